@@ -1,0 +1,187 @@
+"""What an operator writes once, and how a server's address is written.
+
+`Facility` is read from ``eaf_inference_config.py`` or ``.json`` in the directories of Jupyter's
+configuration path (``jupyter --paths``), the user's own before the system's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from traitlets import Bool, Float, Int, List, TraitError, Unicode
+from traitlets.config import Config, Configurable
+from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
+
+from eaf_inference.errors import ConfigurationError
+
+__all__ = ["Address", "Facility", "load_facility", "parse_urls"]
+
+CONFIG_NAME = "eaf_inference_config"
+_DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443}
+
+
+class Facility(Configurable):
+    """One facility, as its users' notebooks and workers see it."""
+
+    urls = List(
+        Unicode(),
+        help="Triton's gRPC addresses (grpc://host:port, grpcs://host:port). Several are replicas of one service.",
+    ).tag(config=True)
+    ca = Unicode(
+        help="PEM file of the certificate authorities that signed the server's certificate; empty: the system's.",
+    ).tag(config=True)
+    client_certificate = Unicode(help="PEM file of a client certificate, where the server asks for one.").tag(
+        config=True
+    )
+    client_key = Unicode(help="PEM file of the client certificate's key; empty: it is in the same file.").tag(
+        config=True
+    )
+    token_file = Unicode(
+        help="File that holds the user's bearer token and is renewed in place; empty: WLCG bearer token discovery.",
+    ).tag(config=True)
+    allow_insecure_token = Bool(
+        False,  # noqa: FBT003  (traitlets takes its default by position)
+        help="Send tokens over unencrypted channels to other machines too. Only for a network you trust.",
+    ).tag(config=True)
+    time_budget = Float(
+        120.0,
+        help="Seconds for which a request that meets a fault is tried again before ServerUnavailable.",
+    ).tag(config=True)
+    request_timeout = Float(
+        120.0, help="Seconds after which a request without a reply is given up and sent elsewhere."
+    ).tag(config=True)
+    max_in_flight = Int(16, help="The most requests one call keeps in flight; the window adapts below it.").tag(
+        config=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one Triton is reached by gRPC, and the model that a coffea URL names on it."""
+
+    host: str
+    port: int
+    tls: bool
+    model: str | None = None
+    version: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'grpcs' if self.tls else 'grpc'}://{self.target}"
+
+    @property
+    def target(self) -> str:
+        """``host:port`` as gRPC takes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read ``grpc://``, ``grpcs://``, coffea's ``triton+grpc://host:port/model/version`` or ``host:port``.
+
+        coffea's form means TLS, as in coffea, except on loopback; a bare ``host:port`` means TLS on port 443.
+
+        Raises
+        ------
+        ConfigurationError
+            The text is none of these.
+        """
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise _unreadable(url, "its port is not a number from 0 to 65535") from error
+        if "@" in parts.netloc:  # the text may hold a password: it is not shown
+            raise ConfigurationError(
+                "A Triton URL cannot carry a user name or password. Pass a token instead: token=… or --token-file."
+            )
+        if parts.scheme in ("http", "https", "triton+http", "triton+https"):
+            raise _unreadable(url, "this client speaks gRPC, not HTTP; Triton's gRPC port is usually 8001")
+        if parts.scheme not in ("grpc", "grpcs", "triton+grpc", ""):
+            raise _unreadable(url, f"the scheme {parts.scheme!r} is not known")
+        if not host:
+            raise _unreadable(url, "it names no host")
+        if parts.query or parts.fragment:
+            raise _unreadable(url, "it has a query or a fragment")
+        model, version = _model_in_path(url, parts.path, allowed=parts.scheme == "triton+grpc")
+        tls = parts.scheme == "grpcs" or (not parts.scheme and port == _DEFAULT_PORTS["grpcs"])
+        if parts.scheme == "triton+grpc":
+            tls = not cls(host, 0, tls=False).is_loopback
+        if port is None:
+            port = _DEFAULT_PORTS["grpcs" if parts.scheme == "grpcs" else "grpc"]
+        return cls(host, port, tls=tls, model=model, version=version)
+
+
+def parse_urls(urls: str | list[str] | tuple[str, ...]) -> tuple[Address, ...]:
+    """Addresses of one or several replicas; a text may hold several, separated by commas.
+
+    Raises
+    ------
+    ConfigurationError
+        One of them cannot be read, or there is none.
+    """
+    texts = urls.split(",") if isinstance(urls, str) else list(urls)
+    addresses = tuple(Address.parse(text.strip()) for text in texts if text.strip())
+    if not addresses:
+        raise ConfigurationError("The Triton URL is empty. Expected grpc://host:port or grpcs://host:port.")
+    return addresses
+
+
+def load_facility() -> Facility:
+    """The facility's configuration, or its defaults where none is installed.
+
+    Raises
+    ------
+    ConfigurationError
+        A configuration file cannot be read, or gives a setting a value of the wrong type.
+    """
+    from jupyter_core.paths import jupyter_config_path
+
+    merged = Config()
+    for directory in reversed(jupyter_config_path()):  # the first directory has the last word
+        for loader in (
+            JSONFileConfigLoader(f"{CONFIG_NAME}.json", directory),
+            PyFileConfigLoader(f"{CONFIG_NAME}.py", directory),
+        ):
+            try:
+                merged.merge(loader.load_config())
+            except ConfigFileNotFound:
+                continue
+            except Exception as error:  # a configuration file is a program: anything may come out of it
+                raise ConfigurationError(
+                    f"The facility's configuration {loader.full_filename} cannot be read: "
+                    f"{type(error).__name__}: {error}. Correct the file, or ask your facility's operators."
+                ) from error
+    try:
+        return Facility(config=merged)
+    except TraitError as error:
+        raise ConfigurationError(
+            f"The facility's configuration ({CONFIG_NAME}.py or .json on Jupyter's configuration path) "
+            f"is wrong: {error}"
+        ) from error
+
+
+def _model_in_path(url: str, path: str, *, allowed: bool) -> tuple[str | None, str | None]:
+    names = [part for part in path.split("/") if part]
+    if not names:
+        return None, None
+    if not allowed or len(names) > 2:
+        raise _unreadable(url, "only triton+grpc://host:port/model/version may have a path")
+    return names[0], names[1] if len(names) == 2 else None
+
+
+def _unreadable(url: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The Triton URL {url!r} cannot be used: {why}. Expected grpc://host:port, grpcs://host:port (TLS), "
+        "or coffea's triton+grpc://host:port/model/version."
+    )

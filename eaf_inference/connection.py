@@ -1,0 +1,425 @@
+"""A connection: the facility's Triton, this user's credentials, and the models behind them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.config import load_facility
+from eaf_inference.credentials import (
+    BearerDiscovery,
+    Credentials,
+    StaticToken,
+    TlsFiles,
+    TokenFile,
+    TokenSource,
+    describe_expiry,
+)
+from eaf_inference.discovery import PROBE_TIMEOUT, Attempts, Endpoint, discover
+from eaf_inference.errors import (
+    ConfigurationError,
+    InferenceError,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    ServerUnavailable,
+)
+from eaf_inference.inference.pipeline import Limits, Question, ask
+from eaf_inference.inference.transport import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from eaf_inference.inference.model import Model
+    from eaf_inference.inference.spec import ModelSpec
+
+__all__ = ["Connection", "ModelRow", "ModelTable", "connect"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What `connect` was told, apart from secrets: enough to connect again elsewhere."""
+
+    url: str | tuple[str, ...] | None
+    ca: str | None
+    allow_insecure_token: bool | None
+    timeout: float
+
+
+def connect(
+    url: str | Sequence[str] | None = None,
+    *,
+    token: str | TokenSource | None = None,
+    ca: str | os.PathLike[str] | None = None,
+    allow_insecure_token: bool | None = None,
+    timeout: float = 10.0,
+) -> Connection:
+    """Find the facility's Triton and connect to it as this user.
+
+    Parameters
+    ----------
+    url : str or sequence of str, optional
+        ``grpc://host:port``, ``grpcs://host:port`` (TLS) or coffea's ``triton+grpc://host:port/model/version``;
+        several are replicas. By default it is found: environment, facility configuration, CMS SONIC,
+        Kubernetes, a facility on this machine.
+    token : str or TokenSource, optional
+        By default the facility's token file, else WLCG bearer token discovery.
+    ca : path, optional
+        PEM file of the certificate authorities to trust; by default the facility's, else the system's.
+    allow_insecure_token : bool, optional
+        Send the token over an unencrypted channel to another machine too.
+    timeout : float
+        Seconds for finding the server and for each question to it (not for inference).
+
+    Returns
+    -------
+    Connection
+
+    Raises
+    ------
+    NoServerFound
+        No server answered; the message holds the table of what was tried.
+    NotAuthorized
+        One is there and refuses the credentials.
+    ConfigurationError
+        A URL, file or setting is wrong.
+    """
+    options = _Options(
+        url=url if url is None or isinstance(url, str) else tuple(url),
+        ca=None if ca is None else os.fspath(ca),
+        allow_insecure_token=allow_insecure_token,
+        timeout=timeout,
+    )
+    connection = Connection(options, StaticToken(token) if isinstance(token, str) else token)
+    connection.open()
+    return connection
+
+
+class Connection:
+    """One Triton, or several replicas of it, reached as one user.
+
+    Made by `connect`. Pickles without channels or credentials: where it arrives it connects on first use, with
+    what that machine has.
+
+    Attributes
+    ----------
+    attempts : Attempts
+        What every source of discovery said.
+    limits : Limits
+        Time budget and window of inference calls.
+    """
+
+    def __init__(self, options: _Options, source: TokenSource | None = None) -> None:
+        self._options = options
+        self._source = source
+        self._servers: list[Server] = []
+        self._serving: dict[tuple[str, str], list[Server]] = {}
+        self._endpoint: Endpoint | None = None
+        self._closed = False
+        self.attempts = Attempts()
+        self.limits = Limits()
+
+    def open(self, *, wait_for_all: bool = False) -> None:
+        """Find the server, if that is not done yet."""
+        if self._closed:
+            raise ConfigurationError("This connection is closed. Make a new one: %triton_connect or connect().")
+        if self._endpoint is not None:
+            return
+        options = self._options
+        facility = load_facility()
+        insecure = options.allow_insecure_token
+        insecure = facility.allow_insecure_token if insecure is None else insecure
+        source = self._source or (TokenFile(facility.token_file) if facility.token_file else BearerDiscovery())
+        self._credentials = Credentials(source)
+        self._credentials.token()  # a token that cannot be read is said before anything is tried
+        tls = TlsFiles.find(
+            ca=options.ca or facility.ca,
+            certificate=facility.client_certificate,
+            key=facility.client_key,
+        )
+        self._endpoint, self.attempts, error = discover(
+            options.url,
+            facility=facility,
+            credentials=self._credentials,
+            tls=tls,
+            allow_insecure_token=insecure,
+            timeout=min(PROBE_TIMEOUT, options.timeout),
+            wait_for_all=wait_for_all,
+        )
+        if error is not None:
+            raise error
+        assert self._endpoint is not None  # noqa: S101  (there is an error otherwise)
+        self.limits = Limits(
+            time_budget=facility.time_budget,
+            request_timeout=facility.request_timeout,
+            max_in_flight=facility.max_in_flight,
+        )
+        self._servers = [
+            Server(address, self._credentials, tls, allow_insecure_token=insecure)
+            for address in self._endpoint.addresses
+        ]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where: ``endpoint.url``, all replicas, and which source named them."""
+        self.open()
+        assert self._endpoint is not None  # noqa: S101  (open() raises otherwise)
+        return self._endpoint
+
+    @property
+    def user(self) -> str | None:
+        """As whom: the token's ``sub``; None without a token, or for an opaque one."""
+        self.open()
+        token = self._credentials.known
+        return token.user if token else None
+
+    @property
+    def identity(self) -> str:
+        """As whom and for how long, in words."""
+        self.open()
+        token = self._credentials.known
+        if token is None:
+            return "no token"
+        return f"{token.user or 'opaque token'}, {describe_expiry(token.expires_at)}"
+
+    @property
+    def where(self) -> str:
+        """The server in words, without connecting."""
+        return self._endpoint.url if self._endpoint else "no server yet"
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<Connection, closed>"
+        if self._endpoint is None:
+            return "<Connection, opened on first use>"
+        more = len(self._endpoint.addresses) - 1
+        replicas = f" and {more} more" if more else ""
+        return f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}>"
+
+    def _repr_html_(self) -> str:
+        from eaf_inference.notebook.display import connection_html
+
+        return connection_html(self)
+
+    def models(self) -> ModelTable:
+        """The models on the server, with inputs, outputs, readiness and mean queue time.
+
+        Raises
+        ------
+        ServerUnavailable, NotAuthorized
+            The server does not answer, or not this user.
+        """
+        from tritonclient.grpc import service_pb2
+
+        indexed = {(row.name, row.version): row for row in self._index(self._servers_now())}
+        statistics = self._ask("ModelStatistics", service_pb2.ModelStatisticsRequest())
+        queued = {(each.name, each.version): _queue_ms(each) for each in statistics.model_stats}
+        rows = []
+        for (name, version), entry in sorted(indexed.items()):
+            ready = entry.state == "READY"
+            spec = self._describe(name, version) if ready else None
+            rows.append(
+                ModelRow(
+                    name=name,
+                    version=version,
+                    inputs=tuple(map(str, spec.inputs)) if spec else (),
+                    outputs=tuple(map(str, spec.outputs)) if spec else (),
+                    ready=ready,
+                    state="ready" if ready else (entry.reason or entry.state.lower() or "not loaded"),
+                    queue_ms=queued.get((name, version)),
+                )
+            )
+        return ModelTable(rows)
+
+    def model(
+        self,
+        name: str | None = None,
+        version: str | int | None = None,
+        *,
+        preprocess: str | os.PathLike[str] | None = None,
+        cell_budget: int | None = None,
+    ) -> Model:
+        """One model, to be called with arrays.
+
+        Parameters
+        ----------
+        name : str, optional
+            By default the one that the connection's URL names.
+        version : str or int, optional
+            By default the one that the server chooses, usually the newest.
+        preprocess : path, optional
+            A ``preprocess.json`` that replaces the recipe in the model's configuration.
+        cell_budget : int, optional
+            Rows × padded length of one batch of jagged input: larger for a GPU, see the model's documentation.
+
+        Raises
+        ------
+        ModelNotFound
+            The server has none of that name, or no such version; the message lists what there is.
+        ModelNotReady
+            It is known and cannot be served; the message holds the server's reason.
+        ConfigurationError
+            Its recipe or labels cannot be used, or it is of a kind that this client does not serve.
+        """
+        from eaf_inference.inference.model import CELL_BUDGET, Model
+
+        address = self.endpoint.addresses[0]
+        if name is None:
+            name, version = address.model, version if version is not None else address.version
+        if name is None:
+            raise InvalidInput(f"No model is named. Expected one of {', '.join(self._names()) or 'none'}.")
+        wanted = "" if version is None else str(version)
+        servers = self._find(name, wanted)
+        text = None
+        if preprocess is not None:
+            try:
+                text = Path(preprocess).expanduser().read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"The recipe {preprocess} cannot be read: {error}") from error
+        spec = self._spec(servers, name, wanted, preprocess=text)
+        return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
+
+    def servers_of(self, model: Model) -> list[Server]:
+        """The replicas that serve a model."""
+        self.open()
+        key = (model.spec.name, model.spec.version)
+        if key not in self._serving:
+            self._find(*key)
+        return self._serving[key]
+
+    def close(self) -> None:
+        """Close the channels; what is in flight fails."""
+        self._closed = True
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        self._serving.clear()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> _Options:
+        urls = self._endpoint.urls if self._endpoint else None
+        return replace(self._options, url=urls if self._options.url is not None else None)
+
+    def __setstate__(self, options: _Options) -> None:
+        Connection.__init__(self, options)  # unopened
+
+    def _servers_now(self) -> list[Server]:
+        self.open()
+        return self._servers
+
+    def _ask(
+        self, method: str, message: Any, servers: list[Server] | None = None, subject: str = "the server"
+    ) -> Any:
+        limits = Limits(time_budget=self._options.timeout, request_timeout=self._options.timeout)
+        return ask(servers or self._servers_now(), Question(method, message, subject), limits)
+
+    def _index(self, servers: list[Server]) -> list[Any]:
+        from tritonclient.grpc import service_pb2
+
+        reply = self._ask("RepositoryIndex", service_pb2.RepositoryIndexRequest(), servers)
+        return list(reply.models)
+
+    def _names(self) -> list[str]:
+        return sorted({row.name for row in self._index(self._servers_now())})
+
+    def _find(self, name: str, version: str) -> list[Server]:
+        """The replicas that serve the model; those that do not answer now may, later."""
+        serving, known, silent = [], [], []
+        for server in self._servers_now():
+            try:
+                rows = self._index([server])
+            except ServerUnavailable as error:
+                silent.append((server, error))
+                continue
+            known.extend(rows)
+            if any(row.name == name and row.state == "READY" and version in ("", row.version) for row in rows):
+                serving.append(server)
+        if not serving:
+            if not known and silent:
+                raise silent[0][1]
+            raise _absent(name, version, known)
+        self._serving[name, version] = [*serving, *(server for server, _ in silent)]
+        return serving
+
+    def _spec(self, servers: list[Server], name: str, version: str, *, preprocess: str | None = None) -> ModelSpec:
+        from tritonclient.grpc import service_pb2
+
+        from eaf_inference.inference.spec import ModelSpec
+
+        request = service_pb2.ModelConfigRequest(name=name, version=version)
+        config = self._ask("ModelConfig", request, servers, subject=name).config
+        return ModelSpec.from_config(config, version, preprocess=preprocess)
+
+    def _describe(self, name: str, version: str) -> ModelSpec | None:
+        """The model's inputs and outputs; None for one that this client does not serve."""
+        try:
+            return self._spec(self._servers_now(), name, version)
+        except ConfigurationError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model of one server; `queue_ms` is None where nothing was measured yet."""
+
+    name: str
+    version: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ready: bool
+    state: str
+    queue_ms: float | None
+
+
+class ModelTable(list[ModelRow]):
+    """The models of a server; prints as a table."""
+
+    def __str__(self) -> str:
+        rows = [("name", "version", "inputs", "outputs", "state", "queue ms")]
+        for row in self:
+            queue = "not reported" if row.queue_ms is None else f"{row.queue_ms:.1f}"
+            rows.append((row.name, row.version, "; ".join(row.inputs), "; ".join(row.outputs), row.state, queue))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from eaf_inference.notebook.display import models_html
+
+        return models_html(self)
+
+
+def _queue_ms(statistics: Any) -> float | None:
+    """Mean time in the queue per request, since the server started."""
+    queue = statistics.inference_stats.queue
+    return queue.ns / queue.count / 1e6 if queue.count else None
+
+
+def _absent(name: str, version: str, known: list[Any]) -> InferenceError:
+    """Why the model cannot be used: not there, no such version, or not ready."""
+    rows = [row for row in known if row.name == name]
+    matching = [row for row in rows if version in ("", row.version)]
+    if matching:
+        row = matching[0]
+        reason = row.reason or row.state or "it is not loaded"
+        return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
+    if rows:
+        versions = ", ".join(sorted({row.version for row in rows}))
+        return ModelNotFound(f"{name!r} has no version {version}. Expected one of {versions}.")
+    names = sorted({row.name for row in known})
+    close = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return ModelNotFound(f"The server has no model {name!r}.{hint} It has {', '.join(names) or 'none'}.")

@@ -1,0 +1,268 @@
+"""From nothing typed to a Triton that answers: a table of sources, probed side by side.
+
+A server counts as healthy when it is ready and its repository index answers; one whose index fails is dead or
+saturated (the contract of CMS SONIC) and is passed over. What every source said is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from eaf_inference import local
+from eaf_inference.config import parse_urls
+from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized
+from eaf_inference.inference.pipeline import Limits, Question, ask
+from eaf_inference.inference.transport import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    from eaf_inference.config import Address, Facility
+    from eaf_inference.credentials import Credentials, TlsFiles
+
+__all__ = ["Attempt", "Attempts", "Endpoint", "discover"]
+
+PROBE_TIMEOUT = 2.0  # seconds for each server
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a healthy Triton was found.
+
+    Attributes
+    ----------
+    url : str
+        Of the first healthy replica.
+    addresses : tuple of Address
+        All replicas, the healthy ones first.
+    source : str
+        What named it.
+    """
+
+    addresses: tuple[Address, ...]
+    source: str
+
+    @property
+    def url(self) -> str:
+        return self.addresses[0].url
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(address.url for address in self.addresses)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of one source: its name, what it named, how that went, and how long it took."""
+
+    source: str
+    value: str
+    outcome: str
+    seconds: float | None = None
+    chosen: bool = False
+
+
+class Attempts(list[Attempt]):
+    """All sources, in order; prints as a table."""
+
+    def __str__(self) -> str:
+        rows = [("", "source", "value", "outcome", "time")]
+        for attempt in self:
+            took = "" if attempt.seconds is None else f"{1000 * attempt.seconds:.0f} ms"
+            rows.append(("→" if attempt.chosen else "", attempt.source, attempt.value, attempt.outcome, took))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from eaf_inference.notebook.display import attempts_html
+
+        return attempts_html(self)
+
+
+def _first_set(environment: Mapping[str, str], *names: str) -> str:
+    return next((environment[name] for name in names if environment.get(name, "").strip()), "")
+
+
+def _host_and_port(environment: Mapping[str, str], host: str, port: str, default: str) -> str:
+    named = environment.get(host, "").strip()
+    return f"grpc://{named}:{environment.get(port, '').strip() or default}" if named else ""
+
+
+def _local_facilities() -> str:
+    try:
+        return ",".join(next((facility.urls for facility in local.running()), ()))
+    except OSError as error:  # a runtime directory that is not ours to use
+        raise ConfigurationError(f"The note of a local facility cannot be read: {error}") from error
+
+
+# The sources after an explicit URL, in order: name -> URLs, separated by commas, from environment and facility.
+_SOURCES: dict[str, Callable[[Mapping[str, str], Facility], str]] = {
+    "EAF_TRITON_URL, TRITON_URL": lambda env, _: _first_set(env, "EAF_TRITON_URL", "TRITON_URL"),
+    "facility configuration": lambda _, facility: ",".join(facility.urls),
+    "CMS SONIC": lambda env, _: _host_and_port(env, "SONIC_LOCAL_BALANCER_HOST", "SONIC_LOCAL_BALANCER_PORT", "8001"),
+    "Kubernetes service": lambda env, _: _host_and_port(
+        env, "TRITON_SERVICE_HOST", "TRITON_SERVICE_PORT_GRPC", "8001"
+    ),
+    "local facility": lambda _env, _facility: _local_facilities(),
+}
+
+
+def discover(
+    url: str | Sequence[str] | None,
+    *,
+    facility: Facility,
+    credentials: Credentials,
+    tls: TlsFiles,
+    allow_insecure_token: bool = False,
+    timeout: float = PROBE_TIMEOUT,
+    wait_for_all: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Endpoint | None, Attempts, InferenceError | None]:
+    """Find the first healthy Triton, by the order of the sources.
+
+    Parameters
+    ----------
+    url : str or sequence of str, optional
+        An explicit URL, or several replicas'. No other source is tried then: whoever names a server wants it.
+    timeout : float
+        Seconds that each server has for its answers.
+    wait_for_all : bool
+        Wait for the servers after the chosen one too, so that the table is complete.
+
+    Returns
+    -------
+    endpoint : Endpoint or None
+    attempts : Attempts
+        What every source said.
+    error : InferenceError or None
+        Why there is no endpoint.
+    """
+    environment = os.environ if environment is None else environment
+    pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="eaf-inference-probe")
+
+    def probe(address: Address) -> _Answer:
+        return _probe(address, credentials, tls, timeout=timeout, allow_insecure_token=allow_insecure_token)
+
+    try:
+        candidates: list[_Candidate] = []
+        for source, value in _candidates(url, environment, facility):
+            if isinstance(value, InferenceError):
+                candidates.append((source, value))
+            else:
+                candidates.append((source, [(address, pool.submit(probe, address)) for address in value]))
+        return _judge(candidates, wait_for_all=wait_for_all)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _candidates(
+    url: str | Sequence[str] | None, environment: Mapping[str, str], facility: Facility
+) -> list[tuple[str, tuple[Address, ...] | InferenceError]]:
+    """Every source, with the addresses that it names or why it cannot be read."""
+    if url is not None:
+        return [("explicit URL", parse_urls(url if isinstance(url, str) else list(url)))]
+    found: list[tuple[str, tuple[Address, ...] | InferenceError]] = []
+    for source, read in _SOURCES.items():
+        try:
+            value = read(environment, facility)
+            found.append((source, parse_urls(value) if value else ()))
+        except InferenceError as error:
+            found.append((source, error))
+    return found
+
+
+_Candidate: TypeAlias = "tuple[str, list[tuple[Address, Future[_Answer]]] | InferenceError]"
+
+
+def _judge(
+    candidates: Sequence[_Candidate], *, wait_for_all: bool
+) -> tuple[Endpoint | None, Attempts, InferenceError | None]:
+    """Wait for the answers, in order, and choose."""
+    attempts = Attempts()
+    endpoint: Endpoint | None = None
+    refused: InferenceError | None = None
+    for source, candidate in candidates:
+        if isinstance(candidate, InferenceError):
+            attempts.append(Attempt(source, "", str(candidate)))
+            continue
+        if not candidate:
+            attempts.append(Attempt(source, "", "not set"))
+            continue
+        healthy: list[Address] = []
+        first = len(attempts)
+        for address, future in candidate:
+            if endpoint is not None and not wait_for_all and not future.done():
+                attempts.append(Attempt(source, address.url, "not waited for"))
+                continue
+            answer = future.result()
+            attempts.append(Attempt(source, address.url, answer.text, answer.seconds))
+            if answer.healthy:
+                healthy.append(address)
+            if isinstance(answer.error, NotAuthorized):
+                refused = refused or answer.error
+        if healthy and endpoint is None:
+            others = [address for address, _ in candidate if address not in healthy]
+            endpoint = Endpoint((*healthy, *others), source)
+            attempts[first:] = [replace(each, chosen=each.value in endpoint.urls) for each in attempts[first:]]
+    if endpoint is not None:
+        return endpoint, attempts, None
+    if refused is not None:
+        return None, attempts, NotAuthorized(f"{refused}\n{attempts}")
+    return (
+        None,
+        attempts,
+        NoServerFound(
+            "No Triton inference server answered. Give its address (%triton_connect grpc://host:port), set "
+            "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`. What was tried:\n"
+            f"{attempts}"
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one server said when it was asked whether it is ready and what it serves."""
+
+    healthy: bool
+    text: str
+    seconds: float
+    error: InferenceError | None = None
+
+
+def _probe(
+    address: Address, credentials: Credentials, tls: TlsFiles, *, timeout: float, allow_insecure_token: bool
+) -> _Answer:
+    from tritonclient.grpc import service_pb2
+
+    started = time.monotonic()
+
+    def ask_for(method: str, message: Any) -> Any:
+        left = timeout - (time.monotonic() - started)
+        limits = Limits(time_budget=0, request_timeout=max(left, 0.001))
+        return ask([server], Question(method, message), limits)
+
+    def answer(*, healthy: bool, text: str, error: InferenceError | None = None) -> _Answer:
+        return _Answer(healthy, text, time.monotonic() - started, error)
+
+    try:
+        server = Server(address, credentials, tls, allow_insecure_token=allow_insecure_token)
+    except InferenceError as error:
+        return answer(healthy=False, text=str(error), error=error)
+    try:
+        if not ask_for("ServerReady", service_pb2.ServerReadyRequest()).ready:
+            return answer(healthy=False, text="not ready: it is starting, stopping, or a model failed to load")
+        index = ask_for("RepositoryIndex", service_pb2.RepositoryIndexRequest())
+    except InferenceError as error:
+        return answer(healthy=False, text=str(error).splitlines()[0], error=error)
+    finally:
+        server.close()
+    number = len({model.name for model in index.models})
+    return answer(healthy=True, text=f"ready, {number} model{'s' * (number != 1)}")

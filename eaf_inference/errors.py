@@ -1,0 +1,59 @@
+"""What a caller may catch.
+
+Every error a user can cause, or can do something about, derives from `InferenceError` and says what
+was wrong, what was expected and what to do. In a notebook it is shown as that message alone.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadReply",
+    "ConfigurationError",
+    "InferenceError",
+    "InvalidInput",
+    "ModelNotFound",
+    "ModelNotReady",
+    "NoServerFound",
+    "NotAuthorized",
+    "ServerUnavailable",
+]
+
+
+class InferenceError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: a user's mistake shows as one message, and the cell still fails."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class NoServerFound(InferenceError):
+    """No source named a Triton that answers; the message holds the table of what was tried."""
+
+
+class ServerUnavailable(InferenceError):
+    """The server did not answer within the time budget; the message holds the history."""
+
+
+class NotAuthorized(InferenceError):
+    """The server refused this user's credentials, or there were none to show."""
+
+
+class ModelNotFound(InferenceError):
+    """The server has no model, or no version of it, of that name."""
+
+
+class ModelNotReady(InferenceError):
+    """The server knows the model but cannot serve it; the message holds its reason."""
+
+
+class InvalidInput(InferenceError, ValueError):
+    """The arrays do not fit what the model takes."""
+
+
+class BadReply(InferenceError):
+    """The server answered, but with something that is not this model's output."""
+
+
+class ConfigurationError(InferenceError):
+    """A setting, a URL, a file or a recipe is wrong."""

@@ -1,0 +1,323 @@
+"""From flat, jagged inputs to dense batches of similar lengths, and back to the user's order.
+
+Rows are sorted by length inside a window, cut into batches by a budget of cells, and each batch padded to its
+own longest row, rounded up: nothing is padded to a global maximum. Pure functions of arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+
+from eaf_inference.errors import BadReply
+from eaf_inference.inference import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from eaf_inference.inference.layout import Outer
+    from eaf_inference.inference.spec import TensorSpec
+
+__all__ = ["Batch", "DenseInput", "Job", "Lengths", "RaggedInput", "read_outputs"]
+
+_WINDOW = 1024  # rows sorted together: as good as 8,192, and it streams
+_MULTIPLE = 8  # padded lengths: a server merges only requests of equal length
+_LARGEST_DENSE = 4 << 20  # bytes of a request whose shape is fixed
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """To which length a row is padded.
+
+    `exact` pads nothing: only rows of one length share a batch. For models whose scores depend on padding.
+    """
+
+    minimum: int = 1
+    maximum: int | None = None
+    exact: bool = False
+
+    def padded(self, longest: int) -> int:
+        """The length of a batch whose longest row has this many constituents."""
+        if self.exact:
+            return longest
+        length = max(-(-longest // _MULTIPLE) * _MULTIPLE, self.minimum, 1)
+        return length if self.maximum is None else min(length, self.maximum)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RaggedInput:
+    """A jagged input: flat channels that share one set of lengths."""
+
+    spec: TensorSpec
+    columns: Sequence[NDArray[Any]]  # each (total,), of the input's dtype
+    pads: Sequence[float]
+    starts: NDArray[np.int64]  # of each row in the columns
+    counts: NDArray[np.int64]
+
+    def fill(
+        self, rows: NDArray[np.int64], length: int, taken: dict[tuple[int, int, float], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """The dense tensor of some rows; channels that another input took already are copied from there."""
+        positions = np.arange(length)
+        index = self.starts[rows, None] + positions
+        padding = positions >= self.counts[rows, None]
+        shape = tuple(length if size == -1 else size for size in self.spec.shape)
+        buffer = np.empty((len(rows), *shape), self.spec.dtype)
+        for channel, (column, pad) in enumerate(zip(self.columns, self.pads, strict=True)):
+            target = self._channel(buffer, channel)
+            key = (id(column), length, pad)
+            if key in taken:
+                target[...] = taken[key]
+                continue
+            if len(column):
+                target[...] = column.take(index, mode="clip")
+            np.copyto(target, self.spec.dtype.type(pad), where=padding)
+            taken[key] = target
+        return buffer
+
+    def _channel(self, buffer: NDArray[Any], channel: int) -> NDArray[Any]:
+        if len(self.spec.shape) == 1:
+            return buffer
+        return buffer[:, channel, :] if self.spec.variable_axis == 1 else buffer[:, :, channel]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseInput:
+    """An input whose rows all have the declared shape."""
+
+    spec: TensorSpec
+    rows: NDArray[Any]  # (rows, *shape), of the input's dtype
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Some rows of a job, as they go to the server."""
+
+    job: Job
+    rows: NDArray[np.int64] | slice
+    size: int
+    tensors: list[NDArray[Any]]
+    lengths: tuple[int, ...]  # of the job's ragged inputs
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+class Job:
+    """One array of a caller's: its inputs cut into batches, its outputs collected.
+
+    Parameters
+    ----------
+    inputs : sequence of RaggedInput or DenseInput
+        In the order of the request.
+    outputs : sequence of TensorSpec
+    outer : Outer
+        The lists around the rows.
+    max_batch_size : int
+        0: no batch axis, one request a row.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[RaggedInput | DenseInput],
+        outputs: Sequence[TensorSpec],
+        outer: Outer,
+        max_batch_size: int,
+    ) -> None:
+        self.inputs = inputs
+        self.outer = outer
+        self.rows = outer.rows
+        self._ragged = [each for each in inputs if isinstance(each, RaggedInput)]
+        self._max_batch_size = max_batch_size
+        self._left = self.rows
+        self._collected = {spec.name: _Collected(spec, self.rows) for spec in outputs}
+
+    @property
+    def complete(self) -> bool:
+        return self._left == 0
+
+    @property
+    def is_ragged(self) -> bool:
+        return bool(self._ragged) and self._max_batch_size > 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs' names, in the order of a batch's tensors."""
+        return tuple(each.spec.name for each in self.inputs)
+
+    def shortest_first(self) -> NDArray[np.int64]:
+        """The rows that are not empty, by length."""
+        counts = np.stack([each.counts for each in self._ragged])
+        order: NDArray[np.int64] = np.argsort(counts.sum(axis=0), kind="stable")
+        return order[counts.min(axis=0)[order] > 0]
+
+    def shortest_of(self, rows: NDArray[np.int64]) -> int:
+        return min(int(each.counts[rows].min()) for each in self._ragged)
+
+    def batches(self, lengths: Lengths, cell_budget: int) -> Iterator[Batch]:
+        """The job's rows, each in one batch, made one at a time."""
+        if self._max_batch_size == 0:
+            for row in range(self.rows):
+                yield self.batch(np.array([row]), Lengths(exact=True))
+        elif not self._ragged:
+            row_bytes = sum(each.rows[:1].nbytes for each in self.inputs if isinstance(each, DenseInput))
+            size = min(self._max_batch_size, max(1, _LARGEST_DENSE // max(row_bytes, 1)))
+            for start in range(0, self.rows, size):
+                yield self.batch(slice(start, min(start + size, self.rows)), lengths)
+        else:
+            for start in range(0, self.rows, _WINDOW):
+                for rows in self._cut(start, min(start + _WINDOW, self.rows), lengths, cell_budget):
+                    yield self.batch(rows, lengths)
+
+    def _cut(self, start: int, stop: int, lengths: Lengths, cell_budget: int) -> Iterator[NDArray[np.int64]]:
+        """A window's rows in order of length, in groups that hold the budget."""
+        counts = np.stack([each.counts[start:stop] for each in self._ragged])
+        order = np.lexsort(counts) if lengths.exact else np.argsort(counts.sum(axis=0), kind="stable")
+        counts = counts[:, order]
+        padded = np.maximum(-(-counts // _MULTIPLE) * _MULTIPLE, lengths.minimum)
+        cells = np.maximum.accumulate(padded, axis=1).sum(axis=0)
+        changes = np.flatnonzero(np.any(np.diff(counts, axis=1) != 0, axis=0)) + 1
+        first = 0
+        while first < len(order):
+            number = np.arange(1, len(order) - first + 1)
+            fitting = int(np.searchsorted(number * cells[first:], cell_budget, side="right"))
+            last = first + min(max(fitting, 1), self._max_batch_size)
+            if lengths.exact:
+                following = changes[np.searchsorted(changes, first, side="right") :]
+                last = min([last, *following[:1].tolist()])
+            yield order[first:last] + start
+            first = last
+
+    def batch(self, rows: NDArray[np.int64] | slice, lengths: Lengths) -> Batch:
+        """These rows, padded."""
+        padded = tuple(lengths.padded(int(each.counts[rows].max())) for each in self._ragged)
+        taken: dict[tuple[int, int, float], NDArray[Any]] = {}
+        position = iter(padded)
+        tensors = []
+        for each in self.inputs:
+            if isinstance(each, DenseInput):
+                tensors.append(np.ascontiguousarray(each.rows[rows]))
+            else:
+                assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
+                tensors.append(each.fill(rows, next(position), taken))
+        size = len(tensors[0]) if tensors else 0
+        if self._max_batch_size == 0:
+            tensors = [tensor[0] for tensor in tensors]
+        return Batch(self, rows, size, tensors, padded)
+
+    def collect(self, batch: Batch, outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Put a batch's outputs, (size, *shape) each, to their rows."""
+        for name, values in outputs.items():
+            counts = None
+            spec = self._collected[name].spec
+            if spec.variable_axis is not None and self._ragged:
+                replied = values.shape[1 + spec.variable_axis]
+                counts = np.full(batch.size, replied)
+                for each, length in zip(self._ragged, batch.lengths, strict=True):
+                    if replied == length:  # one value a constituent: those of padding are dropped
+                        counts = each.counts[batch.rows]
+                        break
+            self._collected[name].put(batch.rows, values, counts)
+        self._left -= batch.size
+
+    def dense(self, name: str) -> NDArray[Any]:
+        """An output as one array, (rows, *shape)."""
+        return self._collected[name].dense()
+
+    def nested(self, name: str) -> ak.contents.Content:
+        """An output as the content of the outer lists, one entry a row."""
+        return self._collected[name].nested()
+
+
+class _Collected:
+    """One output of one job, while its batches come in."""
+
+    def __init__(self, spec: TensorSpec, rows: int) -> None:
+        self.spec = spec
+        self._rows = rows
+        self._values: NDArray[Any] | None = None
+        self._parts: list[tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]] = []
+        if spec.variable_axis is None:
+            self._values = np.empty((rows, *spec.shape), spec.dtype)
+
+    def put(self, rows: NDArray[np.int64] | slice, values: NDArray[Any], counts: NDArray[np.int64] | None) -> None:
+        if counts is not None:
+            assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
+            self._parts.append((rows, values, counts))
+            return
+        if self._values is None:
+            self._values = np.empty((self._rows, *values.shape[1:]), self.spec.dtype)
+        if self._values.shape[1:] != values.shape[1:]:
+            raise BadReply(
+                f"Output {self.spec.name!r} came in batches of different shapes, {self._values.shape[1:]} and "
+                f"{values.shape[1:]}, for inputs of one shape. Pass the inputs as awkward arrays."
+            )
+        self._values[rows] = values
+
+    def dense(self) -> NDArray[Any]:
+        if self._values is None:  # no row at all, or a shape that only a reply tells
+            return np.empty((0, *(max(size, 0) for size in self.spec.shape)), self.spec.dtype)
+        return self._values
+
+    def nested(self) -> ak.contents.Content:
+        if not self._parts:
+            return ak.to_layout(ak.from_numpy(self.dense(), regulararray=True))
+        order = np.argsort(np.concatenate([rows for rows, _, _ in self._parts]))
+        parts = [_trimmed(values, counts, self.spec) for _, values, counts in self._parts]
+        return ak.to_packed(ak.concatenate(parts)[order]).layout
+
+
+def _trimmed(values: NDArray[Any], counts: NDArray[np.int64], spec: TensorSpec) -> ak.Array:
+    """Rows of a padded output, cut to their lengths along the variable axis."""
+    axis = spec.shape.index(-1) + 1
+    inside = values.shape[1:axis]  # lists between the row and the variable axis
+    each = np.repeat(counts, int(np.prod(inside)))
+    flat = values.reshape(-1, *values.shape[axis:])
+    kept = flat[np.arange(values.shape[axis]) < each[:, None]]
+    content = layout.lists(ak.to_layout(ak.from_numpy(kept, regulararray=True)), each)
+    for size in reversed(inside):
+        content = ak.contents.RegularArray(content, size)
+    return ak.Array(content)
+
+
+def read_outputs(
+    reply: Any, specs: Mapping[str, TensorSpec], *, size: int, batched: bool, model: str
+) -> dict[str, NDArray[Any]]:
+    """The arrays of a ``ModelInferResponse``, each (size, *shape), checked against what the model declares.
+
+    Raises
+    ------
+    BadReply
+        An output is missing, or its data type, shape or number of bytes is not the declared one.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    for position, output in enumerate(reply.outputs):
+        spec = specs.get(output.name)
+        if spec is None:
+            continue
+        raw = reply.raw_output_contents[position] if position < len(reply.raw_output_contents) else b""
+        shape = tuple(output.shape)
+        declared = (size, *spec.shape) if batched else spec.shape
+        agree = len(shape) == len(declared) and all(
+            want in (-1, got) for got, want in zip(shape, declared, strict=True)
+        )
+        expected = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
+        if output.datatype != spec.datatype or not agree or min(shape, default=0) < 0 or len(raw) != expected:
+            raise BadReply(
+                f"The reply of {model!r} is not what the model declares: output {output.name!r} came as "
+                f"{output.datatype} {list(shape)} in {len(raw)} bytes. Expected {spec.datatype} {list(declared)} "
+                f"in {expected} bytes. The fault is the server's: tell the model's owner."
+            )
+        values = np.frombuffer(raw, spec.dtype).reshape(shape)
+        found[output.name] = values if batched else values[None]
+    missing = [name for name in specs if name not in found]
+    if missing:
+        raise BadReply(f"The reply of {model!r} lacks the outputs {missing}. Tell the model's owner.")
+    return found

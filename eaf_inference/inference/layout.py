@@ -1,0 +1,404 @@
+"""Between what users hold and flat arrays: lists taken off, checked, and put back.
+
+Pure functions of arrays. A jagged array becomes one flat array and the size of each level of its lists;
+nothing is copied that already lies flat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import awkward as ak
+import numpy as np
+
+from eaf_inference.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from eaf_inference.inference.spec import TensorSpec
+
+__all__ = ["Nested", "Outer", "Peeled", "cast", "flatten_fields", "nest", "peel", "wrap"]
+
+
+# The sizes of the lists of one level: one size for all (regular), or the count of each.
+Level: TypeAlias = "int | NDArray[np.int64]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outer:
+    """The lists around the rows of a batch (events around jets), outermost first.
+
+    `length` is None where the user gave one row alone, without a batch axis.
+    """
+
+    length: int | None
+    levels: tuple[Level, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        total = 1 if self.length is None else self.length
+        for level in self.levels:
+            total = _items(level, total)
+        return total
+
+    def same_as(self, other: Outer) -> bool:
+        return (
+            self.length == other.length
+            and len(self.levels) == len(other.levels)
+            and all(_same(mine, theirs) for mine, theirs in zip(self.levels, other.levels, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nested:
+    """Outer lists, and the number of constituents of each row inside."""
+
+    outer: Outer
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Peeled:
+    """An array taken apart: its length, the levels of lists inside, and the flat numbers."""
+
+    length: int
+    levels: tuple[Level, ...]
+    content: NDArray[Any]
+
+    def split(self, inner: int) -> tuple[Outer, tuple[Level, ...]]:
+        """The outer lists, and the innermost `inner` levels."""
+        at = len(self.levels) - inner
+        return Outer(self.length, self.levels[:at]), self.levels[at:]
+
+
+def peel(array: ak.Array | NDArray[Any], what: str) -> Peeled:
+    """Take an array's lists off.
+
+    Parameters
+    ----------
+    array : awkward.Array or numpy.ndarray
+        Numbers or booleans at any depth of lists.
+    what : str
+        How a message calls it.
+
+    Raises
+    ------
+    InvalidInput
+        It holds missing values, records, strings, several types, or is a scalar.
+    """
+    if isinstance(array, np.ndarray):
+        if array.ndim == 0:
+            raise InvalidInput(f"{what} is a single number. Expected an array with one row per inference.")
+        return Peeled(len(array), array.shape[1:], array.reshape(-1))
+    layout = ak.to_packed(array).layout
+    found: list[Level] = []
+    while True:
+        if layout.is_option:
+            raise InvalidInput(
+                f"{what} has type {array.type} and may hold missing values. Expected none: "
+                "drop them with ak.drop_none, or fill them with ak.fill_none."
+            )
+        if layout.is_union:
+            raise InvalidInput(f"{what} mixes types: {array.type}. Expected lists of one kind of number.")
+        if layout.is_record:
+            raise InvalidInput(
+                f"{what} holds records with the fields {layout.fields}. Expected numbers: pass one field."
+            )
+        if layout.parameter("__array__") in ("string", "bytestring"):
+            raise InvalidInput(f"{what} holds strings. Expected numbers.")
+        if layout.is_numpy:
+            data = layout.data
+            found.extend(data.shape[1:])
+            break
+        if layout.is_regular:
+            found.append(layout.size)
+            layout = layout.content
+        elif layout.is_list:
+            layout = layout.to_ListOffsetArray64(True)  # noqa: FBT003  (awkward takes it by position)
+            found.append(np.diff(layout.offsets.data))
+            layout = layout.content
+        elif layout.is_unknown:  # empty all the way down: no type was ever seen
+            data = np.zeros(0, np.float32)
+            break
+        else:
+            raise InvalidInput(f"{what} has type {array.type}. Expected lists of numbers.")
+    return Peeled(len(array), tuple(found), np.asarray(data).reshape(-1))
+
+
+def flatten_fields(
+    records: ak.Array, names: Iterable[str], *, what: str = "The record array"
+) -> tuple[dict[str, NDArray[Any]], Nested]:
+    """Take ``… × rows × constituents`` of records apart.
+
+    Returns
+    -------
+    fields : dict of str to numpy.ndarray, shape (total,)
+    nested : Nested
+
+    Raises
+    ------
+    InvalidInput
+        It is no record array, lacks a field, or its fields are not lists of numbers of the same lengths.
+    """
+    names = tuple(names)
+    present = tuple(records.fields) if isinstance(records, ak.Array) else ()
+    missing = [name for name in names if name not in present]
+    if missing:
+        held = f"has the fields {', '.join(present)}" if present else f"is a {type(records).__name__} without fields"
+        raise InvalidInput(
+            f"{what} lacks {', '.join(missing)}; it {held}. Expected an awkward record array of "
+            f"… × jets × constituents with the fields {', '.join(names)}."
+        )
+    fields: dict[str, NDArray[Any]] = {}
+    nested: Nested | None = None
+    for name in names:
+        peeled = peel(records[name], f"The field {name!r}")
+        if not peeled.levels:
+            raise InvalidInput(
+                f"The field {name!r} has type {records[name].type}: one number a row. Expected a list a row "
+                "(jets × constituents); was a jet's own variable passed instead of its constituents'?"
+            )
+        outer, (inner,) = peeled.split(1)
+        counts = _counts(inner, outer.rows)
+        if nested is None:
+            nested = Nested(outer, counts)
+        elif not (nested.outer.same_as(outer) and np.array_equal(nested.counts, counts)):
+            raise InvalidInput(
+                f"The field {name!r} has lists of other lengths than {names[0]!r}. Expected one value of each "
+                "field for every constituent."
+            )
+        fields[name] = peeled.content
+    assert nested is not None  # noqa: S101  (a recipe has at least one variable)
+    return fields, nested
+
+
+def columns_of(value: Any, spec: TensorSpec) -> tuple[list[NDArray[Any]], Nested]:
+    """The channels of a jagged input, each flat.
+
+    Parameters
+    ----------
+    value : awkward.Array, or list of them
+        For a shape ``[C, -1]``: ``… × rows × C × var``, records of C fields ``… × rows × var``, or a list of C
+        arrays ``… × rows × var``. For ``[-1, C]``: ``… × rows × var × C``, or records likewise. For ``[-1]``:
+        ``… × rows × var``.
+    spec : TensorSpec
+        With one variable axis.
+
+    Returns
+    -------
+    columns : list of numpy.ndarray, shape (total,)
+    nested : Nested
+
+    Raises
+    ------
+    InvalidInput
+        It is none of these.
+    """
+    channels = next((size for size in spec.shape if size != -1), 1)
+    name = f"Input {spec.name!r}"
+    if len(spec.shape) == 1:
+        parts = [value]
+    elif isinstance(value, list | tuple):
+        parts = list(value)
+    elif value.fields:
+        parts = [value[field] for field in value.fields]
+    elif channels == 1 and value.ndim == 2:
+        parts = [value]  # the one channel, given as such
+    else:
+        axis = spec.shape.index(channels) - len(spec.shape)
+        if value.ndim < len(spec.shape) + 1 or _uniform_size(value, axis, name) != channels:
+            raise misfit(spec, value, f"its axis {axis} is not {channels} long")
+        parts = [value[..., channel, :] if axis == -2 else value[..., channel] for channel in range(channels)]
+    if len(parts) != channels:
+        raise misfit(spec, value, f"it has {len(parts)} channels")
+    named = {f"{position}": part for position, part in enumerate(parts)}
+    columns, nested = [], None
+    for label, part in named.items():
+        if not isinstance(part, ak.Array):
+            raise misfit(spec, part, f"channel {label} is a {type(part).__name__}, not an awkward array")
+        peeled = peel(part, f"{name}, channel {label}," if len(parts) > 1 else name)
+        if not peeled.levels:
+            raise misfit(spec, part, "it has no lists")
+        outer, (inner,) = peeled.split(1)
+        counts = _counts(inner, outer.rows)
+        if nested is None:
+            nested = Nested(outer, counts)
+        elif not (nested.outer.same_as(outer) and np.array_equal(nested.counts, counts)):
+            raise misfit(spec, part, f"channel {label} has lists of other lengths than channel 0")
+        columns.append(peeled.content)
+    assert nested is not None  # noqa: S101  (a shape has at least one channel)
+    return columns, nested
+
+
+def dense_of(value: Any, spec: TensorSpec, *, batched: bool) -> tuple[NDArray[Any], Outer]:
+    """The rows of an input whose lists all have the declared sizes.
+
+    Parameters
+    ----------
+    value : numpy.ndarray or awkward.Array
+        ``… × rows × shape``. A shape ``[1]`` may be left out.
+    spec : TensorSpec
+    batched : bool
+        Whether the model takes a batch axis; without one, a single row needs none either.
+
+    Returns
+    -------
+    rows : numpy.ndarray, shape (rows, *shape)
+    outer : Outer
+
+    Raises
+    ------
+    InvalidInput
+        The sizes differ from the declared ones.
+    """
+    peeled = peel(value, f"Input {spec.name!r}")
+    inner = len(spec.shape)
+    sizes = [peeled.length, *(_size_of_all(level) for level in peeled.levels)]
+    if not batched and len(sizes) == inner:
+        outer, trailing = Outer(None), tuple(sizes)
+    else:
+        if spec.shape == (1,) and not (
+            len(sizes) > 1 and isinstance(peeled.levels[-1], int) and peeled.levels[-1] == 1
+        ):
+            peeled = Peeled(peeled.length, (*peeled.levels, 1), peeled.content)
+            sizes.append(1)
+        if len(sizes) < inner + 1:
+            raise misfit(spec, value, "it has too few axes")
+        outer, _ = peeled.split(inner)
+        trailing = tuple(sizes[len(sizes) - inner :])
+    rows = outer.rows
+    if rows == 0:  # lists that are not there have no size
+        trailing = tuple(declared if got is None else got for got, declared in zip(trailing, spec.shape, strict=True))
+    for got, declared in zip(trailing, spec.shape, strict=True):
+        if got is None or (declared != -1 and got != declared):
+            raise misfit(spec, value, "its sizes differ" if got is not None else "its lists differ in length")
+    return peeled.content.reshape(rows, *(max(size or 0, 0) for size in trailing)), outer
+
+
+def cast(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    """The values in the declared data type, where that loses nothing but float64's precision.
+
+    Raises
+    ------
+    InvalidInput
+        The conversion would change values.
+    """
+    target = spec.dtype
+    if values.dtype == target:
+        return values
+    kinds = values.dtype.kind + target.kind
+    if values.dtype.kind not in "buif":
+        raise InvalidInput(
+            f"Input {spec.name!r} has dtype {values.dtype}. Expected {spec.datatype}, or numbers that convert."
+        )
+    if np.can_cast(values.dtype, target, "safe") or not values.size:
+        return values.astype(target)
+    if kinds == "ff" and target.itemsize >= 4:
+        with np.errstate(over="ignore"):
+            result = values.astype(target)
+        if np.array_equal(np.isfinite(result), np.isfinite(values)):
+            return result
+        why = "some values are beyond its range"
+    elif values.dtype.kind in "bui" and target.kind in "uif" and _exact(values, target):
+        return values.astype(target)
+    else:
+        why = "some values would change"
+    raise InvalidInput(
+        f"Input {spec.name!r} has dtype {values.dtype} and shape {values.shape}, which does not convert to the "
+        f"model's {spec.datatype}: {why}. Convert it yourself if that is what you want (ak.values_astype, astype)."
+    )
+
+
+def _exact(values: NDArray[Any], target: np.dtype[Any]) -> bool:
+    """Whether every integer has itself as its image (compared as Python integers at the ends of the range)."""
+    low, high = int(values.min()), int(values.max())
+    if target.kind in "ui":
+        info = np.iinfo(target)
+        return info.min <= low and high <= info.max
+    largest = 1 << (np.finfo(target).nmant + 1)  # every integer up to here is a float
+    if -largest <= low and high <= largest:
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        there = values.astype(target)
+        if not np.isfinite(there).all() or there.max() >= 2.0 ** (8 * values.dtype.itemsize - 1):
+            return False
+        return bool(np.array_equal(there.astype(values.dtype), values))
+
+
+def nest(fields: Mapping[str, NDArray[Any]], nested: Nested) -> ak.Array:
+    """Records of flat fields (total,), in the lists they came from."""
+    record = ak.contents.RecordArray(
+        [ak.contents.NumpyArray(values) for values in fields.values()],
+        list(fields),
+        length=int(nested.counts.sum()),
+    )
+    return ak.Array(wrap(lists(record, nested.counts), nested.outer))
+
+
+def lists(content: ak.contents.Content, counts: NDArray[np.int64]) -> ak.contents.Content:
+    """Content cut into lists of the given lengths."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return ak.contents.ListOffsetArray(ak.index.Index64(offsets), content)
+
+
+def wrap(content: ak.contents.Content, outer: Outer) -> ak.contents.Content:
+    """Rows put back into the lists they came from."""
+    length = [1 if outer.length is None else outer.length]  # of the content around each level
+    for level in outer.levels:
+        length.append(_items(level, length[-1]))
+    for level, around in zip(reversed(outer.levels), reversed(length[:-1]), strict=True):
+        if isinstance(level, int):
+            content = ak.contents.RegularArray(content, level, zeros_length=around)
+        else:
+            content = lists(content, level)
+    return content
+
+
+def misfit(spec: TensorSpec, value: Any, why: str) -> InvalidInput:
+    """The error for a value that is not what an input takes."""
+    if isinstance(value, np.ndarray):
+        got = f"a numpy array of shape {value.shape} and dtype {value.dtype}"
+    elif isinstance(value, ak.Array):
+        got = f"an awkward array of type {_short(str(value.type))}"
+    else:
+        got = f"a {type(value).__name__}"
+    sizes = " × ".join("var" if size == -1 else str(size) for size in spec.shape)
+    return InvalidInput(
+        f"Input {spec.name!r} does not fit: {why}. Got {got}. Expected {spec.datatype} of shape … × rows × {sizes}."
+    )
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _uniform_size(value: ak.Array, axis: int, what: str) -> int | None:
+    levels = peel(value, what).levels
+    return _size_of_all(levels[axis]) if levels and -axis <= len(levels) else None
+
+
+def _items(level: Level, lists: int) -> int:
+    """How many items so many lists of this level hold."""
+    return lists * level if isinstance(level, int) else int(level.sum())
+
+
+def _counts(level: Level, lists: int) -> NDArray[np.int64]:
+    return np.full(lists, level, np.int64) if isinstance(level, int) else level
+
+
+def _size_of_all(level: Level) -> int | None:
+    """The one size that all lists have, or None."""
+    if isinstance(level, int):
+        return level
+    return int(level[0]) if len(level) and np.all(level == level[0]) else None
+
+
+def _same(mine: Level, theirs: Level) -> bool:
+    if isinstance(mine, int) is isinstance(theirs, int):
+        return np.array_equal(mine, theirs)
+    return bool(np.all(mine == theirs))

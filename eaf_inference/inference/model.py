@@ -1,0 +1,367 @@
+"""One model of one connection: arrays in, scores out.
+
+Puts the four parts together: the recipe and the layout make flat inputs, batching cuts them, the pipeline sends
+them, and the replies are scattered back to the user's lists.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference import layout
+from eaf_inference.inference.batching import Batch, DenseInput, Job, RaggedInput, read_outputs
+from eaf_inference.inference.features import FEATURES, KINEMATICS, compute
+from eaf_inference.inference.padding import PaddingCheck
+from eaf_inference.inference.pipeline import Pipeline
+from eaf_inference.inference.progress import progress_bar
+from eaf_inference.inference.transport import frame_request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from eaf_inference.connection import Connection
+    from eaf_inference.credentials import Token
+    from eaf_inference.inference.layout import Outer
+    from eaf_inference.inference.spec import ModelSpec, TensorSpec
+    from eaf_inference.inference.transport import Server
+
+__all__ = ["Model"]
+
+CELL_BUDGET = 64 * 128  # rows × padded length of a batch; measured on CPU, larger ones suit a GPU
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inference:
+    """One batch as a request of the pipeline."""
+
+    model: Model
+    batch: Batch
+
+    @property
+    def subject(self) -> str:
+        return self.model.name
+
+    @property
+    def work(self) -> float:
+        return max(self.batch.nbytes, 1)
+
+    def start(self, server: Server, token: Token | None, timeout: float) -> Any:
+        tensors = self.batch.tensors
+        header = _header(self.model.spec, self.batch.job.names, tuple(tensor.shape for tensor in tensors))
+        return server.infer(frame_request(header, tensors), token, timeout)
+
+    def outputs(self, reply: Any) -> dict[str, NDArray[Any]]:
+        spec = self.model.spec
+        return read_outputs(
+            reply,
+            {tensor.name: tensor for tensor in spec.outputs},
+            size=self.batch.size,
+            batched=spec.max_batch_size > 0,
+            model=spec.name,
+        )
+
+
+class Model:
+    """A model on the server, called like a function of arrays.
+
+    Made by `Connection.model`. Pickles without connection or credentials: where it arrives it finds that
+    machine's own on first use.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        Inputs, outputs, recipe and class labels.
+    """
+
+    def __init__(self, connection: Connection, spec: ModelSpec, *, cell_budget: int = CELL_BUDGET) -> None:
+        if cell_budget < 1:
+            raise InvalidInput(f"cell_budget is {cell_budget}. Expected a positive number of rows × length.")
+        self._connection = connection
+        self._cell_budget = cell_budget
+        self._padding = PaddingCheck(spec)
+        self.spec = spec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def __repr__(self) -> str:
+        version = f" version {self.spec.version}" if self.spec.version else ""
+        taken = "records of " + ", ".join(self.spec.recipe.required) if self.spec.recipe else ""
+        lines = [
+            f"<Model {self.name!r}{version} on {self._connection.where}",
+            f"  takes {taken or '; '.join(map(str, self.spec.inputs))}",
+            f"  gives {'; '.join(map(self._describe_output, self.spec.outputs))}",
+        ]
+        if self._padding.note:
+            lines.append(f"  {self._padding.note}")
+        return "\n".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        from eaf_inference.notebook.display import model_html
+
+        return model_html(self)
+
+    def _describe_output(self, tensor: TensorSpec) -> str:
+        labels = self.spec.labels.get(tensor.name)
+        return f"{tensor} ({', '.join(labels)})" if labels else str(tensor)
+
+    def __call__(self, data: Any, *, progress: bool | None = None) -> Any:
+        """Scores of all rows.
+
+        Parameters
+        ----------
+        data : awkward.Array, numpy.ndarray or mapping
+            With a recipe: records ``… × jets × constituents`` with the recipe's variables, or with pt, eta, phi
+            and energy, of which the JetClass variables are computed. Without, or to bypass it:
+            ``{input name: array}``; the array alone where there is one input.
+        progress : bool, optional
+            Show a progress bar after a second. By default where somebody can see it.
+
+        Returns
+        -------
+        awkward.Array, or numpy.ndarray or dict of them where all inputs were numpy arrays
+            Of the same outer nesting. One output alone gives its values, several a record of them; an output
+            with labels is a record with a field for each class.
+
+        Raises
+        ------
+        InvalidInput
+            The arrays are not what the model takes.
+        ServerUnavailable, NotAuthorized, ModelNotFound, ModelNotReady, BadReply
+            The server did not give scores.
+        """
+        (scores,) = self.map([data], progress=progress)
+        return scores
+
+    def map(self, chunks: Iterable[Any], *, progress: bool | None = None) -> Iterator[Any]:
+        """Scores of each chunk, in order, while later ones are under way.
+
+        Parameters
+        ----------
+        chunks : iterable
+            Each as `__call__` takes it; asked for one by one, so that memory holds a few of them only.
+        progress : bool, optional
+
+        Yields
+        ------
+        awkward.Array or numpy.ndarray
+            As `__call__` gives it.
+        """
+        truncated = _Truncated(self.name)
+        jobs: deque[tuple[Job, bool]] = deque()
+        with (
+            Pipeline[_Inference](self._connection.servers_of(self), self._connection.limits) as pipeline,
+            progress_bar(enabled=progress, label=self.name) as bar,
+        ):
+
+            def receive() -> None:
+                request, reply = pipeline.next_reply()
+                request.batch.job.collect(request.batch, request.outputs(reply))
+                bar.update(request.batch.size)
+
+            def finished() -> Iterator[Any]:
+                while jobs and jobs[0][0].complete:
+                    yield self._result(*jobs.popleft())
+
+            for chunk in chunks:
+                job, as_numpy = self._prepare(chunk, truncated)
+                jobs.append((job, as_numpy))
+                bar.expect(job.rows)
+                lengths = self._padding.lengths(job, self._try)
+                for batch in job.batches(lengths, self._cell_budget):
+                    while not pipeline.has_room:
+                        receive()
+                        yield from finished()
+                    pipeline.submit(_Inference(self, batch))
+                yield from finished()
+            while pipeline.busy:
+                receive()
+                yield from finished()
+        truncated.warn()
+
+    def _try(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """The outputs of one batch, waited for: the padding check's."""
+        with Pipeline[_Inference](self._connection.servers_of(self), self._connection.limits) as pipeline:
+            pipeline.submit(_Inference(self, batch))
+            request, reply = pipeline.next_reply()
+            return request.outputs(reply)
+
+    def _prepare(self, data: Any, truncated: _Truncated) -> tuple[Job, bool]:
+        """The job of one chunk, and whether its scores go back as numpy arrays."""
+        inputs: list[RaggedInput | DenseInput]
+        if self.spec.recipe is not None and not isinstance(data, Mapping):
+            inputs, outer = self._by_recipe(data, truncated)
+            as_numpy = False
+        else:
+            values = self._by_name(data)
+            inputs, outer = self._as_given(values)
+            as_numpy = all(isinstance(value, np.ndarray) for value in values.values())
+        job = Job(inputs=inputs, outputs=self.spec.outputs, outer=outer, max_batch_size=self.spec.max_batch_size)
+        return job, as_numpy
+
+    def _by_recipe(self, records: Any, truncated: _Truncated) -> tuple[list[RaggedInput | DenseInput], Outer]:
+        recipe = self.spec.recipe
+        assert recipe is not None  # noqa: S101  (the caller has looked)
+        present = records.fields if isinstance(records, ak.Array) else []
+        missing = [name for name in recipe.required if name not in present]
+        derived = [name for name in missing if name in FEATURES]
+        held = [name for name in recipe.variables if name in present]
+        if missing == derived and missing and all(name in present for name in KINEMATICS):
+            fields, nested = layout.flatten_fields(records, dict.fromkeys((*held, *KINEMATICS)))
+            fields |= compute(fields, nested, derived)
+        else:
+            fields, nested = layout.flatten_fields(
+                records, dict.fromkeys((*recipe.required, *held)), what=f"The input of {self.name!r}"
+            )
+        total = int(nested.counts.sum())
+        starts = np.cumsum(nested.counts) - nested.counts
+        counts = truncated.cut(nested.counts, self._padding.maximum)
+        inputs: list[RaggedInput | DenseInput] = []
+        channels = recipe.apply(fields, total)
+        for spec in self.spec.inputs:
+            if spec.name in channels:
+                columns = [values.astype(spec.dtype, copy=False) for values, _ in channels[spec.name]]
+                pads = [pad for _, pad in channels[spec.name]]
+                inputs.append(RaggedInput(spec, columns, pads, starts, counts))
+        return inputs, nested.outer
+
+    def _by_name(self, data: Any) -> dict[str, Any]:
+        """The arrays by input name, all there and none unknown."""
+        if not isinstance(data, Mapping):
+            if len(self.spec.inputs) != 1:
+                raise InvalidInput(
+                    f"{self.name!r} takes {len(self.spec.inputs)} inputs and got one {type(data).__name__}. "
+                    f"Expected {{input name: array}} with {'; '.join(map(str, self.spec.inputs))}."
+                )
+            data = {self.spec.inputs[0].name: data}
+        names = [spec.name for spec in self.spec.inputs]
+        for given in data:
+            if given not in names:
+                close = get_close_matches(str(given), names, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise InvalidInput(
+                    f"{self.name!r} has no input {given!r}.{hint} Expected {'; '.join(map(str, self.spec.inputs))}."
+                )
+        absent = [spec for spec in self.spec.inputs if spec.name not in data and not spec.optional]
+        if absent:
+            raise InvalidInput(f"{self.name!r} lacks an array for {'; '.join(map(str, absent))}.")
+        return {name: _as_array(data[name], name) for name in names if name in data}
+
+    def _as_given(self, values: Mapping[str, Any]) -> tuple[list[RaggedInput | DenseInput], Outer]:
+        inputs: list[RaggedInput | DenseInput] = []
+        first: tuple[str, Outer] | None = None
+        for spec in self.spec.inputs:
+            if spec.name not in values:
+                continue
+            value = values[spec.name]
+            jagged = not isinstance(value, np.ndarray) and spec.shape.count(-1) == 1
+            if jagged:
+                columns, nested = layout.columns_of(value, spec)
+                outer, counts = nested.outer, nested.counts
+                columns = [layout.cast(column, spec) for column in columns]
+                inputs.append(RaggedInput(spec, columns, [0.0] * len(columns), np.cumsum(counts) - counts, counts))
+            else:
+                rows, outer = layout.dense_of(value, spec, batched=self.spec.max_batch_size > 0)
+                inputs.append(DenseInput(spec, layout.cast(rows, spec)))
+            if first is None:
+                first = spec.name, outer
+            elif not first[1].same_as(outer):
+                raise InvalidInput(
+                    f"The inputs of {self.name!r} do not belong to the same rows: {first[0]!r} has {first[1].rows} "
+                    f"and {spec.name!r} has {outer.rows}, or their outer lists differ. Expected the same events × "
+                    "jets in all."
+                )
+        if first is None:
+            raise InvalidInput(f"{self.name!r} got no array at all.")
+        return inputs, first[1]
+
+    def _result(self, job: Job, as_numpy: bool) -> Any:  # noqa: FBT001  (private)
+        if as_numpy:
+            arrays = {spec.name: job.dense(spec.name) for spec in self.spec.outputs}
+            around = () if job.outer.length is None else (job.outer.length, *job.outer.levels)
+            shaped = {name: array.reshape((*around, *array.shape[1:])) for name, array in arrays.items()}
+            return shaped if len(shaped) > 1 else next(iter(shaped.values()))
+        contents = {spec.name: self._labelled(spec.name, job.nested(spec.name)) for spec in self.spec.outputs}
+        if len(contents) > 1:
+            rows = ak.contents.RecordArray(list(contents.values()), list(contents), length=job.rows)
+        else:
+            rows = next(iter(contents.values()))
+        array = ak.Array(layout.wrap(rows, job.outer))
+        return array[0] if job.outer.length is None else array
+
+    def _labelled(self, name: str, content: ak.contents.Content) -> ak.contents.Content:
+        """The content, with the classes of its last axis as fields."""
+        labels = self.spec.labels.get(name)
+        if labels is None:
+            return content
+        values = ak.Array(content)
+        classes = [ak.to_layout(values[..., position]) for position in range(len(labels))]
+        return ak.contents.RecordArray(classes, list(labels), length=len(content))
+
+
+@functools.lru_cache(maxsize=512)
+def _header(spec: ModelSpec, names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> bytes:
+    """The encoded request without its tensors; few shapes occur, so it is made once for each."""
+    from tritonclient.grpc import service_pb2
+
+    datatypes = {tensor.name: tensor.datatype for tensor in spec.inputs}
+    request = service_pb2.ModelInferRequest(model_name=spec.name, model_version=spec.version)
+    for name, shape in zip(names, shapes, strict=True):
+        request.inputs.add(name=name, datatype=datatypes[name], shape=shape)
+    for tensor in spec.outputs:
+        request.outputs.add(name=tensor.name)
+    encoded: bytes = request.SerializeToString()
+    return encoded
+
+
+class _Truncated:
+    """How many rows of one call were longer than the model takes."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._rows = 0
+        self._maximum = 0
+
+    def cut(self, counts: NDArray[np.int64], maximum: int | None) -> NDArray[np.int64]:
+        """The counts that are sent."""
+        if maximum is None:
+            return counts
+        self._rows += int(np.count_nonzero(counts > maximum))
+        self._maximum = maximum
+        return np.minimum(counts, maximum)
+
+    def warn(self) -> None:
+        if self._rows:
+            warnings.warn(
+                f"{self._rows} jets have more than the {self._maximum} constituents that {self._model!r} takes; "
+                f"their leading {self._maximum} were used.",
+                stacklevel=4,
+            )
+
+
+def _as_array(value: Any, name: str) -> Any:
+    """numpy or awkward, or a list of awkward channels."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInput(f"Input {name!r} is a masked array. Expected no missing values: fill them with .filled().")
+    if isinstance(value, ak.Array | np.ndarray):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(part, ak.Array) for part in value):
+        return value
+    if hasattr(value, "__array__"):
+        return np.asarray(value)
+    raise InvalidInput(
+        f"Input {name!r} is a {type(value).__name__}. Expected a numpy or awkward array, or a list of awkward channels."
+    )

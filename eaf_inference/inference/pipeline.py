@@ -1,0 +1,332 @@
+"""The window of requests in flight: how many, which are tried again, and when it stops.
+
+One `Pipeline` serves one call of one model, or one question to a server. The caller's thread does all the work;
+gRPC's threads only put finished calls on a queue. A request is idempotent, so whatever was lost with a server or a connection is sent
+again; what was answered is delivered once.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import queue
+import random
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from eaf_inference.errors import InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
+from eaf_inference.inference.transport import Action, Failure, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from eaf_inference.credentials import Token
+
+__all__ = ["Limits", "Pipeline", "Question", "Request", "Window", "ask"]
+
+_FIRST_PAUSE = 0.05  # seconds
+_LONGEST_PAUSE = 5.0
+_LEAD = 4  # a reply may be overtaken by at most this many windows of later ones
+_HISTORY = 12  # failures kept for the message
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one call: seconds, seconds, and requests."""
+
+    time_budget: float = 120.0
+    request_timeout: float = 120.0
+    max_in_flight: int = 16
+
+
+class Request(Protocol):
+    """What a pipeline sends."""
+
+    @property
+    def subject(self) -> str:
+        """What it is about, for messages."""
+
+    @property
+    def work(self) -> float:
+        """Its size, in any unit that is proportional to the server's effort."""
+
+    def start(self, server: Server, token: Token | None, timeout: float) -> Any:
+        """Send it; gives gRPC's future."""
+
+
+RequestT = TypeVar("RequestT", bound=Request)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One call of Triton's service that is not an inference."""
+
+    method: str
+    message: Any
+    subject: str = "the server"
+    work: float = 1.0
+
+    def start(self, server: Server, token: Token | None, timeout: float) -> Any:
+        return server.ask(self.method, self.message, token, timeout)
+
+
+def ask(servers: Sequence[Server], question: Question, limits: Limits) -> Any:
+    """The answer of whichever replica gives one.
+
+    Raises
+    ------
+    InferenceError
+        None did.
+    """
+    with Pipeline[Question](servers, limits) as pipeline:
+        pipeline.submit(question)
+        return pipeline.next_reply()[1]
+
+
+class Window:
+    """How many requests to keep in flight: enough to keep the server busy, no more.
+
+    As in TCP Vegas (https://doi.org/10.1109/49.464716), the shortest time that a request has taken for its
+    size tells what the server and the network need; what it takes beyond that is waiting in a queue. The
+    window grows while fewer than `_FEWEST` of our requests wait, and shrinks when more than `_MOST` do.
+    Overload halves it.
+    """
+
+    _FEWEST, _MOST = 0.8, 2.0
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._size = float(min(2, most))
+        self._least: float | None = None  # seconds a unit of work
+
+    @property
+    def size(self) -> int:
+        return int(self._size)
+
+    def replied(self, seconds: float, work: float, in_flight: int) -> None:
+        """Learn from a reply.
+
+        Parameters
+        ----------
+        seconds : float
+            From sending to reply.
+        work : float
+            The request's size, in any unit that is proportional to the server's effort.
+        in_flight : int
+            Requests in flight when it was sent, itself included.
+        """
+        each = seconds / work
+        self._least = each if self._least is None else min(each, self._least * 1.002)  # old luck fades
+        waiting = in_flight * (1 - self._least / each) if each > 0 else 0.0
+        if waiting < self._FEWEST and in_flight >= self.size:
+            self._size = min(self._size + 1 / self._size, float(self.most))
+        elif waiting > self._MOST:
+            self._size = max(self._size - 1 / self._size, 1.0)
+
+    def overloaded(self) -> None:
+        self._size = max(self._size / 2, 1.0)
+
+
+@dataclass(slots=True, eq=False)
+class _Flight(Generic[RequestT]):
+    """One request on its way: what was tried, and what is to be tried next."""
+
+    number: int
+    request: RequestT
+    server: Server | None = None
+    future: Any = None
+    token: Token | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    in_flight: int = 0
+    failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    failing_since: float | None = None
+    pause: float = _FIRST_PAUSE
+    renewed: bool = False
+    moved: bool = False
+
+
+class Pipeline(Generic[RequestT]):
+    """Requests in, replies out, in the order in which they finish.
+
+    A context manager: leaving it, for whatever reason, cancels what is still in flight.
+
+    Parameters
+    ----------
+    servers : sequence of Server
+        Replicas that serve the same.
+    limits : Limits
+    """
+
+    def __init__(self, servers: Sequence[Server], limits: Limits, *, window: Window | None = None) -> None:
+        self._servers = servers
+        self._limits = limits
+        self._window = window or Window(limits.max_in_flight)
+        self._finished: queue.SimpleQueue[_Flight[RequestT]] = queue.SimpleQueue()
+        self._flying: dict[int, _Flight[RequestT]] = {}
+        self._waiting: list[tuple[float, int, _Flight[RequestT]]] = []  # a heap: not before, number, flight
+        self._next = 0
+        self.retries = 0
+
+    def __enter__(self) -> Pipeline[RequestT]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for flight in list(self._flying.values()):
+            flight.future.cancel()
+        self._flying.clear()
+        self._waiting.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Whether replies are still to come."""
+        return bool(self._flying or self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be submitted now."""
+        outstanding = len(self._flying) + len(self._waiting)
+        if outstanding >= self._window.size or (outstanding and self._all_rest()):
+            return False
+        oldest = min(itertools.chain(self._flying, (number for _, number, _ in self._waiting)), default=self._next)
+        return self._next - oldest < _LEAD * self._limits.max_in_flight
+
+    def submit(self, request: RequestT) -> None:
+        """Send a request."""
+        flight = _Flight(self._next, request)
+        self._next += 1
+        self._send(flight)
+
+    def next_reply(self) -> tuple[RequestT, Any]:
+        """Wait for the next request that is answered; tries again what asks for it.
+
+        Raises
+        ------
+        InferenceError
+            A request failed for good.
+        """
+        while True:
+            flight = self._wait()
+            if flight is None:
+                continue
+            reply = self._examine(flight)
+            if reply is not None:
+                return flight.request, reply
+
+    def _wait(self) -> _Flight[RequestT] | None:
+        """The next finished flight; sends those whose pause is over meanwhile."""
+        now = time.monotonic()
+        while self._waiting and (self._waiting[0][0] <= now):
+            self._send(heapq.heappop(self._waiting)[2])
+        timeout = self._waiting[0][0] - now if self._waiting else None
+        try:
+            return self._finished.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _send(self, flight: _Flight[RequestT]) -> None:
+        server = self._pick(avoid=flight.server if flight.failures else None)
+        flight.token = server.credentials.token()
+        flight.server = server
+        flight.started = time.monotonic()
+        flight.future = flight.request.start(server, flight.token, self._limits.request_timeout)
+        self._flying[flight.number] = flight
+        flight.in_flight = len(self._flying)
+        flight.future.add_done_callback(lambda _: self._done(flight))
+
+    def _done(self, flight: _Flight[RequestT]) -> None:
+        """On gRPC's thread: note the time and hand over."""
+        flight.ended = time.monotonic()
+        self._finished.put(flight)
+
+    def _pick(self, avoid: Server | None) -> Server:
+        """The replica with the least to do among those not resting after a failure."""
+        now = time.monotonic()
+        load = Counter(flight.server for flight in self._flying.values())
+        return min(
+            self._servers,
+            key=lambda server: (max(server.resting_until - now, 0.0), server is avoid, load[server]),
+        )
+
+    def _all_rest(self) -> bool:
+        now = time.monotonic()
+        return all(server.resting_until > now for server in self._servers)
+
+    def _examine(self, flight: _Flight[RequestT]) -> Any | None:
+        """The reply, or None when the request goes out again."""
+        import grpc
+
+        del self._flying[flight.number]
+        try:
+            reply = flight.future.result()
+        except grpc.RpcError as error:
+            assert flight.server is not None  # noqa: S101  (for the type checker: it has been sent)
+            failure = Failure.of(error, flight.server.address)
+            flight.failures.append(failure)
+            self._try_again(flight, failure)
+            return None
+        self._window.replied(flight.ended - flight.started, flight.request.work, flight.in_flight)
+        return reply
+
+    def _try_again(self, flight: _Flight[RequestT], failure: Failure) -> None:
+        """Put the flight back among the waiting, or raise."""
+        server = flight.server
+        assert server is not None  # noqa: S101  (for the type checker: it has been sent)
+        pause = 0.0
+        if failure.action is Action.BACK_OFF:
+            pause = self._pause_for(flight, failure)
+            server.resting_until = max(server.resting_until, time.monotonic() + pause)
+            if not self._all_rest():
+                pause = 0.0  # another replica takes it at once
+            self._window.overloaded()
+        elif failure.action is Action.ELSEWHERE_ONCE and not flight.moved:
+            flight.moved = True
+        elif failure.action is Action.RENEW_TOKEN and not flight.renewed:
+            flight.renewed = True
+            if not server.credentials.renewed_after(flight.token):
+                raise failed(flight.failures, flight.request.subject)
+        else:
+            raise failed(flight.failures, flight.request.subject)
+        self.retries += 1
+        heapq.heappush(self._waiting, (time.monotonic() + pause, flight.number, flight))
+
+    def _pause_for(self, flight: _Flight[RequestT], failure: Failure) -> float:
+        now = time.monotonic()
+        flight.failing_since = flight.failing_since or now
+        left = self._limits.time_budget - (now - flight.failing_since)
+        if left <= 0:
+            raise failed(flight.failures, flight.request.subject)
+        # decorrelated jitter: clients that failed together do not come back together
+        flight.pause = min(_LONGEST_PAUSE, random.uniform(_FIRST_PAUSE, flight.pause * 3))  # noqa: S311
+        return min(left, failure.retry_after or flight.pause)
+
+
+def failed(failures: Sequence[Failure], subject: str) -> Exception:
+    """The error that tells the user how a call ended, and what she can do."""
+    last = failures[-1]
+    if last.error is ServerUnavailable:
+        if "no available versions" in last.details or "is not ready" in last.details:
+            return ModelNotReady(f"The server cannot serve {subject!r} now: {last.details}.{_history(failures)}")
+        return ServerUnavailable(
+            f"No reply for {subject!r} from {last.server} within the time budget: {last.status}: {last.details}. "
+            f"The server is down, unreachable or overloaded; try later, or reconnect.{_history(failures)}"
+        )
+    if last.error is NotAuthorized:
+        return NotAuthorized(
+            f"{last.server} refused your credentials ({last.status}: {last.details}). "
+            "Renew your token, or ask the facility for access to this model."
+        )
+    if last.error is InvalidInput:
+        return InvalidInput(f"The server refused the input of {subject!r}: {last.details}.")
+    return last.error(f"{last.server} failed on {subject!r}: {last.status}: {last.details}")
+
+
+def _history(failures: Sequence[Failure]) -> str:
+    if len(failures) < 2:
+        return ""
+    return "\nWhat was tried:\n" + "\n".join(f"  {failure}" for failure in failures)

@@ -1,0 +1,74 @@
+"""A progress bar for whoever watches: in a notebook or a terminal, after a second, not on a Dask worker."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Progress", "progress_bar"]
+
+
+class Progress:
+    """Counts rows; shows them where there is a bar."""
+
+    def __init__(self, *, enabled: bool | None, label: str) -> None:
+        self._bar = None
+        if enabled is False or (enabled is None and _on_dask_worker()):
+            return
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(
+            total=0,
+            desc=label,
+            unit="jet",
+            unit_scale=True,
+            delay=1,
+            leave=False,
+            disable=None if enabled is None and not _in_notebook() else False,
+        )
+
+    def expect(self, rows: int) -> None:
+        """So many more will come."""
+        if self._bar is not None:
+            self._bar.total += rows
+
+    def update(self, rows: int) -> None:
+        """So many are done."""
+        if self._bar is not None:
+            self._bar.update(rows)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextmanager
+def progress_bar(*, enabled: bool | None, label: str) -> Iterator[Progress]:
+    """A `Progress` that is closed when the block ends."""
+    progress = Progress(enabled=enabled, label=label)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def _in_notebook() -> bool:
+    """Whether an IPython kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _on_dask_worker() -> bool:
+    worker = sys.modules.get("distributed.worker")
+    if worker is None:
+        return False
+    try:
+        worker.get_worker()
+    except ValueError:  # distributed's way to say that there is none
+        return False
+    return True

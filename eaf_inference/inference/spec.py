@@ -1,0 +1,195 @@
+"""What a model takes and gives, read from its configuration on the server.
+
+The configuration comes over the network and is data: sizes are bounded, types checked, nothing evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.inference.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DTYPES", "ModelSpec", "TensorSpec"]
+
+# Triton's names: https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_configuration.html#datatypes
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+_LARGEST_PARAMETER = 1 << 20  # characters
+_MOST_CLASSES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its name, Triton data type and shape without the batch axis (-1: variable)."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return DTYPES[self.datatype]
+
+    @property
+    def variable_axis(self) -> int | None:
+        """The one axis of variable length; None where all are fixed."""
+        return self.shape.index(-1) if -1 in self.shape else None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.datatype} [{', '.join(str(size) for size in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelSpec:
+    """One version of one model.
+
+    Attributes
+    ----------
+    version : str
+        As asked for; empty for the one that the server chooses.
+    max_batch_size : int
+        0 where the model takes no batch axis.
+    recipe : Recipe or None
+    labels : mapping of str to tuple of str
+        Class names by output.
+    """
+
+    name: str
+    version: str
+    max_batch_size: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    recipe: Recipe | None
+    labels: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def from_config(cls, config: Any, version: str, *, preprocess: str | None = None) -> ModelSpec:
+        """Read Triton's ``ModelConfig``.
+
+        Parameters
+        ----------
+        config : tritonclient.grpc.model_config_pb2.ModelConfig
+        version : str
+        preprocess : str, optional
+            Text of a ``preprocess.json`` that replaces the one in the configuration.
+
+        Raises
+        ------
+        ConfigurationError
+            The model is of a kind that this client does not serve, or its recipe or labels are wrong.
+        """
+        if config.model_transaction_policy.decoupled:
+            raise _unserved(config.name, "it answers in a stream (decoupled)")
+        if config.HasField("sequence_batching"):
+            raise _unserved(config.name, "it keeps state between requests (sequence batching)")
+        inputs = tuple(_tensor(config.name, tensor, optional=tensor.optional) for tensor in config.input)
+        outputs = tuple(_tensor(config.name, tensor) for tensor in config.output)
+        text = _parameter(config, "preprocess") if preprocess is None else preprocess
+        recipe = None
+        if text is not None:
+            recipe = Recipe.parse(text, model=config.name)
+            _check_recipe(config.name, recipe, inputs)
+        return cls(
+            name=config.name,
+            version=version,
+            max_batch_size=config.max_batch_size,
+            inputs=inputs,
+            outputs=outputs,
+            recipe=recipe,
+            labels=_labels(config.name, _parameter(config, "labels"), outputs),
+        )
+
+
+def _tensor(model: str, tensor: Any, *, optional: bool = False) -> TensorSpec:
+    from tritonclient.grpc import model_config_pb2
+
+    datatype = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+    if datatype not in DTYPES:
+        raise _unserved(model, f"{tensor.name!r} has data type {datatype}; numbers and booleans are served")
+    return TensorSpec(tensor.name, datatype, tuple(tensor.dims), optional=optional)
+
+
+def _parameter(config: Any, key: str) -> str | None:
+    if key not in config.parameters:
+        return None
+    text: str = config.parameters[key].string_value
+    if len(text) > _LARGEST_PARAMETER:
+        raise ConfigurationError(
+            f"The parameter {key!r} of {config.name!r} is too long: {len(text)} characters, "
+            f"at most {_LARGEST_PARAMETER} are read. Ask the model's owner to correct its config.pbtxt."
+        )
+    return text
+
+
+def _check_recipe(model: str, recipe: Recipe, inputs: tuple[TensorSpec, ...]) -> None:
+    specs = {tensor.name: tensor for tensor in inputs}
+    missing = [tensor.name for tensor in inputs if tensor.name not in recipe.inputs and not tensor.optional]
+    unknown = [name for name in recipe.inputs if name not in specs]
+    if missing or unknown:
+        raise ConfigurationError(
+            f"The recipe of {model!r} does not fit its inputs: it lacks {missing or 'none'} and has "
+            f"{unknown or 'none'} that the model does not take ({', '.join(specs)})."
+        )
+    for name, variables in recipe.inputs.items():
+        shape = specs[name].shape
+        if len(shape) != 2 or shape[0] != len(variables):
+            raise ConfigurationError(
+                f"The recipe of {model!r} gives {len(variables)} variables for input {name!r}, "
+                f"which takes shape {list(shape)}. Expected [{len(variables)}, -1]."
+            )
+        if specs[name].dtype.kind != "f":
+            raise ConfigurationError(
+                f"The recipe of {model!r} fills input {name!r}, which takes {specs[name].datatype}, not floats."
+            )
+
+
+def _labels(model: str, text: str | None, outputs: tuple[TensorSpec, ...]) -> dict[str, tuple[str, ...]]:
+    if text is None:
+        return {}
+    shapes = {tensor.name: tensor.shape for tensor in outputs}
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _bad_labels(model, f"they are not JSON: {error}") from error
+    if not isinstance(labels, dict):
+        raise _bad_labels(model, "they are not an object")
+    for name, classes in labels.items():
+        if name not in shapes:
+            raise _bad_labels(model, f"there is no output {name!r}")
+        is_names = isinstance(classes, list) and all(isinstance(label, str) and label for label in classes)
+        if not is_names or len(set(classes)) != len(classes) or len(classes) > _MOST_CLASSES:
+            raise _bad_labels(model, f"those of {name!r} are not a list of different names")
+        if not shapes[name] or shapes[name][-1] != len(classes):
+            raise _bad_labels(model, f"{len(classes)} names for {name!r} of shape {list(shapes[name])}")
+    return {name: tuple(classes) for name, classes in labels.items()}
+
+
+def _bad_labels(model: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The labels of {model!r} cannot be used: {why}. Expected JSON: output name -> list of class names."
+    )
+
+
+def _unserved(model: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"The model {model!r} cannot be used through this client: {why}.")

@@ -1,0 +1,228 @@
+"""One gRPC call to one Triton: framing, metadata, and what a failure asks for.
+
+The request is framed by hand (https://protobuf.dev/programming-guides/encoding): protobuf encodes the small
+part, names and shapes, and the tensors are joined to it as they lie in memory, where tritonclient would copy
+them twice.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.errors import (
+    BadReply,
+    ConfigurationError,
+    InferenceError,
+    InvalidInput,
+    ModelNotFound,
+    NotAuthorized,
+    ServerUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import grpc
+    import numpy as np
+
+    from eaf_inference.config import Address
+    from eaf_inference.credentials import Credentials, TlsFiles, Token
+
+__all__ = ["Action", "Failure", "Server", "frame_request"]
+
+_SERVICE = "/inference.GRPCInferenceService"
+_RAW_INPUT_TAG = b"\x3a"  # ModelInferRequest.raw_input_contents: field 7, length-delimited
+_CHANNEL_OPTIONS = (
+    # naming any option brings gRPC's 4 MB limit back
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # a restarted server is found again at once; retries are ours, on the server of our choice
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_retries", 0),
+    # a connection made anew shares nothing with an older one
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class Action(enum.Enum):
+    """What a failed call asks for."""
+
+    BACK_OFF = "try again after a pause, elsewhere if there is another replica"
+    ELSEWHERE_ONCE = "try once more on another replica"
+    RENEW_TOKEN = "renew the token and try once more"  # noqa: S105  (no password)
+    GIVE_UP = "tell the user"
+
+
+# gRPC status -> what to do, and the error when that did not help. The whole policy is this table.
+_ACTIONS: dict[str, tuple[Action, type[InferenceError]]] = {
+    "UNAVAILABLE": (Action.BACK_OFF, ServerUnavailable),
+    "RESOURCE_EXHAUSTED": (Action.BACK_OFF, ServerUnavailable),
+    "ABORTED": (Action.BACK_OFF, ServerUnavailable),
+    "CANCELLED": (Action.BACK_OFF, ServerUnavailable),  # by a proxy or a stopping server, not by us
+    "DEADLINE_EXCEEDED": (Action.ELSEWHERE_ONCE, ServerUnavailable),
+    "UNAUTHENTICATED": (Action.RENEW_TOKEN, NotAuthorized),
+    "PERMISSION_DENIED": (Action.GIVE_UP, NotAuthorized),
+    "NOT_FOUND": (Action.GIVE_UP, ModelNotFound),
+    "INVALID_ARGUMENT": (Action.GIVE_UP, InvalidInput),
+    "UNIMPLEMENTED": (Action.GIVE_UP, ConfigurationError),
+}
+_OTHERWISE = (Action.GIVE_UP, BadReply)
+
+# How a lost connection, a proxy's retry buffer or a dying model process shows under UNKNOWN and INTERNAL.
+_TRANSIENT = re.compile(
+    r"RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|stub process", re.IGNORECASE
+)
+_TOO_LARGE = re.compile(r"larger than max|request payload size|exceeded request buffer", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed call, and what it asks for."""
+
+    action: Action
+    error: type[InferenceError]
+    status: str
+    details: str
+    server: str  # its URL
+    retry_after: float | None = None  # seconds, where the server said so
+    at: float = field(default_factory=time.time)
+
+    @classmethod
+    def of(cls, error: grpc.RpcError, address: Address) -> Failure:
+        """Classify what gRPC raised."""
+        status, details = error.code().name, (error.details() or "").strip()
+        action, kind = _ACTIONS.get(status, _OTHERWISE)
+        if action is Action.GIVE_UP and kind is BadReply and _TRANSIENT.search(details):
+            action, kind = _ACTIONS["UNAVAILABLE"]
+        if _TOO_LARGE.search(details):
+            action, kind = Action.GIVE_UP, InvalidInput
+        return cls(action, kind, status, details, address.url, _retry_after(error))
+
+    def __str__(self) -> str:
+        when = time.strftime("%H:%M:%S", time.localtime(self.at))
+        return f"{when} {self.server}: {self.status}: {self.details}"
+
+
+class Server:
+    """One replica: its channel, and what is known of its health.
+
+    Parameters
+    ----------
+    address : Address
+    credentials : Credentials
+    tls : TlsFiles
+    allow_insecure_token : bool
+        Send the token over an unencrypted channel to another machine too.
+    """
+
+    def __init__(
+        self, address: Address, credentials: Credentials, tls: TlsFiles, *, allow_insecure_token: bool = False
+    ) -> None:
+        import grpc
+
+        options = list(_CHANNEL_OPTIONS)
+        if address.is_loopback:
+            options.append(("grpc.enable_http_proxy", 0))
+        self.address = address
+        self.credentials = credentials
+        self.resting_until = 0.0  # time.monotonic()
+        self._may_send_token = address.tls or address.is_loopback or allow_insecure_token
+        if address.tls:
+            self._channel = grpc.secure_channel(address.target, tls.channel_credentials(), options)
+        else:
+            self._channel = grpc.insecure_channel(address.target, options)
+        self._infer = self._channel.unary_unary(
+            f"{_SERVICE}/ModelInfer", request_serializer=b"".join, response_deserializer=_parse_reply
+        )
+
+    def __repr__(self) -> str:
+        return f"<Server {self.address.url}>"
+
+    def metadata(self, token: Token | None) -> list[tuple[str, str]]:
+        """The call's metadata.
+
+        Raises
+        ------
+        ConfigurationError
+            There is a token, and the channel would show it to the network.
+        """
+        if token is None:
+            return []
+        if not self._may_send_token:
+            raise ConfigurationError(
+                f"Your token ({self.credentials.source!r}) would travel unencrypted to {self.address.url}. "
+                "Use the server's TLS address (grpcs://…), or allow it on a network you trust: "
+                "allow_insecure_token=True, or --allow-insecure-token."
+            )
+        return [("authorization", token.authorization)]
+
+    def infer(self, frames: Sequence[bytes | memoryview], token: Token | None, timeout: float) -> Any:
+        """Start one inference; gives gRPC's future."""
+        return self._infer.future(frames, timeout=timeout, metadata=self.metadata(token))
+
+    def ask(self, method: str, request: Any, token: Token | None, timeout: float) -> Any:
+        """Start one other call of Triton's service (``ServerReady``, …); gives gRPC's future."""
+        from tritonclient.grpc import service_pb2
+
+        stub = self._channel.unary_unary(
+            f"{_SERVICE}/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=getattr(service_pb2, f"{method}Response").FromString,
+        )
+        return stub.future(request, timeout=timeout, metadata=self.metadata(token))
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def frame_request(header: bytes, tensors: Iterable[np.ndarray[Any, Any]]) -> list[bytes | memoryview]:
+    """Pieces that, joined, are an encoded ``ModelInferRequest``.
+
+    Parameters
+    ----------
+    header : bytes
+        The request without tensors, encoded by protobuf.
+    tensors : iterable of numpy.ndarray
+        C-contiguous little-endian arrays in the order of the header's inputs.
+    """
+    pieces: list[bytes | memoryview] = [header]
+    for tensor in tensors:
+        pieces.append(_RAW_INPUT_TAG + _varint(tensor.nbytes))
+        pieces.append(tensor.reshape(-1).view("u1").data)
+    return pieces
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _parse_reply(data: bytes) -> Any:
+    from tritonclient.grpc import service_pb2
+
+    return service_pb2.ModelInferResponse.FromString(data)
+
+
+def _retry_after(error: grpc.RpcError) -> float | None:
+    """Seconds from ``retry-after`` (HTTP, Envoy) or ``grpc-retry-pushback-ms`` in the trailing metadata."""
+    trailing = dict(error.trailing_metadata() or ())
+    scales: dict[str, Callable[[float], float]] = {
+        "retry-after": lambda seconds: seconds,
+        "grpc-retry-pushback-ms": lambda milliseconds: milliseconds / 1000,
+    }
+    for key, scale in scales.items():
+        try:
+            return max(0.0, scale(float(trailing[key])))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return None
