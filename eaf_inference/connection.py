@@ -57,6 +57,7 @@ def connect(
     ca: str | os.PathLike[str] | None = None,
     allow_insecure_token: bool | None = None,
     timeout: float = 10.0,
+    explain: bool = False,
 ) -> Connection:
     """Find the facility's Triton and connect to it as this user.
 
@@ -74,6 +75,8 @@ def connect(
         Send the token over an unencrypted channel to another machine too.
     timeout : float
         Seconds for finding the server and for each question to it (not for inference).
+    explain : bool
+        Wait for every source's answer, so that `Connection.attempts` is complete.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def connect(
         timeout=timeout,
     )
     connection = Connection(options, StaticToken(token) if isinstance(token, str) else token)
-    connection.open()
+    connection.open(wait_for_all=explain)
     return connection
 
 
@@ -122,6 +125,10 @@ class Connection:
         self._closed = False
         self.attempts = Attempts()
         self.limits = Limits()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def open(self, *, wait_for_all: bool = False) -> None:
         """Find the server, if that is not done yet."""
@@ -271,7 +278,7 @@ class Connection:
         if name is None:
             name, version = address.model, version if version is not None else address.version
         if name is None:
-            raise InvalidInput(f"No model is named. Expected one of {', '.join(self._names()) or 'none'}.")
+            raise InvalidInput(f"No model is named. Expected one of {', '.join(self.names()) or 'none'}.")
         wanted = "" if version is None else str(version)
         servers = self._find(name, wanted)
         text = None
@@ -330,7 +337,8 @@ class Connection:
         reply = self._ask("RepositoryIndex", service_pb2.RepositoryIndexRequest(), servers)
         return list(reply.models)
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The names of the models on the server."""
         return sorted({row.name for row in self._index(self._servers_now())})
 
     def _find(self, name: str, version: str) -> list[Server]:
@@ -358,7 +366,7 @@ class Connection:
         from eaf_inference.inference.spec import ModelSpec
 
         request = service_pb2.ModelConfigRequest(name=name, version=version)
-        config = self._ask("ModelConfig", request, servers, subject=name).config
+        config = self._ask("ModelConfig", request, servers, subject=f"model {name!r}").config
         return ModelSpec.from_config(config, version, preprocess=preprocess)
 
     def _describe(self, name: str, version: str) -> ModelSpec | None:

@@ -261,7 +261,7 @@ def _probe(
             return answer(healthy=False, text="not ready: it is starting, stopping, or a model failed to load")
         index = ask_for("RepositoryIndex", service_pb2.RepositoryIndexRequest())
     except InferenceError as error:
-        return answer(healthy=False, text=str(error).splitlines()[0], error=error)
+        return answer(healthy=False, text=error.reason or str(error).splitlines()[0], error=error)
     finally:
         server.close()
     number = len({model.name for model in index.models})

@@ -20,7 +20,15 @@ __all__ = [
 
 
 class InferenceError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Attributes
+    ----------
+    reason : str
+        The cause in a few words, for a table; empty where the message is short itself.
+    """
+
+    reason: str = ""
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a user's mistake shows as one message, and the cell still fails."""

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import stat
+import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,9 +52,8 @@ class LocalFacility:
 
 def runtime_dir() -> Path:
     """This user's runtime directory, made 0700; refused when somebody else owns it."""
-    import platformdirs
-
-    path = platformdirs.user_runtime_path("eaf-inference", appauthor=False)
+    named = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(named) / "eaf-inference" if named else Path(tempfile.gettempdir()) / f"eaf-inference-{os.geteuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

@@ -155,8 +155,9 @@ class Job:
     def shortest_first(self) -> NDArray[np.int64]:
         """The rows that are not empty, by length."""
         counts = np.stack([each.counts for each in self._ragged])
-        order: NDArray[np.int64] = np.argsort(counts.sum(axis=0), kind="stable")
-        return order[counts.min(axis=0)[order] > 0]
+        order = np.argsort(counts.sum(axis=0), kind="stable")
+        filled: NDArray[np.int64] = order[counts.min(axis=0)[order] > 0]
+        return filled
 
     def shortest_of(self, rows: NDArray[np.int64]) -> int:
         return min(int(each.counts[rows].min()) for each in self._ragged)

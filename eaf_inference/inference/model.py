@@ -51,7 +51,7 @@ class _Inference:
 
     @property
     def subject(self) -> str:
-        return self.model.name
+        return f"model {self.model.name!r}"
 
     @property
     def work(self) -> float:
@@ -97,16 +97,26 @@ class Model:
     def name(self) -> str:
         return self.spec.name
 
+    @property
+    def where(self) -> str:
+        """The server's URL, or that there is none yet."""
+        return self._connection.where
+
+    @property
+    def note(self) -> str:
+        """What was found about its padding, where that is worth saying."""
+        return self._padding.note
+
     def __repr__(self) -> str:
         version = f" version {self.spec.version}" if self.spec.version else ""
         taken = "records of " + ", ".join(self.spec.recipe.required) if self.spec.recipe else ""
         lines = [
-            f"<Model {self.name!r}{version} on {self._connection.where}",
+            f"<Model {self.name!r}{version} on {self.where}",
             f"  takes {taken or '; '.join(map(str, self.spec.inputs))}",
-            f"  gives {'; '.join(map(self._describe_output, self.spec.outputs))}",
+            f"  gives {'; '.join(map(self.describe_output, self.spec.outputs))}",
         ]
-        if self._padding.note:
-            lines.append(f"  {self._padding.note}")
+        if self.note:
+            lines.append(f"  {self.note}")
         return "\n".join(lines) + ">"
 
     def _repr_html_(self) -> str:
@@ -114,7 +124,8 @@ class Model:
 
         return model_html(self)
 
-    def _describe_output(self, tensor: TensorSpec) -> str:
+    def describe_output(self, tensor: TensorSpec) -> str:
+        """An output with its classes, in words."""
         labels = self.spec.labels.get(tensor.name)
         return f"{tensor} ({', '.join(labels)})" if labels else str(tensor)
 
@@ -363,5 +374,6 @@ def _as_array(value: Any, name: str) -> Any:
     if hasattr(value, "__array__"):
         return np.asarray(value)
     raise InvalidInput(
-        f"Input {name!r} is a {type(value).__name__}. Expected a numpy or awkward array, or a list of awkward channels."
+        f"Input {name!r} is a {type(value).__name__}. Expected a numpy or awkward array, or a list of awkward "
+        "channels."
     )

@@ -1,8 +1,8 @@
 """The window of requests in flight: how many, which are tried again, and when it stops.
 
 One `Pipeline` serves one call of one model, or one question to a server. The caller's thread does all the work;
-gRPC's threads only put finished calls on a queue. A request is idempotent, so whatever was lost with a server or a connection is sent
-again; what was answered is delivered once.
+gRPC's threads only put finished calls on a queue. A request is idempotent, so whatever was lost with a server or
+a connection is sent again; what was answered is delivered once.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import heapq
 import itertools
 import queue
 import random
+import re
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from eaf_inference.errors import InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
+from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
 from eaf_inference.inference.transport import Action, Failure, Server
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _FIRST_PAUSE = 0.05  # seconds
 _LONGEST_PAUSE = 5.0
 _LEAD = 4  # a reply may be overtaken by at most this many windows of later ones
 _HISTORY = 12  # failures kept for the message
+_NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,24 +308,27 @@ class Pipeline(Generic[RequestT]):
         return min(left, failure.retry_after or flight.pause)
 
 
-def failed(failures: Sequence[Failure], subject: str) -> Exception:
+def failed(failures: Sequence[Failure], subject: str) -> InferenceError:
     """The error that tells the user how a call ended, and what she can do."""
     last = failures[-1]
-    if last.error is ServerUnavailable:
-        if "no available versions" in last.details or "is not ready" in last.details:
-            return ModelNotReady(f"The server cannot serve {subject!r} now: {last.details}.{_history(failures)}")
-        return ServerUnavailable(
-            f"No reply for {subject!r} from {last.server} within the time budget: {last.status}: {last.details}. "
-            f"The server is down, unreachable or overloaded; try later, or reconnect.{_history(failures)}"
+    kind, advice = last.error, f"{last.server} failed on {subject}: {last.cause}"
+    if kind is ServerUnavailable and _NOT_READY.search(last.details):
+        kind, advice = ModelNotReady, f"The server cannot serve {subject} now: {last.details}.{_history(failures)}"
+    elif kind is ServerUnavailable:
+        advice = (
+            f"{last.server} gave no reply for {subject} within the time budget: {last.cause}. "
+            f"It is down, unreachable or overloaded: try later, or connect again.{_history(failures)}"
         )
-    if last.error is NotAuthorized:
-        return NotAuthorized(
-            f"{last.server} refused your credentials ({last.status}: {last.details}). "
-            "Renew your token, or ask the facility for access to this model."
+    elif kind is NotAuthorized:
+        advice = (
+            f"{last.server} refused your credentials ({last.cause}). "
+            "Renew your token, or ask the facility for access."
         )
-    if last.error is InvalidInput:
-        return InvalidInput(f"The server refused the input of {subject!r}: {last.details}.")
-    return last.error(f"{last.server} failed on {subject!r}: {last.status}: {last.details}")
+    elif kind is InvalidInput:
+        advice = f"The server refused the input of {subject}: {last.details}."
+    error = kind(advice)
+    error.reason = last.cause
+    return error
 
 
 def _history(failures: Sequence[Failure]) -> str:

@@ -81,6 +81,21 @@ _TRANSIENT = re.compile(
 _TOO_LARGE = re.compile(r"larger than max|request payload size|exceeded request buffer", re.IGNORECASE)
 
 
+# What gRPC's details mean, for a reader: the first that matches.
+_PLAIN_WORDS = (
+    (re.compile(r"connection refused", re.IGNORECASE), "connection refused: nothing listens there"),
+    (re.compile(r"DNS resolution failed|Domain name not found", re.IGNORECASE), "there is no host of that name"),
+    (
+        re.compile(r"CERTIFICATE_VERIFY_FAILED|unable to get local issuer", re.IGNORECASE),
+        "its TLS certificate is not trusted here; name its authority's file: --ca FILE, ca=…",
+    ),
+    (
+        re.compile(r"WRONG_VERSION_NUMBER|ssl handshake|tls handshake", re.IGNORECASE),
+        "the TLS handshake failed; is it an unencrypted port (grpc://)?",
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One failed call, and what it asks for."""
@@ -104,9 +119,17 @@ class Failure:
             action, kind = Action.GIVE_UP, InvalidInput
         return cls(action, kind, status, details, address.url, _retry_after(error))
 
+    @property
+    def cause(self) -> str:
+        """Why, in words for a reader."""
+        if self.status == "DEADLINE_EXCEEDED":
+            return "no answer in time"
+        plain = next((words for pattern, words in _PLAIN_WORDS if pattern.search(self.details)), None)
+        return plain or f"{self.status}: {self.details}"
+
     def __str__(self) -> str:
         when = time.strftime("%H:%M:%S", time.localtime(self.at))
-        return f"{when} {self.server}: {self.status}: {self.details}"
+        return f"{when} {self.server}: {self.cause}"
 
 
 class Server:

@@ -1,0 +1,168 @@
+"""``%triton_connect``, ``%triton_status``, ``%triton_disconnect``, and completion of model names.
+
+A user's mistake ends the cell with one message: the errors render themselves without a traceback.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.completer import SimpleCompletion, SimpleMatcherResult, context_matcher
+from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+from IPython.display import display
+from traitlets import Float, Unicode
+
+from eaf_inference.connection import Connection, connect
+from eaf_inference.credentials import TokenFile
+from eaf_inference.errors import ConfigurationError, InferenceError
+from eaf_inference.notebook.display import status_html
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from IPython.core.completer import CompletionContext
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from eaf_inference.connection import ModelTable
+
+__all__ = ["TritonMagics", "load", "unload"]
+
+_MATCHER = "eaf_inference.model_names"
+_MODEL_CALL = re.compile(r"""(?P<name>[^\W\d]\w*)\.model\(\s*(?P<quote>["'])(?P<typed>[^"']*)$""")
+
+
+@magics_class
+class TritonMagics(Magics):
+    """The magics of one notebook; each notebook has its own connection."""
+
+    name = Unicode("triton", help="The variable that %triton_connect binds by default.").tag(config=True)
+    timeout = Float(10.0, help="Seconds for finding the server.").tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell, parent=shell)
+        self._bound: str | None = None  # the variable of the latest connection
+
+    @magic_arguments()
+    @argument("url", nargs="?", help="grpc://host:port or grpcs://host:port; found by itself when left out")
+    @argument("--name", help="the variable to bind (default: triton)")
+    @argument("--token-file", metavar="F", help="file that holds your bearer token and is renewed in place")
+    @argument("--ca", metavar="F", help="PEM file of the certificate authorities to trust")
+    @argument(
+        "--allow-insecure-token",
+        action="store_true",
+        help="send the token over an unencrypted channel to another machine",
+    )
+    @argument("--explain", action="store_true", help="show what every source of discovery said")
+    @line_magic
+    def triton_connect(self, line: str) -> None:
+        """Find the facility's Triton and connect to it as this user."""
+        options = parse_argstring(self.triton_connect, line)
+        name = options.name or self.name
+        if not name.isidentifier():
+            raise ConfigurationError(f"--name {name!r} is not a variable's name.")
+        connection = connect(
+            options.url,
+            token=TokenFile(options.token_file) if options.token_file else None,
+            ca=options.ca,
+            allow_insecure_token=options.allow_insecure_token or None,
+            timeout=self.timeout,
+            explain=options.explain,
+        )
+        self._release(name)
+        self._namespace[name] = connection
+        self._bound = name
+        if options.explain:
+            display(connection.attempts)
+        self._show(connection, f"Connected; the variable {name!r} holds the connection.")
+
+    @magic_arguments()
+    @line_magic
+    def triton_status(self, line: str) -> None:
+        """Show the endpoint, the user, the token's expiry, and the models with their load."""
+        parse_argstring(self.triton_status, line)
+        self._show(self._connection(), "")
+
+    @magic_arguments()
+    @line_magic
+    def triton_disconnect(self, line: str) -> None:
+        """Close the connection and remove its variable."""
+        parse_argstring(self.triton_disconnect, line)
+        connection = self._connection()
+        assert self._bound is not None  # noqa: S101  (there is a connection)
+        self._release(self._bound)
+        self._bound = None
+        print(f"Disconnected from {connection.where}.")  # noqa: T201  (a magic's output)
+
+    @property
+    def _namespace(self) -> dict[str, Any]:
+        """The notebook's variables."""
+        assert self.shell is not None  # noqa: S101  (magics are made with a shell)
+        namespace: dict[str, Any] = self.shell.user_ns
+        return namespace
+
+    def _connection(self) -> Connection:
+        connection = self._namespace.get(self._bound) if self._bound else None
+        if not isinstance(connection, Connection) or connection.closed:
+            raise ConfigurationError("This notebook is not connected. Connect it with %triton_connect.")
+        return connection
+
+    def _release(self, name: str) -> None:
+        """Close the connection that a variable holds: nothing of it is used again."""
+        if isinstance(self._namespace.get(name), Connection):
+            self._namespace.pop(name).close()
+
+    def _show(self, connection: Connection, remark: str) -> None:
+        display(_Status(connection, connection.models(), remark))
+
+
+class _Status:
+    """What connect and status show, as HTML and as text."""
+
+    def __init__(self, connection: Connection, models: ModelTable, remark: str) -> None:
+        self._connection, self._models, self._remark = connection, models, remark
+
+    def __repr__(self) -> str:
+        parts = [self._remark, repr(self._connection), str(self._models)]
+        return "\n".join(part for part in parts if part)
+
+    def _repr_html_(self) -> str:
+        return status_html(self._connection, self._models)
+
+
+def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:
+    """IPython's matcher of model names inside ``triton.model("``."""
+
+    @context_matcher(identifier=_MATCHER)
+    def matcher(context: CompletionContext) -> SimpleMatcherResult:
+        found = _MODEL_CALL.search(context.text_until_cursor)
+        connection = shell.user_ns.get(found["name"]) if found else None
+        names: list[str] = []
+        if found and isinstance(connection, Connection) and not connection.closed:
+            try:
+                names = [name for name in connection.names() if name.startswith(found["typed"])]
+            except InferenceError:
+                names = []  # a server that does not answer offers no completion
+        return SimpleMatcherResult(
+            completions=[SimpleCompletion(text=name, type="model") for name in names],
+            matched_fragment=found["typed"] if found else "",
+            suppress=bool(names),
+            do_not_suppress=set(),
+            ordered=True,
+        )
+
+    return matcher
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register magics and completion."""
+    shell.register_magics(TritonMagics(shell))
+    unload(shell)
+    shell.Completer.custom_matchers.append(_model_name_matcher(shell))
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take completion away; magics stay until the kernel restarts, as IPython has no way to remove them."""
+    matchers = shell.Completer.custom_matchers
+    matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != _MATCHER]
