@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _RENEW_AHEAD = 60.0  # seconds before expiry at which the source is read again, but never …
 _RENEW_AHEAD_SHARE = 0.2  # … earlier than in the last fifth of the token's life
-_READ_AGAIN_AFTER = 1.0  # seconds: a source is not asked more often than this
+_READ_AGAIN_AFTER = 1.0  # seconds: a source without a fresher token is not asked more often than this
 _LARGEST_TOKEN = 64 * 1024  # bytes
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _C99_SPACE = " \f\n\r\t\v"
@@ -236,7 +236,8 @@ class Credentials:
         """
         with self._lock:
             now = self._clock()
-            if self._token is None or self._token.renewal_due(now):
+            due = self._token is None or self._token.renewal_due(now)
+            if due and now - self._last_read >= _READ_AGAIN_AFTER:
                 self._read(now)
             return self._token
 
@@ -251,8 +252,6 @@ class Credentials:
             return self._token != refused
 
     def _read(self, now: float) -> None:
-        if now - self._last_read < _READ_AGAIN_AFTER:
-            return
         try:
             self._token = self.source.read() or self._token
         except ConfigurationError as error:

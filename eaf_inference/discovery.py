@@ -188,7 +188,7 @@ def _judge(
     """Wait for the answers, in order, and choose."""
     attempts = Attempts()
     endpoint: Endpoint | None = None
-    refused: InferenceError | None = None
+    errors: list[InferenceError] = []
     for source, candidate in candidates:
         if isinstance(candidate, InferenceError):
             attempts.append(Attempt(source, "", str(candidate)))
@@ -206,16 +206,17 @@ def _judge(
             attempts.append(Attempt(source, address.url, answer.text, answer.seconds))
             if answer.healthy:
                 healthy.append(address)
-            if isinstance(answer.error, NotAuthorized):
-                refused = refused or answer.error
+            if answer.error is not None:
+                errors.append(answer.error)
         if healthy and endpoint is None:
             others = [address for address, _ in candidate if address not in healthy]
             endpoint = Endpoint((*healthy, *others), source)
             attempts[first:] = [replace(each, chosen=each.value in endpoint.urls) for each in attempts[first:]]
     if endpoint is not None:
         return endpoint, attempts, None
-    if refused is not None:
-        return None, attempts, NotAuthorized(f"{refused}\n{attempts}")
+    for error in errors:  # of more use than "none answered": one is there and refuses, or our own files are wrong
+        if isinstance(error, NotAuthorized) or len(attempts) == 1 and isinstance(error, ConfigurationError):
+            return None, attempts, type(error)(f"{error}\n{attempts}")
     return (
         None,
         attempts,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import queue
 import random
 import re
@@ -91,18 +92,27 @@ def ask(servers: Sequence[Server], question: Question, limits: Limits) -> Any:
 class Window:
     """How many requests to keep in flight: enough to keep the server busy, no more.
 
-    As in TCP Vegas (https://doi.org/10.1109/49.464716), the shortest time that a request has taken for its
-    size tells what the server and the network need; what it takes beyond that is waiting in a queue. The
-    window grows while fewer than `_FEWEST` of our requests wait, and shrinks when more than `_MOST` do.
-    Overload halves it.
+    As in TCP Vegas (https://doi.org/10.1109/49.464716), the shortest time that a request of some size has taken
+    tells what the server and the network need for it; what it takes beyond that is waiting in a queue. The window
+    grows while few of our requests wait, and shrinks when many do. Overload halves it.
+
+    Parameters
+    ----------
+    most : int
+        Its upper bound.
+    servers : int
+        Replicas that share the work; each is kept busy.
     """
 
-    _FEWEST, _MOST = 0.8, 2.0
+    _FEW, _MANY = 0.8, 2.0  # waiting requests a server
+    _FADING = 1.002  # the shortest time is forgotten at this rate: a server's luck changes
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._size = float(min(2, most))
-        self._least: float | None = None  # seconds a unit of work
+    def __init__(self, most: int, *, servers: int = 1) -> None:
+        self.most = max(most, 1)
+        self._servers = servers
+        self._least_size = min(servers, self.most)
+        self._size = float(min(2 * servers, self.most))
+        self._shortest: dict[int, float] = {}  # seconds, by size of the request
 
     @property
     def size(self) -> int:
@@ -116,20 +126,22 @@ class Window:
         seconds : float
             From sending to reply.
         work : float
-            The request's size, in any unit that is proportional to the server's effort.
+            The request's size; requests within a fifth of one another are compared.
         in_flight : int
             Requests in flight when it was sent, itself included.
         """
-        each = seconds / work
-        self._least = each if self._least is None else min(each, self._least * 1.002)  # old luck fades
-        waiting = in_flight * (1 - self._least / each) if each > 0 else 0.0
-        if waiting < self._FEWEST and in_flight >= self.size:
+        size = round(4 * math.log2(work))
+        shortest = min(seconds, self._shortest.get(size, seconds) * self._FADING)
+        self._shortest[size] = shortest
+        waiting = in_flight * (1 - shortest / seconds) / self._servers if seconds > 0 else 0.0
+        if waiting < self._FEW and in_flight >= self.size:
             self._size = min(self._size + 1 / self._size, float(self.most))
-        elif waiting > self._MOST:
-            self._size = max(self._size - 1 / self._size, 1.0)
+        elif waiting > self._MANY:
+            self._size = max(self._size - 1 / self._size, float(self._least_size))
 
     def overloaded(self) -> None:
-        self._size = max(self._size / 2, 1.0)
+        """Ask for less: the server said that it has too much, or is gone."""
+        self._size = max(self._size / 2, float(self._least_size))
 
 
 @dataclass(slots=True, eq=False)
@@ -163,10 +175,10 @@ class Pipeline(Generic[RequestT]):
     limits : Limits
     """
 
-    def __init__(self, servers: Sequence[Server], limits: Limits, *, window: Window | None = None) -> None:
+    def __init__(self, servers: Sequence[Server], limits: Limits) -> None:
         self._servers = servers
         self._limits = limits
-        self._window = window or Window(limits.max_in_flight)
+        self._window = Window(limits.max_in_flight, servers=len(servers))
         self._finished: queue.SimpleQueue[_Flight[RequestT]] = queue.SimpleQueue()
         self._flying: dict[int, _Flight[RequestT]] = {}
         self._waiting: list[tuple[float, int, _Flight[RequestT]]] = []  # a heap: not before, number, flight

@@ -1,0 +1,61 @@
+"""Fixtures of the tests that talk to real servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+
+import eaf_inference
+from eaf_inference.facility.triton import TritonServer
+from zoo import make_zoo
+
+SAMPLE = Path(__file__).parents[2] / "notebooks" / "jets.parquet"
+
+
+@pytest.fixture(autouse=True)
+def no_ambient_settings(monkeypatch, tmp_path):
+    """Nothing of this machine's user reaches discovery, credentials or configuration."""
+    for name in (
+        *("EAF_TRITON_URL", "TRITON_URL", "SONIC_LOCAL_BALANCER_HOST", "TRITON_SERVICE_HOST"),
+        *("BEARER_TOKEN", "BEARER_TOKEN_FILE", "X509_USER_PROXY", "JUPYTER_CONFIG_PATH"),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))
+
+
+@pytest.fixture(scope="session")
+def zoo_models(tmp_path_factory):
+    return make_zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def zoo(zoo_models):
+    """A Triton with the zoo's models."""
+    with TritonServer.start([zoo_models]) as server:
+        yield server
+
+
+@pytest.fixture
+def connection(zoo):
+    with eaf_inference.connect(zoo.grpc) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def events():
+    """The sample: events × jets × constituents."""
+    return ak.from_parquet(SAMPLE)
+
+
+@pytest.fixture(scope="session")
+def jagged():
+    """Two channels of 3,000 rows with 0 to 139 values."""
+    rng = np.random.default_rng(20231206)
+    counts = rng.integers(0, 140, 3000)
+    channels = {
+        name: ak.unflatten(rng.normal(size=counts.sum()).astype(np.float32), counts) for name in ("a", "b")
+    }
+    return ak.zip(channels)

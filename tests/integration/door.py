@@ -1,0 +1,89 @@
+"""A gRPC door in front of a real Triton: lets in who holds a valid token, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class Door(grpc.GenericRpcHandler):
+    """Forwards every call as bytes.
+
+    Attributes
+    ----------
+    tokens : dict of str to float
+        Valid tokens and until when; empty: nobody is asked.
+    faults : list
+        Consumed one an inference: a (status, details, trailing metadata) to answer with, or a number of seconds
+        for which to stay silent.
+    change : callable
+        Bytes of an inference's reply -> bytes that are sent instead.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.insecure_channel(target, UNLIMITED)
+        self.tokens: dict[str, float] = {}
+        self.faults: list = []
+        self.change = lambda reply: reply
+        self.calls = 0
+        self.inferences = 0
+        self.refused = 0
+        self.seen: set[str] = set()
+        self.closing = threading.Event()
+        self._lock = threading.Lock()
+
+    def service(self, details):
+        call = self._channel.unary_unary(details.method)
+        is_inference = details.method.endswith("/ModelInfer")
+
+        def handle(request, context):
+            fault = self._enter(context, is_inference)
+            if isinstance(fault, tuple):
+                status, text, trailing = fault
+                context.set_trailing_metadata(trailing)
+                context.abort(status, text)
+            elif fault:
+                self.closing.wait(fault)
+            try:
+                reply = call(request, timeout=60)
+            except grpc.RpcError as error:
+                context.abort(error.code(), error.details())
+            return self.change(reply) if is_inference else reply
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _enter(self, context, is_inference):
+        token = dict(context.invocation_metadata()).get("authorization", "").removeprefix("Bearer ")
+        with self._lock:
+            self.calls += 1
+            self.inferences += is_inference
+            self.seen.add(token)
+            if self.tokens and self.tokens.get(token, 0) < time.time():
+                self.refused += 1
+                return grpc.StatusCode.UNAUTHENTICATED, "Jwt is expired", ()
+            return self.faults.pop(0) if is_inference and self.faults else None
+
+    def close(self):
+        self.closing.set()
+        self._channel.close()
+
+
+@contextmanager
+def door(target: str, *, credentials: grpc.ServerCredentials | None = None, port: int = 0):
+    """A door on a free port of loopback (or this one), TLS with `credentials`: gives it and its port."""
+    handler = Door(target)
+    server = grpc.server(ThreadPoolExecutor(max_workers=32), handlers=[handler], options=UNLIMITED)
+    address = f"127.0.0.1:{port}"
+    bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    try:
+        yield handler, bound
+    finally:
+        handler.close()
+        server.stop(0).wait()

@@ -1,0 +1,263 @@
+"""What faults do to scores: nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import awkward as ak
+import grpc
+import numpy as np
+import pytest
+from door import door
+
+import eaf_inference
+from eaf_inference.errors import (
+    BadReply,
+    InvalidInput,
+    ModelNotFound,
+    NotAuthorized,
+    ServerUnavailable,
+)
+from eaf_inference.facility.triton import TritonServer
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.fixture
+def guarded(zoo):
+    """A door in front of the zoo, and a connection through it."""
+    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+        with eaf_inference.connect(f"grpc://127.0.0.1:{port}") as connection:
+            yield handler, connection
+
+
+def short(connection, **limits):
+    """The same connection with a budget that a test can wait for."""
+    from dataclasses import replace
+
+    connection.limits = replace(connection.limits, **limits)
+    return connection
+
+
+def chunks(jagged, number=30):
+    """The rows in so many parts, and what happens before each."""
+    edges = np.linspace(0, len(jagged), number + 1).astype(int)
+    return [jagged[start:stop] for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def sums(jagged):
+    return np.stack([ak.to_numpy(ak.sum(jagged[name], axis=1)) for name in jagged.fields], axis=1)
+
+
+def assert_undisturbed(scores, jagged):
+    np.testing.assert_allclose(ak.to_numpy(scores), sums(jagged), atol=1e-4)
+
+
+def test_a_server_killed_and_restarted_in_mid_run_loses_and_doubles_nothing(zoo_models, jagged):
+    with TritonServer.start([zoo_models]) as server, eaf_inference.connect(server.grpc) as connection:
+        model = connection.model("sums")
+        undisturbed = ak.to_numpy(model(jagged))
+        reviver = threading.Thread(target=lambda: (server.kill(), server.restart()))
+
+        def disturbed():
+            for number, chunk in enumerate(chunks(jagged)):
+                if number == 10:
+                    reviver.start()
+                yield chunk
+
+        scores = np.concatenate([ak.to_numpy(part) for part in model.map(disturbed())])
+        reviver.join()
+    np.testing.assert_array_equal(scores.shape, undisturbed.shape)
+    np.testing.assert_allclose(scores, undisturbed, atol=1e-5)
+
+
+def test_a_server_that_dies_under_one_call_is_waited_for(zoo_models, jagged):
+    many = ak.concatenate([jagged] * 10)
+    with TritonServer.start([zoo_models]) as server, eaf_inference.connect(server.grpc) as connection:
+        model = connection.model("sums")
+        model(jagged[:10])
+        before = _inferences(connection, "sums")
+
+        def kill_when_busy():
+            with eaf_inference.connect(server.grpc) as watcher:
+                while _inferences(watcher, "sums") < before + 2000:
+                    pass
+            server.kill()
+            server.restart()
+
+        killer = threading.Thread(target=kill_when_busy)
+        killer.start()
+        scores = model(many)
+        killer.join()
+    assert_undisturbed(scores, many)
+
+
+def _inferences(connection, name):
+    from tritonclient.grpc import service_pb2
+
+    reply = connection._ask("ModelStatistics", service_pb2.ModelStatisticsRequest(name=name))
+    return reply.model_stats[0].inference_count
+
+
+def test_with_two_replicas_one_may_die_for_good(zoo_models, jagged):
+    with (
+        TritonServer.start([zoo_models]) as first,
+        TritonServer.start([zoo_models]) as second,
+        eaf_inference.connect([first.grpc, second.grpc]) as connection,
+    ):
+        model = connection.model("sums")
+
+        def disturbed():
+            for number, chunk in enumerate(chunks(jagged)):
+                if number == 10:
+                    first.kill()
+                yield chunk
+
+        scores = ak.concatenate(list(model.map(disturbed())))
+        assert model(jagged[:100]) is not None
+    assert_undisturbed(scores, jagged)
+
+
+def test_replicas_share_the_work(zoo, zoo_models, jagged):
+    with (
+        TritonServer.start([zoo_models]) as other,
+        door(zoo.grpc.removeprefix("grpc://")) as (first, first_port),
+        door(other.grpc.removeprefix("grpc://")) as (second, second_port),
+    ):
+        urls = [f"grpc://127.0.0.1:{port}" for port in (first_port, second_port)]
+        with eaf_inference.connect(urls) as connection:
+            model = connection.model("sums")
+            model(jagged)  # the first requests to a new server take long
+            before = np.array([first.inferences, second.inferences])
+            assert_undisturbed(model(jagged), jagged)
+            shares = np.array([first.inferences, second.inferences]) - before
+    assert min(shares) > 0.2 * sum(shares)
+
+
+def test_the_replica_that_has_the_model_is_asked(zoo, tiny_triton, jagged):
+    with eaf_inference.connect([tiny_triton.grpc, zoo.grpc]) as connection:
+        assert_undisturbed(connection.model("sums")(jagged), jagged)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (UNAVAILABLE, "upstream connect error", ()),
+        (EXHAUSTED, "local_rate_limited", ()),
+        (grpc.StatusCode.ABORTED, "try again", ()),
+        (grpc.StatusCode.UNKNOWN, "Stream removed", ()),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", ()),
+    ],
+    ids=lambda fault: f"{fault[0].name} {fault[1]}",
+)
+def test_a_passing_fault_changes_no_score(guarded, jagged, fault):
+    handler, connection = guarded
+    handler.faults = [None, None, fault, fault, None, fault]
+    assert_undisturbed(connection.model("sums")(jagged), jagged)
+    assert handler.faults == []
+
+
+def test_retry_after_is_honoured(guarded, jagged):
+    handler, connection = guarded
+    model = connection.model("sums")
+    model(jagged[:10])
+    handler.faults = [(EXHAUSTED, "over your share", (("retry-after", "1"),))]
+    started = time.monotonic()
+    assert_undisturbed(model(jagged[:10]), jagged[:10])
+    assert time.monotonic() - started >= 1
+
+
+def test_a_server_that_stays_down_ends_in_one_error_with_the_history(guarded, jagged):
+    handler, connection = guarded
+    model = short(connection, time_budget=1.0).model("sums")
+    model(jagged[:10])
+    handler.faults = [(UNAVAILABLE, "no healthy upstream", ())] * 1000
+    with pytest.raises(ServerUnavailable, match="(?s)no healthy upstream.*What was tried:.*no healthy upstream"):
+        model(jagged)
+    handler.faults = []
+    assert_undisturbed(model(jagged), jagged)  # the connection has not suffered
+
+
+def test_a_silent_server_is_left_for_the_other_replica(zoo, jagged):
+    target = zoo.grpc.removeprefix("grpc://")
+    with door(target) as (silent, silent_port), door(target) as (_, port):
+        urls = [f"grpc://127.0.0.1:{silent_port}", f"grpc://127.0.0.1:{port}"]
+        with eaf_inference.connect(urls) as connection:
+            model = short(connection, request_timeout=0.5).model("sums")
+            model(jagged[:10])
+            silent.faults = [30.0] * 3
+            assert_undisturbed(model(jagged), jagged)
+
+
+def test_a_server_that_is_silent_twice_is_reported(guarded, jagged):
+    handler, connection = guarded
+    model = short(connection, request_timeout=0.3).model("sums")
+    model(jagged[:10])
+    handler.faults = [30.0, 30.0]
+    with pytest.raises(ServerUnavailable, match="no answer in time"):
+        model(jagged[:10])
+    assert handler.faults == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput, "refused the input of model 'sums': because"),
+        (grpc.StatusCode.NOT_FOUND, ModelNotFound, "because"),
+        (grpc.StatusCode.PERMISSION_DENIED, NotAuthorized, "refused your credentials .*because"),
+        (grpc.StatusCode.INTERNAL, BadReply, "failed on model 'sums': INTERNAL: because"),
+    ],
+)
+def test_what_no_retry_can_mend_is_raised_at_once(guarded, jagged, status, error, message):
+    handler, connection = guarded
+    model = connection.model("sums")
+    model(jagged[:10])
+    before = handler.inferences
+    handler.faults = [(status, "because", ())]
+    with pytest.raises(error, match=message):
+        model(jagged[:10])
+    assert handler.inferences == before + 1
+
+
+def test_a_reply_of_another_size_than_its_shape_is_no_score(guarded, jagged):
+    from tritonclient.grpc import service_pb2
+
+    handler, connection = guarded
+    model = connection.model("sums")
+    model(jagged[:10])
+
+    def without_bytes(data):
+        reply = service_pb2.ModelInferResponse.FromString(data)
+        reply.raw_output_contents[0] = b""
+        return reply.SerializeToString()
+
+    handler.change = without_bytes  # pytriton under numpy 2 does this
+    with pytest.raises(BadReply, match=r"'y' came as FP32 \[10, 2\] in 0 bytes. Expected .* in 80 bytes"):
+        model(jagged[:10])
+
+
+def test_an_interrupt_cancels_and_leaves_the_connection_usable(guarded, jagged):
+    handler, connection = guarded
+    model = connection.model("sums")
+
+    def interrupted():
+        for number, chunk in enumerate(chunks(jagged)):
+            if number == 10:
+                raise KeyboardInterrupt
+            yield chunk
+
+    with pytest.raises(KeyboardInterrupt):
+        list(model.map(interrupted()))
+    assert_undisturbed(model(jagged), jagged)
+
+
+def test_scores_come_in_order_when_replies_do_not(guarded, jagged):
+    handler, connection = guarded
+    model = connection.model("sums")
+    model(jagged[:10])
+    handler.faults = [0.2, None, None, 0.3, None, None, None, 0.1] * 3
+    parts = list(model.map(chunks(jagged)))
+    for part, chunk in zip(parts, chunks(jagged), strict=True):
+        assert_undisturbed(part, chunk)
