@@ -6,6 +6,7 @@ saturated (the contract of CMS SONIC) and is passed over. What every source said
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from eaf_inference.credentials import Credentials, TlsFiles
 
 __all__ = ["Attempt", "Attempts", "Endpoint", "discover"]
+
+log = logging.getLogger(__name__)
 
 PROBE_TIMEOUT = 2.0  # seconds for each server
 
@@ -158,7 +161,9 @@ def discover(
                 candidates.append((source, value))
             else:
                 candidates.append((source, [(address, pool.submit(probe, address)) for address in value]))
-        return _judge(candidates, wait_for_all=wait_for_all)
+        endpoint, attempts, error = _judge(candidates, wait_for_all=wait_for_all)
+        log.debug("discovery:\n%s", attempts)
+        return endpoint, attempts, error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

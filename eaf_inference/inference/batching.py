@@ -6,7 +6,8 @@ own longest row, rounded up: nothing is padded to a global maximum. Pure functio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -34,7 +35,8 @@ _LARGEST_DENSE = 4 << 20  # bytes of a request whose shape is fixed
 class Lengths:
     """To which length a row is padded.
 
-    `exact` pads nothing: only rows of one length share a batch. For models whose scores depend on padding.
+    `exact` pads nothing beyond `minimum`: only rows of one length share a batch. For models whose scores depend
+    on padding.
     """
 
     minimum: int = 1
@@ -43,10 +45,11 @@ class Lengths:
 
     def padded(self, longest: int) -> int:
         """The length of a batch whose longest row has this many constituents."""
+        least = max(longest, self.minimum)
         if self.exact:
-            return longest
-        length = max(-(-longest // _MULTIPLE) * _MULTIPLE, self.minimum, 1)
-        return length if self.maximum is None else min(length, self.maximum)
+            return least
+        length = -(-least // _MULTIPLE) * _MULTIPLE
+        return length if self.maximum is None else max(min(length, self.maximum), longest)  # never cut here
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,9 +138,9 @@ class Job:
         self.outer = outer
         self.rows = outer.rows
         self._ragged = [each for each in inputs if isinstance(each, RaggedInput)]
-        self._max_batch_size = max_batch_size
+        self.max_batch_size = max_batch_size
         self._left = self.rows
-        self._collected = {spec.name: _Collected(spec, self.rows) for spec in outputs}
+        self._collected = {spec.name: _Collected(spec, self.rows, self._ragged) for spec in outputs}
 
     @property
     def complete(self) -> bool:
@@ -145,7 +148,7 @@ class Job:
 
     @property
     def is_ragged(self) -> bool:
-        return bool(self._ragged) and self._max_batch_size > 0
+        return bool(self._ragged) and self.max_batch_size > 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -164,12 +167,13 @@ class Job:
 
     def batches(self, lengths: Lengths, cell_budget: int) -> Iterator[Batch]:
         """The job's rows, each in one batch, made one at a time."""
-        if self._max_batch_size == 0:
+        if self.max_batch_size == 0:
+            alone = lengths if lengths.minimum == lengths.maximum else replace(lengths, exact=True)
             for row in range(self.rows):
-                yield self.batch(np.array([row]), Lengths(exact=True))
+                yield self.batch(np.array([row]), alone)
         elif not self._ragged:
             row_bytes = sum(each.rows[:1].nbytes for each in self.inputs if isinstance(each, DenseInput))
-            size = min(self._max_batch_size, max(1, _LARGEST_DENSE // max(row_bytes, 1)))
+            size = min(self.max_batch_size, max(1, _LARGEST_DENSE // max(row_bytes, 1)))
             for start in range(0, self.rows, size):
                 yield self.batch(slice(start, min(start + size, self.rows)), lengths)
         else:
@@ -182,14 +186,14 @@ class Job:
         counts = np.stack([each.counts[start:stop] for each in self._ragged])
         order = np.lexsort(counts) if lengths.exact else np.argsort(counts.sum(axis=0), kind="stable")
         counts = counts[:, order]
-        padded = np.maximum(-(-counts // _MULTIPLE) * _MULTIPLE, lengths.minimum)
+        padded = -(-np.maximum(counts, lengths.minimum) // _MULTIPLE) * _MULTIPLE
         cells = np.maximum.accumulate(padded, axis=1).sum(axis=0)
         changes = np.flatnonzero(np.any(np.diff(counts, axis=1) != 0, axis=0)) + 1
         first = 0
         while first < len(order):
             number = np.arange(1, len(order) - first + 1)
             fitting = int(np.searchsorted(number * cells[first:], cell_budget, side="right"))
-            last = first + min(max(fitting, 1), self._max_batch_size)
+            last = first + min(max(fitting, 1), self.max_batch_size)
             if lengths.exact:
                 following = changes[np.searchsorted(changes, first, side="right") :]
                 last = min([last, *following[:1].tolist()])
@@ -209,23 +213,14 @@ class Job:
                 assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
                 tensors.append(each.fill(rows, next(position), taken))
         size = len(tensors[0]) if tensors else 0
-        if self._max_batch_size == 0:
+        if self.max_batch_size == 0:
             tensors = [tensor[0] for tensor in tensors]
         return Batch(self, rows, size, tensors, padded)
 
     def collect(self, batch: Batch, outputs: Mapping[str, NDArray[Any]]) -> None:
         """Put a batch's outputs, (size, *shape) each, to their rows."""
         for name, values in outputs.items():
-            counts = None
-            spec = self._collected[name].spec
-            if spec.variable_axis is not None and self._ragged:
-                replied = values.shape[1 + spec.variable_axis]
-                counts = np.full(batch.size, replied)
-                for each, length in zip(self._ragged, batch.lengths, strict=True):
-                    if replied == length:  # one value a constituent: those of padding are dropped
-                        counts = each.counts[batch.rows]
-                        break
-            self._collected[name].put(batch.rows, values, counts)
+            self._collected[name].put(batch, values)
         self._left -= batch.size
 
     def dense(self, name: str) -> NDArray[Any]:
@@ -240,18 +235,24 @@ class Job:
 class _Collected:
     """One output of one job, while its batches come in."""
 
-    def __init__(self, spec: TensorSpec, rows: int) -> None:
+    def __init__(self, spec: TensorSpec, rows: int, inputs: Sequence[RaggedInput]) -> None:
         self.spec = spec
         self._rows = rows
+        self._axis = 0 if spec.variable_axis is None else 1 + spec.variable_axis  # of a batch's values
+        self._jagged = self._axis > 0 and bool(inputs)
+        self._inputs = inputs
+        self._follows = set(range(len(inputs)))  # the inputs whose lengths it has had in every batch
+        self._parts: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
         self._values: NDArray[Any] | None = None
-        self._parts: list[tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]] = []
         if spec.variable_axis is None:
             self._values = np.empty((rows, *spec.shape), spec.dtype)
 
-    def put(self, rows: NDArray[np.int64] | slice, values: NDArray[Any], counts: NDArray[np.int64] | None) -> None:
-        if counts is not None:
-            assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
-            self._parts.append((rows, values, counts))
+    def put(self, batch: Batch, values: NDArray[Any]) -> None:
+        if self._jagged:
+            assert isinstance(batch.rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
+            replied = values.shape[self._axis]
+            self._follows &= {position for position, length in enumerate(batch.lengths) if length == replied}
+            self._parts.append((batch.rows, values))
             return
         if self._values is None:
             self._values = np.empty((self._rows, *values.shape[1:]), self.spec.dtype)
@@ -260,7 +261,7 @@ class _Collected:
                 f"Output {self.spec.name!r} came in batches of different shapes, {self._values.shape[1:]} and "
                 f"{values.shape[1:]}, for inputs of one shape. Pass the inputs as awkward arrays."
             )
-        self._values[rows] = values
+        self._values[batch.rows] = values
 
     def dense(self) -> NDArray[Any]:
         if self._values is None:  # no row at all, or a shape that only a reply tells
@@ -268,19 +269,38 @@ class _Collected:
         return self._values
 
     def nested(self) -> ak.contents.Content:
-        if not self._parts:
+        if not self._jagged:
             return ak.to_layout(ak.from_numpy(self.dense(), regulararray=True))
-        order = np.argsort(np.concatenate([rows for rows, _, _ in self._parts]))
-        parts = [_trimmed(values, counts, self.spec) for _, values, counts in self._parts]
+        if not self._parts:
+            empty = np.empty((0, *(max(size, 0) for size in self.spec.shape)), self.spec.dtype)
+            return _trimmed(empty, np.zeros(0, np.int64), self._axis).layout
+        order = np.argsort(np.concatenate([rows for rows, _ in self._parts]))
+        counts = self._lengths()
+        parts = [
+            _trimmed(
+                values, np.full(len(rows), values.shape[self._axis]) if counts is None else counts[rows], self._axis
+            )
+            for rows, values in self._parts
+        ]
         return ak.to_packed(ak.concatenate(parts)[order]).layout
 
+    def _lengths(self) -> NDArray[np.int64] | None:
+        """Of each row, where there is one value a constituent: those of padding are dropped."""
+        followed = [self._inputs[position] for position in sorted(self._follows)]
+        if any(not np.array_equal(each.counts, followed[0].counts) for each in followed):
+            names = " and ".join(repr(each.spec.name) for each in followed)
+            raise BadReply(
+                f"Output {self.spec.name!r} has the padded lengths of {names}, so that its rows' own lengths are "
+                "not known. Pass these inputs as numpy arrays, padded as the model expects."
+            )
+        return followed[0].counts if followed else None
 
-def _trimmed(values: NDArray[Any], counts: NDArray[np.int64], spec: TensorSpec) -> ak.Array:
+
+def _trimmed(values: NDArray[Any], counts: NDArray[np.int64], axis: int) -> ak.Array:
     """Rows of a padded output, cut to their lengths along the variable axis."""
-    axis = spec.shape.index(-1) + 1
     inside = values.shape[1:axis]  # lists between the row and the variable axis
     each = np.repeat(counts, int(np.prod(inside)))
-    flat = values.reshape(-1, *values.shape[axis:])
+    flat = values.reshape(len(each), *values.shape[axis:])
     kept = flat[np.arange(values.shape[axis]) < each[:, None]]
     content = layout.lists(ak.to_layout(ak.from_numpy(kept, regulararray=True)), each)
     for size in reversed(inside):
@@ -309,7 +329,7 @@ def read_outputs(
         agree = len(shape) == len(declared) and all(
             want in (-1, got) for got, want in zip(shape, declared, strict=True)
         )
-        expected = int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
+        expected = math.prod(shape) * spec.dtype.itemsize
         if output.datatype != spec.datatype or not agree or min(shape, default=0) < 0 or len(raw) != expected:
             raise BadReply(
                 f"The reply of {model!r} is not what the model declares: output {output.name!r} came as "

@@ -70,7 +70,8 @@ def compute(
     """The same, of flat arrays (total,): `fields` has the `KINEMATICS`."""
     pt, eta, phi, energy = (fields[name].astype(np.float32, copy=False) for name in KINEMATICS)
     counts = nested.counts
-    with np.errstate(divide="ignore", invalid="ignore"):  # a constituent or jet without pt has no direction
+    # a constituent or jet without pt has no direction, and one along the beam has no finite momentum
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         jet_px = _sum(pt * np.cos(phi), counts)
         jet_py = _sum(pt * np.sin(phi), counts)
         jet_pz = _sum(pt * np.sinh(eta), counts)

@@ -93,7 +93,7 @@ def peel(array: ak.Array | NDArray[Any], what: str) -> Peeled:
     if isinstance(array, np.ndarray):
         if array.ndim == 0:
             raise InvalidInput(f"{what} is a single number. Expected an array with one row per inference.")
-        return Peeled(len(array), array.shape[1:], array.reshape(-1))
+        return Peeled(len(array), array.shape[1:], _numbers(array, what).reshape(-1))
     layout = ak.to_packed(array).layout
     found: list[Level] = []
     while True:
@@ -126,7 +126,13 @@ def peel(array: ak.Array | NDArray[Any], what: str) -> Peeled:
             break
         else:
             raise InvalidInput(f"{what} has type {array.type}. Expected lists of numbers.")
-    return Peeled(len(array), tuple(found), np.asarray(data).reshape(-1))
+    return Peeled(len(array), tuple(found), _numbers(np.asarray(data), what).reshape(-1))
+
+
+def _numbers(data: NDArray[Any], what: str) -> NDArray[Any]:
+    if data.dtype.kind not in "buif":
+        raise InvalidInput(f"{what} has dtype {data.dtype}. Expected real numbers or booleans.")
+    return data
 
 
 def flatten_fields(
@@ -198,6 +204,8 @@ def columns_of(value: Any, spec: TensorSpec) -> tuple[list[NDArray[Any]], Nested
     InvalidInput
         It is none of these.
     """
+    if len(spec.shape) > 2:
+        raise misfit(spec, value, "a jagged array has one axis of channels and one of constituents")
     channels = next((size for size in spec.shape if size != -1), 1)
     name = f"Input {spec.name!r}"
     if len(spec.shape) == 1:
@@ -210,7 +218,7 @@ def columns_of(value: Any, spec: TensorSpec) -> tuple[list[NDArray[Any]], Nested
         parts = [value]  # the one channel, given as such
     else:
         axis = spec.shape.index(channels) - len(spec.shape)
-        if value.ndim < len(spec.shape) + 1 or _uniform_size(value, axis, name) != channels:
+        if value.ndim < len(spec.shape) + 1 or not _has_size(value, axis, channels, name):
             raise misfit(spec, value, f"its axis {axis} is not {channels} long")
         parts = [value[..., channel, :] if axis == -2 else value[..., channel] for channel in range(channels)]
     if len(parts) != channels:
@@ -255,6 +263,8 @@ def dense_of(value: Any, spec: TensorSpec, *, batched: bool) -> tuple[NDArray[An
     InvalidInput
         The sizes differ from the declared ones.
     """
+    if not isinstance(value, np.ndarray | ak.Array):
+        raise misfit(spec, value, "its shape is fixed, so its channels belong in one array")
     peeled = peel(value, f"Input {spec.name!r}")
     inner = len(spec.shape)
     sizes = [peeled.length, *(_size_of_all(level) for level in peeled.levels)]
@@ -291,11 +301,8 @@ def cast(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     if values.dtype == target:
         return values
     kinds = values.dtype.kind + target.kind
-    if values.dtype.kind not in "buif":
-        raise InvalidInput(
-            f"Input {spec.name!r} has dtype {values.dtype}. Expected {spec.datatype}, or numbers that convert."
-        )
-    if np.can_cast(values.dtype, target, "safe") or not values.size:
+    inexact = kinds in ("if", "uf") and values.dtype.itemsize == 8  # though numpy calls int64 -> float64 safe
+    if not values.size or (np.can_cast(values.dtype, target, "safe") and not inexact):
         return values.astype(target)
     if kinds == "ff" and target.itemsize >= 4:
         with np.errstate(over="ignore"):
@@ -324,7 +331,7 @@ def _exact(values: NDArray[Any], target: np.dtype[Any]) -> bool:
         return True
     with np.errstate(over="ignore", invalid="ignore"):
         there = values.astype(target)
-        if not np.isfinite(there).all() or there.max() >= 2.0 ** (8 * values.dtype.itemsize - 1):
+        if not np.isfinite(there).all() or there.max() > np.iinfo(values.dtype).max:
             return False
         return bool(np.array_equal(there.astype(values.dtype), values))
 
@@ -377,9 +384,10 @@ def _short(text: str, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def _uniform_size(value: ak.Array, axis: int, what: str) -> int | None:
-    levels = peel(value, what).levels
-    return _size_of_all(levels[axis]) if levels and -axis <= len(levels) else None
+def _has_size(value: ak.Array, axis: int, size: int, what: str) -> bool:
+    """Whether all lists at this axis, counted from the innermost, have the size; lists that are not there do."""
+    level = peel(value, what).levels[axis]
+    return level == size if isinstance(level, int) else bool(np.all(level == size))
 
 
 def _items(level: Level, lists: int) -> int:

@@ -60,20 +60,26 @@ class PaddingCheck:
         send : callable
             Sends a batch and waits for its outputs.
         """
-        fixed = self._declared.minimum == self._declared.maximum
-        if fixed or not job.is_ragged:
-            return self._declared
+        own = self._declared
+        if own.minimum == own.maximum or not job.is_ragged:
+            return own
         if self._found is None:
             rows = job.shortest_first()
-            if not len(rows):
-                return self._declared
-            self._found = self._try(job, rows, send)
+            short = rows[: min(_ROWS, job.max_batch_size)]
+            if not len(short) or (own.maximum is not None and max(job.batch(short, own).lengths) >= own.maximum):
+                return own  # nothing to try it with
+            middling = rows[: len(rows) // 2 + 1]
+            self._found = self._try(job, short, middling[:: -(-len(middling) // len(short))], send)
         return self._found
 
-    def _try(self, job: Job, rows: NDArray[np.int64], send: Callable[[Batch], Mapping[str, NDArray[Any]]]) -> Lengths:
+    def _try(
+        self,
+        job: Job,
+        short: NDArray[np.int64],
+        middling: NDArray[np.int64],
+        send: Callable[[Batch], Mapping[str, NDArray[Any]]],
+    ) -> Lengths:
         own = self._declared
-        short = rows[:_ROWS]
-        middling = rows[: len(rows) // 2 + 1][:: max(1, len(rows) // (2 * _ROWS))]
         longest = max(job.batch(middling, own).lengths)
         most = own.maximum if own.maximum is not None else longest + _MORE
         long = Lengths(minimum=most, maximum=own.maximum)
@@ -93,7 +99,7 @@ class PaddingCheck:
             lengths = Lengths(minimum=own.maximum, maximum=own.maximum)
         else:
             self.note = f"rows of one length are sent together, unpadded: {why}"
-            lengths = Lengths(exact=True)
+            lengths = Lengths(minimum=own.minimum, exact=True)
         warnings.warn(
             f"Model {self._name!r}: {self.note}. That costs time; a model with correct masks does not need it.",
             stacklevel=2,
@@ -129,7 +135,7 @@ def _declared_lengths(spec: ModelSpec) -> Lengths:
     if sizes:
         return Lengths(minimum=max(sizes), maximum=min(sizes))
     maximum = recipe.max_length
-    return Lengths(minimum=min(recipe.min_length or 1, maximum or 1), maximum=maximum)
+    return Lengths(minimum=recipe.min_length or 1, maximum=maximum)
 
 
 def _agree(
@@ -142,9 +148,9 @@ def _agree(
     shortest = job.shortest_of(rows)
     for name, values in ours.items():
         other = longer[name]
-        if values.shape != other.shape:
-            axis = next(axis for axis, size in enumerate(values.shape) if size != other.shape[axis])
-            values, other = (np.take(each, range(shortest), axis=axis) for each in (values, other))
+        for axis in range(values.ndim):
+            if values.shape[axis] != other.shape[axis]:
+                values, other = (np.take(each, range(shortest), axis=axis) for each in (values, other))
         if not np.allclose(values, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
             return False
     return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import math
 import queue
 import random
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from eaf_inference.credentials import Token
 
 __all__ = ["Limits", "Pipeline", "Question", "Request", "Window", "ask"]
+
+log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.05  # seconds
 _LONGEST_PAUSE = 5.0
@@ -307,6 +310,7 @@ class Pipeline(Generic[RequestT]):
         else:
             raise failed(flight.failures, flight.request.subject)
         self.retries += 1
+        log.info("%s: %s; trying again in %.2f s", flight.request.subject, failure, pause)
         heapq.heappush(self._waiting, (time.monotonic() + pause, flight.number, flight))
 
     def _pause_for(self, flight: _Flight[RequestT], failure: Failure) -> float:

@@ -57,6 +57,10 @@ class Variable:
         numpy.ndarray, shape (n,), float32
             A new array, or `values` itself where the recipe changes nothing.
         """
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite, as the format has it
+            return self._normalised(values)
+
+    def _normalised(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         result = values.astype(np.float32, copy=False)
         owned = result is not values
 
@@ -153,6 +157,8 @@ class Recipe:
         names = data.get("input_names") if isinstance(data, dict) else None
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise _wrong(model, "it has no list 'input_names'")
+        if len(set(names)) != len(names):
+            raise _wrong(model, "'input_names' names an input twice")
         inputs, shortest, longest = {}, [], []
         for name in names:
             inputs[name] = _channels(model, name, data.get(name))
@@ -161,6 +167,8 @@ class Recipe:
             longest.append(high)
         if sum(len(channels) for channels in inputs.values()) > _MOST_VARIABLES:
             raise _wrong(model, f"it has more than {_MOST_VARIABLES} variables")
+        if all(variable.is_mask for channels in inputs.values() for variable in channels):
+            raise _wrong(model, "it has no variables but masks")
         min_length = max((low for low in shortest if low is not None), default=None)
         max_length = min((high for high in longest if high is not None), default=None)
         if min_length is not None and max_length is not None and min_length > max_length:

@@ -124,7 +124,11 @@ class ModelSpec:
 def _tensor(model: str, tensor: Any, *, optional: bool = False) -> TensorSpec:
     from tritonclient.grpc import model_config_pb2
 
-    datatype = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
+    known = model_config_pb2.DataType.DESCRIPTOR.values_by_number  # a newer server may have others
+    number = tensor.data_type
+    datatype = known[number].name.removeprefix("TYPE_") if number in known else str(number)
+    if any(size < 1 and size != -1 for size in tensor.dims):
+        raise _unserved(model, f"{tensor.name!r} has the shape {list(tensor.dims)}")
     if datatype not in DTYPES:
         raise _unserved(model, f"{tensor.name!r} has data type {datatype}; numbers and booleans are served")
     return TensorSpec(tensor.name, datatype, tuple(tensor.dims), optional=optional)

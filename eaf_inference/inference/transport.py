@@ -42,7 +42,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     # a restarted server is found again at once; retries are ours, on the server of our choice
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
     # a connection made anew shares nothing with an older one

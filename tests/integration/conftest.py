@@ -55,7 +55,5 @@ def jagged():
     """Two channels of 3,000 rows with 0 to 139 values."""
     rng = np.random.default_rng(20231206)
     counts = rng.integers(0, 140, 3000)
-    channels = {
-        name: ak.unflatten(rng.normal(size=counts.sum()).astype(np.float32), counts) for name in ("a", "b")
-    }
+    channels = {name: ak.unflatten(rng.normal(size=counts.sum()).astype(np.float32), counts) for name in ("a", "b")}
     return ak.zip(channels)

@@ -75,11 +75,11 @@ class Door(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def door(target: str, *, credentials: grpc.ServerCredentials | None = None, port: int = 0):
-    """A door on a free port of loopback (or this one), TLS with `credentials`: gives it and its port."""
-    handler = Door(target)
+def door(target: str, *, credentials: grpc.ServerCredentials | None = None, handler: type[Door] = Door):
+    """A door on a free port of loopback, with TLS where there are `credentials`: gives it and its port."""
+    handler = handler(target)
     server = grpc.server(ThreadPoolExecutor(max_workers=32), handlers=[handler], options=UNLIMITED)
-    address = f"127.0.0.1:{port}"
+    address = "127.0.0.1:0"
     bound = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:

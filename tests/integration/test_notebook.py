@@ -1,0 +1,91 @@
+"""The magics in real kernels."""
+
+from __future__ import annotations
+
+import pytest
+from kernels import notebook
+
+
+@pytest.fixture
+def book(zoo):
+    with notebook(EAF_TRITON_URL=zoo.grpc) as opened:
+        yield opened
+
+
+def test_nothing_typed_leads_to_a_connection_that_says_what_it_found(book, zoo):
+    shown = book.run("%triton_connect")
+    assert shown.error == []
+    for part in (zoo.grpc, "EAF_TRITON_URL", "no token", "neighbours", "FP32 [2, -1]", "ready"):
+        assert part in shown.html
+        assert part in shown.text
+    assert book.run("triton.model('sums')").error == []
+    assert "model</th>" in book.run("%triton_status").html
+
+
+def test_explain_shows_every_source_in_order(book, zoo):
+    shown = book.run("%triton_connect --explain").html
+    sources = ["EAF_TRITON_URL", "facility configuration", "CMS SONIC", "Kubernetes service", "local facility"]
+    places = [shown.index(source) for source in sources]
+    assert places == sorted(places)
+    assert "not set" in shown
+
+
+@pytest.mark.parametrize(
+    ("cell", "name", "message"),
+    [
+        ("%triton_connect grpc://127.0.0.1:1", "NoServerFound", "connection refused"),
+        ("%triton_connect http://127.0.0.1:8000", "ConfigurationError", "speaks gRPC, not HTTP"),
+        ("%triton_connect --token-file /none", "ConfigurationError", "token file /none is not there"),
+        ("%triton_connect --name 1x", "ConfigurationError", "not a variable's name"),
+        ("%triton_status", "ConfigurationError", "Connect it with %triton_connect"),
+        ("%triton_disconnect", "ConfigurationError", "Connect it with %triton_connect"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_message_without_a_traceback(book, cell, name, message):
+    error = book.run(cell).error
+    assert error[0] == name
+    assert message in error[1]
+    assert error[2:] == [f"{name}: {error[1]}"]
+
+
+def test_a_wrong_array_shows_no_traceback_either(book):
+    book.run("%triton_connect")
+    error = book.run("triton.model('sums')({'x': 1})").error
+    assert error[0] == "InvalidInput"
+    assert len(error) == 3
+    assert "Traceback" not in error[2]
+
+
+def test_model_names_are_completed(book):
+    book.run("%triton_connect")
+    assert book.complete('triton.model("') == ["fixed", "means", "neighbours", "squares", "sums"]
+    assert book.complete("triton.model('s") == ["squares", "sums"]
+    assert "sums" not in book.complete("other.model('s")
+
+
+def test_connecting_again_closes_what_was_there(book):
+    book.run("%triton_connect")
+    book.run("old = triton; model = old.model('sums')")
+    assert book.run("%triton_connect").error == []
+    assert book.run("old.closed, triton.closed, old is triton").text == "(True, False, False)"
+    assert "closed" in book.run("model({'x': __import__('numpy').zeros((1, 2, 3))})").error[1]
+
+
+def test_disconnecting_removes_the_variable(book, zoo):
+    book.run("%triton_connect --name server")
+    assert zoo.grpc in book.run("%triton_disconnect").text
+    assert book.run("server").error[0] == "NameError"
+
+
+def test_a_failed_connection_leaves_the_working_one(book):
+    book.run("%triton_connect")
+    assert book.run("%triton_connect grpc://127.0.0.1:1").error[0] == "NoServerFound"
+    assert book.run("len(triton.models())").text == "5"
+
+
+def test_two_notebooks_have_their_own_connections(book, zoo):
+    with notebook(EAF_TRITON_URL=zoo.grpc) as other:
+        book.run("%triton_connect")
+        other.run("%triton_connect")
+        book.run("%triton_disconnect")
+        assert other.run("len(triton.models())").text == "5"
