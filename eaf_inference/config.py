@@ -96,15 +96,19 @@ class Address:
         ConfigurationError
             The text is none of these.
         """
-        parts = urlsplit(url if "://" in url else f"//{url}")
-        try:
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise _unreadable(url, "its port is not a number from 0 to 65535") from error
-        if "@" in parts.netloc:  # the text may hold a password: it is not shown
+        if "@" in url:  # the text may hold a password: it is not shown
             raise ConfigurationError(
                 "A Triton URL cannot carry a user name or password. Pass a token instead: token=… or --token-file."
             )
+        try:
+            parts = urlsplit(url if "://" in url else f"//{url}")
+            host = parts.hostname
+        except ValueError as error:
+            raise _unreadable(url, "its host is not one") from error
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise _unreadable(url, "its port is not a number from 0 to 65535") from error
         if parts.scheme in ("http", "https", "triton+http", "triton+https"):
             raise _unreadable(url, "this client speaks gRPC, not HTTP; Triton's gRPC port is usually 8001")
         if parts.scheme not in ("grpc", "grpcs", "triton+grpc", ""):

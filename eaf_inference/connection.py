@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference.catalogue import ModelRow, ModelTable, is_ready, why_not
 from eaf_inference.config import load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
@@ -21,10 +21,7 @@ from eaf_inference.credentials import (
 from eaf_inference.discovery import PROBE_TIMEOUT, Attempts, Endpoint, discover
 from eaf_inference.errors import (
     ConfigurationError,
-    InferenceError,
     InvalidInput,
-    ModelNotFound,
-    ModelNotReady,
     ServerUnavailable,
 )
 from eaf_inference.inference.pipeline import Limits, Question, ask
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     from eaf_inference.inference.model import Model
     from eaf_inference.inference.spec import ModelSpec
 
-__all__ = ["Connection", "ModelRow", "ModelTable", "connect"]
+__all__ = ["Connection", "connect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,25 +219,17 @@ class Connection:
         """
         from tritonclient.grpc import service_pb2
 
-        indexed = {(row.name, row.version): row for row in self._index(self._servers_now())}
         statistics = self._ask("ModelStatistics", service_pb2.ModelStatisticsRequest())
-        queued = {(each.name, each.version): _queue_ms(each) for each in statistics.model_stats}
-        rows = []
-        for (name, version), entry in sorted(indexed.items()):
-            ready = entry.state == "READY"
-            spec = self._describe(name, version) if ready else None
-            rows.append(
-                ModelRow(
-                    name=name,
-                    version=version,
-                    inputs=tuple(map(str, spec.inputs)) if spec else (),
-                    outputs=tuple(map(str, spec.outputs)) if spec else (),
-                    ready=ready,
-                    state="ready" if ready else (entry.reason or entry.state.lower() or "not loaded"),
-                    queue_ms=queued.get((name, version)),
-                )
+        measured = {(each.name, each.version): each for each in statistics.model_stats}
+        index = sorted(self._index(self._servers_now()), key=lambda entry: (entry.name, entry.version))
+        return ModelTable(
+            ModelRow.of(
+                entry,
+                self._describe(entry.name, entry.version) if entry.state == "READY" else None,
+                measured.get((entry.name, entry.version)),
             )
-        return ModelTable(rows)
+            for entry in index
+        )
 
     def model(
         self,
@@ -343,20 +332,18 @@ class Connection:
 
     def _find(self, name: str, version: str) -> list[Server]:
         """The replicas that serve the model; those that do not answer now may, later."""
-        serving, known, silent = [], [], []
+        serving, index, silent = [], [], []
         for server in self._servers_now():
             try:
                 rows = self._index([server])
             except ServerUnavailable as error:
                 silent.append((server, error))
                 continue
-            known.extend(rows)
-            if any(row.name == name and row.state == "READY" and version in ("", row.version) for row in rows):
+            index.extend(rows)
+            if is_ready(rows, name, version):
                 serving.append(server)
         if not serving:
-            if not known and silent:
-                raise silent[0][1]
-            raise _absent(name, version, known)
+            raise why_not(index, name, version) if index or not silent else silent[0][1]
         self._serving[name, version] = [*serving, *(server for server, _ in silent)]
         return serving
 
@@ -375,59 +362,3 @@ class Connection:
             return self._spec(self._servers_now(), name, version)
         except ConfigurationError:
             return None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRow:
-    """One model of one server; `queue_ms` is None where nothing was measured yet."""
-
-    name: str
-    version: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    ready: bool
-    state: str
-    queue_ms: float | None
-
-
-class ModelTable(list[ModelRow]):
-    """The models of a server; prints as a table."""
-
-    def __str__(self) -> str:
-        rows = [("name", "version", "inputs", "outputs", "state", "queue ms")]
-        for row in self:
-            queue = "not reported" if row.queue_ms is None else f"{row.queue_ms:.1f}"
-            rows.append((row.name, row.version, "; ".join(row.inputs), "; ".join(row.outputs), row.state, queue))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join(line.rstrip() for line in lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from eaf_inference.notebook.display import models_html
-
-        return models_html(self)
-
-
-def _queue_ms(statistics: Any) -> float | None:
-    """Mean time in the queue per request, since the server started."""
-    queue = statistics.inference_stats.queue
-    return queue.ns / queue.count / 1e6 if queue.count else None
-
-
-def _absent(name: str, version: str, known: list[Any]) -> InferenceError:
-    """Why the model cannot be used: not there, no such version, or not ready."""
-    rows = [row for row in known if row.name == name]
-    matching = [row for row in rows if version in ("", row.version)]
-    if matching:
-        row = matching[0]
-        reason = row.reason or row.state or "it is not loaded"
-        return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
-    if rows:
-        versions = ", ".join(sorted({row.version for row in rows}))
-        return ModelNotFound(f"{name!r} has no version {version}. Expected one of {versions}.")
-    names = sorted({row.name for row in known})
-    close = get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return ModelNotFound(f"The server has no model {name!r}.{hint} It has {', '.join(names) or 'none'}.")

@@ -44,6 +44,7 @@ _RENEW_AHEAD = 60.0  # seconds before expiry at which the source is read again, 
 _RENEW_AHEAD_SHARE = 0.2  # … earlier than in the last fifth of the token's life
 _READ_AGAIN_AFTER = 1.0  # seconds: a source without a fresher token is not asked more often than this
 _LARGEST_TOKEN = 64 * 1024  # bytes
+_LATEST = 1e12  # seconds since the epoch; what a JWT puts beyond, NaN included, is no time
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _C99_SPACE = " \f\n\r\t\v"
 
@@ -79,14 +80,14 @@ class Token:
     __slots__ = ("authorization", "expires_at", "issued_at", "user")
 
     def __init__(self, text: str) -> None:
-        text = text.strip(_C99_SPACE)
+        text = _SecretText(str.strip(text, _C99_SPACE))  # a traceback may show this function's variables
         if len(text) > _LARGEST_TOKEN or not _B64TOKEN.fullmatch(text):
             raise ConfigurationError(
                 "The token is not a bearer token (RFC 6750: letters, digits and -._~+/=, at most 64 KiB, "
                 "no white space inside). Its text is not shown here."
             )
         claims = _jwt_claims(text)
-        self.authorization = _SecretText(f"Bearer {text}")
+        self.authorization = _SecretText("Bearer " + text)
         subject = claims.get("sub")
         self.user = subject if isinstance(subject, str) else None
         self.issued_at = _seconds(claims.get("iat"))
@@ -113,7 +114,7 @@ class Token:
             return False
         ahead = _RENEW_AHEAD
         if self.issued_at is not None:
-            ahead = min(ahead, _RENEW_AHEAD_SHARE * (self.expires_at - self.issued_at))
+            ahead = min(ahead, max(0.0, _RENEW_AHEAD_SHARE * (self.expires_at - self.issued_at)))
         return now >= self.expires_at - ahead
 
 
@@ -181,7 +182,7 @@ class BearerDiscovery(TokenSource):
         self._environment = os.environ if environment is None else environment
 
     def read(self) -> Token | None:
-        if text := self._environment.get("BEARER_TOKEN", "").strip(_C99_SPACE):
+        if text := _SecretText(self._environment.get("BEARER_TOKEN", "").strip(_C99_SPACE)):
             return Token(text)
         for path in self._files():
             if found := _read_text(path):
@@ -237,7 +238,8 @@ class Credentials:
         with self._lock:
             now = self._clock()
             due = self._token is None or self._token.renewal_due(now)
-            if due and now - self._last_read >= _READ_AGAIN_AFTER:
+            rests = 0 <= now - self._last_read < _READ_AGAIN_AFTER  # a clock that was set back ends the rest
+            if due and not rests:
                 self._read(now)
             return self._token
 
@@ -324,7 +326,7 @@ def _pem(path: Path | None, what: str) -> bytes | None:
     return content
 
 
-def _read_text(path: Path) -> str | None:
+def _read_text(path: Path) -> _SecretText | None:
     """The file's stripped text; None where there is no file."""
     try:
         with path.open("rb") as file:
@@ -333,7 +335,7 @@ def _read_text(path: Path) -> str | None:
         return None
     except OSError as error:
         raise ConfigurationError(f"The token file cannot be read: {error}") from error
-    return content.decode("ascii", errors="replace").strip(_C99_SPACE)
+    return _SecretText(content.decode("ascii", errors="replace").strip(_C99_SPACE))
 
 
 def _jwt_claims(text: str) -> dict[str, object]:
@@ -350,4 +352,6 @@ def _jwt_claims(text: str) -> dict[str, object]:
 
 
 def _seconds(claim: object) -> float | None:
-    return float(claim) if isinstance(claim, int | float) and not isinstance(claim, bool) else None
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not abs(claim) < _LATEST:
+        return None
+    return float(claim)

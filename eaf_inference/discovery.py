@@ -18,6 +18,7 @@ from eaf_inference.config import parse_urls
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized
 from eaf_inference.inference.pipeline import Limits, Question, ask
 from eaf_inference.inference.transport import Server
+from eaf_inference.tables import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,18 +70,19 @@ class Attempt:
     seconds: float | None = None
     chosen: bool = False
 
+    @property
+    def time(self) -> str:
+        return "" if self.seconds is None else f"{1000 * self.seconds:.0f} ms"
+
 
 class Attempts(list[Attempt]):
     """All sources, in order; prints as a table."""
 
     def __str__(self) -> str:
-        rows = [("", "source", "value", "outcome", "time")]
-        for attempt in self:
-            took = "" if attempt.seconds is None else f"{1000 * attempt.seconds:.0f} ms"
-            rows.append(("→" if attempt.chosen else "", attempt.source, attempt.value, attempt.outcome, took))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join(line.rstrip() for line in lines)
+        return aligned(
+            ("", "source", "value", "outcome", "time"),
+            (("→" if each.chosen else "", each.source, each.value, each.outcome, each.time) for each in self),
+        )
 
     __repr__ = __str__
 
@@ -220,7 +222,7 @@ def _judge(
     if endpoint is not None:
         return endpoint, attempts, None
     for error in errors:  # of more use than "none answered": one is there and refuses, or our own files are wrong
-        if isinstance(error, NotAuthorized) or len(attempts) == 1 and isinstance(error, ConfigurationError):
+        if isinstance(error, NotAuthorized) or (len(attempts) == 1 and isinstance(error, ConfigurationError)):
             return None, attempts, type(error)(f"{error}\n{attempts}")
     return (
         None,

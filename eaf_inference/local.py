@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import stat
 import tempfile
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["LocalFacility", "Replica", "announced", "running", "runtime_dir"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +95,17 @@ def _read(path: Path) -> LocalFacility | None:
                 path.unlink(missing_ok=True)  # its writer is dead
                 return None
             data = json.load(file)
+            return LocalFacility(
+                pid=data["pid"],
+                started=float(data["started"]),
+                replicas=tuple(Replica(**replica) for replica in data["replicas"]),
+                models=tuple(data["models"]),
+            )
     except FileNotFoundError:  # ended since the directory was listed
         return None
-    return LocalFacility(
-        pid=data["pid"],
-        started=data["started"],
-        replicas=tuple(Replica(**replica) for replica in data["replicas"]),
-        models=tuple(data["models"]),
-    )
+    except (ValueError, KeyError, TypeError) as error:  # of another version of this package
+        log.warning("The note of a local facility, %s, cannot be read: %s", path, error)
+        return None
 
 
 def _locked(descriptor: int) -> bool:

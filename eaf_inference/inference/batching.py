@@ -270,7 +270,7 @@ class _Collected:
 
     def nested(self) -> ak.contents.Content:
         if not self._jagged:
-            return ak.to_layout(ak.from_numpy(self.dense(), regulararray=True))
+            return _regular(self.dense())
         if not self._parts:
             empty = np.empty((0, *(max(size, 0) for size in self.spec.shape)), self.spec.dtype)
             return _trimmed(empty, np.zeros(0, np.int64), self._axis).layout
@@ -296,13 +296,19 @@ class _Collected:
         return followed[0].counts if followed else None
 
 
+def _regular(values: NDArray[Any]) -> ak.contents.Content:
+    """Lists of one size each; ak.from_numpy cannot tell the sizes of several empty axes."""
+    shape = layout.Outer(len(values), values.shape[1:])
+    return layout.wrap(ak.contents.NumpyArray(values.reshape(-1)), shape)
+
+
 def _trimmed(values: NDArray[Any], counts: NDArray[np.int64], axis: int) -> ak.Array:
     """Rows of a padded output, cut to their lengths along the variable axis."""
     inside = values.shape[1:axis]  # lists between the row and the variable axis
     each = np.repeat(counts, int(np.prod(inside)))
     flat = values.reshape(len(each), *values.shape[axis:])
     kept = flat[np.arange(values.shape[axis]) < each[:, None]]
-    content = layout.lists(ak.to_layout(ak.from_numpy(kept, regulararray=True)), each)
+    content = layout.lists(_regular(kept), each)
     for size in reversed(inside):
         content = ak.contents.RegularArray(content, size)
     return ak.Array(content)

@@ -102,7 +102,7 @@ class PaddingCheck:
             lengths = Lengths(minimum=own.minimum, exact=True)
         warnings.warn(
             f"Model {self._name!r}: {self.note}. That costs time; a model with correct masks does not need it.",
-            stacklevel=2,
+            stacklevel=5,  # the line that called the model
         )
         return lengths
 

@@ -186,7 +186,6 @@ class Pipeline(Generic[RequestT]):
         self._flying: dict[int, _Flight[RequestT]] = {}
         self._waiting: list[tuple[float, int, _Flight[RequestT]]] = []  # a heap: not before, number, flight
         self._next = 0
-        self.retries = 0
 
     def __enter__(self) -> Pipeline[RequestT]:
         return self
@@ -309,7 +308,6 @@ class Pipeline(Generic[RequestT]):
                 raise failed(flight.failures, flight.request.subject)
         else:
             raise failed(flight.failures, flight.request.subject)
-        self.retries += 1
         log.info("%s: %s; trying again in %.2f s", flight.request.subject, failure, pause)
         heapq.heappush(self._waiting, (time.monotonic() + pause, flight.number, flight))
 

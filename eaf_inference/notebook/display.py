@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from eaf_inference.connection import Connection, ModelTable
+    from eaf_inference.catalogue import ModelTable
+    from eaf_inference.connection import Connection
     from eaf_inference.discovery import Attempts
     from eaf_inference.inference.model import Model
 
@@ -62,9 +63,10 @@ def attempts_html(attempts: Attempts) -> str:
     """What every source of discovery said."""
     rows = []
     for attempt in attempts:
-        took = "" if attempt.seconds is None else f"{1000 * attempt.seconds:.0f} ms"
         mark = '<span class="eaf-good">●</span>' if attempt.chosen else ""
-        rows.append((mark, escape(attempt.source), _code(attempt.value), escape(attempt.outcome), escape(took)))
+        rows.append(
+            (mark, escape(attempt.source), _code(attempt.value), escape(attempt.outcome), escape(attempt.time))
+        )
     return _page(_table(("", "source", "value", "outcome", "time"), rows, numbers=(4,)))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
 
-    from eaf_inference.connection import ModelTable
+    from eaf_inference.catalogue import ModelTable
 
 __all__ = ["TritonMagics", "load", "unload"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
+from zoo import make_zoo
 
 import eaf_inference
 from eaf_inference.facility.triton import TritonServer
-from zoo import make_zoo
 
 SAMPLE = Path(__file__).parents[2] / "notebooks" / "jets.parquet"
 

@@ -22,15 +22,15 @@ class Door(grpc.GenericRpcHandler):
     faults : list
         Consumed one an inference: a (status, details, trailing metadata) to answer with, or a number of seconds
         for which to stay silent.
-    change : callable
-        Bytes of an inference's reply -> bytes that are sent instead.
+    changes : dict of str to callable
+        By method: bytes of a reply -> bytes that are sent instead.
     """
 
     def __init__(self, target: str) -> None:
         self._channel = grpc.insecure_channel(target, UNLIMITED)
         self.tokens: dict[str, float] = {}
         self.faults: list = []
-        self.change = lambda reply: reply
+        self.changes: dict = {}
         self.calls = 0
         self.inferences = 0
         self.refused = 0
@@ -40,7 +40,8 @@ class Door(grpc.GenericRpcHandler):
 
     def service(self, details):
         call = self._channel.unary_unary(details.method)
-        is_inference = details.method.endswith("/ModelInfer")
+        method = details.method.rpartition("/")[2]
+        is_inference = method == "ModelInfer"
 
         def handle(request, context):
             fault = self._enter(context, is_inference)
@@ -54,7 +55,7 @@ class Door(grpc.GenericRpcHandler):
                 reply = call(request, timeout=60)
             except grpc.RpcError as error:
                 context.abort(error.code(), error.details())
-            return self.change(reply) if is_inference else reply
+            return self.changes.get(method, bytes)(reply)
 
         return grpc.unary_unary_rpc_method_handler(handle)
 

@@ -233,7 +233,7 @@ def test_a_reply_of_another_size_than_its_shape_is_no_score(guarded, jagged):
         reply.raw_output_contents[0] = b""
         return reply.SerializeToString()
 
-    handler.change = without_bytes  # pytriton under numpy 2 does this
+    handler.changes["ModelInfer"] = without_bytes  # pytriton under numpy 2 does this
     with pytest.raises(BadReply, match=r"'y' came as FP32 \[10, 2\] in 0 bytes. Expected .* in 80 bytes"):
         model(jagged[:10])
 

@@ -1,0 +1,98 @@
+"""What a server says that it has: its models as a table, and why one of them cannot be had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.errors import InferenceError, ModelNotFound, ModelNotReady
+from eaf_inference.tables import aligned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eaf_inference.inference.spec import ModelSpec
+
+__all__ = ["ModelRow", "ModelTable", "is_ready", "why_not"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One version of one model; `queue_ms` is None where nothing was measured yet."""
+
+    name: str
+    version: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ready: bool
+    state: str
+    queue_ms: float | None
+
+    @classmethod
+    def of(cls, entry: Any, spec: ModelSpec | None, statistics: Any | None) -> ModelRow:
+        """Put together what Triton's index, configuration and statistics say."""
+        ready = entry.state == "READY"
+        return cls(
+            name=entry.name,
+            version=entry.version,
+            inputs=tuple(map(str, spec.inputs)) if spec else (),
+            outputs=tuple(map(str, spec.outputs)) if spec else (),
+            ready=ready,
+            state="ready" if ready else (entry.reason or entry.state.lower() or "not loaded"),
+            queue_ms=_queue_ms(statistics) if statistics is not None else None,
+        )
+
+
+class ModelTable(list[ModelRow]):
+    """The models of a server; prints as a table."""
+
+    def __str__(self) -> str:
+        return aligned(
+            ("name", "version", "inputs", "outputs", "state", "queue ms"),
+            (
+                (
+                    row.name,
+                    row.version,
+                    "; ".join(row.inputs),
+                    "; ".join(row.outputs),
+                    row.state,
+                    "not reported" if row.queue_ms is None else f"{row.queue_ms:.1f}",
+                )
+                for row in self
+            ),
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from eaf_inference.notebook.display import models_html
+
+        return models_html(self)
+
+
+def is_ready(index: Sequence[Any], name: str, version: str) -> bool:
+    """Whether a server with this repository index serves the model; any version where none is asked for."""
+    return any(row.name == name and row.state == "READY" and version in ("", row.version) for row in index)
+
+
+def why_not(index: Sequence[Any], name: str, version: str) -> InferenceError:
+    """Why the model cannot be used: not there, no such version, or not ready."""
+    rows = [row for row in index if row.name == name]
+    matching = [row for row in rows if version in ("", row.version)]
+    if matching:
+        reason = matching[0].reason or matching[0].state or "it is not loaded"
+        return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
+    if rows:
+        versions = ", ".join(sorted({row.version for row in rows}))
+        return ModelNotFound(f"{name!r} has no version {version}. Expected one of {versions}.")
+    names = sorted({row.name for row in index})
+    close = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return ModelNotFound(f"The server has no model {name!r}.{hint} It has {', '.join(names) or 'none'}.")
+
+
+def _queue_ms(statistics: Any) -> float | None:
+    """Mean time in the queue per request, since the server started."""
+    queue = statistics.inference_stats.queue
+    return queue.ns / queue.count / 1e6 if queue.count else None

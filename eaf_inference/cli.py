@@ -1,0 +1,248 @@
+"""The command `eaf-inference`: what it can be asked, and how it says what happened."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.errors import ConfigurationError, InferenceError, ServerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
+
+    from rich.console import Console
+
+    from eaf_inference.facility.machine import RunningFacility
+
+__all__ = ["main"]
+
+_FAILED = 1
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, or the process's own, and give its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        result: int = options.run(options)
+    except (InferenceError, OSError) as error:
+        print(f"eaf-inference: {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("eaf-inference: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="eaf-inference",
+        description="GNN inference on jets through NVIDIA Triton: a facility of real servers on one machine.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_up(commands)
+    _add_demo(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "up",
+        help="start a facility on this machine, and stop it with Ctrl-C",
+        description=(
+            "Start Triton on this machine, wait until its models are ready, and serve until Ctrl-C. "
+            "Everything listens on the loopback interface. Notebooks of the same user find it by themselves."
+        ),
+    )
+    parser.set_defaults(run=_up)
+    parser.add_argument(
+        "--models",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="a Triton model repository to serve instead of the package's own models (may be repeated)",
+    )
+    parser.add_argument(
+        "--triton", metavar="N", type=int, default=1, help="how many replicas of Triton to start (default: 1)"
+    )
+    parser.add_argument(
+        "--grpc-port",
+        metavar="PORT",
+        type=int,
+        help="gRPC port of the first replica, the next ones following it (default: free ports)",
+    )
+    parser.add_argument(
+        "--triton-server",
+        metavar="PATH",
+        help=(
+            "a tritonserver that is already there, such as /opt/tritonserver/bin/tritonserver; it uses the "
+            "backends of its own installation, and its Python models the python3 beside it or else the first "
+            "of your PATH. "
+            "(default: the server of the nvidia-pytriton wheel, in an environment of its own that is made in "
+            "your cache directory on first use)"
+        ),
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="once all is ready, print what runs where as one JSON object; everything else goes to stderr",
+    )
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="run the quickstart notebook on a facility of its own, and print what it measured",
+        description="Start a facility on this machine, run the quickstart notebook on it, print what it measured, "
+        "and stop everything. Runs from a clone of the project.",
+    )
+    parser.set_defaults(run=_demo)
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("build/demo"),
+        help="where the executed notebook and its HTML go (default: %(default)s)",
+    )
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="say what is installed, reachable and ready, and what to do about the rest",
+        description="Print what is installed, reachable and ready, and what to do about the rest. "
+        "The exit code is 1 when there is a problem.",
+    )
+    parser.set_defaults(run=_doctor)
+
+
+def _up(options: argparse.Namespace) -> int:
+    console = _console(stderr=options.json)
+    from eaf_inference.facility import machine
+
+    with _signals_as_interrupts(), ExitStack() as stack:
+        with _progress_line(console) as progress:
+            facility = stack.enter_context(
+                machine.up(
+                    options.models,
+                    replicas=options.triton,
+                    triton_server=options.triton_server,
+                    grpc_port=options.grpc_port,
+                    progress=progress,
+                )
+            )
+        try:
+            if options.json:
+                print(json.dumps(facility.description.as_dict()), flush=True)
+            else:
+                _show(facility, console)
+            ended = facility.wait()
+        except KeyboardInterrupt:
+            console.print("stopping")
+            return 0
+        raise ServerUnavailable(f"{ended.name} ended by itself, so all is stopped. Its log: {ended.log}")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    console = _console()
+    from rich.table import Table
+
+    from eaf_inference.facility.demo import demo
+
+    with _signals_as_interrupts(), _progress_line(console) as progress:
+        executed = demo(options.output, progress=progress)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in executed.summary.items():
+        table.add_row(name, f"{value:.2g}" if isinstance(value, float) and value < 1e-3 else str(value))
+    table.add_row("executed notebook", str(executed.notebook))
+    table.add_row("as HTML", str(executed.html))
+    console.print("", table)
+    return 0
+
+
+def _show(facility: RunningFacility, console: Console) -> None:
+    from rich.table import Table
+
+    servers = Table("replica", "gRPC", "HTTP", "metrics", "pid", box=None, pad_edge=False)
+    for server in facility.servers:
+        servers.add_row(server.name, server.grpc, server.http, server.metrics, str(server.pid))
+    models = Table("model", "state", box=None, pad_edge=False)
+    for name, state in facility.servers[0].models().items():
+        models.add_row(name, state.lower())
+    console.print(servers, "", models, "")
+    for server in facility.servers:
+        console.print(f"log of {server.name}: {server.log}", soft_wrap=True, markup=False)
+    console.print(
+        "\nIn a notebook: [bold]%load_ext eaf_inference[/], then [bold]%triton_connect[/]. Ctrl-C stops it all."
+    )
+
+
+def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
+    console = _console()
+    from rich.table import Table
+    from rich.text import Text
+
+    from eaf_inference.facility.doctor import State, findings
+
+    style = {State.FINE: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}
+    table = Table("", "state", "what is there", "what to do", box=None, pad_edge=False)
+    found = list(findings())
+    for row in found:
+        state = f"[{style[row.state]}]{row.state.value}[/]"
+        table.add_row(row.subject, state, Text(row.what), Text(row.remedy))
+    console.print(table)
+    return _FAILED if any(row.state is State.PROBLEM for row in found) else 0
+
+
+def _console(*, stderr: bool = False) -> Console:
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"this command needs the package {error.name}: {sys.executable} -m pip install 'eaf-inference[facility]'"
+        ) from error
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe has none, and a wrapped path cannot be copied
+    return console
+
+
+@contextmanager
+def _progress_line(console: Console) -> Iterator[Callable[[str], None]]:
+    """One line that changes on a terminal; elsewhere, a line for each message."""
+    from rich.text import Text
+
+    if console.is_terminal:
+        with console.status("starting") as status:
+            yield lambda message: status.update(Text(message))
+    else:
+        yield lambda message: console.print(message, markup=False)
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end a command the way Ctrl-C does."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as the signal module has it
+        raise KeyboardInterrupt
+
+    # SIGINT too: a shell starts its background jobs with it ignored
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

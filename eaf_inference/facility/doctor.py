@@ -1,0 +1,182 @@
+"""What is installed, reachable and ready on this machine, and what to do about the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference import local
+from eaf_inference.connection import connect
+from eaf_inference.errors import ConfigurationError, InferenceError
+from eaf_inference.facility.environment import (
+    check_machine,
+    environment_path,
+    find_interpreter,
+    is_complete,
+)
+from eaf_inference.facility.triton import SHARED_MEMORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eaf_inference.local import LocalFacility, Replica
+
+__all__ = ["Finding", "State", "findings"]
+
+_EXTRAS = ("notebook", "facility", "demo")  # those a user installs, as opposed to a developer
+
+
+class State(enum.Enum):
+    """How bad a finding is."""
+
+    FINE = "ok"
+    NOTE = "note"  # something is absent that not everybody needs
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of the doctor's table."""
+
+    subject: str
+    state: State
+    what: str
+    remedy: str = ""
+
+
+def findings() -> Iterator[Finding]:
+    """Look at one thing after the other."""
+    yield _python()
+    yield _machine()
+    yield _environment()
+    yield from _extras()
+    yield from _facilities()
+    yield from _discovery()
+    yield _leftovers()
+
+
+def _python() -> Finding:
+    return Finding("Python", State.FINE, f"{platform.python_version()} ({sys.executable})")
+
+
+def _machine() -> Finding:
+    try:
+        check_machine()
+    except ConfigurationError as error:
+        return Finding("machine", State.PROBLEM, "cannot run Triton from its wheel", str(error))
+    return Finding("machine", State.FINE, f"{platform.machine()}, {' '.join(platform.libc_ver())}")
+
+
+def _environment() -> Finding:
+    try:
+        path = environment_path(find_interpreter())
+    except ConfigurationError as error:
+        return Finding("Triton", State.PROBLEM, "no Python to make its environment with", str(error))
+    if is_complete(path):
+        return Finding("Triton", State.FINE, f"installed in {path}")
+    return Finding("Triton", State.NOTE, "not installed yet", "`eaf-inference up` installs it on first use")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra in _EXTRAS:
+        missing = sorted(name for name in _requirements(extra) if not _installed(name))
+        if missing:
+            remedy = f"{sys.executable} -m pip install 'eaf-inference[{extra}]'"
+            yield Finding(f"extra '{extra}'", State.NOTE, f"lacks {', '.join(missing)}", remedy)
+        else:
+            yield Finding(f"extra '{extra}'", State.FINE, "installed")
+
+
+def _requirements(extra: str) -> Iterator[str]:
+    """Names of the packages that an extra of this one asks for."""
+    for line in importlib.metadata.requires("eaf-inference") or ():
+        requirement, _, marker = line.partition(";")
+        name = re.match(r"[\w.-]+", requirement)
+        if name and re.search(rf"extra == ['\"]{extra}['\"]", marker) and name[0] != "eaf-inference":
+            yield name[0]
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _discovery() -> Iterator[Finding]:
+    """What `%triton_connect` would find."""
+    try:
+        with connect(explain=True) as connection:
+            attempts, found = connection.attempts, connection.where
+    except InferenceError as error:
+        yield Finding("%triton_connect", State.NOTE, str(error).splitlines()[0], "`eaf-inference up`, or its address")
+        return
+    for attempt in attempts:
+        if attempt.value:
+            yield Finding(attempt.source, State.FINE if attempt.chosen else State.NOTE, attempt.outcome)
+    yield Finding("%triton_connect", State.FINE, f"connects to {found}")
+
+
+def _facilities() -> Iterator[Finding]:
+    facilities = local.running()
+    if not facilities:
+        yield Finding("local facility", State.NOTE, "none is running", "`eaf-inference up` starts one")
+    for facility in facilities:
+        yield from _facility(facility)
+
+
+def _facility(facility: LocalFacility) -> Iterator[Finding]:
+    for number, replica in enumerate(facility.replicas):
+        subject = f"local facility {facility.pid}, replica {number}"
+        unready = _unready(replica, facility.models)
+        if unready is None:
+            yield Finding(
+                subject, State.PROBLEM, f"{replica.grpc} does not answer", f"its log says why: {replica.log}"
+            )
+        elif unready:
+            what = f"{replica.grpc} has models that are not ready: {', '.join(unready)}"
+            yield Finding(subject, State.PROBLEM, what, f"its log says why: {replica.log}")
+        else:
+            yield Finding(subject, State.FINE, f"{replica.grpc} is ready with {', '.join(facility.models)}")
+
+
+def _unready(replica: Replica, models: tuple[str, ...]) -> list[str] | None:
+    """Which of the models the replica does not serve now; None when it does not answer."""
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    with InferenceServerClient(replica.grpc.removeprefix("grpc://")) as client:
+        try:
+            return [name for name in models if not client.is_model_ready(name, client_timeout=3.0)]
+        except InferenceServerException:
+            return None
+
+
+def _leftovers() -> Finding:
+    """Shared memory of our Tritons whose guardian was killed too."""
+    present = Path("/dev/shm").glob(f"{SHARED_MEMORY}*")  # noqa: S108 - where shared memory is
+    regions = [path for path in present if path.stat().st_uid == os.geteuid()]
+    commands = _command_lines()
+    prefix = len(SHARED_MEMORY) + 12  # each server's own, see TritonServer.launch
+    dead = [path for path in regions if not any(path.name[:prefix].encode() in line for line in commands)]
+    if dead:
+        remedy = "rm " + " ".join(map(str, dead))
+        return Finding("shared memory", State.PROBLEM, f"{len(dead)} regions of dead Tritons", remedy)
+    return Finding("shared memory", State.FINE, "nothing left behind by dead Tritons")
+
+
+def _command_lines() -> list[bytes]:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            lines.append(path.read_bytes())
+    return lines

@@ -1,0 +1,102 @@
+"""A facility on this machine: some replicas of Triton, announced to the clients of the same user."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.facility.environment import existing_installation, make_installation
+from eaf_inference.facility.processes import first_to_end
+from eaf_inference.facility.triton import MODELS, TritonServer, check_repositories, ignore
+from eaf_inference.local import LocalFacility, announced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["RunningFacility", "up"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningFacility:
+    """What `up` started: its description, which clients read too, and its servers."""
+
+    description: LocalFacility
+    servers: tuple[TritonServer, ...]
+
+    def wait(self) -> TritonServer:
+        """Wait for as long as all is well; give the server that ended by itself."""
+        ended = first_to_end(server.child for server in self.servers)
+        return next(server for server in self.servers if server.child is ended)
+
+
+@contextmanager
+def up(
+    models: Sequence[Path | str] = (),
+    *,
+    replicas: int = 1,
+    triton_server: Path | str | None = None,
+    grpc_port: int | None = None,
+    progress: Callable[[str], None] = ignore,
+) -> Iterator[RunningFacility]:
+    """Run a facility for the length of a `with` block; it is ready and announced when the block begins.
+
+    Parameters
+    ----------
+    models
+        Triton model repositories; without any, the one that comes with this package.
+    replicas
+        How many Tritons, each serving all models.
+    triton_server
+        A tritonserver to use instead of the one that is installed on first use.
+    grpc_port
+        The first replica's gRPC port, the next ones following it; without, free ones.
+    progress
+        Called with a short line whenever there is something new to wait for.
+
+    Raises
+    ------
+    ConfigurationError
+        Something cannot be as it was asked for; the message has Triton's own reason and the log's path.
+    ServerUnavailable
+        A Triton neither became ready nor ended.
+    """
+    if replicas < 1:
+        raise ConfigurationError(f"a facility needs at least one Triton, not {replicas}")
+    if grpc_port is not None and not 0 < grpc_port <= 65536 - replicas:
+        raise ConfigurationError(f"{grpc_port} is not a port that {replicas} replicas can begin at")
+    repositories = check_repositories(models or (MODELS,))
+    if triton_server is None:
+        installation = make_installation(progress=progress)
+    else:
+        installation = existing_installation(Path(triton_server))
+    servers = tuple(
+        TritonServer(
+            repositories,
+            installation=installation,
+            grpc_port=None if grpc_port is None else grpc_port + number,
+            name=f"triton-{number}",
+        )
+        for number in range(replicas)
+    )
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)
+        for server in servers:  # comes before those: all end at the same time, so N take as long as one
+            stack.callback(server.ask_to_stop)
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait_until_ready(progress=progress)
+        description = LocalFacility(
+            pid=os.getpid(),
+            started=time.time(),
+            replicas=tuple(server.replica for server in servers),
+            models=tuple(sorted(servers[0].models())),
+        )
+        stack.enter_context(announced(description))
+        yield RunningFacility(description, servers)

@@ -1,0 +1,149 @@
+"""Starting a server so that it cannot outlive its owner, and ending it without a trace.
+
+Each server is the child of a guardian (guardian.py) of its own. Ending it normally and cleaning up after an
+owner that was killed are the same thing: the guardian's pipe is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Child", "first_to_end", "log_file", "plain_environment", "private_directory"]
+
+_GUARDIAN = Path(__file__).with_name("guardian.py")
+_KEPT_LOGS = 20
+
+# What a server may know of its owner's environment: no token, key or password is among it.
+_INHERITED = (
+    "CUDA_VISIBLE_DEVICES",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "LOGNAME",
+    "NVIDIA_VISIBLE_DEVICES",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "USER",
+)
+
+
+class Child:
+    """A program, whatever it starts, and its shared memory: all gone with `stop`, or with this process.
+
+    Parameters
+    ----------
+    command
+        The program and its arguments.
+    environment
+        All that the program sees of environment variables.
+    log
+        Receives what the program writes.
+    shared_memory
+        Regions in /dev/shm whose names begin so are the program's, and are removed when it has ended.
+    grace
+        Seconds between SIGTERM and SIGKILL.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        shared_memory: str,
+        grace: float = 10.0,
+    ) -> None:
+        with log.open("ab") as file:
+            self._guardian = subprocess.Popen(
+                [sys.executable, "-I", "-S", _GUARDIAN, shared_memory, str(grace), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=environment,
+                start_new_session=True,  # a Ctrl-C in the terminal reaches the owner only
+            )
+        assert self._guardian.stdout  # noqa: S101 - asked for above
+        word, _, rest = self._guardian.stdout.readline().decode().strip().partition(" ")
+        if word != "pid":
+            self.stop()
+            raise ConfigurationError(f"cannot start {command[0]}: {rest or f'see {log}'}")
+        self.pid = int(rest)
+
+    def fileno(self) -> int:
+        """Becomes readable when the program and everything below it has ended."""
+        assert self._guardian.stdout  # noqa: S101
+        return self._guardian.stdout.fileno()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Give the exit code once everything has ended and is cleaned up, or None after `timeout` seconds."""
+        if self._guardian.returncode is None and not select.select([self], [], [], timeout)[0]:
+            return None
+        return self._guardian.wait()
+
+    def ask_to_stop(self) -> None:
+        """Begin to end it; `stop` waits for that. With several children, ask them all first."""
+        assert self._guardian.stdin  # noqa: S101
+        self._guardian.stdin.close()
+
+    def stop(self) -> None:
+        """End the program and everything below it, and return when it is gone."""
+        self.ask_to_stop()
+        self._guardian.wait()
+        assert self._guardian.stdout  # noqa: S101
+        self._guardian.stdout.close()
+
+    def kill(self) -> None:
+        """Kill the program as a crash would, and return when what it left behind is gone."""
+        if self.wait(0) is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+
+def first_to_end(children: Iterable[Child]) -> Child:
+    """Wait until one of the children has ended by itself."""
+    ended: list[Child] = select.select(list(children), [], [])[0]
+    return ended[0]
+
+
+def plain_environment(*, first_on_path: Path) -> dict[str, str]:
+    """The variables a server is started with: those it needs to run, and none that may hold a secret."""
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    environment["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime would report each session to its makers
+    environment["PATH"] = os.pathsep.join([str(first_on_path), environment.get("PATH", os.defpath)])
+    return environment
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only this user can read."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(f"cannot make the directory {path} for this user alone: {error}") from error
+    return path
+
+
+def log_file(name: str) -> Path:
+    """Make an empty log for a server, and forget the oldest of those there are."""
+    import platformdirs
+
+    directory = private_directory(platformdirs.user_log_path("eaf-inference", appauthor=False))
+    oldest_first = sorted(directory.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    for path in oldest_first[:-_KEPT_LOGS]:
+        path.unlink(missing_ok=True)
+    log = directory / f"{name}.log"
+    log.touch(mode=0o600)
+    return log

@@ -1,0 +1,263 @@
+"""One Triton on this machine: started on loopback, waited for, stopped, killed, started again."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.facility import triton_log
+from eaf_inference.facility.environment import make_installation
+from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
+from eaf_inference.facility.processes import Child, log_file, plain_environment
+from eaf_inference.local import Replica
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from eaf_inference.facility.environment import Installation
+
+__all__ = ["MODELS", "SHARED_MEMORY", "TritonServer", "check_repositories", "ignore"]
+
+MODELS = Path(__file__).with_name("models")  # the repository that comes with the package
+SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # how the names of our Tritons' regions begin
+_ATTEMPTS = 3  # when somebody took the ports that were free a moment ago
+_EXIT_SECONDS = 5  # for requests in flight, when it is stopped
+
+
+def ignore(message: str) -> None:
+    """Tell nobody: the progress callback of those who do not want one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    grpc: int
+    http: int
+    metrics: int
+
+
+class TritonServer:
+    """One Triton, serving the models of some repositories on loopback ports.
+
+    Most callers want `TritonServer.start`, which gives one that is ready and stops it in the end. Ports stay
+    the same from one start to the next, except when somebody else has taken them meanwhile.
+
+    Parameters
+    ----------
+    models
+        Triton model repositories: directories with one directory a model.
+    installation
+        Which Triton to run (see `environment`).
+    grpc_port
+        Its gRPC port; without, a free one. The other ports are always free ones.
+    name
+        How the server is called in messages and in its log's file name.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Path],
+        *,
+        installation: Installation,
+        grpc_port: int | None = None,
+        name: str = "triton",
+    ) -> None:
+        self.name = name
+        self._models = models
+        self._installation = installation
+        self._fixed_port = grpc_port
+        self._ports = _choose_ports(grpc_port)
+        self._child: Child | None = None
+        self.log: Path
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls,
+        models: Sequence[Path | str] = (MODELS,),
+        *,
+        installation: Installation | None = None,
+        grpc_port: int | None = None,
+        timeout: float = 120.0,
+        progress: Callable[[str], None] = ignore,
+    ) -> Iterator[TritonServer]:
+        """Run one Triton for the length of a `with` block; it is ready when the block begins."""
+        repositories = check_repositories(models)
+        installation = installation or make_installation(progress=progress)
+        server = cls(repositories, installation=installation, grpc_port=grpc_port)
+        try:
+            server.launch()
+            server.wait_until_ready(timeout=timeout, progress=progress)
+            yield server
+        finally:
+            server.stop()
+
+    @property
+    def grpc(self) -> str:
+        """The URL that clients connect to."""
+        return f"grpc://{LOOPBACK}:{self._ports.grpc}"
+
+    @property
+    def http(self) -> str:
+        return f"http://{LOOPBACK}:{self._ports.http}"
+
+    @property
+    def metrics(self) -> str:
+        return f"http://{LOOPBACK}:{self._ports.metrics}/metrics"
+
+    @property
+    def child(self) -> Child:
+        """The process; there is one between `launch` and `stop`."""
+        if self._child is None:
+            raise RuntimeError(f"{self.name} has not been launched")
+        return self._child
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    @property
+    def replica(self) -> Replica:
+        return Replica(grpc=self.grpc, http=self.http, metrics=self.metrics, pid=self.pid, log=str(self.log))
+
+    def launch(self) -> None:
+        """Start the program; it then takes seconds until it is ready."""
+        if self._fixed_port is not None and not is_free(self._fixed_port):
+            raise ConfigurationError(
+                f"port {self._fixed_port} on {LOOPBACK} is taken by another process. Choose another gRPC "
+                "port, leave it out to get a free one, or end what listens there "
+                f"(`ss -ltnp 'sport = :{self._fixed_port}'` shows it)."
+            )
+        unique = secrets.token_hex(6)
+        region = f"{SHARED_MEMORY}{unique}"
+        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{unique}")
+        self._child = Child(
+            self._command(region),
+            environment=plain_environment(first_on_path=self._installation.bin),
+            log=self.log,
+            shared_memory=region,
+            grace=_EXIT_SECONDS + 5,
+        )
+
+    def _command(self, region: str) -> list[str]:
+        ports = self._ports
+        return [
+            str(self._installation.server),
+            *(f"--model-repository={path}" for path in self._models),
+            f"--backend-directory={self._installation.backends}",
+            f"--backend-config=python,shm-region-prefix-name={region}",
+            f"--grpc-address={LOOPBACK}",
+            f"--grpc-port={ports.grpc}",
+            f"--http-address={LOOPBACK}",
+            f"--http-port={ports.http}",
+            f"--metrics-address={LOOPBACK}",
+            f"--metrics-port={ports.metrics}",
+            f"--exit-timeout-secs={_EXIT_SECONDS}",
+        ]
+
+    def wait_until_ready(self, *, timeout: float = 120.0, progress: Callable[[str], None] = ignore) -> None:
+        """Return when every model is ready; raise with Triton's own reason when that is not to be."""
+        progress(f"waiting for {self.name} to load its models (log: {self.log})")
+        deadline = time.monotonic() + timeout
+        attempt = 1
+        while not self._answers():
+            if self.child.wait(0.05) is None:
+                if time.monotonic() < deadline:
+                    continue
+                raise ServerUnavailable(
+                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
+                )
+            said = self.log.read_text(errors="replace")
+            if triton_log.address_in_use(said) and attempt < _ATTEMPTS:
+                attempt += 1
+                self.stop()
+                self._ports = _choose_ports(self._fixed_port)
+                self.launch()
+                continue
+            raise ConfigurationError(
+                f"{self.name} did not start:\n"
+                + "\n".join(f"- {reason}" for reason in triton_log.reasons(said))
+                + f"\nIts log: {self.log}"
+            )
+
+    def _answers(self) -> bool:
+        # Metrics come up last, so whoever scrapes at once gets an answer too.
+        return all(
+            self._status("GET", port, path) == http.client.OK
+            for port, path in ((self._ports.http, "/v2/health/ready"), (self._ports.metrics, "/metrics"))
+        )
+
+    def _status(self, method: str, port: int, path: str) -> int | None:
+        try:
+            return _request(method, port, path)[0]
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def models(self) -> dict[str, str]:
+        """Every model and its state, such as READY, as Triton lists them."""
+        _, body = _request("POST", self._ports.http, "/v2/repository/index")
+        return {model["name"]: model.get("state", "UNKNOWN") for model in json.loads(body)}
+
+    def kill(self) -> None:
+        """Kill it as a crash would (SIGKILL); what it leaves behind is gone when this returns."""
+        self.child.kill()
+
+    def restart(self, *, timeout: float = 120.0) -> None:
+        """Start it again on the same ports, whether it runs or has died, and wait until it is ready."""
+        self.stop()
+        self.launch()
+        self.wait_until_ready(timeout=timeout)
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop it, without waiting; `stop` waits."""
+        if self._child is not None:
+            self._child.ask_to_stop()
+
+    def stop(self) -> None:
+        """End it, and everything it started, after the requests in flight; harmless when it has ended."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+
+def check_repositories(paths: Sequence[Path | str]) -> list[Path]:
+    """Give the absolute paths of model repositories, or say which of them is none."""
+    return [_check_repository(Path(path)) for path in paths]
+
+
+def _check_repository(path: Path) -> Path:
+    path = path.expanduser().resolve()
+    if not path.is_dir():
+        raise ConfigurationError(f"no model repository at {path}: there is no such directory")
+    if (path / "config.pbtxt").exists():
+        raise ConfigurationError(
+            f"{path} is a model, not a model repository. Give the directory above it: {path.parent}"
+        )
+    if not any(each.is_dir() for each in path.iterdir()):
+        raise ConfigurationError(
+            f"no models in {path}. A model repository holds a directory for each model, such as "
+            "jets/config.pbtxt with jets/1/model.onnx"
+        )
+    return path
+
+
+def _choose_ports(grpc_port: int | None) -> _Ports:
+    grpc, http_port, metrics = free_ports(3)
+    return _Ports(grpc_port or grpc, http_port, metrics)
+
+
+def _request(method: str, port: int, path: str) -> tuple[int, bytes]:
+    # not urllib: its answer would depend on http_proxy
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()

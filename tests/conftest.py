@@ -1,0 +1,42 @@
+"""Real servers for the tests, each started once a session and only when a test asks for it."""
+
+from __future__ import annotations
+
+import pytest
+from tiny_models import save_affine, save_mirror
+
+from eaf_inference.facility.triton import TritonServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_directories(tmp_path_factory):
+    """Keep state files and logs apart from the user's; Triton's environment is the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        runtime = tmp_path_factory.mktemp("runtime")
+        runtime.chmod(0o700)
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def triton():
+    """A Triton with the models of this package."""
+    with TritonServer.start() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory):
+    """A repository with `affine`, in ONNX and without a configuration, and `mirror`, in plain Python."""
+    repository = tmp_path_factory.mktemp("tiny")
+    save_affine(repository / "affine")
+    save_mirror(repository / "mirror")
+    return repository
+
+
+@pytest.fixture(scope="session")
+def tiny_triton(tiny_models):
+    """A Triton with two models that take no time."""
+    with TritonServer.start([tiny_models]) as server:
+        yield server

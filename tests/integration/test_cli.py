@@ -1,0 +1,157 @@
+"""The command as a user runs it: a process, its output, its exit code, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_models import save_affine
+
+from eaf_inference import local
+from eaf_inference.facility.triton import SHARED_MEMORY
+
+SHM = Path("/dev/shm")  # noqa: S108 - where shared memory is
+COMMAND = [sys.executable, "-m", "eaf_inference.cli"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -9)])
+def test_however_up_ends_nothing_is_left(tiny_models, number, code):
+    with started("up", "--json", "--triton", "2", "--models", tiny_models) as process:
+        facility = json.loads(process.stdout.readline())
+        assert facility["models"] == ["affine", "mirror"]
+        assert facility["pid"] == local.running()[0].pid == process.pid
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert {"tritonserver", "triton_python_backend_stub"} < {each.name() for each in family}
+        regions = [path for each in family for path in regions_of(each)]
+        assert regions
+        process.send_signal(number)
+        assert process.wait(60) == code
+        _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
+    assert not any(region.exists() for region in regions)
+    assert not local.running()
+
+
+def test_up_shows_where_everything_is(tiny_models):
+    with started("up", "--models", tiny_models) as process:
+        output = read_until(process, "In a notebook")
+        facility = local.running()[0]
+        for expected in (facility.urls[0], facility.replicas[0].log, "affine", "ready", "%triton_connect"):
+            assert expected in output
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_up_says_so_when_a_triton_dies(tiny_models):
+    with started("up", "--json", "--models", tiny_models) as process:
+        replica = json.loads(process.stdout.readline())["replicas"][0]
+        os.kill(replica["pid"], signal.SIGKILL)
+        assert process.wait(60) == 1
+        said = process.stderr.read()
+    assert "triton-0 ended by itself" in said
+    assert replica["log"] in said
+    assert not local.running()
+
+
+def test_up_that_is_interrupted_before_it_is_ready_leaves_nothing(tiny_models):
+    with started("up", "--json", "--models", tiny_models) as process:
+        read_until(process, "waiting for triton-0", stream=process.stderr)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert family
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        _, alive = psutil.wait_procs(family, timeout=60)
+        assert not alive
+        assert process.stdout.read() == ""
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_up_with_a_broken_model_gives_tritons_reason_and_its_log(tmp_path):
+    save_affine(tmp_path / "jets")
+    (tmp_path / "jets" / "1" / "model.onnx").write_bytes(b"not ONNX")
+    answer = run("up", "--models", tmp_path)
+    assert answer.returncode == 1
+    assert "model 'jets'" in answer.stderr
+    assert "Protobuf parsing failed" in answer.stderr
+    assert Path(answer.stderr.rpartition("Its log: ")[2].strip()).exists()
+    assert "Traceback" not in answer.stderr
+    assert not local.running()
+
+
+def test_up_on_a_port_that_is_taken_names_it(tiny_models):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        answer = run("up", "--models", tiny_models, "--grpc-port", port)
+    assert answer.returncode == 1
+    assert f"port {port} on 127.0.0.1 is taken" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--triton-server", "/absent/tritonserver"], "/absent/tritonserver is not a program"),
+        (["--triton-server", "/bin/sh"], "has no backends"),
+        (["--triton", "0"], "at least one Triton"),
+        (["--grpc-port", "65536"], "65536 is not a port"),
+        (["--models", "/absent"], "no model repository at /absent"),
+    ],
+)
+def test_a_mistake_on_the_command_line_gets_one_message(tiny_models, arguments, reason):
+    answer = run("up", "--models", tiny_models, *arguments)
+    assert answer.returncode == 1
+    assert reason in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_the_doctor_finds_a_facility_and_what_a_dead_one_left(tiny_models):
+    with started("up", "--json", "--models", tiny_models) as process:
+        facility = json.loads(process.stdout.readline())
+        answer = run("doctor")
+        assert answer.returncode == 0, answer.stdout
+        assert f"{facility['replicas'][0]['grpc']} is ready with affine, mirror" in answer.stdout
+        region = SHM / f"{SHARED_MEMORY}00000000dead-0000"
+        region.touch()
+        try:
+            answer = run("doctor")
+        finally:
+            region.unlink()
+    assert answer.returncode == 1
+    assert f"rm {region}" in answer.stdout
+
+
+@contextmanager
+def started(*arguments):
+    command = [*COMMAND, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def run(*arguments):
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def read_until(process, text, *, stream=None):
+    lines = []
+    for line in stream or process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError(f"never said {text!r}, but: {''.join(lines)} {process.stderr.read()}")
+
+
+def regions_of(process):
+    named = [part.partition("name=")[2] for part in process.cmdline() if part.startswith("--backend-config=python")]
+    return [path for prefix in named for path in SHM.glob(f"{prefix}*")]

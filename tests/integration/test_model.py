@@ -1,0 +1,292 @@
+"""Arrays in, scores out: the package's own models and the zoo, against ONNX Runtime in this process."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+
+import awkward as ak
+import numpy as np
+import onnxruntime
+import pytest
+from door import door
+
+import eaf_inference
+from eaf_inference.errors import (
+    ConfigurationError,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+)
+from eaf_inference.facility.triton import MODELS
+
+TRUNCATED = "more than the 128 constituents"
+
+
+@pytest.fixture(scope="module")
+def facility(triton):
+    """A connection to the package's own models."""
+    with eaf_inference.connect(triton.grpc) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def particlenet(facility):
+    return facility.model("particlenet")
+
+
+@pytest.fixture(scope="module")
+def jets(events):
+    """300 events × 1 or 2 jets × at most 128 constituents."""
+    return events.jets[:300].constituents[..., :128]
+
+
+def session(name):
+    return onnxruntime.InferenceSession((MODELS / name / "1" / "model.onnx").read_bytes())
+
+
+def local_scores(model, constituents):
+    """What ONNX Runtime gives for every jet alone, without padding beyond the model's least length."""
+    recipe, network = model.spec.recipe, session("particlenet")
+    features = eaf_inference.features(constituents)
+    scores = []
+    for jet in features:
+        length = max(len(jet), recipe.min_length)
+        batch = {}
+        for name, variables in recipe.inputs.items():
+            batch[name] = np.zeros((1, len(variables), length), np.float32)
+            for channel, variable in enumerate(variables):
+                raw = np.ones(len(jet)) if variable.is_mask else ak.to_numpy(jet[variable.name])
+                value = (raw - variable.median) * variable.norm_factor
+                batch[name][0, channel, : len(jet)] = np.clip(value, variable.lower_bound, variable.upper_bound)
+        scores.append(network.run(None, batch)[0][0])
+    return np.array(scores)
+
+
+def test_scores_of_nested_jets_are_those_of_each_jet_alone(particlenet, jets):
+    scores = particlenet(jets)
+    assert scores.fields == ["top", "qcd"]
+    assert ak.num(scores.top).to_list() == ak.num(jets, axis=1).to_list()
+    flat = ak.flatten(scores)
+    expected = local_scores(particlenet, ak.flatten(jets))
+    np.testing.assert_allclose(ak.to_numpy(flat.top), expected[:, 0], atol=2e-6)
+    np.testing.assert_allclose(ak.to_numpy(flat.qcd), expected[:, 1], atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "regroup",
+    [
+        lambda flat: flat,
+        lambda flat: ak.unflatten(flat, [0, 3, 0, len(flat) - 3]),
+        lambda flat: ak.unflatten(ak.unflatten(flat, [1, 0, 2, len(flat) - 3]), [2, 0, 2]),
+        lambda flat: ak.to_regular(ak.unflatten(flat, 2)),
+        lambda flat: flat[::-1][::-1],
+        lambda flat: flat[np.arange(len(flat))],
+    ],
+    ids=["jets", "events", "blocks of events", "pairs", "reversed twice", "indexed"],
+)
+def test_any_outer_nesting_comes_back(particlenet, jets, regroup):
+    flat = ak.flatten(jets)[:40]
+    nested = regroup(flat)
+    scores = particlenet(nested)
+    expected = particlenet(flat).top
+    while expected.ndim < scores.top.ndim:
+        scores = ak.flatten(scores)
+    assert ak.all(scores.top == expected)
+    assert particlenet(nested).top.ndim == nested.pt.ndim - 1
+
+
+@pytest.mark.parametrize(
+    "empty", [lambda jets: jets[:0], lambda jets: ak.flatten(jets)[:0], lambda jets: jets[..., :0, :]]
+)
+def test_no_jets_at_all_give_no_scores_of_the_right_type(particlenet, jets, empty):
+    none = empty(jets)
+    scores = particlenet(none)
+    assert len(scores) == len(none)
+    assert scores.fields == ["top", "qcd"]
+    assert scores.top.ndim == none.pt.ndim - 1
+    assert ak.count(scores.top, axis=None) == 0
+
+
+def test_computed_features_and_raw_constituents_give_the_same(particlenet, jets):
+    from_features = particlenet(eaf_inference.features(jets))
+    assert ak.all(from_features.top == particlenet(jets).top)
+
+
+def test_constituents_beyond_the_maximum_are_cut_with_one_warning(particlenet, events):
+    long = events.jets.constituents[ak.any(ak.num(events.jets.constituents, axis=2) > 128, axis=1)]
+    number = int(ak.sum(ak.num(long, axis=2) > 128))
+    features = eaf_inference.features(long)
+    with pytest.warns(UserWarning, match=f"^{number} jets have {TRUNCATED}") as caught:
+        scores = particlenet(features)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert ak.all(scores.top == particlenet(features[..., :128]).top)
+
+
+def test_a_stream_of_chunks_is_the_whole(particlenet, jets):
+    whole = particlenet(jets)
+    parts = list(particlenet.map(jets[start : start + 37] for start in range(0, len(jets), 37)))
+    assert ak.almost_equal(ak.concatenate(parts), whole, atol=1e-6, rtol=0)
+
+
+def test_a_recipe_can_be_replaced(facility, particlenet, jets, tmp_path):
+    recipe = json.loads(
+        facility._ask("ModelConfig", _config_request("particlenet")).config.parameters["preprocess"].string_value
+    )
+    for info in recipe["features"]["var_infos"].values():
+        info["norm_factor"] = 0
+    path = tmp_path / "preprocess.json"
+    path.write_text(json.dumps(recipe))
+    other = facility.model("particlenet", preprocess=path)
+    assert not ak.almost_equal(other(jets).top, particlenet(jets).top)
+    path.write_text("{")
+    with pytest.raises(ConfigurationError, match="recipe of 'particlenet' cannot be used: it is not JSON"):
+        facility.model("particlenet", preprocess=path)
+    with pytest.raises(ConfigurationError, match=r"recipe .*nowhere\.json cannot be read"):
+        facility.model("particlenet", preprocess=tmp_path / "nowhere.json")
+
+
+def _config_request(name):
+    from tritonclient.grpc import service_pb2
+
+    return service_pb2.ModelConfigRequest(name=name)
+
+
+def test_the_named_inputs_bypass_the_recipe(particlenet):
+    rng = np.random.default_rng(3)
+    inputs = {
+        "points": rng.normal(size=(5, 2, 24)).astype(np.float32),
+        "features": rng.normal(size=(5, 7, 24)).astype(np.float32),
+        "mask": np.ones((5, 1, 24), np.float32),
+    }
+    scores = particlenet(inputs)
+    assert isinstance(scores, np.ndarray)
+    np.testing.assert_allclose(scores, session("particlenet").run(None, inputs)[0], atol=1e-6)
+
+
+def test_a_model_of_fixed_shapes_gives_what_onnx_runtime_gives(facility):
+    rng = np.random.default_rng(4)
+    constituents = rng.uniform(0, 100, (3000, 16, 4)).astype(np.float32)
+    number = rng.integers(1, 130, 3000).astype(np.int32)
+    expected = session("jet_regression").run(
+        ["pt", "mass"], {"constituents": constituents, "multiplicity": number[:, None]}
+    )
+    model = facility.model("jet_regression")
+    as_numpy = model({"constituents": constituents.astype(np.float64), "multiplicity": number.astype(np.int64)})
+    as_awkward = model(
+        {
+            "constituents": ak.unflatten(ak.from_numpy(constituents, regulararray=True), [1000, 0, 2000]),
+            "multiplicity": ak.unflatten(number, [1000, 0, 2000]),
+        }
+    )
+    assert as_awkward.fields == list(as_numpy) == ["pt", "mass"]
+    assert ak.num(as_awkward).to_list() == [1000, 0, 2000]
+    for name, values in zip(("pt", "mass"), expected, strict=True):
+        np.testing.assert_allclose(as_numpy[name], values, rtol=1e-5)
+        np.testing.assert_allclose(ak.to_numpy(ak.flatten(as_awkward[name])), values, rtol=1e-5)
+
+
+def test_a_model_that_padding_changes_gets_none(connection, jagged):
+    filled = jagged[ak.num(jagged) > 0]
+    model = connection.model("means")
+    with pytest.warns(UserWarning, match="'means': rows of one length are sent together, unpadded"):
+        scores = model(filled)
+    expected = np.stack([ak.to_numpy(ak.mean(filled[name], axis=1)) for name in ("a", "b")], axis=1)
+    np.testing.assert_allclose(ak.to_numpy(scores), expected, atol=1e-5)
+    assert "unpadded" in repr(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(filled)  # said once
+
+
+def test_a_model_that_needs_some_points_gets_them(connection, jagged):
+    positive = abs(jagged.a[ak.num(jagged) > 0])
+    model = connection.model("neighbours")
+    np.testing.assert_array_equal(ak.to_numpy(model(positive))[:, 0], ak.to_numpy(ak.max(positive, axis=1)))
+
+
+def test_one_value_a_constituent_comes_back_jagged(connection, jagged):
+    scores = connection.model("squares")(ak.unflatten(jagged.a, [1000, 0, 2000]))
+    assert ak.all(ak.flatten(scores) == jagged.a**2)
+    assert ak.num(scores, axis=1).to_list() == [1000, 0, 2000]
+
+
+def test_a_numpy_array_stays_numpy(connection):
+    x = np.random.default_rng(5).normal(size=(7, 3, 2, 11)).astype(np.float32)
+    np.testing.assert_allclose(connection.model("sums")({"x": x}), x.sum(axis=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"values": np.zeros((4, 3))}, r"lacks an array for number: INT32 \[1\]"),
+        ({"value": np.zeros((4, 3))}, "no input 'value'. Did you mean 'values'?"),
+        (np.zeros((4, 3)), "takes 2 inputs and got one ndarray"),
+        ({"values": np.zeros((4, 2)), "number": np.zeros(4, int)}, r"shape \(4, 2\).*Expected FP32 of shape"),
+        ({"values": np.zeros((4, 3)), "number": np.zeros(5, int)}, "do not belong to the same rows"),
+        ({"values": np.zeros((4, 3)), "number": np.full(4, 0.5)}, "does not convert to the model's INT32"),
+        ({"values": np.zeros((4, 3)), "number": np.full(4, 1 << 40)}, "does not convert to the model's INT32"),
+        ({"values": np.zeros((4, 3), complex), "number": np.zeros(4, int)}, "has dtype complex128"),
+        ({"values": ak.Array([[1, 2, None]]), "number": np.zeros(1, int)}, "ak.drop_none"),
+        ({"values": ak.Array([[1, 2, 3], [1, 2]]), "number": np.zeros(2, int)}, "lists differ in length"),
+        ({"values": "jets", "number": 1}, "is a str. Expected a numpy or awkward array"),
+        ({}, "lacks an array for values"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_sent(connection, zoo, data, message):
+    with pytest.raises(InvalidInput, match=message):
+        connection.model("fixed")(data)
+
+
+def test_missing_variables_are_named(particlenet, jets, events):
+    with pytest.raises(InvalidInput, match="lacks part_deta, .*it has the fields pt, eta.*charge"):
+        particlenet(jets[["pt", "eta", "charge"]])
+    with pytest.raises(InvalidInput, match="ndarray without fields"):
+        particlenet(np.zeros((3, 7, 10)))
+    with pytest.raises(InvalidInput, match="one number a row"):
+        particlenet(ak.zip({"pt": [1.0], "eta": [0.0], "phi": [0.0], "energy": [2.0]}))
+
+
+def test_a_model_that_is_not_there_is_answered_with_those_that_are(connection):
+    with pytest.raises(ModelNotFound, match="no model 'sum'. Did you mean 'sums'. It has fixed, means"):
+        connection.model("sum")
+    with pytest.raises(ModelNotFound, match="'sums' has no version 7. Expected one of 1"):
+        connection.model("sums", version=7)
+    with pytest.raises(InvalidInput, match="No model is named. Expected one of fixed, means"):
+        connection.model()
+
+
+def test_a_model_that_failed_to_load_says_why(zoo):
+    from tritonclient.grpc import service_pb2
+
+    def broken(data):
+        index = service_pb2.RepositoryIndexResponse.FromString(data)
+        for row in index.models:
+            row.state, row.reason = "UNAVAILABLE", "out of memory"
+        return index.SerializeToString()
+
+    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+        handler.changes["RepositoryIndex"] = broken
+        with eaf_inference.connect(f"grpc://127.0.0.1:{port}") as connection:
+            with pytest.raises(ModelNotReady, match="has 'sums' but cannot serve it: out of memory"):
+                connection.model("sums")
+            assert "out of memory" in str(connection.models())
+
+
+def test_the_table_of_models_tells_what_was_measured(connection, jagged):
+    connection.model("sums")(jagged[:100])
+    table = connection.models()
+    rows = {row.name: row for row in table}
+    assert rows["sums"].queue_ms is not None
+    assert rows["fixed"].inputs == ("values: FP32 [3]", "number: INT32 [1]")
+    assert "queue ms" in str(table)
+
+
+def test_connections_and_models_travel_unopened(particlenet, jets, monkeypatch, triton):
+    monkeypatch.setenv("EAF_TRITON_URL", triton.grpc)
+    with eaf_inference.connect() as found:
+        arrived = pickle.loads(pickle.dumps(found.model("particlenet")))  # noqa: S301
+    assert "opened on first use" in repr(arrived._connection)
+    assert ak.all(arrived(jets[:5]).top == particlenet(jets[:5]).top)

@@ -1,0 +1,77 @@
+"""Models that take no time, one of each kind a repository may hold, and one call to ask them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from eaf_inference.facility.triton import TritonServer
+
+PLAIN_MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        values = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", value[:, ::-1].copy())]) for value in values]
+"""
+PLAIN_CONFIG = """
+backend: "python"
+max_batch_size: 64
+input [{ name: "x", data_type: TYPE_FP32, dims: [2] }]
+output [{ name: "y", data_type: TYPE_FP32, dims: [2] }]
+"""
+
+
+def save_affine(directory: Path, *, rows: str | int = "rows", config: str = "") -> Path:
+    """Make an ONNX model with y = 2x + 1 and total = Σx, for x of shape [rows, 2]."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["doubled"]),
+        helper.make_node("Add", ["doubled", "one"], ["y"]),
+        helper.make_node("ReduceSum", ["x", "axes"], ["total"], keepdims=0),
+    ]
+    constants = [
+        helper.make_tensor("two", TensorProto.FLOAT, [], [2.0]),
+        helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        helper.make_tensor("axes", TensorProto.INT64, [1], [1]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 2])]
+    outputs = [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, 2]),
+        helper.make_tensor_value_info("total", TensorProto.FLOAT, [rows]),
+    ]
+    graph = helper.make_graph(nodes, "affine", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (directory / "1").mkdir(parents=True)
+    onnx.save(model, directory / "1" / "model.onnx")
+    if config:
+        (directory / "config.pbtxt").write_text(config)
+    return directory
+
+
+def save_mirror(directory: Path) -> Path:
+    """Make a model in plain Python that swaps the two columns of its input."""
+    (directory / "1").mkdir(parents=True)
+    (directory / "config.pbtxt").write_text(PLAIN_CONFIG)
+    (directory / "1" / "model.py").write_text(PLAIN_MODEL)
+    return directory
+
+
+def infer(server: TritonServer, model: str, x: np.ndarray, *, outputs: tuple[str, ...] = ("y",)):
+    """Ask for these outputs of a model whose input is a float32 `x`."""
+    from tritonclient import grpc
+
+    tensor = grpc.InferInput("x", list(x.shape), "FP32")
+    tensor.set_data_from_numpy(x)
+    with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
+        wanted = [grpc.InferRequestedOutput(name) for name in outputs]
+        answer = client.infer(model, [tensor], outputs=wanted, client_timeout=20)
+    return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
