@@ -80,6 +80,9 @@ class Token:
     __slots__ = ("authorization", "expires_at", "issued_at", "user")
 
     def __init__(self, text: str) -> None:
+        self.user: str | None = None
+        self.issued_at: float | None = None
+        self.expires_at: float | None = None
         text = _SecretText(str.strip(text, _C99_SPACE))  # a traceback may show this function's variables
         if len(text) > _LARGEST_TOKEN or not _B64TOKEN.fullmatch(text):
             raise ConfigurationError(

@@ -92,10 +92,6 @@ class Attempts(list[Attempt]):
         return attempts_html(self)
 
 
-def _first_set(environment: Mapping[str, str], *names: str) -> str:
-    return next((environment[name] for name in names if environment.get(name, "").strip()), "")
-
-
 def _host_and_port(environment: Mapping[str, str], host: str, port: str, default: str) -> str:
     named = environment.get(host, "").strip()
     return f"grpc://{named}:{environment.get(port, '').strip() or default}" if named else ""
@@ -110,7 +106,8 @@ def _local_facilities() -> str:
 
 # The sources after an explicit URL, in order: name -> URLs, separated by commas, from environment and facility.
 _SOURCES: dict[str, Callable[[Mapping[str, str], Facility], str]] = {
-    "EAF_TRITON_URL, TRITON_URL": lambda env, _: _first_set(env, "EAF_TRITON_URL", "TRITON_URL"),
+    "EAF_TRITON_URL": lambda env, _: env.get("EAF_TRITON_URL", "").strip(),
+    "TRITON_URL": lambda env, _: env.get("TRITON_URL", "").strip(),
     "facility configuration": lambda _, facility: ",".join(facility.urls),
     "CMS SONIC": lambda env, _: _host_and_port(env, "SONIC_LOCAL_BALANCER_HOST", "SONIC_LOCAL_BALANCER_PORT", "8001"),
     "Kubernetes service": lambda env, _: _host_and_port(

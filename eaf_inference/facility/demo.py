@@ -65,7 +65,6 @@ def execute(
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
     from nbconvert import HTMLExporter
-    from traitlets.config import Config
 
     content = nbformat.read(notebook, as_version=4)
     title = "starting the kernel"
@@ -74,6 +73,7 @@ def execute(
         nonlocal title
         if cell.cell_type == "markdown":
             title = cell.source.splitlines()[0].lstrip("# ")
+            return
         progress(f"notebook, cell {cell_index + 1} of {len(content.cells)}: {title}")
 
     client = NotebookClient(
@@ -82,7 +82,7 @@ def execute(
         kernel_name="python3",
         resources={"metadata": {"path": str(notebook.parent)}},
         on_cell_start=on_cell_start,
-        config=Config({"KernelManager": {"transport": "ipc"}}),  # sockets that only this user can open
+        extra_arguments=["--log-level=ERROR"],  # of the kernel, whose remarks would fall between the progress
     )
     output.mkdir(parents=True, exist_ok=True)
     executed, html = output / notebook.name, (output / notebook.name).with_suffix(".html")
@@ -93,9 +93,21 @@ def execute(
             f"A cell of {notebook.name} failed: {error.ename}: {error.evalue}\nSee {executed}"
         ) from None
     finally:
+        _drop_widgets(content)
         nbformat.write(content, executed)
     html.write_text(HTMLExporter().from_notebook_node(content)[0], encoding="utf-8")
     return Executed(executed, html, _summary(content))
+
+
+def _drop_widgets(content: Any) -> None:
+    """Take progress bars out: their state is not kept, so they would show for ever where they stood."""
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                shown
+                for shown in cell.outputs
+                if "application/vnd.jupyter.widget-view+json" not in shown.get("data", {})
+            ]
 
 
 def _summary(content: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ own longest row, rounded up: nothing is padded to a global maximum. Pure functio
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -52,6 +52,14 @@ class Lengths:
         return length if self.maximum is None else max(min(length, self.maximum), longest)  # never cut here
 
 
+@dataclass(slots=True, eq=False)
+class _Shared:
+    """What the inputs of one batch have in common, by the identity of the arrays that it is made of."""
+
+    cells: dict[tuple[int, int, int], tuple[NDArray[np.int64], NDArray[np.bool_]]] = field(default_factory=dict)
+    channels: dict[tuple[tuple[int, int, int], int, float], NDArray[Any]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RaggedInput:
     """A jagged input: flat channels that share one set of lengths."""
@@ -62,31 +70,31 @@ class RaggedInput:
     starts: NDArray[np.int64]  # of each row in the columns
     counts: NDArray[np.int64]
 
-    def fill(
-        self, rows: NDArray[np.int64], length: int, taken: dict[tuple[int, int, float], NDArray[Any]]
-    ) -> NDArray[Any]:
-        """The dense tensor of some rows; channels that another input took already are copied from there."""
-        positions = np.arange(length)
-        index = self.starts[rows, None] + positions
-        padding = positions >= self.counts[rows, None]
+    def fill(self, rows: NDArray[np.int64], length: int, shared: _Shared) -> NDArray[Any]:
+        """The dense tensor of some rows."""
+        place = (id(self.starts), id(self.counts), length)
+        if place not in shared.cells:
+            positions = np.arange(length)
+            shared.cells[place] = self.starts[rows, None] + positions, positions >= self.counts[rows, None]
+        index, padding = shared.cells[place]
         shape = tuple(length if size == -1 else size for size in self.spec.shape)
         buffer = np.empty((len(rows), *shape), self.spec.dtype)
         for channel, (column, pad) in enumerate(zip(self.columns, self.pads, strict=True)):
             target = self._channel(buffer, channel)
-            key = (id(column), length, pad)
-            if key in taken:
-                target[...] = taken[key]
+            key = (place, id(column), pad)
+            if key in shared.channels:
+                target[...] = shared.channels[key]
                 continue
             if len(column):
                 target[...] = column.take(index, mode="clip")
             np.copyto(target, self.spec.dtype.type(pad), where=padding)
-            taken[key] = target
+            shared.channels[key] = target
         return buffer
 
     def _channel(self, buffer: NDArray[Any], channel: int) -> NDArray[Any]:
         if len(self.spec.shape) == 1:
             return buffer
-        return buffer[:, channel, :] if self.spec.variable_axis == 1 else buffer[:, :, channel]
+        return buffer[:, :, channel] if self.spec.variable_axis == 0 else buffer[:, channel, :]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +146,10 @@ class Job:
         self.outer = outer
         self.rows = outer.rows
         self._ragged = [each for each in inputs if isinstance(each, RaggedInput)]
+        self._counts: list[NDArray[np.int64]] = []  # once each: the cells of a point are counted once
+        for ragged in self._ragged:
+            if not any(np.array_equal(ragged.counts, known) for known in self._counts):
+                self._counts.append(ragged.counts)
         self.max_batch_size = max_batch_size
         self._left = self.rows
         self._collected = {spec.name: _Collected(spec, self.rows, self._ragged) for spec in outputs}
@@ -183,7 +195,7 @@ class Job:
 
     def _cut(self, start: int, stop: int, lengths: Lengths, cell_budget: int) -> Iterator[NDArray[np.int64]]:
         """A window's rows in order of length, in groups that hold the budget."""
-        counts = np.stack([each.counts[start:stop] for each in self._ragged])
+        counts = np.stack([each[start:stop] for each in self._counts])
         order = np.lexsort(counts) if lengths.exact else np.argsort(counts.sum(axis=0), kind="stable")
         counts = counts[:, order]
         padded = -(-np.maximum(counts, lengths.minimum) // _MULTIPLE) * _MULTIPLE
@@ -203,7 +215,7 @@ class Job:
     def batch(self, rows: NDArray[np.int64] | slice, lengths: Lengths) -> Batch:
         """These rows, padded."""
         padded = tuple(lengths.padded(int(each.counts[rows].max())) for each in self._ragged)
-        taken: dict[tuple[int, int, float], NDArray[Any]] = {}
+        shared = _Shared()
         position = iter(padded)
         tensors = []
         for each in self.inputs:
@@ -211,7 +223,7 @@ class Job:
                 tensors.append(np.ascontiguousarray(each.rows[rows]))
             else:
                 assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
-                tensors.append(each.fill(rows, next(position), taken))
+                tensors.append(each.fill(rows, next(position), shared))
         size = len(tensors[0]) if tensors else 0
         if self.max_batch_size == 0:
             tensors = [tensor[0] for tensor in tensors]

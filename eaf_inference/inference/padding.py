@@ -65,11 +65,14 @@ class PaddingCheck:
             return own
         if self._found is None:
             rows = job.shortest_first()
-            short = rows[: min(_ROWS, job.max_batch_size)]
-            if not len(short) or (own.maximum is not None and max(job.batch(short, own).lengths) >= own.maximum):
-                return own  # nothing to try it with
+            most = min(_ROWS, job.max_batch_size)
+            short = rows[:most]
+            if own.maximum is not None:  # a row of that length tells nothing
+                short = short[[max(job.batch(short[[at]], own).lengths) < own.maximum for at in range(len(short))]]
+            if not len(short):
+                return own
             middling = rows[: len(rows) // 2 + 1]
-            self._found = self._try(job, short, middling[:: -(-len(middling) // len(short))], send)
+            self._found = self._try(job, short, middling[:: -(-len(middling) // most)], send)
         return self._found
 
     def _try(

@@ -17,7 +17,7 @@ from traitlets import Float, Unicode
 from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import TokenFile
 from eaf_inference.errors import ConfigurationError, InferenceError
-from eaf_inference.notebook.display import status_html
+from eaf_inference.notebook.display import connection_html, models_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +128,7 @@ class _Status:
         return "\n".join(part for part in parts if part)
 
     def _repr_html_(self) -> str:
-        return status_html(self._connection, self._models)
+        return connection_html(self._connection) + models_html(self._models)
 
 
 def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:
