@@ -18,7 +18,6 @@ import json
 import multiprocessing
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,191 +25,21 @@ import awkward as ak
 import numpy as np
 import onnxruntime
 import torch
-from scipy.stats import ks_2samp
+from jet_networks import JetRegression, ParticleNetLite, fit
+from pythia_jets import REPOSITORY, SAMPLE, SEED, generate, read_jets
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from eaf_inference import features
 from eaf_inference.inference.recipe import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Rows = NDArray[np.int64]  # which jets
     Arrays = dict[str, NDArray[np.generic]]  # by input name
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-SAMPLE = REPOSITORY / "notebooks" / "jets.parquet"
 MODELS = REPOSITORY / "eaf_inference" / "facility" / "models"
-SEED = 1902_08570
-HELD_OUT = 0.17  # of the events
-
-# --- the jets --------------------------------------------------------------------------------------------
-
-JET_RADIUS, PT_RANGE, MAX_ETA = 0.8, (450.0, 800.0), 2.5
-PT_BINS = np.linspace(*PT_RANGE, 71)
-COMMON = (
-    "Print:quiet = on",
-    "Beams:eCM = 13000.",
-    "PhaseSpace:pTHatMin = 425.",
-    "PhaseSpace:pTHatMax = 900.",
-    "Random:setSeed = on",
-)
-TTBAR = ("Top:gg2ttbar = on", "Top:qqbar2ttbar = on", "24:onMode = off", "24:onIfAny = 1 2 3 4 5")  # W -> qq'
-PROCESSES = {0: ("HardQCD:all = on",), 1: TTBAR}  # by label
-NEUTRINOS, TOP, LAST_BEFORE_DECAY = (12, 14, 16), 6, 62
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some events of one process, with a seed of their own: the unit of parallel work."""
-
-    label: int
-    seed: int
-    first_event: int
-    events: int
-
-
-def kinematics(px: ak.Array, py: ak.Array, pz: ak.Array, energy: ak.Array) -> dict[str, ak.Array]:
-    """Momenta in the field's coordinates."""
-    pt = np.hypot(px, py)
-    mass = np.sqrt(np.maximum(energy**2 - pt**2 - pz**2, 0.0))
-    return {"pt": pt, "eta": np.arcsinh(pz / pt), "phi": np.arctan2(py, px), "mass": mass}
-
-
-def jet_kinematics(constituents: ak.Array) -> dict[str, ak.Array]:
-    """Pt, eta, phi and mass of the sum of each jet's constituents."""
-    names = ("pt", "eta", "phi", "energy")
-    pt, eta, phi, energy = (ak.values_astype(constituents[name], np.float64) for name in names)
-    parts = (pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), energy)
-    return kinematics(*(ak.sum(part, axis=-1) for part in parts))
-
-
-def cluster(particles: ak.Array) -> ak.Array:
-    """The particles that a detector sees, as events x anti-kT jets x particles."""
-    import fastjet
-
-    for neutrino in NEUTRINOS:
-        particles = particles[abs(particles.id) != neutrino]
-    particles = particles[particles.status > 0]
-    p = particles.p
-    fields = {"px": p.px, "py": p.py, "pz": p.pz, "E": p.e, "pid": particles.id, "charge": particles.charge}
-    particles = ak.zip(fields, with_name="Momentum4D")[abs(np.arcsinh(p.pz / np.hypot(p.px, p.py))) < MAX_ETA]
-    algorithm = fastjet.JetDefinition(fastjet.antikt_algorithm, JET_RADIUS)
-    members = fastjet.ClusterSequence(particles, algorithm).constituent_index(min_pt=PT_RANGE[0])
-    multiplicity = ak.flatten(ak.num(members, axis=-1), axis=None)
-    return ak.unflatten(particles[ak.flatten(members, axis=-1)], multiplicity, axis=1)
-
-
-def near_top(jets: ak.Array, particles: ak.Array) -> ak.Array:
-    """Which jets have a top quark, just before its decay, within the jet radius."""
-    p = particles.p[(abs(particles.id) == TOP) & (abs(particles.status) == LAST_BEFORE_DECAY)]
-    jet, top = ak.unzip(ak.cartesian([jets, ak.zip(kinematics(p.px, p.py, p.pz, p.e))], nested=True))
-    dphi = (jet.phi - top.phi + np.pi) % (2 * np.pi) - np.pi
-    return ak.any(np.hypot(jet.eta - top.eta, dphi) < JET_RADIUS, axis=-1)
-
-
-def generate_chunk(chunk: Chunk) -> ak.Array:
-    """Events with the one or two leading jets that pass the selection."""
-    import pythia8mc
-
-    pythia = pythia8mc.Pythia("", False)  # noqa: FBT003
-    for setting in (*COMMON, *PROCESSES[chunk.label], f"Random:seed = {chunk.seed}"):
-        pythia.readString(setting)
-    pythia.init()
-    particles = pythia.nextBatch(chunk.events).prt
-    pids, index = np.unique(ak.to_numpy(ak.flatten(particles.id)), return_inverse=True)
-    charges = np.array([round(pythia.particleData.charge(int(pid))) for pid in pids], np.int8)
-    particles = ak.with_field(particles, ak.unflatten(charges[index], ak.num(particles)), "charge")
-
-    inside = cluster(particles)
-    momenta = kinematics(inside.px, inside.py, inside.pz, inside.E) | {"energy": inside.E}
-    floats = {name: ak.values_astype(momenta[name], np.float32) for name in ("pt", "eta", "phi", "energy")}
-    constituents = ak.zip(floats | {"charge": inside.charge, "pid": ak.values_astype(inside.pid, np.int32)})
-    constituents = constituents[ak.argsort(constituents.pt, axis=-1, ascending=False, stable=True)]
-
-    jets = {name: ak.values_astype(x, np.float32) for name, x in jet_kinematics(constituents).items()}
-    jets["label"] = ak.full_like(jets["pt"], chunk.label, dtype=np.int8)
-    jets = ak.zip(jets | {"constituents": constituents}, depth_limit=2)
-    selected = (jets.pt > PT_RANGE[0]) & (jets.pt < PT_RANGE[1]) & (abs(jets.eta) < MAX_ETA - JET_RADIUS)
-    if chunk.label == 1:
-        selected = selected & near_top(jets[["eta", "phi"]], particles)
-    jets = jets[selected]
-    jets = jets[ak.argsort(jets.pt, axis=-1, ascending=False, stable=True)][:, :2]
-    numbers = chunk.first_event + np.arange(len(jets), dtype=np.int64)
-    events = ak.zip({"event": numbers, "jets": jets}, depth_limit=1)
-    return ak.to_packed(events[ak.num(events.jets) > 0])
-
-
-def match_pt(events: ak.Array, rng: np.random.Generator) -> ak.Array:
-    """Drop jets at random until each pT bin has as many of both classes; then drop empty events."""
-    label = ak.to_numpy(ak.flatten(events.jets.label))
-    pt_bin = np.digitize(ak.to_numpy(ak.flatten(events.jets.pt)), PT_BINS)
-    keep = np.zeros(len(label), bool)
-    for each in np.unique(pt_bin):
-        classes = [np.flatnonzero((pt_bin == each) & (label == value)) for value in PROCESSES]
-        count = min(map(len, classes))
-        for members in classes:
-            keep[rng.permutation(members)[:count]] = True
-    events = ak.with_field(events, events.jets[ak.unflatten(keep, ak.num(events.jets))], "jets")
-    return ak.to_packed(events[ak.num(events.jets) > 0])
-
-
-def print_matching(name: str, events: ak.Array) -> None:
-    """Show that pT alone no longer tells the classes apart."""
-    label, pt = (ak.to_numpy(ak.flatten(events.jets[field])) for field in ("label", "pt"))
-    qcd, top = (np.histogram(pt[label == value], PT_BINS)[0] for value in PROCESSES)
-    print(
-        f"{name}: {len(label)} jets in {len(events)} events; pT: largest |top/QCD - 1| of a bin "
-        f"{np.max(abs(top - qcd) / np.maximum(qcd, 1)):.3g}, "
-        f"KS p-value {ks_2samp(pt[label == 1], pt[label == 0]).pvalue:.3f}, "
-        f"ROC AUC of pT alone {roc_auc_score(label, pt):.4f}"
-    )
-
-
-def write_events(path: Path, events: ak.Array) -> None:
-    """Write Parquet that ``ak.from_parquet`` reads back without option types."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    jet = "jets.list.element."
-    integers = ("event", jet + "label", *(f"{jet}constituents.list.element.{x}" for x in ("charge", "pid")))
-    ak.to_parquet(
-        events,
-        path,
-        compression="zstd",
-        compression_level=19,
-        extensionarray=False,
-        parquet_compliant_nested=True,
-        parquet_dictionary_encoding=list(integers),
-        parquet_byte_stream_split=True,  # for the others: floats
-    )
-
-
-def generate(work_dir: Path, processes: int, chunks: int, events: int) -> None:
-    """Generate jets, split them by event and match each part in pT."""
-    jobs = [Chunk(n % len(PROCESSES), SEED + n, n * events, events) for n in range(chunks)]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        made = pool.imap(generate_chunk, jobs)  # in the order of the jobs, whichever is done first
-        sample = ak.concatenate(list(tqdm(made, "generate", len(jobs), unit="chunk")))
-    rng = np.random.default_rng(SEED)
-    order = rng.permutation(len(sample))
-    border = round(HELD_OUT * len(sample))
-    parts = {SAMPLE: order[:border], work_dir / "training.parquet": order[border:]}
-    for path, part in parts.items():
-        matched = match_pt(sample[part], rng)
-        print_matching(path.name, matched)
-        write_events(path, matched)
-
-
-def read_jets(path: Path) -> ak.Array:
-    """All jets of a sample, without the events around them."""
-    return ak.flatten(ak.from_parquet(path).jets)
-
-
-# --- what the tagger sees --------------------------------------------------------------------------------
-
 MIN_LENGTH, MAX_LENGTH = 16, 128
 STANDARDISED = {  # (median, norm_factor) as in JetClass's configuration of weaver
     "part_deta": None,
@@ -283,140 +112,6 @@ class Prepared:
         return [rows[start : start + size] for rows in by_length for start in range(0, len(rows), size)]
 
 
-# --- the networks ----------------------------------------------------------------------------------------
-
-
-def closeness(points: Tensor, *, exact: bool) -> Tensor:
-    """Minus the squared distances (B, P, P) among points (B, D, P).
-
-    The exact form avoids a cancellation that confuses nearly collinear constituents; it is affordable for few D.
-    """
-    if exact:
-        return -((points[:, :, :, None] - points[:, :, None, :]) ** 2).sum(1)
-    square = (points**2).sum(1)
-    return 2 * points.transpose(1, 2) @ points - square[:, :, None] - square[:, None, :]
-
-
-class EdgeConv(nn.Module):
-    """Convolution over the edges from each point to its nearest neighbours."""
-
-    def __init__(self, neighbours: int, width: int, widths: tuple[int, ...], *, exact: bool) -> None:
-        super().__init__()
-        self.exact = exact
-        self.neighbours = neighbours
-        layers: list[nn.Module] = []
-        for before, after in zip((2 * width, *widths[:-1]), widths, strict=True):
-            layers += [nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        self.edges = nn.Sequential(*layers)
-        self.shortcut = nn.Sequential(nn.Conv1d(width, widths[-1], 1, bias=False), nn.BatchNorm1d(widths[-1]))
-
-    def forward(self, points: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """Features (B, C, P) at points (B, D, P) become (B, C', P), zero where the mask is."""
-        jets, width, length = features.shape
-        nearest = (
-            closeness(points, exact=self.exact).topk(self.neighbours + 1, dim=-1).indices[:, :, 1:]
-        )  # not itself
-        rows = nearest.transpose(1, 2) + length * torch.arange(jets)[:, None, None]
-        other = features.transpose(1, 2).reshape(-1, width)[rows.reshape(-1)]
-        other = other.reshape(jets, self.neighbours, length, width).permute(0, 3, 1, 2)
-        itself = features[:, :, None].expand(-1, -1, self.neighbours, -1)
-        message = self.edges(torch.cat([itself, other - itself], dim=1)).mean(2)
-        return torch.relu(self.shortcut(features) + message) * mask
-
-
-class ParticleNetLite(nn.Module):
-    """ParticleNet-Lite; a jet's scores do not depend on how far it was padded.
-
-    For that, padded points are moved far away before neighbours are sought, their features are set to zero
-    again after every normalisation, and the mean is taken over the jet's own points.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        width = len(INPUTS["features"])
-        self.norm = nn.BatchNorm1d(width)
-        first = EdgeConv(7, width, (32, 32, 32), exact=True)
-        second = EdgeConv(7, 32, (64, 64, 64), exact=False)
-        self.convolutions = nn.ModuleList([first, second])
-        self.head = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, len(CLASSES)))
-
-    def logits(self, points: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """Scores before the softmax."""
-        far_away = (1 - mask) * 1e9
-        features = self.norm(features) * mask
-        for convolution in self.convolutions:
-            features = convolution(points + far_away, features, mask)
-            points = features
-        return self.head(features.sum(-1) / mask.sum(-1).clamp(min=1))
-
-    def forward(self, points: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """The probability of each class."""
-        return self.logits(points, features, mask).softmax(-1)
-
-
-class JetRegression(nn.Module):
-    """The whole jet's pT and mass, as multiples of its leading constituents' pT."""
-
-    LEADING = 16
-
-    def __init__(self) -> None:
-        super().__init__()
-        sizes = (4 * self.LEADING + 3, 64, 64)
-        layers = [(nn.Linear(*ends), nn.ReLU()) for ends in pairwise(sizes)]
-        self.layers = nn.Sequential(*(layer for pair in layers for layer in pair), nn.Linear(sizes[-1], 2))
-
-    def forward(self, constituents: Tensor, multiplicity: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 16, 4) and (B, 1) become pt (B, 1) and mass (B, 1), in GeV."""
-        pt, eta, phi, energy = constituents.unbind(-1)
-        # E + pz and E - pz of massless constituents are pt exp(eta) and pt exp(-eta)
-        parts = (pt * phi.cos(), pt * phi.sin(), pt * eta.exp(), pt * (-eta).exp())
-        px, py, plus, minus = (part.sum(-1, keepdim=True) for part in parts)
-        leading_pt = torch.sqrt(px**2 + py**2)
-        leading_mass = torch.sqrt(torch.relu(plus * minus - leading_pt**2) + 1)
-        scale = leading_pt.clamp(min=1)
-        known = (
-            pt.log1p() / 4,
-            eta * 3,
-            phi * 3,
-            energy.log1p() / 4,
-            (multiplicity.float().clamp(min=1) / 70).log(),
-            (scale / 400).log(),
-            (leading_mass / scale).log() + 1.5,
-        )
-        ratios = self.layers(torch.cat(known, dim=-1)).exp()
-        return leading_pt * ratios[:, :1], leading_pt * ratios[:, 1:] / 5
-
-
-def fit(
-    network: nn.Module,
-    loss_of: Callable[[Rows], Tensor],
-    batches: Callable[[np.random.Generator], list[Rows]],
-    *,
-    epochs: int,
-    learning_rate: float,
-) -> None:
-    """Train with AdamW and a one-cycle learning rate."""
-    rng = np.random.default_rng(SEED)
-    plan = [batches(rng) for _ in range(epochs)]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate)
-    steps = sum(map(len, plan))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    network.train()
-    for epoch, rows_of_epoch in enumerate(plan, 1):
-        rng.shuffle(rows_of_epoch)
-        losses = []
-        progress = tqdm(rows_of_epoch, f"epoch {epoch}/{epochs}", unit="batch", mininterval=5)
-        for rows in progress:
-            loss = loss_of(rows)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            progress.set_postfix(loss=f"{np.mean(losses):.4f}", refresh=False)
-    network.eval()
-
-
 # --- the steps of the training ---------------------------------------------------------------------------
 
 
@@ -431,7 +126,7 @@ def train(work_dir: Path, epochs: int) -> None:
     jets = read_jets(work_dir / "training.parquet")
     prepared = Prepared.from_constituents(jets.constituents)
     target = torch.from_numpy((ak.to_numpy(jets.label) == 0).astype(np.int64))  # CLASSES: top, qcd
-    network = ParticleNetLite()
+    network = ParticleNetLite(len(STANDARDISED), len(CLASSES))
     print(f"training: {len(jets)} jets, {sum(each.numel() for each in network.parameters())} parameters")
 
     def loss(rows: Rows) -> Tensor:
@@ -440,7 +135,7 @@ def train(work_dir: Path, epochs: int) -> None:
     def batches(rng: np.random.Generator) -> list[Rows]:
         return prepared.batches(rng.permutation(len(jets)), 128)
 
-    fit(network, loss, batches, epochs=epochs, learning_rate=5e-3)
+    fit(network, loss, batches, epochs=epochs, learning_rate=5e-3, seed=SEED)
     torch.save(network.state_dict(), work_dir / WEIGHTS)
     export(
         "particlenet",
@@ -454,7 +149,7 @@ def train(work_dir: Path, epochs: int) -> None:
 
 def check(work_dir: Path) -> None:
     """Check and rate the tagger as it was written."""
-    network = ParticleNetLite()
+    network = ParticleNetLite(len(STANDARDISED), len(CLASSES))
     network.load_state_dict(torch.load(work_dir / WEIGHTS))
     exported = load("particlenet")
     check_scores(network.eval(), exported)
@@ -535,7 +230,7 @@ def regress(work_dir: Path, epochs: int) -> None:
     def batches(rng: np.random.Generator) -> list[Rows]:
         return np.array_split(rng.permutation(len(jets)), len(jets) // 256)
 
-    fit(network, loss, batches, epochs=epochs, learning_rate=3e-3)
+    fit(network, loss, batches, epochs=epochs, learning_rate=3e-3, seed=SEED)
     export(
         "jet_regression",
         network,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from dataclasses import replace
 
 import awkward as ak
 import grpc
@@ -28,23 +30,23 @@ EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 @pytest.fixture
 def guarded(zoo):
     """A door in front of the zoo, and a connection through it."""
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
-        with eaf_inference.connect(f"grpc://127.0.0.1:{port}") as connection:
-            yield handler, connection
+    with (
+        door(zoo.grpc.removeprefix("grpc://")) as (handler, port),
+        eaf_inference.connect(f"grpc://127.0.0.1:{port}") as connection,
+    ):
+        yield handler, connection
 
 
 def short(connection, **limits):
     """The same connection with a budget that a test can wait for."""
-    from dataclasses import replace
-
     connection.limits = replace(connection.limits, **limits)
     return connection
 
 
 def chunks(jagged, number=30):
-    """The rows in so many parts, and what happens before each."""
+    """The rows in so many parts."""
     edges = np.linspace(0, len(jagged), number + 1).astype(int)
-    return [jagged[start:stop] for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [jagged[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 def sums(jagged):

@@ -19,12 +19,12 @@ def test_nothing_typed_leads_to_a_connection_that_says_what_it_found(book, zoo):
         assert part in shown.html
         assert part in shown.text
     assert book.run("triton.model('sums')").error == []
-    assert "model</th>" in book.run("%triton_status").html
+    assert ">queue ms</th>" in book.run("%triton_status").html
 
 
 def test_explain_shows_every_source_in_order(book, zoo):
     shown = book.run("%triton_connect --explain").html
-    sources = ["EAF_TRITON_URL", "facility configuration", "CMS SONIC", "Kubernetes service", "local facility"]
+    sources = [">EAF_TRITON_URL<", ">TRITON_URL<", "facility configuration", "CMS SONIC", "Kubernetes service", "local facility"]
     places = [shown.index(source) for source in sources]
     assert places == sorted(places)
     assert "not set" in shown
