@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.errors import InferenceError, ModelNotFound, ModelNotReady
+from eaf_inference.errors import ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
 from eaf_inference.tables import aligned
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.inference.spec import ModelSpec
 
-__all__ = ["ModelRow", "ModelTable", "is_ready", "why_not"]
+__all__ = ["ModelRow", "ModelTable", "describe", "ready_versions", "why_not"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,23 @@ class ModelTable(list[ModelRow]):
         return models_html(self)
 
 
-def is_ready(index: Sequence[Any], name: str, version: str) -> bool:
-    """Whether a server with this repository index serves the model; any version where none is asked for."""
-    return any(row.name == name and row.state == "READY" and version in ("", row.version) for row in index)
+def ready_versions(index: Sequence[Any], name: str, version: str) -> list[str]:
+    """The versions of a model that a server with this repository index serves, oldest first.
+
+    Only `version`, where that is not empty.
+    """
+    found = {row.version for row in index if row.name == name and row.state == "READY"}
+    return sorted((each for each in found if version in ("", each)), key=lambda each: (len(each), each))
+
+
+def describe(config: Any, version: str) -> ModelSpec | None:
+    """A model's inputs and outputs; None for one that this client does not serve."""
+    from eaf_inference.inference.spec import ModelSpec
+
+    try:
+        return ModelSpec.from_config(config, version)
+    except ConfigurationError:
+        return None
 
 
 def why_not(index: Sequence[Any], name: str, version: str) -> InferenceError:

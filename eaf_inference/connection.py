@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.catalogue import ModelRow, ModelTable, is_ready, why_not
+from eaf_inference.catalogue import ModelRow, ModelTable, describe, ready_versions, why_not
 from eaf_inference.config import load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
@@ -25,16 +26,17 @@ from eaf_inference.errors import (
     ServerUnavailable,
 )
 from eaf_inference.inference.pipeline import Limits, Question, ask
-from eaf_inference.inference.transport import Server
+from eaf_inference.inference.transport import CLOSED, Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from eaf_inference.inference.model import Model
-    from eaf_inference.inference.spec import ModelSpec
 
 __all__ = ["Connection", "connect"]
+
+_AT_ONCE = Limits(time_budget=0, request_timeout=PROBE_TIMEOUT)  # for one replica of several
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Connection:
         self._serving: dict[tuple[str, str], list[Server]] = {}
         self._endpoint: Endpoint | None = None
         self._closed = False
+        self._opening = threading.Lock()
         self.attempts = Attempts()
         self.limits = Limits()
 
@@ -130,9 +133,12 @@ class Connection:
     def open(self, *, wait_for_all: bool = False) -> None:
         """Find the server, if that is not done yet."""
         if self._closed:
-            raise ConfigurationError("This connection is closed. Make a new one: %triton_connect or connect().")
-        if self._endpoint is not None:
-            return
+            raise ConfigurationError(CLOSED)
+        with self._opening:  # a connection that arrived in a task is opened by the first thread that needs it
+            if self._endpoint is None:
+                self._open(wait_for_all=wait_for_all)
+
+    def _open(self, *, wait_for_all: bool) -> None:
         options = self._options
         facility = load_facility()
         insecure = options.allow_insecure_token
@@ -145,7 +151,7 @@ class Connection:
             certificate=facility.client_certificate,
             key=facility.client_key,
         )
-        self._endpoint, self.attempts, error = discover(
+        endpoint, self.attempts = discover(
             options.url,
             facility=facility,
             credentials=self._credentials,
@@ -154,18 +160,15 @@ class Connection:
             timeout=min(PROBE_TIMEOUT, options.timeout),
             wait_for_all=wait_for_all,
         )
-        if error is not None:
-            raise error
-        assert self._endpoint is not None  # noqa: S101  (there is an error otherwise)
         self.limits = Limits(
             time_budget=facility.time_budget,
             request_timeout=facility.request_timeout,
             max_in_flight=facility.max_in_flight,
         )
         self._servers = [
-            Server(address, self._credentials, tls, allow_insecure_token=insecure)
-            for address in self._endpoint.addresses
+            Server(address, self._credentials, tls, allow_insecure_token=insecure) for address in endpoint.addresses
         ]
+        self._endpoint = endpoint
 
     @property
     def endpoint(self) -> Endpoint:
@@ -219,17 +222,23 @@ class Connection:
         """
         from tritonclient.grpc import service_pb2
 
-        statistics = self._ask("ModelStatistics", service_pb2.ModelStatisticsRequest())
+        [statistics] = self._ask(Question("ModelStatistics", service_pb2.ModelStatisticsRequest()))
         measured = {(each.name, each.version): each for each in statistics.model_stats}
-        index = sorted(self._index(self._servers_now()), key=lambda entry: (entry.name, entry.version))
+        index = sorted(self._index(), key=lambda entry: (entry.name, entry.version))
+        ready = [entry for entry in index if entry.state == "READY"]
+        replies = self._ask(*(_config_question(entry.name, entry.version) for entry in ready))
+        specs = {
+            (entry.name, entry.version): describe(reply.config, entry.version)
+            for entry, reply in zip(ready, replies, strict=True)
+        }
+        keys = [(entry.name, entry.version) for entry in index]
         return ModelTable(
-            ModelRow.of(
-                entry,
-                self._describe(entry.name, entry.version) if entry.state == "READY" else None,
-                measured.get((entry.name, entry.version)),
-            )
-            for entry in index
+            ModelRow.of(entry, specs.get(key), measured.get(key)) for key, entry in zip(keys, index, strict=True)
         )
+
+    def names(self) -> list[str]:
+        """The names of the models on the server."""
+        return sorted({row.name for row in self._index()})
 
     def model(
         self,
@@ -246,7 +255,7 @@ class Connection:
         name : str, optional
             By default the one that the connection's URL names.
         version : str or int, optional
-            By default the one that the server chooses, usually the newest.
+            By default the newest that is ready. The model keeps to it: scores of two versions never mix.
         preprocess : path, optional
             A ``preprocess.json`` that replaces the recipe in the model's configuration.
         cell_budget : int, optional
@@ -262,21 +271,22 @@ class Connection:
             Its recipe or labels cannot be used, or it is of a kind that this client does not serve.
         """
         from eaf_inference.inference.model import CELL_BUDGET, Model
+        from eaf_inference.inference.spec import ModelSpec
 
         address = self.endpoint.addresses[0]
         if name is None:
             name, version = address.model, version if version is not None else address.version
         if name is None:
             raise InvalidInput(f"No model is named. Expected one of {', '.join(self.names()) or 'none'}.")
-        wanted = "" if version is None else str(version)
-        servers = self._find(name, wanted)
+        version = self._find(name, "" if version is None else str(version))
         text = None
         if preprocess is not None:
             try:
                 text = Path(preprocess).expanduser().read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigurationError(f"The recipe {preprocess} cannot be read: {error}") from error
-        spec = self._spec(servers, name, wanted, preprocess=text)
+        [reply] = self._ask(_config_question(name, version), servers=self._serving[name, version])
+        spec = ModelSpec.from_config(reply.config, version, preprocess=text)
         return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
 
     def servers_of(self, model: Model) -> list[Server]:
@@ -310,55 +320,46 @@ class Connection:
     def __setstate__(self, options: _Options) -> None:
         Connection.__init__(self, options)  # unopened
 
-    def _servers_now(self) -> list[Server]:
+    def _ask(self, *questions: Question, servers: Sequence[Server] = ()) -> list[Any]:
+        """The server's answers, from whichever replica gives them."""
         self.open()
-        return self._servers
-
-    def _ask(
-        self, method: str, message: Any, servers: list[Server] | None = None, subject: str = "the server"
-    ) -> Any:
         limits = Limits(time_budget=self._options.timeout, request_timeout=self._options.timeout)
-        return ask(servers or self._servers_now(), Question(method, message, subject), limits)
+        return ask(servers or self._servers, questions, limits)
 
-    def _index(self, servers: list[Server]) -> list[Any]:
-        from tritonclient.grpc import service_pb2
-
-        reply = self._ask("RepositoryIndex", service_pb2.RepositoryIndexRequest(), servers)
+    def _index(self) -> list[Any]:
+        [reply] = self._ask(_index_question())
         return list(reply.models)
 
-    def names(self) -> list[str]:
-        """The names of the models on the server."""
-        return sorted({row.name for row in self._index(self._servers_now())})
-
-    def _find(self, name: str, version: str) -> list[Server]:
-        """The replicas that serve the model; those that do not answer now may, later."""
-        serving, index, silent = [], [], []
-        for server in self._servers_now():
+    def _find(self, name: str, version: str) -> str:
+        """Note which replicas serve the model, and give its version: the newest where none is asked for."""
+        self.open()
+        index, answered = [], {}
+        for server in self._servers:
             try:
-                rows = self._index([server])
-            except ServerUnavailable as error:
-                silent.append((server, error))
+                [reply] = ask([server], [_index_question()], _AT_ONCE)
+            except ServerUnavailable:
                 continue
-            index.extend(rows)
-            if is_ready(rows, name, version):
-                serving.append(server)
-        if not serving:
-            raise why_not(index, name, version) if index or not silent else silent[0][1]
-        self._serving[name, version] = [*serving, *(server for server, _ in silent)]
-        return serving
+            answered[server] = list(reply.models)
+            index.extend(reply.models)
+        if not answered:
+            index = self._index()  # takes the time that it may take, or says why nobody answers
+        versions = ready_versions(index, name, version)
+        if not versions:
+            raise why_not(index, name, version)
+        newest = versions[-1]
+        serving = [each for each in answered if ready_versions(answered[each], name, newest)]
+        silent = [each for each in self._servers if each not in answered]  # they may come back
+        self._serving[name, newest] = [*serving, *silent]
+        return newest
 
-    def _spec(self, servers: list[Server], name: str, version: str, *, preprocess: str | None = None) -> ModelSpec:
-        from tritonclient.grpc import service_pb2
 
-        from eaf_inference.inference.spec import ModelSpec
+def _index_question() -> Question:
+    from tritonclient.grpc import service_pb2
 
-        request = service_pb2.ModelConfigRequest(name=name, version=version)
-        config = self._ask("ModelConfig", request, servers, subject=f"model {name!r}").config
-        return ModelSpec.from_config(config, version, preprocess=preprocess)
+    return Question("RepositoryIndex", service_pb2.RepositoryIndexRequest())
 
-    def _describe(self, name: str, version: str) -> ModelSpec | None:
-        """The model's inputs and outputs; None for one that this client does not serve."""
-        try:
-            return self._spec(self._servers_now(), name, version)
-        except ConfigurationError:
-            return None
+
+def _config_question(name: str, version: str) -> Question:
+    from tritonclient.grpc import service_pb2
+
+    return Question("ModelConfig", service_pb2.ModelConfigRequest(name=name, version=version), f"model {name!r}")

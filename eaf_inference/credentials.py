@@ -146,6 +146,7 @@ class StaticToken(TokenSource):
     """A token that the caller passed; it cannot be renewed."""
 
     def __init__(self, text: str) -> None:
+        text = _SecretText(text)  # a traceback may show this function's variables
         self._token = Token(text)
 
     def read(self) -> Token | None:
@@ -249,7 +250,7 @@ class Credentials:
     def renewed_after(self, refused: Token | None) -> bool:
         """Whether there is another token to try, now that a server refused this one.
 
-        All threads whose requests met the same refusal share one reading of the source.
+        Threads whose requests met the same refusal share the renewed one.
         """
         with self._lock:
             if self._token == refused:

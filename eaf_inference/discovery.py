@@ -127,7 +127,7 @@ def discover(
     timeout: float = PROBE_TIMEOUT,
     wait_for_all: bool = False,
     environment: Mapping[str, str] | None = None,
-) -> tuple[Endpoint | None, Attempts, InferenceError | None]:
+) -> tuple[Endpoint, Attempts]:
     """Find the first healthy Triton, by the order of the sources.
 
     Parameters
@@ -141,11 +141,14 @@ def discover(
 
     Returns
     -------
-    endpoint : Endpoint or None
+    endpoint : Endpoint
     attempts : Attempts
         What every source said.
-    error : InferenceError or None
-        Why there is no endpoint.
+
+    Raises
+    ------
+    NoServerFound, NotAuthorized, ConfigurationError
+        There is none; the message holds the table of attempts.
     """
     environment = os.environ if environment is None else environment
     pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="eaf-inference-probe")
@@ -160,9 +163,7 @@ def discover(
                 candidates.append((source, value))
             else:
                 candidates.append((source, [(address, pool.submit(probe, address)) for address in value]))
-        endpoint, attempts, error = _judge(candidates, wait_for_all=wait_for_all)
-        log.debug("discovery:\n%s", attempts)
-        return endpoint, attempts, error
+        return _judge(candidates, wait_for_all=wait_for_all)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -186,9 +187,7 @@ def _candidates(
 _Candidate: TypeAlias = "tuple[str, list[tuple[Address, Future[_Answer]]] | InferenceError]"
 
 
-def _judge(
-    candidates: Sequence[_Candidate], *, wait_for_all: bool
-) -> tuple[Endpoint | None, Attempts, InferenceError | None]:
+def _judge(candidates: Sequence[_Candidate], *, wait_for_all: bool) -> tuple[Endpoint, Attempts]:
     """Wait for the answers, in order, and choose."""
     attempts = Attempts()
     endpoint: Endpoint | None = None
@@ -216,19 +215,16 @@ def _judge(
             others = [address for address, _ in candidate if address not in healthy]
             endpoint = Endpoint((*healthy, *others), source)
             attempts[first:] = [replace(each, chosen=each.value in endpoint.urls) for each in attempts[first:]]
+    log.debug("discovery:\n%s", attempts)
     if endpoint is not None:
-        return endpoint, attempts, None
+        return endpoint, attempts
     for error in errors:  # of more use than "none answered": one is there and refuses, or our own files are wrong
         if isinstance(error, NotAuthorized) or (len(attempts) == 1 and isinstance(error, ConfigurationError)):
-            return None, attempts, type(error)(f"{error}\n{attempts}")
-    return (
-        None,
-        attempts,
-        NoServerFound(
-            "No Triton inference server answered. Give its address (%triton_connect grpc://host:port), set "
-            "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`. What was tried:\n"
-            f"{attempts}"
-        ),
+            raise type(error)(f"{error}\n{attempts}")
+    raise NoServerFound(
+        "No Triton inference server answered. Give its address (%triton_connect grpc://host:port), set "
+        "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`. What was tried:\n"
+        f"{attempts}"
     )
 
 
@@ -252,7 +248,7 @@ def _probe(
     def ask_for(method: str, message: Any) -> Any:
         left = timeout - (time.monotonic() - started)
         limits = Limits(time_budget=0, request_timeout=max(left, 0.001))
-        return ask([server], Question(method, message), limits)
+        return ask([server], [Question(method, message)], limits)[0]
 
     def answer(*, healthy: bool, text: str, error: InferenceError | None = None) -> _Answer:
         return _Answer(healthy, text, time.monotonic() - started, error)

@@ -190,7 +190,8 @@ class Model:
             for chunk in chunks:
                 job, as_numpy = self._prepare(chunk, truncated)
                 jobs.append((job, as_numpy))
-                bar.expect(job.rows)
+                if isinstance(chunks, list) and len(chunks) == 1:  # of more, only the last one tells the total
+                    bar.expect(job.rows)
                 lengths = self._padding.lengths(job, self._try)
                 for batch in job.batches(lengths, self._cell_budget):
                     while not pipeline.has_room:
@@ -244,10 +245,21 @@ class Model:
         channels = recipe.apply(fields, total)
         for spec in self.spec.inputs:
             if spec.name in channels:
-                columns = [values.astype(spec.dtype, copy=False) for values, _ in channels[spec.name]]
+                columns = [self._as_declared(values, spec) for values, _ in channels[spec.name]]
                 pads = [pad for _, pad in channels[spec.name]]
                 inputs.append(RaggedInput(spec, columns, pads, starts, counts))
         return inputs, nested.outer
+
+    def _as_declared(self, values: NDArray[np.float32], spec: TensorSpec) -> NDArray[Any]:
+        """Normalised values in the input's own float type, which may be narrower."""
+        try:
+            with np.errstate(over="raise"):
+                return values.astype(spec.dtype, copy=False)
+        except FloatingPointError:
+            raise InvalidInput(
+                f"The recipe of {self.name!r} gives values beyond the range of {spec.datatype} for input "
+                f"{spec.name!r}. Expected bounds in the recipe that keep them inside: tell the model's owner."
+            ) from None
 
     def _by_name(self, data: Any) -> dict[str, Any]:
         """The arrays by input name, all there and none unknown."""

@@ -79,17 +79,28 @@ class Question:
         return server.ask(self.method, self.message, token, timeout)
 
 
-def ask(servers: Sequence[Server], question: Question, limits: Limits) -> Any:
-    """The answer of whichever replica gives one.
+def ask(servers: Sequence[Server], questions: Sequence[Question], limits: Limits) -> list[Any]:
+    """The answers of whichever replicas give them, in the order of the questions.
 
     Raises
     ------
     InferenceError
-        None did.
+        One was not answered.
     """
+    answers: dict[int, Any] = {}
     with Pipeline[Question](servers, limits) as pipeline:
-        pipeline.submit(question)
-        return pipeline.next_reply()[1]
+
+        def receive() -> None:
+            question, answer = pipeline.next_reply()
+            answers[id(question)] = answer
+
+        for question in questions:
+            while not pipeline.has_room:
+                receive()
+            pipeline.submit(question)
+        while pipeline.busy:
+            receive()
+    return [answers[id(question)] for question in questions]
 
 
 class Window:
@@ -134,7 +145,9 @@ class Window:
             Requests in flight when it was sent, itself included.
         """
         size = round(4 * math.log2(work))
-        shortest = min(seconds, self._shortest.get(size, seconds) * self._FADING)
+        # … but a full window's own queue is no server's luck
+        fading = self._FADING if in_flight <= 2 * self._servers else 1.0
+        shortest = min(seconds, self._shortest.get(size, seconds) * fading)
         self._shortest[size] = shortest
         waiting = in_flight * (1 - shortest / seconds) / self._servers if seconds > 0 else 0.0
         if waiting < self._FEW and in_flight >= self.size:

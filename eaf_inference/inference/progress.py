@@ -22,7 +22,6 @@ class Progress:
         from tqdm.auto import tqdm
 
         self._bar = tqdm(
-            total=0,
             desc=label,
             unit="jet",
             unit_scale=True,
@@ -34,7 +33,7 @@ class Progress:
     def expect(self, rows: int) -> None:
         """So many more will come."""
         if self._bar is not None:
-            self._bar.total += rows
+            self._bar.total = (self._bar.total or 0) + rows
 
     def update(self, rows: int) -> None:
         """So many are done."""

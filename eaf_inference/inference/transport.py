@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from eaf_inference.config import Address
     from eaf_inference.credentials import Credentials, TlsFiles, Token
 
-__all__ = ["Action", "Failure", "Server", "frame_request"]
+__all__ = ["CLOSED", "Action", "Failure", "Server", "frame_request"]
 
+CLOSED = "This connection is closed. Make a new one: %triton_connect or connect()."
 _SERVICE = "/inference.GRPCInferenceService"
 _RAW_INPUT_TAG = b"\x3a"  # ModelInferRequest.raw_input_contents: field 7, length-delimited
 _CHANNEL_OPTIONS = (
@@ -45,6 +46,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),
+    # a peer that is gone without a word is noticed while a call waits for it
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     # a connection made anew shares nothing with an older one
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -187,7 +191,7 @@ class Server:
 
     def infer(self, frames: Sequence[bytes | memoryview], token: Token | None, timeout: float) -> Any:
         """Start one inference; gives gRPC's future."""
-        return self._infer.future(frames, timeout=timeout, metadata=self.metadata(token))
+        return self._start(self._infer, frames, token, timeout)
 
     def ask(self, method: str, request: Any, token: Token | None, timeout: float) -> Any:
         """Start one other call of Triton's service (``ServerReady``, …); gives gRPC's future."""
@@ -198,7 +202,13 @@ class Server:
             request_serializer=type(request).SerializeToString,
             response_deserializer=getattr(service_pb2, f"{method}Response").FromString,
         )
-        return stub.future(request, timeout=timeout, metadata=self.metadata(token))
+        return self._start(stub, request, token, timeout)
+
+    def _start(self, stub: Any, request: Any, token: Token | None, timeout: float) -> Any:
+        try:
+            return stub.future(request, timeout=timeout, metadata=self.metadata(token))
+        except ValueError as error:  # gRPC's word for a closed channel
+            raise ConfigurationError(CLOSED) from error
 
     def close(self) -> None:
         self._channel.close()

@@ -24,7 +24,15 @@ def test_nothing_typed_leads_to_a_connection_that_says_what_it_found(book, zoo):
 
 def test_explain_shows_every_source_in_order(book, zoo):
     shown = book.run("%triton_connect --explain").html
-    sources = [">EAF_TRITON_URL<", ">TRITON_URL<", "facility configuration", "CMS SONIC", "Kubernetes service", "local facility"]
+    names = (
+        "EAF_TRITON_URL",
+        "TRITON_URL",
+        "facility configuration",
+        "CMS SONIC",
+        "Kubernetes service",
+        "local facility",
+    )
+    sources = [f">{name}<" for name in names]
     places = [shown.index(source) for source in sources]
     assert places == sorted(places)
     assert "not set" in shown

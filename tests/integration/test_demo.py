@@ -1,0 +1,55 @@
+"""The main job, end to end, as the README's first command runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eaf_inference.errors import InferenceError
+from eaf_inference.facility.demo import NOTEBOOKS, execute
+from eaf_inference.facility.triton import SHARED_MEMORY
+from eaf_inference.local import LocalFacility, Replica
+
+SHM = Path("/dev/shm")  # noqa: S108 - where shared memory is
+
+
+def test_the_demo_classifies_the_sample_and_leaves_nothing_running(tmp_path):
+    regions = set(SHM.glob(f"{SHARED_MEMORY}*"))  # other tests' servers may be running
+    done = subprocess.run(
+        [sys.executable, "-m", "eaf_inference.cli", "demo", "--output", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    notebook = json.loads((tmp_path / "quickstart.ipynb").read_text())
+    [cell] = [cell for cell in notebook["cells"] if "summary" in cell["metadata"].get("tags", [])]
+    summary = cell["outputs"][0]["data"]["application/json"]
+    assert summary["jets"] >= 6000
+    assert summary["AUC"] >= 0.85
+    assert summary["largest difference to local ONNX Runtime"] <= 1e-5
+    for value in (f"{summary['AUC']}", "jets/s", "quickstart.html"):
+        assert value in done.stdout
+    assert "Classify" in done.stdout  # progress
+    assert "background rejection" in (tmp_path / "quickstart.html").read_text()
+    assert set(SHM.glob(f"{SHARED_MEMORY}*")) == regions
+    with pytest.raises(ConnectionRefusedError):
+        _connect(summary["server"])
+
+
+def _connect(url):
+    import socket
+
+    host, _, port = url.removeprefix("grpc://").rpartition(":")
+    socket.create_connection((host, int(port))).close()
+
+
+def test_a_failing_cell_is_reported_and_the_notebook_kept(tmp_path):
+    dead = LocalFacility(pid=0, started=0, replicas=(Replica("grpc://127.0.0.1:1", "", "", 0, ""),), models=())
+    with pytest.raises(InferenceError, match="(?s)A cell of quickstart.ipynb failed: NoServerFound: .*refused"):
+        execute(NOTEBOOKS / "quickstart.ipynb", tmp_path, dead)
+    assert '"output_type": "error"' in (tmp_path / "quickstart.ipynb").read_text()

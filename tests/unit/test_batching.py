@@ -1,0 +1,376 @@
+"""Batches: every row in exactly one, within the bounds, padded right, and its outputs back in its place.
+
+The server of these tests is a function of a batch's tensors.
+"""
+
+from __future__ import annotations
+
+import awkward as ak
+import numpy as np
+import pytest
+from builders import job_of, numbers, ragged, run, tensor
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2
+
+from eaf_inference.errors import BadReply
+from eaf_inference.inference import layout
+from eaf_inference.inference.batching import DenseInput, Job, Lengths, RaggedInput, read_outputs
+from eaf_inference.inference.layout import Outer
+
+PAD = -777.0
+rows_of_numbers = st.lists(st.lists(st.floats(-100, 100, width=32), max_size=30), max_size=40)
+many_counts = st.lists(st.integers(0, 60), min_size=1, max_size=3000)
+SUM, EACH = tensor("sum"), tensor("each", -1)
+
+
+def masked_sum(batch):
+    """Per row the sum over its true points, and their number: what a model with correct masks computes."""
+    values = batch.tensors[0]
+    real = values != PAD
+    return {"sum": np.where(real, values, 0).sum(axis=-1, dtype=np.float64).astype(np.float32)}
+
+
+def doubled_each(batch):
+    return {"each": batch.tensors[0] * np.float32(2)}
+
+
+def with_counts(counts, *, spec=None, pad=PAD):
+    """One channel of running numbers."""
+    counts = np.array(counts, np.int64)
+    column = np.arange(counts.sum(), dtype=np.float32)
+    return RaggedInput(spec or tensor("x", -1), [column], [pad], np.cumsum(counts) - counts, counts)
+
+
+@given(
+    counts=many_counts,
+    max_batch_size=st.integers(1, 200),
+    budget=st.integers(1, 4096),
+    minimum=st.integers(1, 40),
+    room=st.none() | st.integers(0, 100),
+)
+def test_every_row_is_in_one_batch_and_every_batch_within_its_bounds(counts, max_batch_size, budget, minimum, room):
+    lengths = Lengths(minimum, None if room is None else max(minimum, *counts) + room)
+    job = job_of([with_counts(counts)], [], max_batch_size=max_batch_size)
+    seen = []
+    for batch in job.batches(lengths, budget):
+        ((rows, padded),) = {tensor.shape for tensor in batch.tensors}
+        assert rows == batch.size == len(batch.rows) <= max_batch_size
+        assert rows == 1 or rows * padded <= budget
+        assert batch.lengths == (padded,)
+        assert max(np.array(counts)[batch.rows].max(), minimum) <= padded
+        assert padded % 8 == 0 or padded == lengths.maximum
+        assert lengths.maximum is None or padded <= lengths.maximum
+        seen.extend(batch.rows.tolist())
+    assert sorted(seen) == list(range(len(counts)))
+
+
+def test_rows_beyond_the_first_window_are_sent_too():
+    counts = np.random.default_rng(1).integers(0, 60, 2500)
+    job = job_of([with_counts(counts)], [SUM])
+    run(job, masked_sum, cell_budget=1024, backwards=True)
+    ends = np.cumsum(counts)
+    sums = ends * (ends - 1) // 2 - (ends - counts) * (ends - counts - 1) // 2
+    np.testing.assert_allclose(job.dense("sum"), sums, rtol=1e-6)
+
+
+def test_the_budget_counts_the_longest_row_of_each_input():
+    inputs = [with_counts([20, 0]), with_counts([0, 21])]
+    assert [batch.size for batch in job_of(inputs, []).batches(Lengths(), 64)] == [1, 1]
+    assert [batch.size for batch in job_of(inputs, []).batches(Lengths(), 96)] == [2]
+
+
+def test_exact_lengths_still_put_all_rows_of_the_same_lengths_together():
+    inputs = [with_counts([1, 3, 1, 3, 2]), with_counts([3, 1, 3, 1, 2])]
+    sizes = [batch.size for batch in job_of(inputs, []).batches(Lengths(exact=True), 1024)]
+    assert sorted(sizes) == [1, 2, 2]
+
+
+@given(data=rows_of_numbers, channels=st.integers(1, 3), budget=st.integers(1, 512), last=st.booleans())
+def test_values_lie_in_their_places_and_the_rest_is_padding(data, channels, budget, last):
+    spec = tensor("x", -1, channels) if last else tensor("x", channels, -1)
+    job = job_of([ragged(spec, data, channels=channels, pad=PAD)], [])
+    for batch in job.batches(Lengths(minimum=5), budget):
+        (sent,) = batch.tensors
+        assert sent.dtype == np.float32
+        assert sent.flags.c_contiguous
+        for row, values in zip(batch.rows, sent.transpose(0, 2, 1) if last else sent, strict=True):
+            for channel, line in enumerate(values):
+                own = np.array(data[row], np.float32) + np.float32(1000 * channel)
+                np.testing.assert_array_equal(line[: len(own)], own)
+                assert (line[len(own) :] == PAD).all()
+
+
+@given(data=rows_of_numbers)
+def test_channels_shared_by_inputs_are_the_same_in_all_of_them(data):
+    features = ragged(tensor("features", 2, -1), data, channels=2, pad=PAD)
+    points = RaggedInput(tensor("points", 1, -1), features.columns[:1], [PAD], features.starts, features.counts)
+    other_pad = RaggedInput(tensor("other", 1, -1), features.columns[:1], [5.0], features.starts, features.counts)
+    for batch in job_of([features, points, other_pad], []).batches(Lengths(), 256):
+        first, second, third = batch.tensors
+        np.testing.assert_array_equal(second[:, 0], first[:, 0])
+        np.testing.assert_array_equal(third[:, 0], np.where(first[:, 0] == PAD, 5.0, first[:, 0]))
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "UINT8", "BOOL", "FP64", "FP16"])
+def test_every_data_type_is_sent_as_declared(datatype):
+    spec = tensor("x", -1, datatype=datatype)
+    (batch,) = job_of([ragged(spec, [[1, 1], [1]])], []).batches(Lengths(), 64)
+    assert batch.tensors[0].dtype == spec.dtype
+    np.testing.assert_array_equal(np.sort(batch.tensors[0].sum(axis=1)), [1, 2])
+
+
+@given(counts=many_counts, max_batch_size=st.integers(1, 50), budget=st.integers(1, 2048))
+def test_exact_lengths_pad_nothing(counts, max_batch_size, budget):
+    job = job_of([with_counts(counts), with_counts(counts)], [], max_batch_size=max_batch_size)
+    seen = []
+    for batch in job.batches(Lengths(minimum=0, exact=True), budget):
+        for sent in batch.tensors:
+            assert not (sent == PAD).any()
+            assert sent.shape == (batch.size, counts[batch.rows[0]])
+        assert batch.size <= max_batch_size
+        seen.extend(batch.rows.tolist())
+    assert sorted(seen) == list(range(len(counts)))
+
+
+def test_exact_lengths_still_keep_the_least_that_the_model_takes():
+    assert [Lengths(minimum=17, exact=True).padded(longest) for longest in (0, 16, 17, 30)] == [17, 17, 17, 30]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest", "padded"),
+    [
+        (Lengths(), 0, 8),
+        (Lengths(), 8, 8),
+        (Lengths(), 9, 16),
+        (Lengths(minimum=17), 3, 24),
+        (Lengths(maximum=100), 97, 100),
+        (Lengths(100, 100), 3, 100),
+        (Lengths(maximum=10), 30, 30),  # nothing is cut off unsaid
+    ],
+)
+def test_a_length_is_the_next_multiple_of_eight_within_the_models_bounds(lengths, longest, padded):
+    assert lengths.padded(longest) == padded
+
+
+@given(data=rows_of_numbers, budget=st.integers(1, 512), backwards=st.booleans())
+def test_outputs_come_back_in_the_users_order_whatever_the_order_of_replies(data, budget, backwards):
+    job = job_of([ragged(tensor("x", -1), data, pad=PAD)], [SUM, EACH])
+    run(job, lambda batch: masked_sum(batch) | doubled_each(batch), cell_budget=budget, backwards=backwards)
+    assert job.complete
+    expected = [np.float32(np.sum(np.array(row, np.float64))) for row in data]
+    np.testing.assert_allclose(job.dense("sum"), np.array(expected, np.float32), rtol=1e-5, atol=1e-4)
+    each = ak.Array(job.nested("each"))
+    assert each.to_list() == [[2 * value for value in row] for row in data]
+    assert str(each.type) == f"{len(data)} * var * float32"
+
+
+@given(data=rows_of_numbers, first=st.booleans())
+def test_outputs_with_several_values_a_constituent_are_cut_to_the_rows_lengths(data, first):
+    spec = tensor("out", -1, 2) if first else tensor("out", 2, -1)
+
+    def model(batch):
+        both = np.stack([batch.tensors[0], -batch.tensors[0]], axis=1)
+        return {"out": both.transpose(0, 2, 1) if first else both}
+
+    job = job_of([ragged(tensor("x", -1), data)], [spec])
+    run(job, model, backwards=True)
+    made = ak.Array(job.nested("out")).to_list()
+    if first:
+        assert made == [[[value, -value] for value in row] for row in data]
+    else:
+        assert made == [[row, [-value for value in row]] for row in data]
+
+
+def test_outputs_of_empty_rows_are_empty_lists():
+    job = job_of([ragged(tensor("x", -1), [[], [1.0], []])], [tensor("out", 2, -1)])
+    run(job, lambda batch: {"out": np.stack([batch.tensors[0]] * 2, axis=1)}, lengths=Lengths(minimum=0, exact=True))
+    assert ak.Array(job.nested("out")).to_list() == [[[], []], [[1.0], [1.0]], [[], []]]
+
+
+@given(st.lists(st.tuples(numbers, numbers), max_size=30), st.integers(1, 128))
+def test_jagged_inputs_of_different_lengths_keep_their_rows_together(pairs, budget):
+    inputs = [ragged(tensor(name, -1), [pair[which] for pair in pairs], pad=PAD) for which, name in enumerate("ab")]
+    job = job_of(inputs, [SUM])
+
+    def model(batch):
+        one, other = (np.where(sent != PAD, sent, 0).sum(axis=1, dtype=np.float64) for sent in batch.tensors)
+        return {"sum": (one - 3 * other).astype(np.float32)}
+
+    same = all(len(one) == len(other) for one, other in pairs)  # then a point of both is one cell
+    for batch in run(job, model, cell_budget=budget):
+        cells = [sent.size for sent in batch.tensors]
+        assert batch.size == 1 or (max(cells) if same else sum(cells)) <= budget
+    expected = [sum(one) - 3 * sum(other) for one, other in pairs]
+    np.testing.assert_allclose(job.dense("sum"), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_an_output_follows_the_jagged_input_that_has_its_length_in_every_batch():
+    short, long = [[1.0], [2.0], [3.0]], [[5.0] * 20, [6.0] * 9, [7.0] * 3]
+    job = job_of([ragged(tensor("a", -1), long), ragged(tensor("b", -1), short)], [EACH])
+    run(job, lambda batch: {"each": batch.tensors[1]}, cell_budget=16)
+    assert ak.Array(job.nested("each")).to_list() == short
+
+
+def test_an_output_that_may_follow_two_inputs_is_not_guessed():
+    job = job_of([ragged(tensor("a", -1), [[1.0]]), ragged(tensor("b", -1), [[1.0, 2.0]])], [EACH])
+    run(job, lambda batch: {"each": batch.tensors[1]})
+    with pytest.raises(BadReply, match="'each' has the padded lengths of 'a' and 'b'.*Pass these inputs as numpy"):
+        job.nested("each")
+
+
+def test_an_output_with_a_length_of_its_own_is_kept_whole():
+    job = job_of([ragged(tensor("x", -1), [[1.0, 2.0], [3.0]])], [EACH])
+    run(job, lambda batch: {"each": np.tile(batch.rows[:, None], 3).astype(np.float32)})
+    assert ak.Array(job.nested("each")).to_list() == [[0.0] * 3, [1.0] * 3]
+
+
+def test_rows_that_are_cut_keep_their_leading_constituents():
+    whole = ragged(tensor("x", -1), [[1.0, 2.0, 3.0, 4.0], [5.0]], pad=PAD)
+    cut = RaggedInput(whole.spec, whole.columns, whole.pads, whole.starts, np.minimum(whole.counts, 2))
+    (batch,) = job_of([cut], []).batches(Lengths(maximum=2), 64)
+    assert batch.tensors[0][np.argsort(batch.rows)].tolist() == [[1.0, 2.0], [5.0, PAD]]
+
+
+@given(rows=st.integers(0, 40), max_batch_size=st.integers(1, 9))
+def test_dense_rows_are_cut_in_order_and_come_back(rows, max_batch_size):
+    values = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    job = job_of([DenseInput(tensor("x", 3), values)], [tensor("y", 3)], max_batch_size=max_batch_size)
+    batches = run(job, lambda batch: {"y": batch.tensors[0] + 1}, backwards=True)
+    assert all(batch.size <= max_batch_size for batch in batches)
+    np.testing.assert_array_equal(job.dense("y"), values + 1)
+    assert ak.Array(job.nested("y")).to_list() == (values + 1).tolist()
+
+
+def test_a_dense_request_stays_small_where_the_model_would_take_a_larger_one():
+    values = np.zeros((5, 1 << 19), np.float32)
+    job = job_of([DenseInput(tensor("x", 1 << 19), values)], [], max_batch_size=1000)
+    assert [batch.size for batch in job.batches(Lengths(), 1)] == [2, 2, 1]
+
+
+def test_dense_and_jagged_inputs_of_a_row_travel_together():
+    dense = DenseInput(tensor("d", 1), np.array([[10.0], [20.0], [30.0]], np.float32))
+    job = job_of([ragged(tensor("x", -1), [[1.0] * 9, [2.0], [3.0] * 5]), dense], [SUM])
+    run(job, lambda batch: {"sum": batch.tensors[0].max(axis=1) + batch.tensors[1][:, 0]}, cell_budget=8)
+    assert job.dense("sum").tolist() == [11.0, 22.0, 33.0]
+
+
+def test_without_a_batch_axis_every_row_is_a_request_of_its_own_length():
+    data = [[1.0, 2.0, 3.0], [4.0]]
+    job = job_of([ragged(tensor("x", 1, -1), data)], [EACH], max_batch_size=0)
+    batches = run(job, lambda batch: {"each": batch.tensors[0]})
+    assert [batch.tensors[0].tolist() for batch in batches] == [[data[0]], [data[1]]]
+    assert ak.Array(job.nested("each")).to_list() == data
+
+
+@pytest.mark.parametrize("max_batch_size", [0, 64])
+def test_a_model_of_fixed_length_gets_that_length(max_batch_size):
+    made = ragged(tensor("x", 2, 4), [[1.0], [2.0, 3.0]], channels=2, pad=PAD)
+    job = job_of([made], [], max_batch_size=max_batch_size)
+    sent = np.concatenate([batch.tensors[0].reshape(-1, 2, 4) for batch in job.batches(Lengths(4, 4), 64)])
+    first, second = (
+        [[1.0, PAD, PAD, PAD], [1001.0, PAD, PAD, PAD]],
+        [[2.0, 3.0, PAD, PAD], [1002.0, 1003.0, PAD, PAD]],
+    )
+    assert sent.tolist() == [first, second]
+
+
+def test_no_rows_are_a_complete_job_with_empty_outputs_of_the_right_type():
+    job = job_of([ragged(tensor("x", -1), [])], [tensor("y", 2), EACH])
+    assert run(job, doubled_each) == []
+    assert job.complete
+    assert job.dense("y").shape == (0, 2)
+    assert str(ak.Array(job.nested("y")).type) == "0 * 2 * float32"
+    assert str(ak.Array(job.nested("each")).type) == "0 * var * float32"
+
+
+def test_outputs_of_different_sizes_for_inputs_of_one_size_are_refused():
+    job = job_of([DenseInput(tensor("x", 1), np.zeros((2, 1), np.float32))], [EACH], max_batch_size=1)
+    first, second = job.batches(Lengths(), 1)
+    job.collect(first, {"each": np.zeros((1, 2), np.float32)})
+    with pytest.raises(BadReply, match=r"Output 'each' came in batches of different shapes, \(2,\) and \(3,\)"):
+        job.collect(second, {"each": np.zeros((1, 3), np.float32)})
+
+
+@given(st.lists(st.lists(st.lists(st.floats(-9, 9, width=32), max_size=9), max_size=4), max_size=5))
+def test_events_of_jets_of_constituents_come_back_as_they_went(events):
+    jets = [jet for event in events for jet in event]
+    given_one = ragged(tensor("x", -1), jets, pad=PAD)
+    outer = Outer(len(events), (np.array([len(event) for event in events], np.int64),))
+    job = Job(inputs=[given_one], outputs=[EACH], outer=outer, max_batch_size=3)
+    run(job, doubled_each, cell_budget=24, backwards=True)
+    made = ak.Array(layout.wrap(job.nested("each"), outer)).to_list()
+    assert made == [[[2 * value for value in jet] for jet in event] for event in events]
+
+
+SPECS = {"y": tensor("y", 2), "n": tensor("n", -1, datatype="INT64")}
+
+
+def reply(**changes):
+    """A reply of two rows; `changes` replace the shape, datatype or bytes of `y`."""
+    answer = service_pb2.ModelInferResponse(model_name="m")
+    y = {"datatype": "FP32", "shape": [2, 2], "raw": np.array([[1, 2], [3, 4]], "<f4").tobytes()} | changes
+    answer.outputs.add(name="y", datatype=y["datatype"], shape=y["shape"])
+    answer.outputs.add(name="extra", datatype="BYTES", shape=[1])
+    answer.outputs.add(name="n", datatype="INT64", shape=[2, 3])
+    answer.raw_output_contents.extend([y["raw"], b"zzzz", np.arange(6, dtype="<i8").tobytes()])
+    return answer
+
+
+def read(answer, *, batched=True):
+    return read_outputs(answer, SPECS, size=2, batched=batched, model="jets")
+
+
+def test_a_reply_is_read_by_the_names_of_its_outputs():
+    made = read(reply())
+    assert made["y"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert made["n"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert set(made) == {"y", "n"}
+
+
+def test_a_reply_without_a_batch_axis_is_one_row():
+    spec = {"y": tensor("y", 2, 2)}
+    assert read_outputs(reply(), spec, size=1, batched=False, model="m")["y"].shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "came"),
+    [
+        ({"raw": b""}, r"FP32 \[2, 2\] in 0 bytes. Expected FP32 \[2, 2\] in 16 bytes"),
+        ({"raw": b"\0" * 20}, "in 20 bytes"),
+        ({"shape": [1, 2], "raw": b"\0" * 8}, r"FP32 \[1, 2\] in 8 bytes"),
+        ({"shape": [2, 3], "raw": b"\0" * 24}, r"FP32 \[2, 3\] in 24 bytes"),
+        ({"shape": [4], "raw": b"\0" * 16}, r"FP32 \[4\] in 16 bytes"),
+        ({"shape": [2, -2]}, r"FP32 \[2, -2\]"),
+        ({"datatype": "FP64", "raw": b"\0" * 32}, "FP64"),
+        ({"datatype": "INT32"}, "INT32"),
+    ],
+)
+def test_an_output_that_is_not_as_declared_is_refused_with_what_came(changes, came):
+    with pytest.raises(
+        BadReply, match=f"reply of 'jets' is not what the model declares: output 'y' came as .*{came}"
+    ):
+        read(reply(**changes))
+
+
+def test_a_shape_too_large_to_count_is_no_empty_output():
+    specs = {"y": tensor("y", -1, -1)}
+    with pytest.raises(BadReply, match="in 0 bytes"):
+        read_outputs(reply(shape=[2**32, 2**32, 1], raw=b""), specs, size=2**32, batched=True, model="m")
+
+
+def test_a_reply_that_lacks_an_output_or_its_bytes_is_refused():
+    answer = reply()
+    del answer.raw_output_contents[2]
+    with pytest.raises(BadReply, match="output 'n' came as INT64"):
+        read(answer)
+    del answer.outputs[2]
+    with pytest.raises(BadReply, match=r"The reply of 'jets' lacks the outputs \['n'\]"):
+        read(answer)
+
+
+def test_a_point_of_several_inputs_is_one_cell_of_the_budget():
+    data = [[1.0] * 8] * 40
+    features = ragged(tensor("features", 2, -1), data, channels=2)
+    mask = ragged(tensor("mask", 1, -1), data)
+    assert [batch.size for batch in job_of([features, mask], []).batches(Lengths(), 80)] == [10, 10, 10, 10]

@@ -1,0 +1,375 @@
+"""Tokens: where they are found, when they are renewed, and that nothing shows them."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import logging
+import os
+import pickle
+import threading
+import traceback
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokens import MARK, make_token
+
+from eaf_inference.credentials import (
+    BearerDiscovery,
+    Credentials,
+    StaticToken,
+    TlsFiles,
+    Token,
+    TokenFile,
+    TokenSource,
+    describe_expiry,
+)
+from eaf_inference.errors import ConfigurationError
+
+NAME = f"bt_u{os.geteuid()}"
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+claims = st.dictionaries(st.sampled_from(["sub", "iat", "exp"]), json_like)
+
+
+def jwt(payload: bytes | dict) -> str:
+    text = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return f"{MARK}.{base64.urlsafe_b64encode(text).decode().rstrip('=')}.{MARK}"
+
+
+class Listed(TokenSource):
+    """A source that gives one thing after another, the last one again and again, and counts."""
+
+    def __init__(self, *things: Token | ConfigurationError | None) -> None:
+        self.things = list(things)
+        self.reads = 0
+
+    def read(self) -> Token | None:
+        thing = self.things[min(self.reads, len(self.things) - 1)]
+        self.reads += 1
+        if isinstance(thing, ConfigurationError):
+            raise thing
+        return thing
+
+    def __repr__(self) -> str:
+        return "a list"
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def token(name: str, *, issued: float = 0.0, expires: float | None = 1000.0) -> Token:
+    return Token(jwt({"sub": name, "iat": issued} | ({} if expires is None else {"exp": expires})))
+
+
+def report_of(error: BaseException) -> str:
+    """The traceback with all variables, but for those of the test itself, which knows the token."""
+    ours = error.with_traceback(error.__traceback__.tb_next)
+    return "".join(traceback.TracebackException.from_exception(ours, capture_locals=True).format())
+
+
+def test_the_jwts_claims_are_read_unverified():
+    made = Token(f" {jwt({'sub': 'alice', 'iat': 5, 'exp': 7.5})}\n")
+    assert (made.user, made.issued_at, made.expires_at) == ("alice", 5.0, 7.5)
+    assert str.__eq__(made.authorization, f"Bearer {jwt({'sub': 'alice', 'iat': 5, 'exp': 7.5})}")
+    assert made == Token(jwt({"sub": "alice", "iat": 5, "exp": 7.5}))
+    assert len({made, Token(jwt({"sub": "alice", "iat": 5, "exp": 7.5})), Token("other")}) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["opaque", "a.b", "a.!.c".replace("!", "_"), "a.e30.c.d", jwt(b"[1]"), jwt(b"{"), jwt(b"\xff")]
+)
+def test_an_opaque_token_has_no_user_and_no_expiry(text):
+    made = Token(text)
+    assert (made.user, made.issued_at, made.expires_at) == (None, None, None)
+
+
+@given(st.one_of(claims.map(jwt), json_like.map(lambda data: jwt(json.dumps(data).encode())), st.binary().map(jwt)))
+def test_a_hostile_jwt_is_a_token_with_claims_of_the_right_types(text):
+    made = Token(text)
+    assert made.user is None or isinstance(made.user, str)
+    for moment in (made.issued_at, made.expires_at):
+        assert moment is None or abs(moment) < 1e12
+    assert isinstance(made.renewal_due(0.0), bool)
+    assert describe_expiry(made.expires_at)
+    assert MARK not in repr(made)
+
+
+@given(st.text(max_size=30) | st.text("aZ0.-_~+/= \n", max_size=30))
+def test_any_text_is_a_token_or_a_configuration_error(text):
+    try:
+        made = Token(text)
+    except ConfigurationError:
+        return
+    assert str.encode(made.authorization, "ascii").startswith(b"Bearer ")
+
+
+@pytest.mark.parametrize("text", ["", "two words", "a\nb", "ünicode", "=", "a=b", "x" * (64 * 1024 + 1)])
+def test_what_is_no_bearer_token_is_refused_unshown(text):
+    with pytest.raises(ConfigurationError, match=r"not a bearer token \(RFC 6750") as caught:
+        Token(text)
+    assert len(text) < 2 or text not in str(caught.value)
+
+
+def test_nothing_shows_a_token(caplog):
+    text = make_token()
+    made = Token(text)
+    credentials = Credentials(StaticToken(text))
+    credentials.token()
+    shown = []
+    for secret in (made, made.authorization, StaticToken(text), credentials):
+        shown += [repr(secret), str(secret), f"{secret}", f"{secret!s:>9}", f"{secret:}", "%s %r" % (secret, secret)]  # noqa: UP031
+        shown += [repr([secret]), repr({"a": secret}), ascii(secret)]
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("test").warning("token %s, header %r, %s", made, made.authorization, [credentials])
+    shown += [caplog.text]
+    try:
+        _fail_with(made)
+    except ZeroDivisionError as error:
+        shown.append(report_of(error))
+    assert "header = <secret>" in "".join(shown)
+    assert not [each for each in shown if MARK in each]
+    with pytest.raises(TypeError):
+        vars(made)
+
+
+def _fail_with(secret: Token) -> None:
+    header = secret.authorization
+    assert header
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("name", ["token", "header", "source"])
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_token_does_not_travel(name, way):
+    source = StaticToken(make_token())
+    secret = {"token": source.read(), "header": source.read().authorization, "source": [source]}[name]
+    if name == "source" and way is copy.copy:
+        secret = source.read()
+    with pytest.raises(TypeError, match="A token does not travel"):
+        way(secret)
+
+
+@pytest.mark.parametrize("place", ["BEARER_TOKEN", "BEARER_TOKEN_FILE", "the caller"])
+def test_a_traceback_with_variables_does_not_show_a_token_that_is_none(place, tmp_path):
+    (tmp_path / "token").write_text(f"Bearer {MARK}")
+    environment = {place: f"Bearer {MARK}" if place == "BEARER_TOKEN" else str(tmp_path / "token")}
+    try:
+        if place == "the caller":
+            StaticToken(f"Bearer {MARK}")
+        BearerDiscovery(environment).read()
+    except ConfigurationError as error:
+        report = report_of(error)
+    assert "text = <secret>" in report
+    assert MARK not in report
+
+
+def places(tmp_path: Path) -> tuple[dict[str, str], dict[str, Path]]:
+    """An environment that names every place of WLCG discovery below a temporary directory."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    files = {"file": tmp_path / "named", "runtime": runtime / NAME}
+    return {"BEARER_TOKEN_FILE": str(files["file"]), "XDG_RUNTIME_DIR": str(runtime)}, files
+
+
+def found_in(environment) -> str | None:
+    made = BearerDiscovery(environment).read()
+    return made.user if made else None
+
+
+def test_the_places_of_wlcg_discovery_are_tried_in_its_order(tmp_path):
+    environment, files = places(tmp_path)
+    files["runtime"].write_text(jwt({"sub": "runtime"}))
+    assert found_in(environment) == "runtime"
+    files["file"].write_text(f"\n\t {jwt({'sub': 'file'})} \r\n\v\f")
+    assert found_in(environment) == "file"
+    environment["BEARER_TOKEN"] = f" {jwt({'sub': 'variable'})}\n"
+    assert found_in(environment) == "variable"
+
+
+def test_an_empty_place_means_the_next_one(tmp_path):
+    environment, files = places(tmp_path)
+    environment |= {"BEARER_TOKEN": " \t\n"}
+    files["file"].write_text("  \n")
+    files["runtime"].write_text(jwt({"sub": "runtime"}))
+    assert found_in(environment) == "runtime"
+    files["file"].unlink()
+    assert found_in(environment) == "runtime"
+
+
+@pytest.mark.parametrize("place", ["BEARER_TOKEN", "file", "runtime"])
+def test_a_place_with_something_else_ends_the_search_without_showing_it(tmp_path, place):
+    environment, files = places(tmp_path)
+    files["runtime"].write_text(jwt({"sub": "runtime"}))
+    if place == "BEARER_TOKEN":
+        environment[place] = f"no token {MARK}"
+    else:
+        files[place].write_text(f"no token {MARK}")
+    with pytest.raises(ConfigurationError) as caught:
+        BearerDiscovery(environment).read()
+    assert MARK not in str(caught.value)
+
+
+def test_a_place_that_cannot_be_read_ends_the_search_with_its_name(tmp_path):
+    environment, files = places(tmp_path)
+    files["file"].mkdir()
+    with pytest.raises(ConfigurationError, match=f"cannot be read: .*{files['file'].name}"):
+        BearerDiscovery(environment).read()
+
+
+def test_the_last_place_is_in_tmp():
+    assert BearerDiscovery({})._files() == [Path("/tmp") / NAME]  # noqa: S108  (the specification's place)
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "is not there"), (" \n", "is empty")])
+def test_a_token_file_must_hold_a_token(tmp_path, content, why):
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match=f"The token file {path} {why}"):
+        TokenFile(path).read()
+    path.write_text("opaque")
+    assert TokenFile(path).read() == Token("opaque")
+    assert repr(TokenFile(path)) == f"token file {path}"
+
+
+@pytest.mark.parametrize(
+    ("issued", "expires", "due"),
+    [(0, 1000, 940), (0, 100, 80), (None, 1000, 940), (5000, 1000, 1000)],
+)
+def test_renewal_is_due_in_the_last_minute_or_fifth_of_a_tokens_life(issued, expires, due):
+    made = Token(jwt({"exp": expires} | ({} if issued is None else {"iat": issued})))
+    assert not made.renewal_due(due - 0.01)
+    assert made.renewal_due(due)
+    assert not Token("opaque").renewal_due(1e11)
+
+
+@pytest.mark.parametrize(
+    ("expires", "words"),
+    [(None, "no expiry known"), (90, "expires in 90 s"), (600, "expires in 10 min"), (-30, "expired 30 s ago")],
+)
+def test_expiry_is_told_in_words(expires, words):
+    assert describe_expiry(expires, now=0.0) == words
+
+
+def test_a_token_is_read_again_only_when_its_renewal_is_due():
+    clock, source = Clock(0.0), Listed(token("old"), token("new", issued=950, expires=2000))
+    credentials = Credentials(source, clock=clock)
+    assert [credentials.token().user for clock.now in (0.0, 500.0, 939.0)] == ["old"] * 3
+    assert source.reads == 1
+    assert [credentials.token().user for clock.now in (940.0, 950.0)] == ["new"] * 2
+    assert source.reads == 2
+    assert credentials.known.user == "new"
+
+
+def test_a_source_without_a_fresher_token_is_not_asked_at_every_turn():
+    clock, source = Clock(990.0), Listed(token("old"))
+    credentials = Credentials(source, clock=clock)
+    assert [credentials.token().user for clock.now in (990.0, 990.1, 990.9)] == ["old"] * 3
+    assert source.reads == 1
+    clock.now = 991.1
+    credentials.token()
+    assert source.reads == 2
+    clock.now = 985.0  # set back
+    credentials.token()
+    assert source.reads == 3
+
+
+def test_a_source_without_a_token_is_asked_again():
+    clock = Clock(0.0)
+    credentials = Credentials(Listed(None, token("late")), clock=clock)
+    assert credentials.token() is None
+    clock.now = 2.0
+    assert credentials.token().user == "late"
+
+
+def test_a_source_that_lost_its_token_leaves_the_one_at_hand():
+    clock = Clock(950.0)
+    credentials = Credentials(Listed(token("old"), None), clock=clock)
+    assert [credentials.token().user for clock.now in (950.0, 952.0)] == ["old", "old"]
+
+
+def test_threads_that_meet_the_same_refusal_share_one_reading():
+    source = Listed(token("old"), token("new"))
+    credentials = Credentials(source, clock=Clock(0.0))
+    refused = credentials.token()
+    together, answers = threading.Barrier(16), []
+
+    def meet():
+        together.wait(10)
+        answers.append(credentials.renewed_after(refused))
+
+    threads = [threading.Thread(target=meet) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert answers == [True] * 16
+    assert source.reads == 2
+    assert credentials.token().user == "new"
+
+
+def test_a_refusal_is_final_where_the_source_has_nothing_else():
+    credentials = Credentials(Listed(token("only")), clock=Clock(0.0))
+    assert credentials.renewed_after(credentials.token()) is False
+    assert Credentials(Listed(None), clock=Clock(0.0)).renewed_after(None) is False
+
+
+def test_a_source_that_cannot_be_read_for_a_moment_leaves_the_token_at_hand(caplog):
+    clock = Clock(950.0)
+    source = Listed(token("old"), ConfigurationError("half written"), token("new", expires=9000))
+    credentials = Credentials(source, clock=clock)
+    assert [credentials.token().user for clock.now in (950.0, 952.0, 954.0)] == ["old", "old", "new"]
+    assert "could not be renewed from a list: half written" in caplog.text
+    with pytest.raises(ConfigurationError, match="never"):
+        Credentials(Listed(ConfigurationError("never"))).token()
+
+
+def test_a_file_that_is_being_replaced_is_followed(tmp_path, caplog):
+    path, clock = tmp_path / "token", Clock(990.0)
+    path.write_text(jwt({"sub": "old", "exp": 1000}))
+    credentials = Credentials(TokenFile(path), clock=clock)
+    assert credentials.token().user == "old"
+    for broken in (path.unlink, lambda: path.write_text(""), lambda: path.write_text("half a tok\0")):
+        broken()
+        clock.now += 2
+        assert credentials.token().user == "old"
+    draft = tmp_path / "draft"
+    draft.write_text(jwt({"sub": "new", "exp": 5000}))
+    draft.replace(path)
+    clock.now += 2
+    assert credentials.token().user == "new"
+    assert len(caplog.records) == 3
+    assert MARK not in caplog.text
+
+
+def test_tls_files_are_those_given_else_the_grid_proxy(tmp_path, caplog):
+    proxy = tmp_path / "proxy.pem"
+    proxy.write_text("-----BEGIN CERTIFICATE-----")
+    environment = {"X509_USER_PROXY": str(proxy)}
+    assert TlsFiles.find(ca="/ca.pem", environment=environment) == TlsFiles(Path("/ca.pem"), proxy, proxy)
+    given_ones = TlsFiles.find(ca=None, certificate="/c.pem", key="/k.pem", environment=environment)
+    assert given_ones == TlsFiles(None, Path("/c.pem"), Path("/k.pem"))
+    assert TlsFiles.find(ca=None, certificate="/c.pem", environment={}).key == Path("/c.pem")
+    assert TlsFiles.find(ca=None, environment={"X509_USER_PROXY": str(tmp_path / "none")}) == TlsFiles()
+    assert "cannot be read; going on without it" in caplog.text
+
+
+def test_a_tls_file_that_is_none_is_named(tmp_path):
+    path = tmp_path / "ca.pem"
+    with pytest.raises(ConfigurationError, match="file of the certificate authorities cannot be read: .*ca.pem"):
+        TlsFiles(ca=path).channel_credentials()
+    path.write_text("no PEM")
+    with pytest.raises(ConfigurationError, match="The file of the client key, .*ca.pem, is not a PEM file"):
+        TlsFiles(key=path).channel_credentials()

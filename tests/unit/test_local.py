@@ -1,0 +1,119 @@
+"""The note of a local facility: private, and believed only while its writer lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from eaf_inference import local
+from eaf_inference.local import LocalFacility, Replica, announced, running
+
+WRITER = """
+import sys
+from eaf_inference import local
+facility = local.LocalFacility(pid=int(sys.argv[1]), started=1.0, replicas=(), models=())
+with local.announced(facility):
+    print("announced", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "eaf-inference"
+
+
+def facility(pid: int = 1, started: float = 5.0) -> LocalFacility:
+    replica = Replica(
+        grpc="grpc://localhost:1", http="http://localhost:2", metrics="http://localhost:3", pid=9, log="/l"
+    )
+    return LocalFacility(pid=pid, started=started, replicas=(replica,), models=("a", "b"))
+
+
+def mode(path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_note_is_found_while_its_block_lasts_and_gone_after_it():
+    made = facility()
+    with announced(made) as path:
+        assert running() == [made]
+        assert running()[0].urls == ("grpc://localhost:1",)
+    assert not path.exists()
+    assert running() == []
+
+
+def test_a_note_goes_when_its_block_fails(runtime):
+    with pytest.raises(ZeroDivisionError), announced(facility()):
+        raise ZeroDivisionError
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_note_is_its_users_alone(runtime):
+    runtime.mkdir(mode=0o755)
+    old = os.umask(0)
+    try:
+        with announced(facility()) as path:
+            assert (mode(runtime), mode(path)) == (0o700, 0o600)
+    finally:
+        os.umask(old)
+
+
+def test_the_newest_facility_comes_first():
+    with ExitStack() as stack:
+        for pid, started in ((1, 5.0), (2, 7.0), (3, 6.0)):
+            stack.enter_context(announced(facility(pid, started)))
+        assert [found.pid for found in running()] == [2, 3, 1]
+
+
+def test_the_note_of_a_dead_process_is_passed_over_and_removed(runtime):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, "77"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "announced\n"
+        assert [found.pid for found in running()] == [77]
+        process.kill()
+        process.wait(10)
+        assert (runtime / "facility-77.json").exists()
+        assert running() == []
+        assert not (runtime / "facility-77.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", json.dumps({"pid": 1, "started": 1, "replicas": [{}], "models": []})]
+)
+def test_a_note_of_another_version_is_passed_over_and_named(content, caplog):
+    with announced(facility(1)) as path, announced(facility(2)):
+        path.write_text(content)
+        assert [found.pid for found in running()] == [2]
+        assert f"{path}, cannot be read" in caplog.text
+        assert path.exists()
+
+
+def test_a_directory_that_is_a_link_is_refused(runtime, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    runtime.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match="is not a directory of this user"):
+        running()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_a_directory_of_somebody_else_is_refused(runtime):
+    runtime.mkdir()
+    os.chown(runtime, 65534, -1)
+    with pytest.raises(PermissionError, match="is not a directory of this user"):
+        running()
+
+
+def test_without_a_runtime_directory_there_is_one_of_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path))
+    assert local.runtime_dir() == tmp_path / f"eaf-inference-{os.geteuid()}"
+    assert mode(local.runtime_dir()) == 0o700

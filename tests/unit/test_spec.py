@@ -1,0 +1,173 @@
+"""Triton's model configuration, as the server sends it, read into what the client needs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from builders import recipe_text, tensor, variable
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import model_config_pb2
+
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.inference.spec import DTYPES, ModelSpec
+
+RECIPE = recipe_text({"x": {"a": variable(), "b": variable()}}, max_length=128)
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["prob", "z"]), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+def config(**parameters: str) -> model_config_pb2.ModelConfig:
+    made = model_config_pb2.ModelConfig(name="jets", max_batch_size=64)
+    made.input.add(name="x", data_type="TYPE_FP32", dims=[2, -1])
+    made.output.add(name="prob", data_type="TYPE_FP32", dims=[2])
+    made.output.add(name="each", data_type="TYPE_INT64", dims=[-1])
+    for key, text in parameters.items():
+        made.parameters[key].string_value = text
+    return made
+
+
+def test_names_types_shapes_and_batching_are_the_configurations():
+    given_one = config()
+    given_one.input.add(name="more", data_type="TYPE_BOOL", dims=[1], optional=True)
+    spec = ModelSpec.from_config(given_one, "3")
+    assert (spec.name, spec.version, spec.max_batch_size) == ("jets", "3", 64)
+    assert spec.inputs[0] == tensor("x", 2, -1)
+    assert (spec.inputs[1].optional, spec.inputs[0].optional) == (True, False)
+    assert spec.outputs == (tensor("prob", 2), tensor("each", -1, datatype="INT64"))
+    assert spec.recipe is None
+    assert spec.labels == {}
+    assert str(spec.inputs[0]) == "x: FP32 [2, -1]"
+
+
+@pytest.mark.parametrize("name", sorted(DTYPES))
+def test_every_numeric_data_type_is_served_in_little_endian(name):
+    given_one = config()
+    given_one.input[0].data_type = model_config_pb2.DataType.Value(f"TYPE_{name}")
+    dtype = ModelSpec.from_config(given_one, "").inputs[0].dtype
+    assert dtype == dtype.newbyteorder("<")
+    size, kind = {"BOOL": (1, "b"), "UINT8": (1, "u"), "FP16": (2, "f"), "INT64": (8, "i")}.get(name, (None, None))
+    if size:
+        assert (dtype.itemsize, dtype.kind) == (size, kind)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (7, -1)), (0, (-1, 7)), (0, (-1,)), (None, (2, 3))])
+def test_the_variable_axis_is_the_one_of_unknown_size(axis, shape):
+    assert tensor("x", *shape).variable_axis == axis
+
+
+def test_a_recipe_in_the_configuration_is_used_and_one_passed_replaces_it():
+    spec = ModelSpec.from_config(config(preprocess=RECIPE), "")
+    assert spec.recipe.variables == ("a", "b")
+    assert spec.recipe.max_length == 128
+    other = recipe_text({"x": {"c": variable(), "d": variable()}})
+    replaced = ModelSpec.from_config(config(preprocess="not JSON"), "", preprocess=other)
+    assert replaced.recipe.variables == ("c", "d")
+
+
+def test_labels_name_the_classes_of_an_output():
+    spec = ModelSpec.from_config(config(labels='{"prob": ["qcd", "top"]}'), "")
+    assert spec.labels == {"prob": ("qcd", "top")}
+
+
+def decoupled(given_one):
+    given_one.model_transaction_policy.decoupled = True
+
+
+def stateful(given_one):
+    given_one.sequence_batching.max_sequence_idle_microseconds = 1
+
+
+def texts(given_one):
+    given_one.input[0].data_type = model_config_pb2.TYPE_STRING
+
+
+def from_the_future(given_one):
+    given_one.output[0].data_type = 99
+
+
+def impossible(given_one):
+    given_one.input[0].dims[0] = -5
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (decoupled, "it answers in a stream (decoupled)"),
+        (stateful, "it keeps state between requests (sequence batching)"),
+        (texts, "'x' has data type STRING; numbers and booleans are served"),
+        (from_the_future, "'prob' has data type 99; numbers and booleans are served"),
+        (impossible, "'x' has the shape [-5, -1]"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_with_the_reason(change, why):
+    given_one = config()
+    change(given_one)
+    with pytest.raises(ConfigurationError) as caught:
+        ModelSpec.from_config(given_one, "")
+    assert str(caught.value) == f"The model 'jets' cannot be used through this client: {why}."
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "they are not JSON"),
+        ("[" * 100_000, "they are not JSON"),
+        ("null", "they are not an object"),
+        ('{"other": ["a"]}', "there is no output 'other'"),
+        ('{"prob": "ab"}', "those of 'prob' are not a list of different names"),
+        ('{"prob": [1, 2]}', "those of 'prob' are not a list of different names"),
+        ('{"prob": ["a", ""]}', "those of 'prob' are not a list of different names"),
+        ('{"prob": ["a", "a"]}', "those of 'prob' are not a list of different names"),
+        ('{"prob": ["a"]}', "1 names for 'prob' of shape [2]"),
+        ('{"each": ["a"]}', "1 names for 'each' of shape [-1]"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_with_the_reason(text, why):
+    with pytest.raises(ConfigurationError) as caught:
+        ModelSpec.from_config(config(labels=text), "")
+    assert f"The labels of 'jets' cannot be used: {why}" in str(caught.value)
+    assert "Expected JSON: output name -> list of class names." in str(caught.value)
+
+
+@given(st.text(max_size=20) | json_like.map(json.dumps) | json_like.map(lambda value: json.dumps({"prob": value})))
+def test_any_text_gives_fitting_labels_or_a_configuration_error(text):
+    try:
+        labels = ModelSpec.from_config(config(labels=text), "").labels
+    except ConfigurationError:
+        return
+    assert labels == {} or (list(labels) == ["prob"] and len(set(labels["prob"])) == 2)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        ({"y": {"a": {}}}, "it lacks ['x'] and has ['y'] that the model does not take (x)"),
+        ({"x": {"a": {}, "b": {}}, "y": {"a": {}}}, "it lacks none and has ['y']"),
+        ({"x": {"a": {}}}, "gives 1 variables for input 'x', which takes shape [2, -1]. Expected [1, -1]"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_inputs_is_refused(inputs, why):
+    with pytest.raises(ConfigurationError) as caught:
+        ModelSpec.from_config(config(preprocess=recipe_text(inputs)), "")
+    assert why in str(caught.value)
+
+
+def test_a_recipe_cannot_fill_integers_and_need_not_fill_optional_inputs():
+    given_one = config(preprocess=RECIPE)
+    given_one.input.add(name="more", data_type="TYPE_FP32", dims=[1], optional=True)
+    assert ModelSpec.from_config(given_one, "").recipe is not None
+    given_one.input[0].data_type = model_config_pb2.TYPE_INT32
+    with pytest.raises(ConfigurationError, match="fills input 'x', which takes INT32, not floats"):
+        ModelSpec.from_config(given_one, "")
+
+
+def test_a_parameter_too_long_to_be_meant_is_not_read():
+    with pytest.raises(ConfigurationError, match="parameter 'labels' of 'jets' is too long"):
+        ModelSpec.from_config(config(labels=" " * ((1 << 20) + 1)), "")
+    assert np.dtype("<f4") == DTYPES["FP32"]
