@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 import onnxruntime
 import pytest
+import tritonclient.grpc
 from door import door
 
 import eaf_inference
@@ -132,9 +133,9 @@ def test_a_stream_of_chunks_is_the_whole(particlenet, jets):
 
 
 def test_a_recipe_can_be_replaced(facility, particlenet, jets, tmp_path):
-    recipe = json.loads(
-        facility._ask("ModelConfig", _config_request("particlenet")).config.parameters["preprocess"].string_value
-    )
+    with tritonclient.grpc.InferenceServerClient(facility.endpoint.addresses[0].target) as client:
+        config = client.get_model_config("particlenet").config
+    recipe = json.loads(config.parameters["preprocess"].string_value)
     for info in recipe["features"]["var_infos"].values():
         info["norm_factor"] = 0
     path = tmp_path / "preprocess.json"
@@ -146,12 +147,6 @@ def test_a_recipe_can_be_replaced(facility, particlenet, jets, tmp_path):
         facility.model("particlenet", preprocess=path)
     with pytest.raises(ConfigurationError, match=r"recipe .*nowhere\.json cannot be read"):
         facility.model("particlenet", preprocess=tmp_path / "nowhere.json")
-
-
-def _config_request(name):
-    from tritonclient.grpc import service_pb2
-
-    return service_pb2.ModelConfigRequest(name=name)
 
 
 def test_the_named_inputs_bypass_the_recipe(particlenet):

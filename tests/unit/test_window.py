@@ -9,8 +9,6 @@ import pytest
 
 from eaf_inference.inference.pipeline import Window
 
-# Window forgets its shortest time while its own queue stands, takes the queue for the network, and grows to `most`.
-
 
 class Simulation:
     """A client that keeps `window.size` requests in flight, each waiting for one of some servers in turn."""
