@@ -58,11 +58,12 @@ def assert_undisturbed(scores, jagged):
     np.testing.assert_allclose(ak.to_numpy(scores), sums(jagged), atol=1e-4)
 
 
-def test_a_server_killed_and_restarted_in_mid_run_loses_and_doubles_nothing(zoo_models, jagged):
+@pytest.mark.parametrize("crash", [True, False], ids=["killed", "stopped, with GOAWAY"])
+def test_a_server_gone_and_back_in_mid_run_loses_and_doubles_nothing(zoo_models, jagged, crash):
     with TritonServer.start([zoo_models]) as server, eaf_inference.connect(server.grpc) as connection:
         model = connection.model("sums")
         undisturbed = ak.to_numpy(model(jagged))
-        reviver = threading.Thread(target=lambda: (server.kill(), server.restart()))
+        reviver = threading.Thread(target=lambda: (crash and server.kill(), server.restart()))
 
         def disturbed():
             for number, chunk in enumerate(chunks(jagged)):
