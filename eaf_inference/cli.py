@@ -193,7 +193,9 @@ def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
     from eaf_inference.facility.doctor import State, findings
 
     style = {State.FINE: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}
-    table = Table("", "state", "what is there", "what to do", box=None, pad_edge=False)
+    table = Table("", "state", box=None, pad_edge=False)
+    for head in ("what is there", "what to do"):
+        table.add_column(head, overflow="fold")  # a path that is cut off is of no use
     found = list(findings())
     for row in found:
         state = f"[{style[row.state]}]{row.state.value}[/]"

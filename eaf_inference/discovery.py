@@ -221,11 +221,13 @@ def _judge(candidates: Sequence[_Candidate], *, wait_for_all: bool) -> tuple[End
     for error in errors:  # of more use than "none answered": one is there and refuses, or our own files are wrong
         if isinstance(error, NotAuthorized) or (len(attempts) == 1 and isinstance(error, ConfigurationError)):
             raise type(error)(f"{error}\n{attempts}")
-    raise NoServerFound(
+    nothing = NoServerFound(
         "No Triton inference server answered. Give its address (%triton_connect grpc://host:port), set "
         "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`. What was tried:\n"
         f"{attempts}"
     )
+    nothing.reason = "no server answers where one is named" if errors else "nothing names a server"
+    raise nothing
 
 
 @dataclass(frozen=True, slots=True)

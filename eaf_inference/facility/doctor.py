@@ -118,7 +118,8 @@ def _discovery() -> Iterator[Finding]:
         with connect(explain=True) as connection:
             attempts, found = connection.attempts, connection.where
     except InferenceError as error:
-        yield Finding("%triton_connect", State.NOTE, str(error).splitlines()[0], "`eaf-inference up`, or its address")
+        remedy = "`eaf-inference up`, or give its address; `%triton_connect --explain` shows what was tried"
+        yield Finding("%triton_connect", State.NOTE, error.reason or str(error).splitlines()[0], remedy)
         return
     for attempt in attempts:
         if attempt.value:

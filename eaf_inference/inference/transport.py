@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import enum
 import re
+import signal
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +27,8 @@ from eaf_inference.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import FrameType
 
     import grpc
     import numpy as np
@@ -205,13 +209,36 @@ class Server:
         return self._start(stub, request, token, timeout)
 
     def _start(self, stub: Any, request: Any, token: Token | None, timeout: float) -> Any:
+        metadata = self.metadata(token)
         try:
-            return stub.future(request, timeout=timeout, metadata=self.metadata(token))
+            with _uninterrupted():
+                return stub.future(request, timeout=timeout, metadata=metadata)
         except ValueError as error:  # gRPC's word for a closed channel
             raise ConfigurationError(CLOSED) from error
 
     def close(self) -> None:
         self._channel.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold a Ctrl-C back until the block ends.
+
+    gRPC counts a channel's calls after it has started them (seen in 1.85). An interrupt between the two makes it
+    stop listening one reply too early: the next call on the channel would wait for ever.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # no interrupt is raised here
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[0])
 
 
 def frame_request(header: bytes, tensors: Iterable[np.ndarray[Any, Any]]) -> list[bytes | memoryview]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,8 +23,8 @@ class Outcome:
 class Notebook:
     """One kernel, and everything it ever said."""
 
-    def __init__(self, client) -> None:
-        self._client = client
+    def __init__(self, manager, client) -> None:
+        self._manager, self._client = manager, client
         self.everything = ""
 
     def run(self, code: str) -> Outcome:
@@ -42,6 +44,21 @@ class Notebook:
         self._client.execute_interactive(code, output_hook=show, timeout=120)
         return outcome
 
+    def interrupt_when(self, code: str, condition) -> Outcome:
+        """Run a cell and interrupt the kernel, as Lab's stop button does, once the condition holds."""
+
+        def interrupt():
+            while not condition():
+                pass
+            os.kill(self._manager.provisioner.pid, signal.SIGINT)  # what the manager does, but in this thread
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        try:
+            return self.run(code)
+        finally:
+            thread.join()
+
     def complete(self, code: str) -> list[str]:
         reply = self._client.complete(code, reply=True, timeout=60)
         return reply["content"]["matches"]
@@ -52,7 +69,7 @@ def notebook(**environment: str):
     """A fresh kernel with the extension loaded."""
     manager, client = start_new_kernel(env={**os.environ, **environment})
     try:
-        opened = Notebook(client)
+        opened = Notebook(manager, client)
         assert opened.run("%load_ext eaf_inference").error == []
         yield opened
     finally:

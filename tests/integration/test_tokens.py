@@ -15,7 +15,10 @@ from tokens import make_token
 
 import eaf_inference
 from eaf_inference import TokenFile
+from eaf_inference.config import Address
+from eaf_inference.credentials import Credentials, StaticToken, TlsFiles
 from eaf_inference.errors import ConfigurationError, NoServerFound, NotAuthorized
+from eaf_inference.inference.transport import Server
 
 
 @pytest.fixture
@@ -110,6 +113,14 @@ def test_a_server_that_refuses_is_told_from_one_that_is_not_there(enforcing):
 def test_no_token_goes_over_an_unencrypted_channel_to_another_machine():
     with pytest.raises(ConfigurationError, match=r"would travel unencrypted to grpc://192\.0\.2\.1:8001"):
         eaf_inference.connect("grpc://192.0.2.1:8001", token=make_token())
+
+
+def test_a_token_goes_unencrypted_where_that_is_allowed():
+    address = Address.parse("grpc://192.0.2.1:8001")
+    credentials = Credentials(StaticToken(make_token()))
+    server = Server(address, credentials, TlsFiles(), allow_insecure_token=True)
+    assert [key for key, _ in server.metadata(credentials.token())] == ["authorization"]
+    server.close()
 
 
 def test_a_token_of_wlcg_discovery_is_sent(enforcing, jagged, monkeypatch):
