@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
-from eaf_inference.inference.transport import Action, Failure, Server
+from eaf_inference.inference.transport import Action, Failure, Server, uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,7 +182,10 @@ class _Flight(Generic[RequestT]):
 class Pipeline(Generic[RequestT]):
     """Requests in, replies out, in the order in which they finish.
 
-    A context manager: leaving it, for whatever reason, cancels what is still in flight.
+    A context manager: leaving it, for whatever reason, gives up what is still in flight. Its replies are dropped
+    when they come. The calls are not cancelled on the wire: that crashes a Triton older than 25.03, and with it
+    everybody's work (triton-inference-server/server#7368, #8034; seen with 2.51), to save the few requests that
+    a window holds.
 
     Parameters
     ----------
@@ -206,8 +209,6 @@ class Pipeline(Generic[RequestT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for flight in list(self._flying.values()):
-            flight.future.cancel()
         self._flying.clear()
         self._waiting.clear()
 
@@ -263,10 +264,11 @@ class Pipeline(Generic[RequestT]):
         flight.token = server.credentials.token()
         flight.server = server
         flight.started = time.monotonic()
-        flight.future = flight.request.start(server, flight.token, self._limits.request_timeout)
-        self._flying[flight.number] = flight
-        flight.in_flight = len(self._flying)
-        flight.future.add_done_callback(lambda _: self._done(flight))
+        with uninterrupted():
+            flight.future = flight.request.start(server, flight.token, self._limits.request_timeout)
+            self._flying[flight.number] = flight
+            flight.in_flight = len(self._flying)
+            flight.future.add_done_callback(lambda _: self._done(flight))
 
     def _done(self, flight: _Flight[RequestT]) -> None:
         """On gRPC's thread: note the time and hand over."""
@@ -290,9 +292,10 @@ class Pipeline(Generic[RequestT]):
         """The reply, or None when the request goes out again."""
         import grpc
 
-        del self._flying[flight.number]
         try:
-            reply = flight.future.result()
+            with uninterrupted():
+                del self._flying[flight.number]
+                reply, flight.future = flight.future.result(), None
         except grpc.RpcError as error:
             assert flight.server is not None  # noqa: S101  (for the type checker: it has been sent)
             failure = Failure.of(error, flight.server.address)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from eaf_inference.config import Address
     from eaf_inference.credentials import Credentials, TlsFiles, Token
 
-__all__ = ["CLOSED", "Action", "Failure", "Server", "frame_request"]
+__all__ = ["CLOSED", "Action", "Failure", "Server", "frame_request", "uninterrupted"]
 
 CLOSED = "This connection is closed. Make a new one: %triton_connect or connect()."
 _SERVICE = "/inference.GRPCInferenceService"
@@ -209,10 +209,8 @@ class Server:
         return self._start(stub, request, token, timeout)
 
     def _start(self, stub: Any, request: Any, token: Token | None, timeout: float) -> Any:
-        metadata = self.metadata(token)
         try:
-            with _uninterrupted():
-                return stub.future(request, timeout=timeout, metadata=metadata)
+            return stub.future(request, timeout=timeout, metadata=self.metadata(token))
         except ValueError as error:  # gRPC's word for a closed channel
             raise ConfigurationError(CLOSED) from error
 
@@ -221,11 +219,12 @@ class Server:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold a Ctrl-C back until the block ends.
+def uninterrupted() -> Iterator[None]:
+    """Hold a Ctrl-C back until the block ends: what touches gRPC from the main thread belongs in one.
 
-    gRPC counts a channel's calls after it has started them (seen in 1.85). An interrupt between the two makes it
-    stop listening one reply too early: the next call on the channel would wait for ever.
+    gRPC for Python (seen in 1.85) counts a channel's calls after it has started them, and guards each by a
+    `threading.Condition`, whose ``with`` may be interrupted when it holds the lock already. An interrupt at
+    either place leaves the channel deaf, and the next call on it waiting for ever.
     """
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):

@@ -22,6 +22,8 @@ class Door(grpc.GenericRpcHandler):
     faults : list
         Consumed one an inference: a (status, details, trailing metadata) to answer with, or a number of seconds
         for which to stay silent.
+    cancelled : int
+        Calls that their client broke off.
     changes : dict of str to callable
         By method: bytes of a reply -> bytes that are sent instead.
     """
@@ -36,7 +38,10 @@ class Door(grpc.GenericRpcHandler):
         self.refused = 0
         self.seen: set[str] = set()
         self.closing = threading.Event()
+        self.cancelled = 0
+        self._open = 0
         self._lock = threading.Lock()
+        self._idle = threading.Condition()
 
     def service(self, details):
         call = self._channel.unary_unary(details.method)
@@ -44,6 +49,16 @@ class Door(grpc.GenericRpcHandler):
         is_inference = method == "ModelInfer"
 
         def handle(request, context):
+            with self._idle:
+                self._open += 1
+            context.add_callback(self._leave)
+            try:
+                return answer(request, context)
+            finally:
+                if not context.is_active():
+                    self.cancelled += 1
+
+        def answer(request, context):
             fault = self._enter(context, is_inference)
             if isinstance(fault, tuple):
                 status, text, trailing = fault
@@ -69,6 +84,16 @@ class Door(grpc.GenericRpcHandler):
                 self.refused += 1
                 return grpc.StatusCode.UNAUTHENTICATED, "Jwt is expired", ()
             return self.faults.pop(0) if is_inference and self.faults else None
+
+    def _leave(self):
+        with self._idle:
+            self._open -= 1
+            self._idle.notify_all()
+
+    def wait_until_idle(self):
+        """Return when no call is under way."""
+        with self._idle:
+            assert self._idle.wait_for(lambda: self._open == 0, timeout=30)
 
     def close(self):
         self.closing.set()
