@@ -16,7 +16,7 @@ demo: $(VENV)/demo
 
 lab: $(VENV)/demo
 	@$(BIN)/eaf-inference up & facility=$$!; trap 'kill $$facility' EXIT INT TERM; \
-	$(BIN)/jupyter lab notebooks/quickstart.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
 test: check $(OLDEST)/test
 	$(OLDEST)/bin/python -m pytest tests/unit -q
