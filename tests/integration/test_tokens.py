@@ -62,19 +62,19 @@ def test_a_token_file_replaced_in_mid_run_is_read_again_without_an_error(enforci
 def test_a_token_that_nears_its_expiry_is_replaced_before_the_server_refuses_it(enforcing, jagged, tmp_path):
     handler, url = enforcing
     path = tmp_path / "token"
-    first, second = make_token(lives=2), make_token(lives=600)
+    first, second = make_token(lives=4), make_token(lives=600)
     path.write_text(first)
-    handler.tokens = {first: time.time() + 2, second: time.time() + 600}
+    handler.tokens = {first: time.time() + 4, second: time.time() + 600}
     with eaf_inference.connect(url, token=TokenFile(path)) as connection:
         model = connection.model("sums")
         replace(path, second)
 
-        def for_three_seconds():
-            until = time.time() + 3
+        def beyond_its_life():
+            until = time.time() + 5
             while time.time() < until:
                 yield jagged[:200]
 
-        for scores in model.map(for_three_seconds()):
+        for scores in model.map(beyond_its_life()):
             assert_undisturbed(scores, jagged[:200])
         assert connection.user == "alice"
     assert second in handler.seen
