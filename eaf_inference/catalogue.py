@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
-from eaf_inference.tables import aligned
+from eaf_inference.tables import aligned, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,9 +100,8 @@ def why_not(index: Sequence[Any], name: str, version: str) -> InferenceError:
         versions = ", ".join(sorted({row.version for row in rows}))
         return ModelNotFound(f"{name!r} has no version {version}. Expected one of {versions}.")
     names = sorted({row.name for row in index})
-    close = get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return ModelNotFound(f"The server has no model {name!r}.{hint} It has {', '.join(names) or 'none'}.")
+    held = ", ".join(names) or "none"
+    return ModelNotFound(f"The server has no model {name!r}.{did_you_mean(name, names)} It has {held}.")
 
 
 def _queue_ms(statistics: Any) -> float | None:

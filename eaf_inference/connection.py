@@ -90,13 +90,15 @@ def connect(
     ConfigurationError
         A URL, file or setting is wrong.
     """
+    if isinstance(token, str):
+        token = StaticToken(token)  # from here on, no traceback that shows variables shows its text
     options = _Options(
         url=url if url is None or isinstance(url, str) else tuple(url),
         ca=None if ca is None else os.fspath(ca),
         allow_insecure_token=allow_insecure_token,
         timeout=timeout,
     )
-    connection = Connection(options, StaticToken(token) if isinstance(token, str) else token)
+    connection = Connection(options, token)
     connection.open(wait_for_all=explain)
     return connection
 

@@ -126,7 +126,6 @@ def discover(
     allow_insecure_token: bool = False,
     timeout: float = PROBE_TIMEOUT,
     wait_for_all: bool = False,
-    environment: Mapping[str, str] | None = None,
 ) -> tuple[Endpoint, Attempts]:
     """Find the first healthy Triton, by the order of the sources.
 
@@ -150,7 +149,6 @@ def discover(
     NoServerFound, NotAuthorized, ConfigurationError
         There is none; the message holds the table of attempts.
     """
-    environment = os.environ if environment is None else environment
     pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="eaf-inference-probe")
 
     def probe(address: Address) -> _Answer:
@@ -158,7 +156,7 @@ def discover(
 
     try:
         candidates: list[_Candidate] = []
-        for source, value in _candidates(url, environment, facility):
+        for source, value in _candidates(url, facility):
             if isinstance(value, InferenceError):
                 candidates.append((source, value))
             else:
@@ -169,7 +167,7 @@ def discover(
 
 
 def _candidates(
-    url: str | Sequence[str] | None, environment: Mapping[str, str], facility: Facility
+    url: str | Sequence[str] | None, facility: Facility
 ) -> list[tuple[str, tuple[Address, ...] | InferenceError]]:
     """Every source, with the addresses that it names or why it cannot be read."""
     if url is not None:
@@ -177,7 +175,7 @@ def _candidates(
     found: list[tuple[str, tuple[Address, ...] | InferenceError]] = []
     for source, read in _SOURCES.items():
         try:
-            value = read(environment, facility)
+            value = read(os.environ, facility)
             found.append((source, parse_urls(value) if value else ()))
         except InferenceError as error:
             found.append((source, error))

@@ -1,13 +1,14 @@
-"""Tables of plain text, for terminals, messages and logs."""
+"""Plain text for messages, terminals and logs: tables, and the name that was probably meant."""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "did_you_mean"]
 
 
 def aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -16,3 +17,9 @@ def aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in padded)
+
+
+def did_you_mean(given: object, known: Sequence[str]) -> str:
+    """A sentence that names what is nearest, or nothing."""
+    close = get_close_matches(str(given), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -69,19 +69,18 @@ def compute(
 ) -> dict[str, NDArray[np.float32]]:
     """The same, of flat arrays (total,): `fields` has the `KINEMATICS`."""
     pt, eta, phi, energy = (fields[name].astype(np.float32, copy=False) for name in KINEMATICS)
-    counts = nested.counts
     # a constituent or jet without pt has no direction, and one along the beam has no finite momentum
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        jet_px = _sum(pt * np.cos(phi), counts)
-        jet_py = _sum(pt * np.sin(phi), counts)
-        jet_pz = _sum(pt * np.sinh(eta), counts)
+        jet_px = _sum(pt * np.cos(phi), nested)
+        jet_py = _sum(pt * np.sin(phi), nested)
+        jet_pz = _sum(pt * np.sinh(eta), nested)
         jet_pt = np.hypot(jet_px, jet_py)
         jet_eta = np.arcsinh(jet_pz / jet_pt)
         jet_phi = np.arctan2(jet_py, jet_px)
-        jet_energy = _sum(energy, counts)
+        jet_energy = _sum(energy, nested)
 
         def of_jet(values: NDArray[np.float64]) -> NDArray[np.float32]:
-            return np.repeat(values.astype(np.float32), counts)
+            return np.repeat(values.astype(np.float32), nested.counts)
 
         done: dict[str, NDArray[np.float32]] = {}
 
@@ -116,11 +115,10 @@ def compute(
         return {name: get(name) for name in names}
 
 
-def _sum(values: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _sum(values: NDArray[np.float32], nested: Nested) -> NDArray[np.float64]:
     """Sums over each jet's constituents, in float64."""
-    result = np.zeros(len(counts))
-    filled = counts > 0  # reduceat has no empty sums
+    result = np.zeros(len(nested.counts))
+    filled = nested.counts > 0  # reduceat has no empty sums
     if filled.any():
-        starts = (np.cumsum(counts) - counts)[filled]
-        result[filled] = np.add.reduceat(values, starts, dtype=np.float64)
+        result[filled] = np.add.reduceat(values, nested.starts[filled], dtype=np.float64)
     return result

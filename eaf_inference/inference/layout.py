@@ -15,13 +15,13 @@ import numpy as np
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from eaf_inference.inference.spec import TensorSpec
 
-__all__ = ["Nested", "Outer", "Peeled", "cast", "flatten_fields", "nest", "peel", "wrap"]
+__all__ = ["Nested", "Outer", "Peeled", "flatten_fields", "nest", "peel", "wrap"]
 
 
 # The sizes of the lists of one level: one size for all (regular), or the count of each.
@@ -59,6 +59,11 @@ class Nested:
 
     outer: Outer
     counts: NDArray[np.int64]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each row begins among all constituents."""
+        return np.cumsum(self.counts) - self.counts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,27 +164,8 @@ def flatten_fields(
             f"{what} lacks {', '.join(missing)}; it {held}. Expected an awkward record array of "
             f"… × jets × constituents with the fields {', '.join(names)}."
         )
-    fields: dict[str, NDArray[Any]] = {}
-    nested: Nested | None = None
-    for name in names:
-        peeled = peel(records[name], f"The field {name!r}")
-        if not peeled.levels:
-            raise InvalidInput(
-                f"The field {name!r} has type {records[name].type}: one number a row. Expected a list a row "
-                "(jets × constituents); was a jet's own variable passed instead of its constituents'?"
-            )
-        outer, (inner,) = peeled.split(1)
-        counts = _counts(inner, outer.rows)
-        if nested is None:
-            nested = Nested(outer, counts)
-        elif not (nested.outer.same_as(outer) and np.array_equal(nested.counts, counts)):
-            raise InvalidInput(
-                f"The field {name!r} has lists of other lengths than {names[0]!r}. Expected one value of each "
-                "field for every constituent."
-            )
-        fields[name] = peeled.content
-    assert nested is not None  # noqa: S101  (a recipe has at least one variable)
-    return fields, nested
+    contents, nested = _flat([(f"The field {name!r}", records[name]) for name in names])
+    return dict(zip(names, contents, strict=True)), nested
 
 
 def columns_of(value: Any, spec: TensorSpec) -> tuple[list[NDArray[Any]], Nested]:
@@ -223,23 +209,37 @@ def columns_of(value: Any, spec: TensorSpec) -> tuple[list[NDArray[Any]], Nested
         parts = [value[..., channel, :] if axis == -2 else value[..., channel] for channel in range(channels)]
     if len(parts) != channels:
         raise misfit(spec, value, f"it has {len(parts)} channels")
-    named = {f"{position}": part for position, part in enumerate(parts)}
-    columns, nested = [], None
-    for label, part in named.items():
+    for position, part in enumerate(parts):
         if not isinstance(part, ak.Array):
-            raise misfit(spec, part, f"channel {label} is a {type(part).__name__}, not an awkward array")
-        peeled = peel(part, f"{name}, channel {label}," if len(parts) > 1 else name)
+            raise misfit(spec, part, f"channel {position} is a {type(part).__name__}, not an awkward array")
+    labels = [name] if len(parts) == 1 else [f"{name}, channel {position}" for position in range(len(parts))]
+    return _flat(list(zip(labels, parts, strict=True)))
+
+
+def _flat(parts: Sequence[tuple[str, ak.Array]]) -> tuple[list[NDArray[Any]], Nested]:
+    """Jagged arrays taken apart, which all have the same lists; a message calls each by its label."""
+    contents: list[NDArray[Any]] = []
+    nested: Nested | None = None
+    first = parts[0][0]
+    for label, part in parts:
+        peeled = peel(part, label)
         if not peeled.levels:
-            raise misfit(spec, part, "it has no lists")
+            raise InvalidInput(
+                f"{label} has type {part.type}: one number a row. Expected a list a row (jets × constituents); "
+                "was a jet's own variable passed instead of its constituents'?"
+            )
         outer, (inner,) = peeled.split(1)
         counts = _counts(inner, outer.rows)
         if nested is None:
             nested = Nested(outer, counts)
         elif not (nested.outer.same_as(outer) and np.array_equal(nested.counts, counts)):
-            raise misfit(spec, part, f"channel {label} has lists of other lengths than channel 0")
-        columns.append(peeled.content)
-    assert nested is not None  # noqa: S101  (a shape has at least one channel)
-    return columns, nested
+            raise InvalidInput(
+                f"{label} has lists of other lengths than {first[0].lower()}{first[1:]}. Expected one value of each "
+                "for every constituent."
+            )
+        contents.append(peeled.content)
+    assert nested is not None  # noqa: S101  (a recipe has a variable, a shape has a channel)
+    return contents, nested
 
 
 def dense_of(value: Any, spec: TensorSpec, *, batched: bool) -> tuple[NDArray[Any], Outer]:
@@ -287,53 +287,6 @@ def dense_of(value: Any, spec: TensorSpec, *, batched: bool) -> tuple[NDArray[An
         if got is None or (declared != -1 and got != declared):
             raise misfit(spec, value, "its sizes differ" if got is not None else "its lists differ in length")
     return peeled.content.reshape(rows, *(max(size or 0, 0) for size in trailing)), outer
-
-
-def cast(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
-    """The values in the declared data type, where that loses nothing but float64's precision.
-
-    Raises
-    ------
-    InvalidInput
-        The conversion would change values.
-    """
-    target = spec.dtype
-    if values.dtype == target:
-        return values
-    kinds = values.dtype.kind + target.kind
-    inexact = kinds in ("if", "uf") and values.dtype.itemsize == 8  # though numpy calls int64 -> float64 safe
-    if not values.size or (np.can_cast(values.dtype, target, "safe") and not inexact):
-        return values.astype(target)
-    if kinds == "ff" and target.itemsize >= 4:
-        with np.errstate(over="ignore"):
-            result = values.astype(target)
-        if np.array_equal(np.isfinite(result), np.isfinite(values)):
-            return result
-        why = "some values are beyond its range"
-    elif values.dtype.kind in "bui" and target.kind in "uif" and _exact(values, target):
-        return values.astype(target)
-    else:
-        why = "some values would change"
-    raise InvalidInput(
-        f"Input {spec.name!r} has dtype {values.dtype} and shape {values.shape}, which does not convert to the "
-        f"model's {spec.datatype}: {why}. Convert it yourself if that is what you want (ak.values_astype, astype)."
-    )
-
-
-def _exact(values: NDArray[Any], target: np.dtype[Any]) -> bool:
-    """Whether every integer has itself as its image (compared as Python integers at the ends of the range)."""
-    low, high = int(values.min()), int(values.max())
-    if target.kind in "ui":
-        info = np.iinfo(target)
-        return info.min <= low and high <= info.max
-    largest = 1 << (np.finfo(target).nmant + 1)  # every integer up to here is a float
-    if -largest <= low and high <= largest:
-        return True
-    with np.errstate(over="ignore", invalid="ignore"):
-        there = values.astype(target)
-        if not np.isfinite(there).all() or there.max() > np.iinfo(values.dtype).max:
-            return False
-        return bool(np.array_equal(there.astype(values.dtype), values))
 
 
 def nest(fields: Mapping[str, NDArray[Any]], nested: Nested) -> ak.Array:

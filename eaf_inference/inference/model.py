@@ -11,7 +11,6 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -20,11 +19,13 @@ import numpy as np
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference import layout
 from eaf_inference.inference.batching import Batch, DenseInput, Job, RaggedInput, read_outputs
+from eaf_inference.inference.conversion import cast
 from eaf_inference.inference.features import FEATURES, KINEMATICS, compute
 from eaf_inference.inference.padding import PaddingCheck
 from eaf_inference.inference.pipeline import Pipeline
 from eaf_inference.inference.progress import progress_bar
 from eaf_inference.inference.transport import frame_request
+from eaf_inference.tables import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -239,7 +240,7 @@ class Model:
                 records, dict.fromkeys((*recipe.required, *held)), what=f"The input of {self.name!r}"
             )
         total = int(nested.counts.sum())
-        starts = np.cumsum(nested.counts) - nested.counts
+        starts = nested.starts
         counts = truncated.cut(nested.counts, self._padding.maximum)
         inputs: list[RaggedInput | DenseInput] = []
         channels = recipe.apply(fields, total)
@@ -273,10 +274,9 @@ class Model:
         names = [spec.name for spec in self.spec.inputs]
         for given in data:
             if given not in names:
-                close = get_close_matches(str(given), names, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
                 raise InvalidInput(
-                    f"{self.name!r} has no input {given!r}.{hint} Expected {'; '.join(map(str, self.spec.inputs))}."
+                    f"{self.name!r} has no input {given!r}.{did_you_mean(given, names)} "
+                    f"Expected {'; '.join(map(str, self.spec.inputs))}."
                 )
         absent = [spec for spec in self.spec.inputs if spec.name not in data and not spec.optional]
         if absent:
@@ -293,12 +293,12 @@ class Model:
             jagged = not isinstance(value, np.ndarray) and spec.shape.count(-1) == 1
             if jagged:
                 columns, nested = layout.columns_of(value, spec)
-                outer, counts = nested.outer, nested.counts
-                columns = [layout.cast(column, spec) for column in columns]
-                inputs.append(RaggedInput(spec, columns, [0.0] * len(columns), np.cumsum(counts) - counts, counts))
+                outer = nested.outer
+                columns = [cast(column, spec) for column in columns]
+                inputs.append(RaggedInput(spec, columns, [0.0] * len(columns), nested.starts, nested.counts))
             else:
                 rows, outer = layout.dense_of(value, spec, batched=self.spec.max_batch_size > 0)
-                inputs.append(DenseInput(spec, layout.cast(rows, spec)))
+                inputs.append(DenseInput(spec, cast(rows, spec)))
             if first is None:
                 first = spec.name, outer
             elif not first[1].same_as(outer):

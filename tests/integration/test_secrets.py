@@ -79,6 +79,14 @@ def test_no_pickle_repr_or_traceback_holds_the_token(guarded, caplog):
         assert MARK not in text
 
 
+def test_a_token_that_is_passed_shows_in_no_variable_of_a_failed_connection():
+    with pytest.raises(eaf_inference.errors.NoServerFound) as raised:
+        eaf_inference.connect("grpc://127.0.0.1:1", token=make_token())
+    frames = traceback.TracebackException.from_exception(raised.value, capture_locals=True)
+    assert "StaticToken" in repr(frames.stack) or "passed by the caller" in "".join(frames.format())
+    assert MARK not in "".join(frames.format())
+
+
 def test_a_pickled_model_finds_the_credentials_of_where_it_arrives(guarded, monkeypatch):
     import numpy as np
 

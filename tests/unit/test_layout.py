@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference import layout
+from eaf_inference.inference.conversion import cast
 
 depths = st.shared(st.integers(0, 3), key="depth")
 dtypes = st.sampled_from(["float32", "float64", "int8", "int64", "uint16", "bool"])
@@ -95,7 +96,7 @@ def test_flat_contents_are_not_copied():
 
 def test_fields_of_different_lengths_are_refused():
     records = ak.Array({"pt": [[1.0], [2.0]], "eta": [[1.0], [2.0, 3.0]]})
-    with pytest.raises(InvalidInput, match="field 'eta' has lists of other lengths than 'pt'"):
+    with pytest.raises(InvalidInput, match="field 'eta' has lists of other lengths than the field 'pt'"):
         layout.flatten_fields(records, ["pt", "eta"])
 
 
@@ -191,12 +192,16 @@ def test_no_rows_at_all_are_accepted_in_every_form(form):
         ((2, -1), ak.Array([[1.0]]), "its axis -2 is not 2 long"),
         ((3, -1), ak.zip({"a": CHANNELS[0], "b": CHANNELS[1]}), "it has 2 channels"),
         ((2, -1), [ak.Array([[1.0]])], "it has 1 channels. Got a list"),
-        ((2, -1), [ak.Array([[1.0]]), ak.Array([[1.0, 2.0]])], "channel 1 has lists of other lengths than channel 0"),
+        (
+            (2, -1),
+            [ak.Array([[1.0]]), ak.Array([[1.0, 2.0]])],
+            "1 has lists of other lengths than input 'x', channel 0",
+        ),
         ((2, -1), [ak.Array([[1.0]]), 3], "channel 1 is a int, not an awkward array"),
-        ((-1,), ak.Array([1.0]), "it has no lists"),
+        ((-1,), ak.Array([1.0]), "Input 'x' has type 1 .* one number a row"),
         ((-1,), [ak.Array([[1.0]])], "channel 0 is a list, not an awkward array"),
         ((-1, 2, 2), ak.Array([[[[1.0, 2.0], [3.0, 4.0]]]]), "one axis of channels and one of constituents"),
-        ((2, -1), [ak.Array([[None]]), ak.Array([[1.0]])], "Input 'x', channel 0, has type .* may hold missing"),
+        ((2, -1), [ak.Array([[None]]), ak.Array([[1.0]])], "Input 'x', channel 0 has type .* may hold missing"),
         ((2, -1), ak.Array([[["a"], ["b"]]]), "holds strings"),
     ],
 )
@@ -248,7 +253,7 @@ def test_a_dense_input_that_does_not_fit_is_refused_with_what_it_was_and_should_
 
 @given(st.lists(st.floats(-1e30, 1e30) | st.sampled_from([np.inf, -np.inf, np.nan]), max_size=8))
 def test_double_precision_becomes_single_silently(values):
-    made = layout.cast(np.array(values, np.float64), tensor("x", -1))
+    made = cast(np.array(values, np.float64), tensor("x", -1))
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, values, rtol=1e-7, atol=1e-45)
 
@@ -273,9 +278,9 @@ def test_integers_convert_exactly_or_not_at_all(values, source, target):
         exact = all(limits.min <= int(value) <= limits.max for value in array)
     if not exact:
         with pytest.raises(InvalidInput, match="some values would change"):
-            layout.cast(array, spec)
+            cast(array, spec)
         return
-    made = layout.cast(array, spec)
+    made = cast(array, spec)
     assert made.dtype == spec.dtype
     assert [int(value) for value in made] == [int(value) for value in array]
 
@@ -300,17 +305,17 @@ def test_integers_convert_exactly_or_not_at_all(values, source, target):
 )
 def test_a_conversion_that_loses_something_is_refused_by_name_dtype_and_shape(values, datatype, why):
     with pytest.raises(InvalidInput, match=why):
-        layout.cast(values, tensor("x", -1, datatype=datatype))
+        cast(values, tensor("x", -1, datatype=datatype))
 
 
 def test_what_converts_safely_does_so_and_what_fits_is_not_copied():
     for source in ("bool", "uint8", "int16", "float16", ">f4"):
-        made = layout.cast(np.array([0, 1], source), tensor("x", -1))
+        made = cast(np.array([0, 1], source), tensor("x", -1))
         assert (made.dtype, made.tolist()) == (np.dtype("<f4"), [0.0, 1.0])
-    assert layout.cast(np.array([2**63], np.uint64), tensor("x", -1)).tolist() == [2.0**63]
+    assert cast(np.array([2**63], np.uint64), tensor("x", -1)).tolist() == [2.0**63]
     values = np.ones(3, np.float32)
-    assert layout.cast(values, tensor("x", -1)) is values
-    assert layout.cast(np.zeros(0), tensor("x", -1, datatype="INT8")).dtype == np.int8
+    assert cast(values, tensor("x", -1)) is values
+    assert cast(np.zeros(0), tensor("x", -1, datatype="INT8")).dtype == np.int8
 
 
 @given(data=nested_lists(2))

@@ -18,6 +18,7 @@ FLOORS = (
     "local",
     "inference.recipe",
     "inference.layout",
+    "inference.conversion",
     "inference.features",
     "inference.spec",
     "inference.batching",
