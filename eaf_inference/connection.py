@@ -26,6 +26,7 @@ from eaf_inference.errors import (
     ServerUnavailable,
 )
 from eaf_inference.inference.pipeline import Limits, Question, ask
+from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import CLOSED, Server
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from eaf_inference.inference.model import Model
+    from eaf_inference.inference.padding import PaddingCheck
+    from eaf_inference.inference.spec import ModelSpec
 
 __all__ = ["Connection", "connect"]
 
@@ -115,6 +118,8 @@ class Connection:
         What every source of discovery said.
     limits : Limits
         Time budget and window of inference calls.
+    traffic : Traffic
+        What its models have sent and got back.
     """
 
     def __init__(self, options: _Options, source: TokenSource | None = None) -> None:
@@ -127,6 +132,8 @@ class Connection:
         self._opening = threading.Lock()
         self.attempts = Attempts()
         self.limits = Limits()
+        self.traffic = Traffic()
+        self.paddings: dict[ModelSpec, PaddingCheck] = {}  # shared by all copies of a model in this process
 
     @property
     def closed(self) -> bool:

@@ -58,6 +58,14 @@ class _Inference:
     def work(self) -> float:
         return max(self.batch.nbytes, 1)
 
+    @property
+    def inferences(self) -> int:
+        return self.batch.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.batch.nbytes
+
     def start(self, server: Server, token: Token | None, timeout: float) -> Any:
         tensors = self.batch.tensors
         header = _header(self.model.spec, self.batch.job.names, tuple(tensor.shape for tensor in tensors))
@@ -175,7 +183,9 @@ class Model:
         truncated = _Truncated(self.name)
         jobs: deque[tuple[Job, bool]] = deque()
         with (
-            Pipeline[_Inference](self._connection.servers_of(self), self._connection.limits) as pipeline,
+            Pipeline[_Inference](
+                self._connection.servers_of(self), self._connection.limits, self._connection.traffic
+            ) as pipeline,
             progress_bar(enabled=progress, label=self.name) as bar,
         ):
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
+from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import Action, Failure, Server, uninterrupted
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ class Request(Protocol):
     def work(self) -> float:
         """Its size, in any unit that is proportional to the server's effort."""
 
+    @property
+    def inferences(self) -> int:
+        """How many rows it asks scores for."""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its tensors."""
+
     def start(self, server: Server, token: Token | None, timeout: float) -> Any:
         """Send it; gives gRPC's future."""
 
@@ -74,6 +83,8 @@ class Question:
     message: Any
     subject: str = "the server"
     work: float = 1.0
+    inferences: int = 0
+    nbytes: int = 0
 
     def start(self, server: Server, token: Token | None, timeout: float) -> Any:
         return server.ask(self.method, self.message, token, timeout)
@@ -192,11 +203,14 @@ class Pipeline(Generic[RequestT]):
     servers : sequence of Server
         Replicas that serve the same.
     limits : Limits
+    traffic : Traffic, optional
+        Where to count what is sent and answered.
     """
 
-    def __init__(self, servers: Sequence[Server], limits: Limits) -> None:
+    def __init__(self, servers: Sequence[Server], limits: Limits, traffic: Traffic | None = None) -> None:
         self._servers = servers
         self._limits = limits
+        self._traffic = traffic or Traffic()
         self._window = Window(limits.max_in_flight, servers=len(servers))
         self._finished: queue.SimpleQueue[_Flight[RequestT]] = queue.SimpleQueue()
         self._flying: dict[int, _Flight[RequestT]] = {}
@@ -209,6 +223,7 @@ class Pipeline(Generic[RequestT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._traffic.given_up(len(self._flying))
         self._flying.clear()
         self._waiting.clear()
 
@@ -267,6 +282,7 @@ class Pipeline(Generic[RequestT]):
         with uninterrupted():
             flight.future = flight.request.start(server, flight.token, self._limits.request_timeout)
             self._flying[flight.number] = flight
+            self._traffic.sent()
             flight.in_flight = len(self._flying)
             flight.future.add_done_callback(lambda _: self._done(flight))
 
@@ -300,9 +316,15 @@ class Pipeline(Generic[RequestT]):
             assert flight.server is not None  # noqa: S101  (for the type checker: it has been sent)
             failure = Failure.of(error, flight.server.address)
             flight.failures.append(failure)
-            self._try_again(flight, failure)
+            waiting = len(self._waiting)
+            try:
+                self._try_again(flight, failure)
+            finally:
+                self._traffic.failed(again=len(self._waiting) > waiting)
             return None
-        self._window.replied(flight.ended - flight.started, flight.request.work, flight.in_flight)
+        seconds = flight.ended - flight.started
+        self._traffic.answered(flight.request.inferences, flight.request.nbytes, seconds)
+        self._window.replied(seconds, flight.request.work, flight.in_flight)
         return reply
 
     def _try_again(self, flight: _Flight[RequestT], failure: Failure) -> None:

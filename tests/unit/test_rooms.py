@@ -24,6 +24,7 @@ FLOORS = (
     "inference.batching",
     "inference.padding",
     "inference.transport",
+    "inference.traffic",
     "inference.pipeline",
     "inference.progress",
     "inference.model",
