@@ -58,7 +58,7 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "up",
         help="start a facility on this machine, and stop it with Ctrl-C",
         description=(
-            "Start Triton on this machine, wait until its models are ready, and serve until Ctrl-C. "
+            "Start Triton and a Dask Gateway on this machine, wait until all is ready, and serve until Ctrl-C. "
             "Everything listens on the loopback interface. Notebooks of the same user find it by themselves."
         ),
     )
@@ -178,8 +178,14 @@ def _show(facility: RunningFacility, console: Console) -> None:
     for name, state in facility.servers[0].models().items():
         models.add_row(name, state.lower())
     console.print(servers, "", models, "")
-    for server in facility.servers:
-        console.print(f"log of {server.name}: {server.log}", soft_wrap=True, markup=False)
+    logs = {server.name: server.log for server in facility.servers}
+    if facility.gateway:
+        gateway = Table("Dask Gateway", "pid", box=None, pad_edge=False)
+        gateway.add_row(facility.gateway.address, str(facility.gateway.pid))
+        console.print(gateway, "")
+        logs |= {facility.gateway.name: facility.gateway.log, "its clusters": facility.gateway.cluster_logs}
+    for name, log in logs.items():
+        console.print(f"log of {name}: {log}", soft_wrap=True, markup=False)
     console.print(
         "\nIn a notebook: [bold]%load_ext eaf_inference[/], then [bold]%triton_connect[/]. Ctrl-C stops it all."
     )

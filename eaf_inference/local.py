@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LocalFacility", "Replica", "announced", "running", "runtime_dir"]
+__all__ = ["LocalFacility", "LocalGateway", "Replica", "announced", "running", "runtime_dir"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,17 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalGateway:
+    """The Dask Gateway: its address (URL), process, log, and where its password and its clusters' logs are."""
+
+    address: str
+    pid: int
+    log: str
+    password_file: str
+    cluster_logs: str
+
+
+@dataclass(frozen=True, slots=True)
 class LocalFacility:
     """What runs on this machine, as `eaf-inference up --json` prints it."""
 
@@ -44,6 +55,7 @@ class LocalFacility:
     started: float  # seconds since the epoch
     replicas: tuple[Replica, ...]
     models: tuple[str, ...]
+    gateway: LocalGateway | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -100,6 +112,7 @@ def _read(path: Path) -> LocalFacility | None:
                 started=float(data["started"]),
                 replicas=tuple(Replica(**replica) for replica in data["replicas"]),
                 models=tuple(data["models"]),
+                gateway=LocalGateway(**data["gateway"]) if data.get("gateway") else None,
             )
     except FileNotFoundError:  # ended since the directory was listed
         return None

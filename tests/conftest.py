@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from tiny_models import save_affine, save_mirror
 
+from eaf_inference.facility.gateway import GatewayServer
 from eaf_inference.facility.triton import TritonServer
 
 
@@ -16,6 +19,7 @@ def own_directories(tmp_path_factory):
         runtime.chmod(0o700)
         patch.setenv("XDG_RUNTIME_DIR", str(runtime))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("DASK_CONFIG", str(tmp_path_factory.mktemp("dask")))
         yield
 
 
@@ -39,4 +43,22 @@ def tiny_models(tmp_path_factory):
 def tiny_triton(tiny_models):
     """A Triton with two models that take no time."""
     with TritonServer.start([tiny_models]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gateway_server():
+    """A Dask Gateway that nobody announces."""
+    from dask_gateway import Gateway
+
+    close_when_collected = Gateway.__del__
+
+    def close_if_open(gateway):
+        # dask-gateway 2026.3: what is closed closes itself again when it is collected, and fails; the traceback of
+        # that, in the midst of another ast.parse, breaks Python 3.11's compiler
+        with contextlib.suppress(RuntimeError):
+            close_when_collected(gateway)
+
+    with GatewayServer.start() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Gateway, "__del__", close_if_open)
         yield server

@@ -1,4 +1,5 @@
 """A real facility on one machine, made of real servers.
 
-`machine.up` runs all of it, `triton.TritonServer` one server; `doctor` says what is there and what is not.
+`machine.up` runs all of it, `triton.TritonServer` and `gateway.GatewayServer` one server each; `doctor` says
+what is there and what is not.
 """

@@ -53,7 +53,7 @@ def demo(output: Path, *, progress: Callable[[str], None] = ignore) -> Executed:
     notebook = NOTEBOOKS / "quickstart.ipynb"
     if not notebook.exists():
         raise ConfigurationError(f"There is no {notebook}. The demo runs from a clone of the project: `make demo`.")
-    with up(progress=progress) as facility:
+    with up(gateway=False, progress=progress) as facility:
         return execute(notebook, output, facility.description, progress=progress)
 
 

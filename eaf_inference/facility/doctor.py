@@ -22,6 +22,7 @@ from eaf_inference.facility.environment import (
     find_interpreter,
     is_complete,
 )
+from eaf_inference.facility.gateway import PACKAGES, missing_packages, proxy_program
 from eaf_inference.facility.triton import SHARED_MEMORY
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "State", "findings"]
 
-_EXTRAS = ("notebook", "facility", "demo")  # those a user installs, as opposed to a developer
+_EXTRAS = ("notebook", "dask", "facility", "demo")  # those a user installs, as opposed to a developer
 
 
 class State(enum.Enum):
@@ -57,6 +58,7 @@ def findings() -> Iterator[Finding]:
     yield _python()
     yield _machine()
     yield _environment()
+    yield _gateway()
     yield from _extras()
     yield from _facilities()
     yield from _discovery()
@@ -83,6 +85,18 @@ def _environment() -> Finding:
     if is_complete(path):
         return Finding("Triton", State.FINE, f"installed in {path}")
     return Finding("Triton", State.NOTE, "not installed yet", "`eaf-inference up` installs it on first use")
+
+
+def _gateway() -> Finding:
+    if missing := missing_packages():
+        remedy = f"{sys.executable} -m pip install 'eaf-inference[facility]'"
+        return Finding("Dask Gateway", State.NOTE, f"lacks {', '.join(missing)}", remedy)
+    proxy = proxy_program()
+    if not os.access(proxy, os.X_OK):
+        remedy = f"{sys.executable} -m pip install --force-reinstall --no-deps dask-gateway-server"
+        return Finding("Dask Gateway", State.PROBLEM, f"its proxy, {proxy}, cannot be executed", remedy)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    return Finding("Dask Gateway", State.FINE, versions)
 
 
 def _extras() -> Iterator[Finding]:

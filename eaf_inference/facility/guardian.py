@@ -2,8 +2,10 @@
 
 Run as a script, by path and with the standard library only:
 
-    python -I -S guardian.py SHARED_MEMORY_PREFIX GRACE_SECONDS PROGRAM [ARGUMENT ...]
+    python -I -S guardian.py SHARED_MEMORY_PREFIX DIRECTORY GRACE_SECONDS PROGRAM [ARGUMENT ...]
 
+The first two are what the server leaves behind, or empty: regions in /dev/shm whose names begin so, and a
+directory, in which it runs too.
 Its standard input is a pipe whose other end only the owner holds. End of file there means that the owner is
 done, or dead: the kernel closes the pipe of a killed process too. As a "subreaper" the guardian inherits
 whatever its server leaves behind, such as the Python stubs of a killed Triton, and ends that as well.
@@ -15,28 +17,33 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+FOLLOWING_SECONDS = 1.0
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
-def main(shared_memory: str, grace: float, command: list[str]) -> int:
+def main(shared_memory: str, directory: str, grace: float, command: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's business
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         server = subprocess.Popen(
             command,
+            cwd=directory or None,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,  # the log
             preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
     except OSError as error:
+        _remove(shared_memory, directory)
         _say(f"error {error.strerror}")
         return 127
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
@@ -44,8 +51,7 @@ def main(shared_memory: str, grace: float, command: list[str]) -> int:
     _say(f"pid {server.pid}")
     status = server.wait()
     _end_descendants()
-    for region in Path("/dev/shm").glob(f"{shared_memory}*"):  # noqa: S108 - where shared memory is
-        region.unlink(missing_ok=True)
+    _remove(shared_memory, directory)
     return status if status >= 0 else 128 - status
 
 
@@ -55,7 +61,7 @@ def _say(line: str) -> None:
 
 
 def _end_with_owner(server: subprocess.Popen[bytes], grace: float) -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # nobody writes; not by sys.stdin, whose lock this thread would hold when Python ends
     server.terminate()
     try:
         server.wait(grace)
@@ -64,11 +70,29 @@ def _end_with_owner(server: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def _end_descendants() -> None:
-    """Kill and reap what the server left; the children of what is killed become ours in turn."""
+    """Kill and reap what the server left; the children of what is killed become ours in turn.
+
+    Those may end by themselves first: Python's resource tracker, a child of each Dask worker, removes that
+    worker's semaphores when it sees it die.
+    """
     while children := _children():
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+        deadline = time.monotonic() + FOLLOWING_SECONDS
+        with contextlib.suppress(ChildProcessError):  # there are none any more
+            while time.monotonic() < deadline:
+                if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                    time.sleep(0.01)
+
+
+def _remove(shared_memory: str, directory: str) -> None:
+    if shared_memory:
+        for region in Path("/dev/shm").glob(f"{shared_memory}*"):  # noqa: S108 - where shared memory is
+            region.unlink(missing_ok=True)
+    if directory:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
 
 
 def _children() -> list[int]:
@@ -77,4 +101,4 @@ def _children() -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:]))

@@ -1,4 +1,4 @@
-"""A facility on this machine: some replicas of Triton, announced to the clients of the same user."""
+"""A facility on this machine: some Tritons and a Dask Gateway, announced to the clients of the same user."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.environment import existing_installation, make_installation
+from eaf_inference.facility.gateway import GatewayServer, missing_packages
 from eaf_inference.facility.processes import first_to_end
 from eaf_inference.facility.triton import MODELS, TritonServer, check_repositories, ignore
 from eaf_inference.local import LocalFacility, announced
@@ -27,11 +28,13 @@ class RunningFacility:
 
     description: LocalFacility
     servers: tuple[TritonServer, ...]
+    gateway: GatewayServer | None
 
-    def wait(self) -> TritonServer:
+    def wait(self) -> TritonServer | GatewayServer:
         """Wait for as long as all is well; give the server that ended by itself."""
-        ended = first_to_end(server.child for server in self.servers)
-        return next(server for server in self.servers if server.child is ended)
+        everything: list[TritonServer | GatewayServer] = [*self.servers, *filter(None, [self.gateway])]
+        ended = first_to_end(server.child for server in everything)
+        return next(server for server in everything if server.child is ended)
 
 
 @contextmanager
@@ -41,6 +44,7 @@ def up(
     replicas: int = 1,
     triton_server: Path | str | None = None,
     grpc_port: int | None = None,
+    gateway: bool = True,
     progress: Callable[[str], None] = ignore,
 ) -> Iterator[RunningFacility]:
     """Run a facility for the length of a `with` block; it is ready and announced when the block begins.
@@ -55,6 +59,8 @@ def up(
         A tritonserver to use instead of the one that is installed on first use.
     grpc_port
         The first replica's gRPC port, the next ones following it; without, free ones.
+    gateway
+        Whether to start a Dask Gateway as well, when its packages are installed.
     progress
         Called with a short line whenever there is something new to wait for.
 
@@ -63,7 +69,7 @@ def up(
     ConfigurationError
         Something cannot be as it was asked for; the message has Triton's own reason and the log's path.
     ServerUnavailable
-        A Triton neither became ready nor ended.
+        A server neither became ready nor ended.
     """
     if replicas < 1:
         raise ConfigurationError(f"a facility needs at least one Triton, not {replicas}")
@@ -83,20 +89,30 @@ def up(
         )
         for number in range(replicas)
     )
+    dask_gateway = _gateway(progress) if gateway else None
+    everything: list[TritonServer | GatewayServer] = [*servers, *filter(None, [dask_gateway])]
     with ExitStack() as stack:
-        for server in servers:
+        for server in everything:
             stack.callback(server.stop)
-        for server in servers:  # comes before those: all end at the same time, so N take as long as one
+        for server in everything:  # comes before those: all end at the same time, so N take as long as one
             stack.callback(server.ask_to_stop)
-        for server in servers:
+        for server in everything:
             server.launch()
-        for server in servers:
+        for server in everything:
             server.wait_until_ready(progress=progress)
         description = LocalFacility(
             pid=os.getpid(),
             started=time.time(),
             replicas=tuple(server.replica for server in servers),
             models=tuple(sorted(servers[0].models())),
+            gateway=dask_gateway.description if dask_gateway else None,
         )
         stack.enter_context(announced(description))
-        yield RunningFacility(description, servers)
+        yield RunningFacility(description, servers, dask_gateway)
+
+
+def _gateway(progress: Callable[[str], None]) -> GatewayServer | None:
+    if missing := missing_packages():
+        progress(f"no Dask Gateway: {', '.join(missing)} not installed (the extra 'facility' has all it needs)")
+        return None
+    return GatewayServer()

@@ -41,7 +41,7 @@ _INHERITED = (
 
 
 class Child:
-    """A program, whatever it starts, and its shared memory: all gone with `stop`, or with this process.
+    """A program, whatever it starts, and what it leaves behind: all gone with `stop`, or with this process.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ class Child:
         Receives what the program writes.
     shared_memory
         Regions in /dev/shm whose names begin so are the program's, and are removed when it has ended.
+    directory
+        The program runs in it; it is removed, with all it holds, when the program has ended.
     grace
         Seconds between SIGTERM and SIGKILL.
     """
@@ -63,12 +65,13 @@ class Child:
         *,
         environment: Mapping[str, str],
         log: Path,
-        shared_memory: str,
+        shared_memory: str = "",
+        directory: Path | None = None,
         grace: float = 10.0,
     ) -> None:
         with log.open("ab") as file:
             self._guardian = subprocess.Popen(
-                [sys.executable, "-I", "-S", _GUARDIAN, shared_memory, str(grace), *command],
+                [sys.executable, "-I", "-S", _GUARDIAN, shared_memory, directory or "", str(grace), *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

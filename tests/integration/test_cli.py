@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -32,11 +33,17 @@ def test_however_up_ends_nothing_is_left(tiny_models, number, code):
         assert {"tritonserver", "triton_python_backend_stub"} < {each.name() for each in family}
         regions = [path for each in family for path in regions_of(each)]
         assert regions
+        gateway = facility["gateway"]
+        assert {"dask_gateway_server", gateway["pid"]} <= {
+            part for each in family for part in (*each.cmdline(), each.pid)
+        }
+        assert Path(gateway["password_file"]).read_text() not in json.dumps(facility)
         process.send_signal(number)
         assert process.wait(60) == code
         _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     assert not any(region.exists() for region in regions)
+    assert not Path(gateway["password_file"]).parent.exists()
     assert not local.running()
 
 
@@ -44,7 +51,10 @@ def test_up_shows_where_everything_is(tiny_models):
     with started("up", "--models", tiny_models) as process:
         output = read_until(process, "In a notebook")
         facility = local.running()[0]
+        gateway = facility.gateway
         for expected in (facility.urls[0], facility.replicas[0].log, "affine", "ready", "%triton_connect"):
+            assert expected in output
+        for expected in (gateway.address, str(gateway.pid), gateway.log, gateway.cluster_logs):
             assert expected in output
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
@@ -59,6 +69,17 @@ def test_up_says_so_when_a_triton_dies(tiny_models):
         said = process.stderr.read()
     assert "triton-0 ended by itself" in said
     assert replica["log"] in said
+    assert not local.running()
+
+
+def test_up_says_so_when_the_gateway_dies(tiny_models):
+    with started("up", "--json", "--models", tiny_models) as process:
+        gateway = json.loads(process.stdout.readline())["gateway"]
+        os.kill(gateway["pid"], signal.SIGKILL)
+        assert process.wait(60) == 1
+        said = process.stderr.read()
+    assert "dask-gateway ended by itself" in said
+    assert gateway["log"] in said
     assert not local.running()
 
 
@@ -117,6 +138,7 @@ def test_the_doctor_finds_a_facility_and_what_a_dead_one_left(tiny_models):
         facility = json.loads(process.stdout.readline())
         answer = run("doctor")
         assert answer.returncode == 0, answer.stdout
+        assert f"dask-gateway-server {version('dask-gateway-server')}" in answer.stdout
         assert f"{facility['replicas'][0]['grpc']} is ready with affine, mirror" in answer.stdout
         region = SHM / f"{SHARED_MEMORY}00000000dead-0000"
         region.touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from eaf_inference import local
-from eaf_inference.local import LocalFacility, Replica, announced, running
+from eaf_inference.local import LocalFacility, LocalGateway, Replica, announced, running
 
 WRITER = """
 import sys
@@ -34,7 +35,14 @@ def facility(pid: int = 1, started: float = 5.0) -> LocalFacility:
     replica = Replica(
         grpc="grpc://localhost:1", http="http://localhost:2", metrics="http://localhost:3", pid=9, log="/l"
     )
-    return LocalFacility(pid=pid, started=started, replicas=(replica,), models=("a", "b"))
+    gateway = LocalGateway(
+        address="http://localhost:4",
+        pid=10,
+        log="/g",
+        password_file="/p",  # noqa: S106 - its path
+        cluster_logs="/c",
+    )
+    return LocalFacility(pid=pid, started=started, replicas=(replica,), models=("a", "b"), gateway=gateway)
 
 
 def mode(path) -> int:
@@ -86,8 +94,26 @@ def test_the_note_of_a_dead_process_is_passed_over_and_removed(runtime):
         assert not (runtime / "facility-77.json").exists()
 
 
+@pytest.mark.parametrize("gateway", [{}, {"gateway": None}])
+def test_a_note_without_a_gateway_is_read(gateway):
+    with announced(facility()) as path:
+        note = json.loads(path.read_text())
+        del note["gateway"]
+        path.write_text(json.dumps(note | gateway))
+        assert running() == [dataclasses.replace(facility(), gateway=None)]
+
+
+NOTE = {"pid": 1, "started": 1, "replicas": [], "models": []}
+
+
 @pytest.mark.parametrize(
-    "content", ["{", "[]", "{}", json.dumps({"pid": 1, "started": 1, "replicas": [{}], "models": []})]
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        *map(json.dumps, (NOTE | {"replicas": [{}]}, NOTE | {"gateway": {"url": "http://localhost:4"}})),
+    ],
 )
 def test_a_note_of_another_version_is_passed_over_and_named(content, caplog):
     with announced(facility(1)) as path, announced(facility(2)):

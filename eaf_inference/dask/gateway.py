@@ -1,0 +1,47 @@
+"""Which Dask Gateway `Gateway()` finds when nobody named one: that of the facility on this machine.
+
+Only the address and the name of a class go into Dask's configuration, which Dask copies into the environment of
+the processes it starts; the class (`auth.LocalGatewayAuth`) reads the password when a gateway asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eaf_inference.local import LocalFacility
+
+__all__ = ["use_local_gateway"]
+
+_AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"
+
+
+def use_local_gateway(facility: LocalFacility) -> bool:
+    """Make this facility's gateway the one that ``dask_gateway.Gateway()`` connects to, for this process.
+
+    A gateway that the user's configuration names stays; one that this function named before gives way, as its
+    facility may have ended.
+
+    Parameters
+    ----------
+    facility : LocalFacility
+        A facility on this machine.
+
+    Returns
+    -------
+    bool
+        Whether it did: the facility has a gateway, dask-gateway is installed, and none was configured.
+    """
+    if facility.gateway is None or importlib.util.find_spec("dask_gateway") is None:
+        return False
+    import dask.config
+
+    ours = dask.config.get("gateway.auth.type", None) == _AUTH
+    if dask.config.get("gateway.address", None) is not None and not ours:
+        return False
+    dask.config.set({"gateway.address": facility.gateway.address, "gateway.auth.type": _AUTH})
+    if dask.config.get("gateway.http-client.proxy", None) in (None, True):
+        # Taken from http_proxy, it would be asked for loopback addresses as well, and see the password.
+        dask.config.set({"gateway.http-client.proxy": False})
+    return True

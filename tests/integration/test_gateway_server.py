@@ -1,0 +1,277 @@
+"""The facility's Dask Gateway: found without a word, computes, tells nobody its password, and leaves nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import aiohttp
+import dask
+import psutil
+import pytest
+from dask_gateway import BasicAuth, Gateway
+from yarl import URL
+
+from eaf_inference import local
+from eaf_inference.dask.auth import LocalGatewayAuth
+from eaf_inference.dask.gateway import use_local_gateway
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.facility import gateway as module
+from eaf_inference.facility import machine
+from eaf_inference.facility.gateway import GatewayServer
+from eaf_inference.local import LocalFacility
+
+OWNER = """
+import json, os, sys
+from dask_gateway import Gateway
+from eaf_inference.dask.gateway import use_local_gateway
+from eaf_inference.facility.gateway import GatewayServer
+from eaf_inference.local import LocalFacility, announced
+with GatewayServer.start() as server:
+    facility = LocalFacility(pid=os.getpid(), started=1.0, replicas=(), models=(), gateway=server.description)
+    with announced(facility):
+        use_local_gateway(facility)
+        cluster = Gateway().new_cluster()
+        cluster.scale(1)
+        cluster.get_client().wait_for_workers(1)
+        print(json.dumps(facility.as_dict()), flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def configuration():
+    """Dask's configuration, as it was before once the test is over."""
+    before = copy.deepcopy(dask.config.config)
+    yield dask.config
+    dask.config.config.clear()
+    dask.config.config.update(before)
+
+
+@contextmanager
+def announced(server, pid=1):
+    facility = LocalFacility(pid=pid, started=float(pid), replicas=(), models=(), gateway=server.description)
+    with local.announced(facility):
+        yield facility
+
+
+@pytest.fixture
+def facility(gateway_server):
+    with announced(gateway_server) as facility:
+        yield facility
+
+
+def test_a_gateway_that_nobody_named_is_found_and_its_cluster_scales_adapts_and_computes(facility):
+    assert use_local_gateway(facility)
+    with Gateway() as gateway, gateway.new_cluster() as cluster, cluster.get_client() as client:
+        assert [found.name for found in gateway.list_clusters()] == [cluster.name]
+        cluster.scale(1)
+        client.wait_for_workers(1, timeout=60)
+        assert client.submit(sum, [1, 2, 3]).result(timeout=60) == 6
+        assert set(client.nthreads().values()) == {1}
+        cluster.adapt(minimum=2, maximum=2)
+        client.wait_for_workers(2, timeout=60)
+        logs = Path(facility.gateway.cluster_logs) / cluster.name
+        assert {path.name.partition("-")[0] for path in logs.iterdir()} == {"scheduler.log", "worker"}
+        assert "distributed.scheduler" in (logs / "scheduler.log").read_text()
+    assert logs.exists()  # as long as the gateway: they may say why a cluster ended
+
+
+def test_a_gateway_keeps_secrets_and_is_gone_with_its_running_cluster(monkeypatch):
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+            for name in ("BEARER_TOKEN", "JUPYTERHUB_API_TOKEN", "X509_USER_PROXY"):
+                patch.setenv(name, "of-the-caller")
+            server = stack.enter_context(GatewayServer.start())
+        facility = stack.enter_context(announced(server))
+        use_local_gateway(facility)
+        with Gateway() as gateway:
+            cluster = gateway.new_cluster(shutdown_on_close=False)
+            with cluster.get_client() as client:
+                cluster.scale(1)
+                client.wait_for_workers(1, timeout=60)
+                family = family_of(server)
+                in_tasks = str(client.run(lambda: (dict(os.environ), dask.config.config)))
+                logs = [server.log, *server.cluster_logs.glob("*/*.log")]
+                assert len(logs) == 3
+        password = server.password_file.read_text()
+        directory = server.password_file.parent
+        public = [json.dumps(facility.as_dict()), repr(facility), repr(server), str(dask.config.config), in_tasks]
+        public += [path.read_text() for path in logs]
+        semaphores = shared_memory_of(family)
+        public += [str(process.environ()) + str(process.cmdline()) for process in family]
+        assert len(family) >= 6  # guardian, gateway, proxy, scheduler, nanny, worker
+        listening = {
+            each.laddr.ip
+            for process in family
+            for each in process.net_connections()
+            if each.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (directory, server.password_file)]
+        configuration = directory / "dask_gateway_config.py"
+        assert password in configuration.read_text()
+        assert [*modes, stat.S_IMODE(configuration.stat().st_mode)] == [0o700, 0o600, 0o600]
+    assert not [text for text in public if password in text or "of-the-caller" in text]
+    assert not [process for process in family if process.is_running()]
+    assert not directory.exists()
+    assert password not in server.log.read_text()
+    assert semaphores
+    assert not [path for path in semaphores if path.exists()]
+
+
+def test_a_gateway_whose_owner_is_killed_is_gone_with_its_running_cluster():
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        gateway = json.loads(process.stdout.readline())["gateway"]
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 6
+        process.kill()
+        _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    assert not Path(gateway["password_file"]).parent.exists()
+    assert not local.running()
+
+
+def test_a_killed_gateway_takes_its_busy_clusters_along_and_ends_the_facility(tiny_models):
+    with machine.up([tiny_models]) as facility:
+        use_local_gateway(facility.description)
+        with Gateway() as gateway:
+            cluster = gateway.new_cluster(shutdown_on_close=False)
+            with cluster.get_client() as client:
+                cluster.scale(1)
+                started = Path(facility.gateway.cluster_logs) / "started"
+                endless = client.submit(lambda: (started.touch(), threading.Event().wait()))
+                wait_for(started)
+                assert not endless.done()
+        family = family_of(facility.gateway)
+        semaphores = shared_memory_of(family)
+        facility.gateway.kill()
+        assert facility.wait() is facility.gateway
+        facility.servers[0].kill()
+    assert not [process for process in family if process.is_running()]
+    assert semaphores
+    assert not [path for path in semaphores if path.exists()]
+    assert "Fatal Python error" not in facility.gateway.log.read_text()  # of its guardian
+
+
+def test_a_wrong_password_is_refused(gateway_server):
+    for auth in (BasicAuth("somebody", "guessed"), BasicAuth("somebody")):
+        gateway = Gateway(gateway_server.address, auth=auth)
+        with pytest.raises(aiohttp.ClientResponseError, match="401"):
+            gateway.list_clusters()
+
+
+def test_two_gateways_side_by_side_each_get_their_own_password(facility):
+    with GatewayServer.start() as second, announced(second, pid=2) as other:
+        for each in (facility, other):
+            assert use_local_gateway(each)  # the second takes the place of the first
+            with Gateway() as gateway:
+                assert gateway.address == each.gateway.address
+                assert gateway.list_clusters() == []
+    assert local.running() == [facility]
+
+
+def test_another_gateway_never_sees_the_password(facility):
+    class Refusal:
+        url = URL("http://127.0.0.1:1/api/v1/clusters/")
+
+    assert LocalGatewayAuth(username="me").pre_request(Refusal) == BasicAuth("me").pre_request(Refusal)
+    Refusal.url = URL(facility.gateway.address) / "api"
+    assert LocalGatewayAuth(username="me").pre_request(Refusal) != BasicAuth("me").pre_request(Refusal)
+
+
+def test_a_gateway_that_the_user_configured_stays(facility, configuration):
+    with dask.config.set({"gateway.address": "https://gateway.example"}):
+        assert not use_local_gateway(facility)
+        assert dask.config.get("gateway.address") == "https://gateway.example"
+        assert dask.config.get("gateway.auth.type") == "basic"
+
+
+def test_a_facility_without_a_gateway_changes_nothing(configuration):
+    before = copy.deepcopy(configuration.config)
+    assert not use_local_gateway(LocalFacility(pid=1, started=1.0, replicas=(), models=()))
+    assert configuration.config == before
+
+
+def test_the_choice_survives_a_later_import_of_dask_gateway():
+    code = """
+import sys
+from eaf_inference.dask.gateway import use_local_gateway
+from eaf_inference.local import LocalFacility, LocalGateway
+gateway = LocalGateway("http://127.0.0.1:1", 0, "", "", "")
+assert use_local_gateway(LocalFacility(pid=1, started=1.0, replicas=(), models=(), gateway=gateway))
+assert not {"distributed", "dask_gateway"} & set(sys.modules)
+from dask_gateway import Gateway
+made = Gateway()
+print(made.address, type(made.auth).__name__, made._request_kwargs)
+"""
+    environment = os.environ | {"http_proxy": "http://proxy.example:3128"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert done.stdout.split(maxsplit=2)[:2] == ["http://127.0.0.1:1", "LocalGatewayAuth"]
+    assert "proxy.example" not in done.stdout
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["the proxy's", "the server's"])
+def test_a_port_that_somebody_takes_in_the_last_moment_is_replaced(monkeypatch, which):
+    find = module.free_ports
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        first = find(2)
+        first[which] = taken.getsockname()[1]
+        choices = [first]
+        monkeypatch.setattr(module, "free_ports", lambda count: choices.pop() if choices else find(count))
+        with GatewayServer.start() as server:
+            assert server.address != f"http://127.0.0.1:{first[0]}"
+            server.kill()
+
+
+def test_a_gateway_that_cannot_start_names_its_log(monkeypatch):
+    monkeypatch.setattr(module, "_CONFIGURATION", "c.DaskGateway.backend_class = 'nonsense'  # {logs}")
+    with pytest.raises(ConfigurationError, match="Its log says why: ") as caught, GatewayServer.start():
+        pass
+    log = Path(str(caught.value).rpartition(": ")[2])
+    assert "nonsense" in log.read_text()
+
+
+def test_a_facility_runs_without_a_gateway_where_its_packages_are_not_installed(tiny_models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_gateway_server", None)  # as Python sees a package that is not there
+    said = []
+    with machine.up([tiny_models], progress=said.append) as facility:
+        assert facility.gateway is None
+        assert local.running() == [facility.description]
+        assert facility.description.gateway is None
+        facility.servers[0].kill()
+        assert facility.wait() is facility.servers[0]
+    assert [line for line in said if line.startswith("no Dask Gateway: dask-gateway-server")]
+    with pytest.raises(ConfigurationError, match="needs dask-gateway-server: .*pip install"), GatewayServer.start():
+        pass
+
+
+def family_of(server):
+    guardian = psutil.Process(server.pid).parent()
+    return [guardian, *guardian.children(recursive=True)]
+
+
+def shared_memory_of(family):
+    """Where the semaphores of the workers are."""
+    mapped = {Path(region.path) for process in family for region in process.memory_maps()}
+    return [path for path in mapped if path.name.startswith("sem.")]
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
