@@ -10,7 +10,7 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from traitlets import Bool, Float, Int, List, TraitError, Unicode
+from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
@@ -40,6 +40,14 @@ class Facility(Configurable):
     )
     token_file = Unicode(
         help="File that holds the user's bearer token and is renewed in place; empty: WLCG bearer token discovery.",
+    ).tag(config=True)
+    token_service = Unicode(
+        help="URL that answers POST with a token for whoever holds a JupyterHub token; instead of a token file.",
+    ).tag(config=True)
+    configure_clusters = Enum(
+        ("gateway", "all", "none"),
+        default_value="gateway",
+        help="Which Dask clusters come up connected: those of a Dask Gateway, all, or none.",
     ).tag(config=True)
     allow_insecure_token = Bool(
         False,  # noqa: FBT003  (traitlets takes its default by position)

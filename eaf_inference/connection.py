@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eaf_inference.catalogue import ModelRow, ModelTable, describe, ready_versions, why_not
-from eaf_inference.config import load_facility
+from eaf_inference.config import Facility, load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
     Credentials,
     StaticToken,
     TlsFiles,
     TokenFile,
+    TokenService,
     TokenSource,
     describe_expiry,
 )
-from eaf_inference.discovery import PROBE_TIMEOUT, Attempts, Endpoint, discover
+from eaf_inference.discovery import PROBE_TIMEOUT, Attempts, Endpoint, discover, given
 from eaf_inference.errors import (
     ConfigurationError,
     InvalidInput,
@@ -28,18 +31,42 @@ from eaf_inference.errors import (
 from eaf_inference.inference.pipeline import Limits, Question, ask
 from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import CLOSED, Server
+from eaf_inference.injected import Injected, injected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from distributed import Client
+
+    from eaf_inference.dask.clusters import ClusterTable
     from eaf_inference.inference.model import Model
     from eaf_inference.inference.padding import PaddingCheck
     from eaf_inference.inference.spec import ModelSpec
 
-__all__ = ["Connection", "connect"]
+__all__ = ["Connection", "Follower", "connect", "current", "followers"]
 
 _AT_ONCE = Limits(time_budget=0, request_timeout=PROBE_TIMEOUT)  # for one replica of several
+
+
+_latest: list[weakref.ref[Connection]] = []  # of this process's open connections, in order of their making
+_shared: dict[_Options, Connection] = {}  # those that arrived in this process, by what they were told
+_sharing = threading.Lock()
+followers: list[Follower] = []  # the Dask clusters of this process
+
+
+class Follower(Protocol):
+    """A Dask cluster, which works with a connection and has to know when it comes and goes."""
+
+    @property
+    def connection(self) -> Connection | None:
+        """The one that it works with."""
+
+    def connection_made(self) -> None:
+        """There is a new one, for those that have none."""
+
+    def connection_closed(self) -> None:
+        """The one that it works with is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +76,10 @@ class _Options:
     url: str | tuple[str, ...] | None
     ca: str | None
     allow_insecure_token: bool | None
-    timeout: float
+    timeout: float = 10.0
+
+
+_NOTHING_SAID = _Options(url=None, ca=None, allow_insecure_token=None)
 
 
 def connect(
@@ -62,6 +92,9 @@ def connect(
     explain: bool = False,
 ) -> Connection:
     """Find the facility's Triton and connect to it as this user.
+
+    On a Dask worker that was configured by its client, ``connect()`` gives the one connection of that process, with
+    the client's endpoint and credentials.
 
     Parameters
     ----------
@@ -101,9 +134,29 @@ def connect(
         allow_insecure_token=allow_insecure_token,
         timeout=timeout,
     )
+    if options == _NOTHING_SAID and token is None and injected() is not None:
+        connection = _arrived(options)
+        connection.open()
+        return connection
     connection = Connection(options, token)
     connection.open(wait_for_all=explain)
+    with _sharing:
+        _latest[:] = [each for each in _latest if each() is not None]
+        _latest.append(weakref.ref(connection))
+    for follower in followers:
+        follower.connection_made()
+    if find_spec("distributed") is not None:
+        from eaf_inference.dask.config import bring_clusters_up_connected
+
+        bring_clusters_up_connected(connection)
     return connection
+
+
+def current() -> Connection | None:
+    """The connection that this process made last and has not closed."""
+    with _sharing:
+        made = [each() for each in _latest]
+    return next((each for each in reversed(made) if each is not None and not each.closed), None)
 
 
 class Connection:
@@ -129,6 +182,9 @@ class Connection:
         self._serving: dict[tuple[str, str], list[Server]] = {}
         self._endpoint: Endpoint | None = None
         self._closed = False
+        self._given: Injected | None = None
+        self._facility: Facility | None = None
+        self._patience = options.timeout
         self._opening = threading.Lock()
         self.attempts = Attempts()
         self.limits = Limits()
@@ -145,26 +201,28 @@ class Connection:
             raise ConfigurationError(CLOSED)
         with self._opening:  # a connection that arrived in a task is opened by the first thread that needs it
             if self._endpoint is None:
-                self._open(wait_for_all=wait_for_all)
+                self._facility = load_facility()
+                self._given = self._what_was_given()
+                if self._given is None:
+                    self._find_server(self._facility, wait_for_all=wait_for_all)
+            if self._given is not None:
+                self._take_what_was_given(self._given)
 
-    def _open(self, *, wait_for_all: bool) -> None:
+    def _find_server(self, facility: Facility, *, wait_for_all: bool) -> None:
         options = self._options
-        facility = load_facility()
-        insecure = options.allow_insecure_token
-        insecure = facility.allow_insecure_token if insecure is None else insecure
-        source = self._source or (TokenFile(facility.token_file) if facility.token_file else BearerDiscovery())
-        self._credentials = Credentials(source)
+        self._credentials = Credentials(self._source or _source_of(facility))
         self._credentials.token()  # a token that cannot be read is said before anything is tried
-        tls = TlsFiles.find(
+        self.tls = TlsFiles.find(
             ca=options.ca or facility.ca,
             certificate=facility.client_certificate,
             key=facility.client_key,
         )
+        insecure = self.may_send_token_unencrypted
         endpoint, self.attempts = discover(
             options.url,
             facility=facility,
             credentials=self._credentials,
-            tls=tls,
+            tls=self.tls,
             allow_insecure_token=insecure,
             timeout=min(PROBE_TIMEOUT, options.timeout),
             wait_for_all=wait_for_all,
@@ -174,10 +232,64 @@ class Connection:
             request_timeout=facility.request_timeout,
             max_in_flight=facility.max_in_flight,
         )
+        self._reach(endpoint, allow_insecure_token=insecure)
+
+    def _what_was_given(self) -> Injected | None:
+        """What this worker's client gave, where that is the server meant."""
+        there = injected()
+        url = self._options.url
+        if there is None or self._source is not None or not (url is None or there.names(url)):
+            return None
+        return there
+
+    def _take_what_was_given(self, there: Injected) -> None:
+        """Follow the worker's client: at first, and where it has named other servers since."""
+        if self._endpoint is not None and there.addresses in ((), self._endpoint.addresses):
+            return
+        facility = self.facility
+        values = there.wait(facility.time_budget)
+        self._credentials = Credentials(there.token)
+        self.tls = TlsFiles.find(
+            ca=None, certificate=facility.client_certificate, key=facility.client_key
+        ).with_authorities(values["ca"])
+        self.limits = Limits(**values["settings"])
+        self._credentials.token()
+        endpoint, self.attempts = given(there.addresses)
+        there.count_with(self.traffic.totals)
+        self._patience = self.limits.time_budget  # nobody waits at a prompt here
+        self._reach(endpoint, allow_insecure_token=values["allow_insecure_token"])
+
+    def _reach(self, endpoint: Endpoint, *, allow_insecure_token: bool) -> None:
+        self._serving.clear()
         self._servers = [
-            Server(address, self._credentials, tls, allow_insecure_token=insecure) for address in endpoint.addresses
+            Server(address, self._credentials, self.tls, allow_insecure_token=allow_insecure_token)
+            for address in endpoint.addresses
         ]
         self._endpoint = endpoint
+
+    @property
+    def followers(self) -> list[Follower]:
+        """The Dask clusters that were configured with it, each with its state in words."""
+        return [follower for follower in followers if follower.connection is self]
+
+    @property
+    def facility(self) -> Facility:
+        """The facility's configuration, as it was when the connection was opened."""
+        if self._facility is None:
+            self._facility = load_facility()
+        return self._facility
+
+    @property
+    def credentials(self) -> Credentials:
+        """As whom; shows no secret."""
+        self.open()
+        return self._credentials
+
+    @property
+    def may_send_token_unencrypted(self) -> bool:
+        """Whether the token may travel to another machine without TLS."""
+        said = self._options.allow_insecure_token
+        return self.facility.allow_insecure_token if said is None else said
 
     @property
     def endpoint(self) -> Endpoint:
@@ -214,7 +326,8 @@ class Connection:
             return "<Connection, opened on first use>"
         more = len(self._endpoint.addresses) - 1
         replicas = f" and {more} more" if more else ""
-        return f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}>"
+        clusters = "".join(f"; {follower}" for follower in self.followers)
+        return f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}{clusters}>"
 
     def _repr_html_(self) -> str:
         from eaf_inference.notebook.display import connection_html
@@ -298,6 +411,31 @@ class Connection:
         spec = ModelSpec.from_config(reply.config, version, preprocess=text)
         return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
 
+    def configure(self, client: Client, *, hub_token: str | None = None) -> None:
+        """Give a Dask cluster this connection: any cluster, also one that does not come up configured by itself.
+
+        Parameters
+        ----------
+        client : distributed.Client
+        hub_token : str, optional
+            A JupyterHub token whose only scope is the token service. With it the cluster's scheduler renews the
+            workers' token by itself, for `distributed.fire_and_forget` work that outlives this process.
+
+        Raises
+        ------
+        ConfigurationError
+            The token would travel unencrypted, or the workers are threads of this process.
+        """
+        from eaf_inference.dask.preload import configure
+
+        configure(client, self, hub_token)
+
+    def clusters(self) -> ClusterTable:
+        """The Dask clusters that use this connection: workers, how many of them are configured, jets/s, tokens."""
+        from eaf_inference.dask.clusters import clusters_of
+
+        return clusters_of(self)
+
     def servers_of(self, model: Model) -> list[Server]:
         """The replicas that serve a model."""
         self.open()
@@ -307,8 +445,15 @@ class Connection:
         return self._serving[key]
 
     def close(self) -> None:
-        """Close the channels; what is in flight fails."""
+        """Close the channels; what is in flight fails, and clusters forget the credentials.
+
+        The connection of a Dask worker, which all its tasks share, stays open.
+        """
+        if self._given is not None:
+            return
         self._closed = True
+        for follower in self.followers:
+            follower.connection_closed()
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -322,17 +467,14 @@ class Connection:
     ) -> None:
         self.close()
 
-    def __getstate__(self) -> _Options:
+    def __reduce__(self) -> tuple[Any, ...]:
         urls = self._endpoint.urls if self._endpoint else None
-        return replace(self._options, url=urls if self._options.url is not None else None)
-
-    def __setstate__(self, options: _Options) -> None:
-        Connection.__init__(self, options)  # unopened
+        return _arrived, (replace(self._options, url=urls if self._options.url is not None else None),)
 
     def _ask(self, *questions: Question, servers: Sequence[Server] = ()) -> list[Any]:
         """The server's answers, from whichever replica gives them."""
         self.open()
-        limits = Limits(time_budget=self._options.timeout, request_timeout=self._options.timeout)
+        limits = Limits(time_budget=self._patience, request_timeout=self._patience)
         return ask(servers or self._servers, questions, limits)
 
     def _index(self) -> list[Any]:
@@ -360,6 +502,22 @@ class Connection:
         silent = [each for each in self._servers if each not in answered]  # they may come back
         self._serving[name, newest] = [*serving, *silent]
         return newest
+
+
+def _arrived(options: _Options) -> Connection:
+    """The connection of this process for what a pickled one was told: all copies that arrive share it."""
+    with _sharing:
+        connection = _shared.get(options)
+        if connection is None or connection.closed:
+            connection = _shared[options] = Connection(options)
+    return connection
+
+
+def _source_of(facility: Facility) -> TokenSource:
+    """Where this user's tokens come from, when nobody says otherwise."""
+    if facility.token_service:
+        return TokenService(facility.token_service, ca=facility.ca or None)
+    return TokenFile(facility.token_file) if facility.token_file else BearerDiscovery()
 
 
 def _index_question() -> Question:

@@ -17,11 +17,11 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from eaf_inference.errors import ConfigurationError
+from eaf_inference.errors import ConfigurationError, InferenceError, NotAuthorized, ServerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +35,7 @@ __all__ = [
     "TlsFiles",
     "Token",
     "TokenFile",
+    "TokenService",
     "TokenSource",
 ]
 
@@ -42,7 +43,8 @@ log = logging.getLogger(__name__)
 
 _RENEW_AHEAD = 60.0  # seconds before expiry at which the source is read again, but never …
 _RENEW_AHEAD_SHARE = 0.2  # … earlier than in the last fifth of the token's life
-_READ_AGAIN_AFTER = 1.0  # seconds: a source without a fresher token is not asked more often than this
+_READ_AGAIN_AFTER = 1.0  # seconds: a source without a fresher token is not asked more often than this …
+_LONGEST_REST = 30.0  # … and one that fails, less and less often
 _LARGEST_TOKEN = 64 * 1024  # bytes
 _LATEST = 1e12  # seconds since the epoch; what a JWT puts beyond, NaN included, is no time
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
@@ -111,11 +113,20 @@ class Token:
     def __reduce_ex__(self, _: object) -> NoReturn:
         raise TypeError("A token does not travel: it is found again where it is needed.")
 
-    def renewal_due(self, now: float) -> bool:
-        """Whether a fresh one should be looked for: the last minute, or fifth, of its life has begun."""
+    def reveal(self) -> str:
+        """The token's text, for what hands it on; it must not be kept in a variable that a traceback shows."""
+        return self.authorization[len("Bearer ") :]
+
+    def renewal_due(self, now: float, spent: float | None = None) -> bool:
+        """Whether a fresh one should be looked for: the last minute, or fifth, of its life has begun.
+
+        With `spent`, when that share of its life is over.
+        """
         if self.expires_at is None:
             return False
         ahead = _RENEW_AHEAD
+        if spent is not None and self.issued_at is not None:
+            return now >= self.issued_at + spent * (self.expires_at - self.issued_at)
         if self.issued_at is not None:
             ahead = min(ahead, max(0.0, _RENEW_AHEAD_SHARE * (self.expires_at - self.issued_at)))
         return now >= self.expires_at - ahead
@@ -131,11 +142,23 @@ def describe_expiry(expires_at: float | None, now: float | None = None) -> str:
 
 
 class TokenSource(ABC):
-    """Where a token comes from. `read` may be called again at any time and by any thread."""
+    """Where a token comes from. `read` may be called again at any time and by any thread.
+
+    Attributes
+    ----------
+    at_hand : bool
+        Reading costs nothing, so that it is read whenever a token is needed.
+    """
+
+    at_hand = False
 
     @abstractmethod
     def read(self) -> Token | None:
         """The token as it is now, or None where this source has none."""
+
+    def renew(self) -> Token | None:
+        """The token as it is now that a server has refused the former one; may wait for it."""
+        return self.read()
 
     @abstractmethod
     def __repr__(self) -> str:
@@ -206,6 +229,86 @@ class BearerDiscovery(TokenSource):
         return "WLCG bearer token discovery"
 
 
+class TokenService(TokenSource):
+    """The facility's token service, which gives a short-lived token to whoever holds a JupyterHub token.
+
+    Parameters
+    ----------
+    url : str
+        Answers ``POST`` with ``{"access_token": …}`` (RFC 6749, section 5.1).
+    ca : path, optional
+        PEM file of the certificate authorities to trust; by default the system's.
+    environment : mapping, optional
+        Holds the user's own ``JUPYTERHUB_API_TOKEN``, as the Hub sets it for every user's server.
+    timeout : float
+        Seconds for its answer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self.url = url
+        self.ca = ca
+        self._environment = os.environ if environment is None else environment
+        self._timeout = timeout
+
+    def read(self) -> Token:
+        """A new token.
+
+        Raises
+        ------
+        NotAuthorized
+            There is no Hub token, or the service refuses it.
+        ServerUnavailable
+            The service does not answer, or not with a token.
+        """
+        import urllib.error
+
+        if not self._environment.get("JUPYTERHUB_API_TOKEN"):
+            raise NotAuthorized(
+                f"The token service {self.url} needs your JupyterHub token, and JUPYTERHUB_API_TOKEN is not set. "
+                "Start this notebook from the facility's JupyterHub, or pass a token yourself."
+            )
+        try:
+            return Token(self._ask())
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code in (401, 403):
+                    raise NotAuthorized(
+                        f"The token service {self.url} refuses your JupyterHub token ({error.code} {error.reason}). "
+                        "Ask the facility for access to inference, or restart your server from the Hub."
+                    ) from None
+                raise self._unavailable(f"{error.code} {error.reason}") from None
+        except OSError as error:
+            raise self._unavailable(str(getattr(error, "reason", error))) from error
+        except (ValueError, LookupError, TypeError, ConfigurationError) as error:
+            raise self._unavailable("its reply holds no token") from error
+
+    def _ask(self) -> str:
+        import ssl
+        import urllib.request
+
+        request = urllib.request.Request(self.url, method="POST", data=b"")  # noqa: S310  (the facility's own URL)
+        # not sent on to where the service might redirect
+        request.add_unredirected_header("Authorization", f"token {self._environment['JUPYTERHUB_API_TOKEN']}")
+        context = ssl.create_default_context(cafile=self.ca) if self.url.startswith("https:") else None
+        with urllib.request.urlopen(request, timeout=self._timeout, context=context) as reply:  # noqa: S310
+            return _SecretText(json.loads(reply.read(2 * _LARGEST_TOKEN))["access_token"])
+
+    def _unavailable(self, why: str) -> ServerUnavailable:
+        error = ServerUnavailable(f"The token service {self.url} gives no token: {why}.")
+        error.reason = f"the token service gives no token: {why}"
+        return error
+
+    def __repr__(self) -> str:
+        return f"token service {self.url}"
+
+
 class Credentials:
     """One user's token, kept fresh for all threads of one connection.
 
@@ -222,6 +325,8 @@ class Credentials:
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._last_read = float("-inf")
+        self._pause = _READ_AGAIN_AFTER
+        self._trouble = ""
 
     def __repr__(self) -> str:
         return f"<Credentials from {self.source!r}: {self._token!r}>"
@@ -231,8 +336,18 @@ class Credentials:
         """The token as last read, without reading."""
         return self._token
 
-    def token(self) -> Token | None:
+    @property
+    def trouble(self) -> str:
+        """Why the source gave no token when it was last read; empty where it gave one."""
+        return self._trouble
+
+    def token(self, *, spent: float | None = None) -> Token | None:
         """The token to send now; the source is read first when there is none or it nears its end.
+
+        Parameters
+        ----------
+        spent : float, optional
+            Read the source when this share of the token's life is over, which is earlier.
 
         Raises
         ------
@@ -241,10 +356,10 @@ class Credentials:
         """
         with self._lock:
             now = self._clock()
-            due = self._token is None or self._token.renewal_due(now)
-            rests = 0 <= now - self._last_read < _READ_AGAIN_AFTER  # a clock that was set back ends the rest
-            if due and not rests:
-                self._read(now)
+            due = self._token is None or self.source.at_hand or self._token.renewal_due(now, spent)
+            rests = 0 <= now - self._last_read < self._pause  # a clock that was set back ends the rest
+            if due and (self.source.at_hand or not rests):
+                self._read(self.source.read)
             return self._token
 
     def renewed_after(self, refused: Token | None) -> bool:
@@ -254,25 +369,31 @@ class Credentials:
         """
         with self._lock:
             if self._token == refused:
-                self._read(self._clock())
+                self._read(self.source.renew)
             return self._token != refused
 
-    def _read(self, now: float) -> None:
+    def _read(self, read: Callable[[], Token | None]) -> None:
         try:
-            self._token = self.source.read() or self._token
-        except ConfigurationError as error:
+            self._token = read() or (None if self.source.at_hand else self._token)
+        except InferenceError as error:
+            self._trouble = error.reason or str(error)
+            if isinstance(error, ServerUnavailable):
+                self._pause = min(2 * self._pause, _LONGEST_REST)
             if self._token is None:
                 raise
             # the one at hand may still serve: a file that is being replaced is unreadable for a moment
             log.warning("The token could not be renewed from %r: %s", self.source, error)
-        self._last_read = now
+        else:
+            self._trouble = ""
+            self._pause = _READ_AGAIN_AFTER
+        self._last_read = self._clock()
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The files of one TLS channel: authorities, and a client certificate where there is one."""
+    """The files of one TLS channel: authorities (or their text), and a client certificate where there is one."""
 
-    ca: Path | None = None
+    ca: Path | bytes | None = None
     certificate: Path | None = None
     key: Path | None = None
 
@@ -301,6 +422,21 @@ class TlsFiles:
             log.warning("X509_USER_PROXY names %s, which cannot be read; going on without it", proxy)
         return cls(authorities)
 
+    def with_authorities(self, text: str | None) -> TlsFiles:
+        """The same with these certificate authorities; None for the system's."""
+        return replace(self, ca=None if text is None else text.encode())
+
+    @property
+    def authorities(self) -> bytes | None:
+        """The text of the certificate authorities; None for the system's.
+
+        Raises
+        ------
+        ConfigurationError
+            The file cannot be read, or is no PEM file.
+        """
+        return _pem(self.ca, "certificate authorities")
+
     def channel_credentials(self) -> grpc.ChannelCredentials:
         """What gRPC opens a TLS channel with.
 
@@ -312,15 +448,15 @@ class TlsFiles:
         import grpc
 
         return grpc.ssl_channel_credentials(
-            root_certificates=_pem(self.ca, "certificate authorities"),
+            root_certificates=self.authorities,
             private_key=_pem(self.key, "client key"),
             certificate_chain=_pem(self.certificate, "client certificate"),
         )
 
 
-def _pem(path: Path | None, what: str) -> bytes | None:
-    if path is None:
-        return None
+def _pem(path: Path | bytes | None, what: str) -> bytes | None:
+    if path is None or isinstance(path, bytes):
+        return path
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from eaf_inference.catalogue import ModelTable
     from eaf_inference.connection import Connection
+    from eaf_inference.dask.clusters import ClusterTable
+    from eaf_inference.dask.summary import Summary
     from eaf_inference.discovery import Attempts
     from eaf_inference.inference.model import Model
 
-__all__ = ["attempts_html", "connection_html", "model_html", "models_html"]
+__all__ = ["attempts_html", "clusters_html", "connection_html", "model_html", "models_html", "summary_html"]
 
 _STYLE = """<style>
 .eaf-inference { font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px);
@@ -60,6 +62,32 @@ def models_html(models: ModelTable) -> str:
     return _page(_table(("model", "version", "inputs", "outputs", "state", "queue ms"), rows, numbers=(5,)))
 
 
+def clusters_html(clusters: ClusterTable) -> str:
+    """The Dask clusters of a connection."""
+    if not clusters:
+        return _page(_dim("No Dask cluster uses this connection."))
+
+    def number(value: float | None, form: str) -> str:
+        return _dim("not reported") if value is None else form.format(value)
+
+    rows = []
+    for row in clusters:
+        complete = row.workers == row.configured
+        state = _span("good" if row.state == "configured" else "bad", row.state)
+        rows.append(
+            (
+                escape(row.name),
+                number(row.workers, "{}"),
+                number(row.configured, "{}") if complete else _span("bad", str(row.configured)),
+                number(row.inferences_per_s, "{:,.0f}"),
+                number(row.oldest_token, "{:.0f} s"),
+                "<br>".join([state, *map(_dim, row.remarks)]),
+            )
+        )
+    heads = ("Dask cluster", "workers", "configured", "jets/s", "oldest token", "state")
+    return _page(_table(heads, rows, numbers=(1, 2, 3, 4)))
+
+
 def attempts_html(attempts: Attempts) -> str:
     """What every source of discovery said."""
     rows = [
@@ -90,6 +118,13 @@ def model_html(model: Model) -> str:
         rows.append((_dim("note"), escape(model.note)))
     version = f"version {spec.version} " if spec.version else ""
     return _page(f"{_span('title', spec.name)} {_dim(f'{version}on')} {_code(model.where)}{_table((), rows)}")
+
+
+def summary_html(summary: Summary) -> str:
+    """What was done over a cluster, and by which worker."""
+    rows = [tuple(map(escape, row)) for row in summary.rows()]
+    numbers = range(1, len(summary.HEADS))
+    return _page(f"{escape(summary.headline)}{_table(summary.HEADS, rows, numbers=numbers)}")
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:

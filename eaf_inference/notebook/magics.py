@@ -14,10 +14,10 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import display
 from traitlets import Float, Unicode
 
-from eaf_inference.connection import Connection, connect
+from eaf_inference.connection import Connection, connect, current, followers
 from eaf_inference.credentials import TokenFile
 from eaf_inference.errors import ConfigurationError, InferenceError
-from eaf_inference.notebook.display import connection_html, models_html
+from eaf_inference.notebook.display import clusters_html, connection_html, models_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from eaf_inference.catalogue import ModelTable
+    from eaf_inference.dask.clusters import ClusterTable
 
 __all__ = ["TritonMagics", "load", "unload"]
 
@@ -80,7 +81,7 @@ class TritonMagics(Magics):
     @magic_arguments()
     @line_magic
     def triton_status(self, line: str) -> None:
-        """Show the endpoint, the user, the token's expiry, and the models with their load."""
+        """Show the endpoint, the user, the token's expiry, the models with their load, and the Dask clusters."""
         parse_argstring(self.triton_status, line)
         self._show(self._connection(), "")
 
@@ -90,9 +91,10 @@ class TritonMagics(Magics):
         """Close the connection and remove its variable."""
         parse_argstring(self.triton_disconnect, line)
         connection = self._connection()
-        assert self._bound is not None  # noqa: S101  (there is a connection)
-        self._release(self._bound)
-        self._bound = None
+        if self._bound is not None:
+            self._namespace.pop(self._bound, None)
+            self._bound = None
+        connection.close()
         print(f"Disconnected from {connection.where}.")  # noqa: T201  (a magic's output)
 
     @property
@@ -104,9 +106,13 @@ class TritonMagics(Magics):
 
     def _connection(self) -> Connection:
         connection = self._namespace.get(self._bound) if self._bound else None
-        if not isinstance(connection, Connection) or connection.closed:
-            raise ConfigurationError("This notebook is not connected. Connect it with %triton_connect.")
-        return connection
+        if isinstance(connection, Connection) and not connection.closed:
+            return connection
+        made = current()  # for a cluster, without a word from the user
+        if made is not None:
+            return made
+        clusters = "".join(f"\n{follower}" for follower in followers)
+        raise ConfigurationError(f"This notebook is not connected. Connect it with %triton_connect.{clusters}")
 
     def _release(self, name: str) -> None:
         """Close the connection that a variable holds: nothing of it is used again."""
@@ -114,21 +120,26 @@ class TritonMagics(Magics):
             self._namespace.pop(name).close()
 
     def _show(self, connection: Connection, remark: str) -> None:
-        display(_Status(connection, connection.models(), remark))
+        display(
+            _Status(connection, connection.models(), connection.clusters() if connection.followers else None, remark)
+        )
 
 
 class _Status:
     """What connect and status show, as HTML and as text."""
 
-    def __init__(self, connection: Connection, models: ModelTable, remark: str) -> None:
-        self._connection, self._models, self._remark = connection, models, remark
+    def __init__(
+        self, connection: Connection, models: ModelTable, clusters: ClusterTable | None, remark: str
+    ) -> None:
+        self._connection, self._models, self._clusters, self._remark = connection, models, clusters, remark
 
     def __repr__(self) -> str:
-        parts = [self._remark, repr(self._connection), str(self._models)]
+        parts = [self._remark, repr(self._connection), str(self._models), str(self._clusters or "")]
         return "\n".join(part for part in parts if part)
 
     def _repr_html_(self) -> str:
-        return connection_html(self._connection) + models_html(self._models)
+        clusters = clusters_html(self._clusters) if self._clusters else ""
+        return connection_html(self._connection) + models_html(self._models) + clusters
 
 
 def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
+from dask_facility import facility_of
+from token_service import HUB_TOKEN
 from zoo import make_zoo
 
 import eaf_inference
@@ -57,3 +59,11 @@ def jagged():
     counts = rng.integers(0, 140, 3000)
     channels = {name: ak.unflatten(rng.normal(size=counts.sum()).astype(np.float32), counts) for name in ("a", "b")}
     return ak.zip(channels)
+
+
+@pytest.fixture
+def facility(zoo, gateway_server, tmp_path, monkeypatch):
+    """A door that asks for tokens in front of the zoo, a token service, and a Dask Gateway."""
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
+    with facility_of(zoo, gateway_server, tmp_path / "jupyter") as running:
+        yield running

@@ -16,6 +16,7 @@ FLOORS = (
     "config",
     "credentials",
     "local",
+    "injected",
     "inference.recipe",
     "inference.layout",
     "inference.conversion",
@@ -27,6 +28,7 @@ FLOORS = (
     "inference.traffic",
     "inference.pipeline",
     "inference.progress",
+    "inference.request",
     "inference.model",
     "discovery",
     "catalogue",
@@ -42,10 +44,15 @@ FLOORS = (
 APART = ("notebook", "server", "dask", "hub", "facility")  # never import one another
 # Imports upward, inside functions, of what a user expects on the object in her hand: (file, function, imported).
 DOORS = {
+    ("connection", "connect", "dask"),
+    ("connection", "configure", "dask"),
+    ("dask.clusters", "_repr_html_", "notebook"),
+    ("connection", "clusters", "dask"),
     ("catalogue", "_repr_html_", "notebook"),
     ("connection", "_repr_html_", "notebook"),
     ("discovery", "_repr_html_", "notebook"),
     ("inference.model", "_repr_html_", "notebook"),
+    ("dask.summary", "_repr_html_", "notebook"),
 }
 EMPTY_OR_LAZY = ("__init__", "inference")  # the table of contents, which imports when a name is used
 

@@ -1,0 +1,102 @@
+"""A facility for tests of Dask clusters: a door that asks for tokens, a service that gives them, a real gateway."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from dask_gateway import BasicAuth, Gateway
+from door import Door, door
+from token_service import TokenServer, token_service
+
+ONES = {"x": np.ones((4, 2, 3), np.float32)}
+THREES = np.full((4, 2), 3, np.float32)
+
+
+def typed_in_a_notebook(function):
+    """Travels by value: workers do not have this file."""
+    function.__module__ = "__main__"
+    return function
+
+
+@typed_in_a_notebook
+def classify(inputs):
+    """What a user's task does."""
+    import eaf_inference
+
+    return eaf_inference.connect().model("sums")(inputs)
+
+
+@typed_in_a_notebook
+async def holds(condition: str, timeout: float = 20.0, **names) -> bool:
+    """On a worker: wait until this is true of the values that it holds."""
+    import asyncio
+
+    held = sys.modules["_eaf_inference_held"].held
+    return await asyncio.to_thread(held.wait_until, lambda: eval(condition, names, {"values": held.values}), timeout)  # noqa: S307
+
+
+def all_hold(client, condition: str, **names) -> bool:
+    found = client.run(holds, condition, **names)
+    return bool(found) and all(found.values())
+
+
+def all_hold_a_token_since(client, issued: float) -> bool:
+    return all_hold(client, "values and values['issued'] >= issued", issued=issued)
+
+
+@typed_in_a_notebook
+def issue_time() -> float:
+    return sys.modules["_eaf_inference_held"].held.values["issued"]
+
+
+@typed_in_a_notebook
+def meet_a_refusal() -> None:
+    held = sys.modules["_eaf_inference_held"].held
+    held.refuse(held.values["issued"])
+
+
+def eventually(read, accept, timeout: float = 20.0):
+    """What is read once it is acceptable: for what comes with heartbeats, which nobody announces."""
+    ends = time.monotonic() + timeout
+    while not accept(found := read()):
+        assert time.monotonic() < ends, found
+    return found
+
+
+@dataclass
+class Facility:
+    """A door that asks for tokens, the service that gives them, and a gateway."""
+
+    door: Door
+    url: str
+    service: TokenServer
+    gateway_url: str
+    password: str
+
+    def gateway(self) -> Gateway:
+        return Gateway(self.gateway_url, auth=BasicAuth("alice", self.password))
+
+    @contextmanager
+    def cluster(self, workers: int = 1):
+        with self.gateway() as gateway, gateway.new_cluster() as cluster:
+            cluster.scale(workers)
+            yield cluster
+
+
+@contextmanager
+def facility_of(zoo, gateway_server, directory, *, lives=600.0):
+    """Running, and configured in this Jupyter configuration directory."""
+    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+        handler.tokens = {"nobody": 0.0}
+        with token_service(handler.tokens, lives=lives) as service:
+            url = f"grpc://127.0.0.1:{port}"
+            directory.mkdir()
+            settings = {"Facility": {"urls": [url], "token_service": service.url}}
+            (directory / "eaf_inference_config.json").write_text(json.dumps(settings))
+            password = gateway_server.password_file.read_text()
+            yield Facility(handler, url, service, gateway_server.address, password)

@@ -1,0 +1,130 @@
+"""Clusters that do not come through a gateway, and workers of every kind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from dask_facility import (
+    ONES,
+    THREES,
+    all_hold_a_token_since,
+    classify,
+    eventually,
+    meet_a_refusal,
+    typed_in_a_notebook,
+)
+from distributed import Client, LocalCluster
+
+import eaf_inference
+from eaf_inference.errors import ConfigurationError
+
+
+def test_a_client_that_does_not_come_through_a_gateway_is_left_alone_unless_asked(facility):
+    with (
+        eaf_inference.connect() as triton,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster.scheduler_address) as client,
+    ):
+        assert triton.followers == []
+        assert client.submit(lambda: "_eaf_inference_held" in sys.modules).result() is False
+        triton.configure(client)
+        np.testing.assert_array_equal(client.submit(classify, ONES).result(), THREES)
+        inside = client.submit(clients_inside_a_task).result()
+        assert inside == []
+    with (
+        eaf_inference.connect() as triton,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        pytest.raises(ConfigurationError, match="threads of this process"),
+    ):
+        triton.configure(client)
+
+
+@typed_in_a_notebook
+def clients_inside_a_task():
+    """Which links a task's own client makes."""
+    from distributed import get_client
+
+    import eaf_inference.connection
+
+    get_client()
+    return [str(each) for each in eaf_inference.connection.followers]
+
+
+def test_a_token_does_not_travel_unencrypted_to_another_machines_scheduler(facility, monkeypatch):
+    from eaf_inference.config import Address
+
+    with (
+        eaf_inference.connect() as triton,
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        monkeypatch.setattr(Address, "is_loopback", False)  # as if the scheduler were elsewhere
+        with pytest.raises(ConfigurationError, match="unencrypted to the cluster at tcp://"):
+            triton.configure(client)
+
+
+def test_the_entry_is_added_to_what_dasks_configuration_has(facility):
+    with dask.config.set({"distributed.client.preload": ["somebody.elses"]}):
+        with eaf_inference.connect(), eaf_inference.connect():
+            pass
+        assert dask.config.get("distributed.client.preload") == ["somebody.elses", "eaf_inference.dask.preload"]
+
+
+@pytest.fixture
+def python_without_us(tmp_path):
+    """The command of a Python that has all of this environment's packages but eaf_inference."""
+    here, there = Path(dask.__file__).parents[1], tmp_path / "site-packages"
+    there.mkdir()
+    for path in here.iterdir():
+        if "eaf_inference" not in path.name and path.suffix != ".pth":
+            (there / path.name).symlink_to(path)
+    start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from distributed.cli.dask_worker import main; main()"
+    return [sys.executable, "-I", "-S", "-c", start, str(there)]
+
+
+def test_a_worker_without_eaf_inference_starts_stays_and_says_so(facility, python_without_us, tmp_path):
+    with (
+        eaf_inference.connect() as triton,
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        (tmp_path / "worker.log").open("wb") as log,
+    ):
+        triton.configure(client)
+        command = [*python_without_us, cluster.scheduler_address, "--no-nanny", "--nthreads=1", "--no-dashboard"]
+        worker = subprocess.Popen([*command, f"--local-directory={tmp_path}"], stdout=log, stderr=log)
+        try:
+            client.wait_for_workers(1, timeout=30)
+            assert client.submit(sum, [1, 2]).result() == 3
+            with pytest.raises(ModuleNotFoundError, match="eaf_inference"):
+                client.submit(classify, ONES).result()
+            client.run(meet_a_refusal)  # and once more, while it is there
+            assert all_hold_a_token_since(client, triton.credentials.known.issued_at)
+            assert client.submit(sum, [2, 2]).result() == 4
+            row = eventually(lambda: triton.clusters()[0], lambda row: row.configured == 1)
+            assert row.workers == 1
+            [remark] = row.remarks
+            assert remark == f"eaf-inference {eaf_inference.__version__} here, missing on 1 of 1 workers"
+        finally:
+            worker.terminate()
+            assert worker.wait(30) == 0
+
+
+@pytest.mark.parametrize("which", ["all", "none"])
+def test_the_facility_says_which_clusters_come_up_connected(facility, tmp_path, which):
+    path = tmp_path / "jupyter" / "eaf_inference_config.json"
+    settings = json.loads(path.read_text())
+    settings["Facility"]["configure_clusters"] = which
+    path.write_text(json.dumps(settings))
+    with (
+        eaf_inference.connect() as triton,
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        assert [each.state.value for each in triton.followers] == (["configured"] if which == "all" else [])

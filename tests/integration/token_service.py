@@ -1,0 +1,69 @@
+"""A stand-in for the facility's token service: answers as it does, and dies or stays silent on demand.
+
+The door's tokens are its own: what it gives out is valid there.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tokens import MARK, make_token
+
+HUB_TOKEN = f"hub-{MARK}"
+
+
+class TokenServer(ThreadingHTTPServer):
+    """Attributes: `lives` (seconds of a token), `given` (tokens, in order), `silent` (an event; set: it answers)."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, port: int, tokens: dict[str, float], lives: float) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.tokens, self.lives = tokens, lives
+        self.given: list[str] = []
+        self.answers = threading.Event()
+        self.answers.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/token"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: TokenServer
+
+    def do_POST(self):  # noqa: N802  (the base class's name)
+        self.server.answers.wait()
+        if self.headers["Authorization"] != f"token {HUB_TOKEN}":
+            self.send_error(403)
+            return
+        token = make_token(lives=self.server.lives)
+        self.server.tokens[token] = time.time() + self.server.lives
+        self.server.given.append(token)
+        body = json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": self.server.lives}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """It says nothing."""
+
+
+@contextmanager
+def token_service(tokens: dict[str, float], *, lives: float = 600, port: int = 0):
+    server = TokenServer(port, tokens, lives)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.answers.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
