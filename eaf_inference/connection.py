@@ -15,6 +15,7 @@ from eaf_inference.config import Facility, load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
     Credentials,
+    SecretText,
     StaticToken,
     TlsFiles,
     TokenFile,
@@ -34,12 +35,13 @@ from eaf_inference.inference.transport import CLOSED, Server
 from eaf_inference.injected import Injected, injected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
     from distributed import Client
 
     from eaf_inference.dask.clusters import ClusterTable
+    from eaf_inference.dask.submit import Submission
     from eaf_inference.inference.model import Model
     from eaf_inference.inference.padding import PaddingCheck
     from eaf_inference.inference.spec import ModelSpec
@@ -409,6 +411,8 @@ class Connection:
                 raise ConfigurationError(f"The recipe {preprocess} cannot be read: {error}") from error
         [reply] = self._ask(_config_question(name, version), servers=self._serving[name, version])
         spec = ModelSpec.from_config(reply.config, version, preprocess=text)
+        if self._given is None:  # whoever asks again may have changed the model in place; a worker's tasks have not
+            self.paddings.pop(spec, None)
         return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
 
     def configure(self, client: Client, *, hub_token: str | None = None) -> None:
@@ -426,9 +430,29 @@ class Connection:
         ConfigurationError
             The token would travel unencrypted, or the workers are threads of this process.
         """
+        if hub_token is not None:
+            hub_token = SecretText(hub_token)  # from here on, no traceback that shows variables shows its text
         from eaf_inference.dask.preload import configure
 
         configure(client, self, hub_token)
+
+    def submit(
+        self,
+        model: Model,
+        chunks: Iterable[Any],
+        *,
+        client: Client | None = None,
+        select: Callable[[Any], Any] | None = None,
+        in_flight: int | None = None,
+        retries: int = 2,
+        progress: bool | None = None,
+    ) -> Submission:
+        """Scores of a data set, computed by a Dask cluster; see `eaf_inference.dask.submit.submit`."""
+        from eaf_inference.dask.submit import submit
+
+        return submit(
+            model, chunks, client=client, select=select, in_flight=in_flight, retries=retries, progress=progress
+        )
 
     def clusters(self) -> ClusterTable:
         """The Dask clusters that use this connection: workers, how many of them are configured, jets/s, tokens."""
@@ -468,8 +492,10 @@ class Connection:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        urls = self._endpoint.urls if self._endpoint else None
-        return _arrived, (replace(self._options, url=urls if self._options.url is not None else None),)
+        options = self._options
+        if options.url is not None and self._endpoint is not None:
+            options = replace(options, url=self._endpoint.urls)  # without the model that a coffea URL names
+        return _arrived, (options,)
 
     def _ask(self, *questions: Question, servers: Sequence[Server] = ()) -> list[Any]:
         """The server's answers, from whichever replica gives them."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BearerDiscovery",
     "Credentials",
+    "SecretText",
     "StaticToken",
     "TlsFiles",
     "Token",
@@ -51,8 +52,8 @@ _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _C99_SPACE = " \f\n\r\t\v"
 
 
-class _SecretText(str):
-    """Text that gRPC can encode and nothing else can show."""
+class SecretText(str):
+    """Text that gRPC can encode and nothing else can show; a slice of it is ordinary text."""
 
     __slots__ = ()
 
@@ -85,14 +86,14 @@ class Token:
         self.user: str | None = None
         self.issued_at: float | None = None
         self.expires_at: float | None = None
-        text = _SecretText(str.strip(text, _C99_SPACE))  # a traceback may show this function's variables
+        text = SecretText(str.strip(text, _C99_SPACE))  # a traceback may show this function's variables
         if len(text) > _LARGEST_TOKEN or not _B64TOKEN.fullmatch(text):
             raise ConfigurationError(
                 "The token is not a bearer token (RFC 6750: letters, digits and -._~+/=, at most 64 KiB, "
                 "no white space inside). Its text is not shown here."
             )
         claims = _jwt_claims(text)
-        self.authorization = _SecretText("Bearer " + text)
+        self.authorization = SecretText("Bearer " + text)
         subject = claims.get("sub")
         self.user = subject if isinstance(subject, str) else None
         self.issued_at = _seconds(claims.get("iat"))
@@ -169,7 +170,7 @@ class StaticToken(TokenSource):
     """A token that the caller passed; it cannot be renewed."""
 
     def __init__(self, text: str) -> None:
-        text = _SecretText(text)  # a traceback may show this function's variables
+        text = SecretText(text)  # a traceback may show this function's variables
         self._token = Token(text)
 
     def read(self) -> Token | None:
@@ -209,7 +210,7 @@ class BearerDiscovery(TokenSource):
         self._environment = os.environ if environment is None else environment
 
     def read(self) -> Token | None:
-        if text := _SecretText(self._environment.get("BEARER_TOKEN", "").strip(_C99_SPACE)):
+        if text := SecretText(self._environment.get("BEARER_TOKEN", "").strip(_C99_SPACE)):
             return Token(text)
         for path in self._files():
             if found := _read_text(path):
@@ -298,7 +299,7 @@ class TokenService(TokenSource):
         request.add_unredirected_header("Authorization", f"token {self._environment['JUPYTERHUB_API_TOKEN']}")
         context = ssl.create_default_context(cafile=self.ca) if self.url.startswith("https:") else None
         with urllib.request.urlopen(request, timeout=self._timeout, context=context) as reply:  # noqa: S310
-            return _SecretText(json.loads(reply.read(2 * _LARGEST_TOKEN))["access_token"])
+            return SecretText(json.loads(reply.read(2 * _LARGEST_TOKEN))["access_token"])
 
     def _unavailable(self, why: str) -> ServerUnavailable:
         error = ServerUnavailable(f"The token service {self.url} gives no token: {why}.")
@@ -466,7 +467,7 @@ def _pem(path: Path | bytes | None, what: str) -> bytes | None:
     return content
 
 
-def _read_text(path: Path) -> _SecretText | None:
+def _read_text(path: Path) -> SecretText | None:
     """The file's stripped text; None where there is no file."""
     try:
         with path.open("rb") as file:
@@ -475,7 +476,7 @@ def _read_text(path: Path) -> _SecretText | None:
         return None
     except OSError as error:
         raise ConfigurationError(f"The token file cannot be read: {error}") from error
-    return _SecretText(content.decode("ascii", errors="replace").strip(_C99_SPACE))
+    return SecretText(content.decode("ascii", errors="replace").strip(_C99_SPACE))
 
 
 def _jwt_claims(text: str) -> dict[str, object]:

@@ -59,6 +59,6 @@ def gateway_server():
         with contextlib.suppress(RuntimeError):
             close_when_collected(gateway)
 
-    with GatewayServer.start() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Gateway, "__del__", close_if_open)
+    Gateway.__del__ = close_if_open  # for good: the last ones are collected after the last test
+    with GatewayServer.start() as server:
         yield server

@@ -5,6 +5,7 @@ Imports Dask's configuration only: a client without clusters does not wait for t
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import dask.config
@@ -31,6 +32,9 @@ def bring_clusters_up_connected(connection: Connection) -> None:
     preloads = [there] if isinstance(there, str) else list(there)
     if PRELOAD not in preloads and connection.facility.configure_clusters != "none":
         dask.config.set({_CLIENT_PRELOADS: [*preloads, PRELOAD]})
+    announcements = logging.getLogger("distributed.preloading")
+    if announcements.level == logging.NOTSET:  # three lines for each client that a notebook makes
+        announcements.setLevel(logging.WARNING)
     urls = set(connection.endpoint.urls)
     here = next((facility for facility in local.running() if urls & set(facility.urls)), None)
     if here is not None:

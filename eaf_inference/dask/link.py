@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from eaf_inference.config import Address
 from eaf_inference.connection import Connection, connect, current, followers
-from eaf_inference.credentials import TokenService, describe_expiry
+from eaf_inference.credentials import SecretText, TokenService, describe_expiry
 from eaf_inference.dask.worker_plugin import NAME, Keeper, Plugin, Secret
 from eaf_inference.errors import ConfigurationError, InferenceError
 
@@ -128,7 +128,7 @@ class Link:
         if self.error is not None:
             raise self.error
 
-    async def pull(self, hub_token: Secret) -> None:
+    async def pull(self, hub_token: SecretText) -> None:
         """Have the scheduler renew the token by itself."""
         client, connection = self._client(), self.connection
         source = connection.credentials.source if connection else None
@@ -138,7 +138,7 @@ class Link:
             )
         authorities = connection.tls.authorities
         await scheduler_of(client).eaf_inference_pull(
-            service=source.url, hub_token=hub_token.reveal(), ca=authorities and authorities.decode()
+            service=source.url, hub_token=hub_token[:], ca=authorities and authorities.decode()
         )
 
     def connection_made(self) -> None:

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from eaf_inference.connection import Connection
+    from eaf_inference.credentials import SecretText
     from eaf_inference.dask.link import Link
 
 log = logging.getLogger(__name__)
 
+_MADE_IN_A_TASK = "Client-worker-"  # how the ids of distributed.get_client() and worker_client() begin
 _FIRST_ATTEMPT = 2.0  # seconds that a Client waits for its cluster's first configuration
 
 _links: dict[str, Link] = {}  # by the client's id
@@ -39,13 +41,10 @@ async def dask_teardown(client: Client) -> None:
         link.stop()
 
 
-def configure(client: Client, connection: Connection, hub_token: str | None) -> Any:
+def configure(client: Client, connection: Connection, hub_token: SecretText | None) -> Any:
     """Configure a cluster with this connection, and raise what prevents it; see `Connection.configure`."""
-    from eaf_inference.dask.worker_plugin import Secret
     from eaf_inference.errors import ConfigurationError
 
-    secret = None if hub_token is None else Secret(hub_token)
-    del hub_token  # no traceback that shows variables shows it
     if _address(client).startswith("inproc://"):
         raise ConfigurationError(
             "This cluster's workers are threads of this process: they have its connection already. "
@@ -55,8 +54,8 @@ def configure(client: Client, connection: Connection, hub_token: str | None) -> 
     async def use() -> None:
         link = _links.get(client.id) or _link_of(client)
         await link.use(connection)
-        if secret is not None:
-            await link.pull(secret)
+        if hub_token is not None:
+            await link.pull(hub_token)
 
     return client.sync(use)  # type: ignore[no-untyped-call]
 
@@ -71,13 +70,11 @@ def _link_of(client: Client) -> Link:
 
 
 def _is_to_be_configured(client: Client) -> bool:
-    from distributed.worker import Worker
-
     from eaf_inference.config import load_facility
+    from eaf_inference.injected import injected
 
-    instances: Any = getattr(Worker, "_instances", ())
-    if any(instances):
-        return False  # made inside a task, or beside its own workers
+    if injected() is not None or client.id.startswith(_MADE_IN_A_TASK):
+        return False
     which = load_facility().configure_clusters
     return which == "all" or (which == "gateway" and _address(client).startswith("gateway://"))
 

@@ -6,6 +6,7 @@ nothing is copied that already lies flat.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,13 +16,13 @@ import numpy as np
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from eaf_inference.inference.spec import TensorSpec
 
-__all__ = ["Nested", "Outer", "Peeled", "flatten_fields", "nest", "peel", "wrap"]
+__all__ = ["Nested", "Outer", "Peeled", "flatten_fields", "is_tracer", "nest", "peel", "wrap"]
 
 
 # The sizes of the lists of one level: one size for all (regular), or the count of each.
@@ -80,13 +81,22 @@ class Peeled:
         return Outer(self.length, self.levels[:at]), self.levels[at:]
 
 
+def is_tracer(value: Any) -> bool:
+    """Whether awkward arrays among these have a type alone (typetracers): what dask-awkward builds graphs with."""
+    if isinstance(value, Mapping):
+        return any(map(is_tracer, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_tracer, value))
+    return isinstance(value, ak.Array) and ak.backend(value) == "typetracer"
+
+
 def peel(array: ak.Array | NDArray[Any], what: str) -> Peeled:
     """Take an array's lists off.
 
     Parameters
     ----------
     array : awkward.Array or numpy.ndarray
-        Numbers or booleans at any depth of lists.
+        Numbers or booleans at any depth of lists. A typetracer is peeled as an array of its type without entries.
     what : str
         How a message calls it.
 
@@ -99,14 +109,18 @@ def peel(array: ak.Array | NDArray[Any], what: str) -> Peeled:
         if array.ndim == 0:
             raise InvalidInput(f"{what} is a single number. Expected an array with one row per inference.")
         return Peeled(len(array), array.shape[1:], _numbers(array, what).reshape(-1))
+    array = ak.typetracer.length_zero_if_typetracer(array)
     layout = ak.to_packed(array).layout
     found: list[Level] = []
     while True:
-        if layout.is_option:
-            raise InvalidInput(
-                f"{what} has type {array.type} and may hold missing values. Expected none: "
-                "drop them with ak.drop_none, or fill them with ak.fill_none."
-            )
+        if layout.is_option:  # as most files have it, whether or not something is missing
+            if layout.mask_as_bool(valid_when=False).any():
+                raise InvalidInput(
+                    f"{what} has type {array.type} and holds missing values. Expected none: "
+                    "drop them with ak.drop_none, or fill them with ak.fill_none."
+                )
+            layout = layout.project()
+            continue
         if layout.is_union:
             raise InvalidInput(f"{what} mixes types: {array.type}. Expected lists of one kind of number.")
         if layout.is_record:

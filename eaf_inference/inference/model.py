@@ -6,11 +6,9 @@ them, and the replies are scattered back to the user's lists.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -18,75 +16,38 @@ import numpy as np
 
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference import layout
-from eaf_inference.inference.batching import Batch, DenseInput, Job, RaggedInput, read_outputs
+from eaf_inference.inference.batching import DenseInput, Job, RaggedInput
 from eaf_inference.inference.conversion import cast
 from eaf_inference.inference.features import FEATURES, KINEMATICS, compute
 from eaf_inference.inference.padding import PaddingCheck
 from eaf_inference.inference.pipeline import Pipeline
 from eaf_inference.inference.progress import progress_bar
-from eaf_inference.inference.transport import frame_request
+from eaf_inference.inference.request import Inference
+from eaf_inference.inference.traffic import Traffic
 from eaf_inference.tables import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from eaf_inference.connection import Connection
-    from eaf_inference.credentials import Token
+    from eaf_inference.inference.batching import Batch
     from eaf_inference.inference.layout import Outer
+    from eaf_inference.inference.padding import Found
     from eaf_inference.inference.spec import ModelSpec, TensorSpec
-    from eaf_inference.inference.transport import Server
 
 __all__ = ["Model"]
 
 CELL_BUDGET = 64 * 128  # rows × padded length of a batch; measured on CPU, larger ones suit a GPU
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Inference:
-    """One batch as a request of the pipeline."""
-
-    model: Model
-    batch: Batch
-
-    @property
-    def subject(self) -> str:
-        return f"model {self.model.name!r}"
-
-    @property
-    def work(self) -> float:
-        return max(self.batch.nbytes, 1)
-
-    @property
-    def inferences(self) -> int:
-        return self.batch.size
-
-    @property
-    def nbytes(self) -> int:
-        return self.batch.nbytes
-
-    def start(self, server: Server, token: Token | None, timeout: float) -> Any:
-        tensors = self.batch.tensors
-        header = _header(self.model.spec, self.batch.job.names, tuple(tensor.shape for tensor in tensors))
-        return server.infer(frame_request(header, tensors), token, timeout)
-
-    def outputs(self, reply: Any) -> dict[str, NDArray[Any]]:
-        spec = self.model.spec
-        return read_outputs(
-            reply,
-            {tensor.name: tensor for tensor in spec.outputs},
-            size=self.batch.size,
-            batched=spec.max_batch_size > 0,
-            model=spec.name,
-        )
-
-
 class Model:
     """A model on the server, called like a function of arrays.
 
     Made by `Connection.model`. Pickles without connection or credentials: where it arrives it finds that
-    machine's own on first use.
+    machine's own on first use. What was found about its padding travels with it, and is shared by all its copies
+    in a process. dask-awkward's ``map_partitions(model, jets)`` builds its graph without asking the server.
 
     Attributes
     ----------
@@ -99,12 +60,25 @@ class Model:
             raise InvalidInput(f"cell_budget is {cell_budget}. Expected a positive number of rows × length.")
         self._connection = connection
         self._cell_budget = cell_budget
-        self._padding = PaddingCheck(spec)
+        self._padding = connection.paddings.setdefault(spec, PaddingCheck(spec))
         self.spec = spec
+
+    def __getstate__(self) -> tuple[Connection, ModelSpec, int, Found | None]:
+        return self._connection, self.spec, self._cell_budget, self._padding.found
+
+    def __setstate__(self, state: tuple[Connection, ModelSpec, int, Found | None]) -> None:
+        connection, spec, cell_budget, found = state
+        Model.__init__(self, connection, spec, cell_budget=cell_budget)
+        self._padding.adopt(found)
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def __name__(self) -> str:
+        """The model's: tasks that call it show it as they show a function's."""
+        return self.name
 
     @property
     def where(self) -> str:
@@ -163,10 +137,15 @@ class Model:
         ServerUnavailable, NotAuthorized, ModelNotFound, ModelNotReady, BadReply
             The server did not give scores.
         """
+        if layout.is_tracer(data):  # a graph is being built: only the type of the scores is asked for
+            job, _ = self._prepare(data, _Truncated(self.name))
+            return ak.Array(ak.to_layout(self._result(job, as_numpy=False)).to_typetracer(forget_length=True))
         (scores,) = self.map([data], progress=progress)
         return scores
 
-    def map(self, chunks: Iterable[Any], *, progress: bool | None = None) -> Iterator[Any]:
+    def map(
+        self, chunks: Iterable[Any], *, progress: bool | None = None, traffic: Traffic | None = None
+    ) -> Iterator[Any]:
         """Scores of each chunk, in order, while later ones are under way.
 
         Parameters
@@ -174,6 +153,8 @@ class Model:
         chunks : iterable
             Each as `__call__` takes it; asked for one by one, so that memory holds a few of them only.
         progress : bool, optional
+        traffic : Traffic, optional
+            Counts this call alone; the connection's counts it too.
 
         Yields
         ------
@@ -181,11 +162,11 @@ class Model:
             As `__call__` gives it.
         """
         truncated = _Truncated(self.name)
+        traffic = traffic or Traffic()
+        traffic.part_of(self._connection.traffic)
         jobs: deque[tuple[Job, bool]] = deque()
         with (
-            Pipeline[_Inference](
-                self._connection.servers_of(self), self._connection.limits, self._connection.traffic
-            ) as pipeline,
+            Pipeline[Inference](self._connection.servers_of(self), self._connection.limits, traffic) as pipeline,
             progress_bar(enabled=progress, label=self.name) as bar,
         ):
 
@@ -208,7 +189,7 @@ class Model:
                     while not pipeline.has_room:
                         receive()
                         yield from finished()
-                    pipeline.submit(_Inference(self, batch))
+                    pipeline.submit(Inference(self.spec, batch))
                 yield from finished()
             while pipeline.busy:
                 receive()
@@ -217,10 +198,25 @@ class Model:
 
     def _try(self, batch: Batch) -> dict[str, NDArray[Any]]:
         """The outputs of one batch, waited for: the padding check's."""
-        with Pipeline[_Inference](self._connection.servers_of(self), self._connection.limits) as pipeline:
-            pipeline.submit(_Inference(self, batch))
+        with Pipeline[Inference](self._connection.servers_of(self), self._connection.limits) as pipeline:
+            pipeline.submit(Inference(self.spec, batch))
             request, reply = pipeline.next_reply()
             return request.outputs(reply)
+
+    def columns(self, present: Collection[str]) -> tuple[str, ...]:
+        """What it reads of a record array or file that has these columns; nothing else is touched.
+
+        With a recipe its variables, or the kinematics of which the missing ones are computed; without one, its
+        inputs. Where columns are missing, those that are expected.
+        """
+        recipe = self.spec.recipe
+        if recipe is None:
+            return tuple(spec.name for spec in self.spec.inputs if spec.name in present or not spec.optional)
+        held = [name for name in recipe.variables if name in present]
+        missing = [name for name in recipe.required if name not in present]
+        if missing and all(name in FEATURES for name in missing) and all(name in present for name in KINEMATICS):
+            return tuple(dict.fromkeys((*held, *KINEMATICS)))
+        return tuple(dict.fromkeys((*recipe.required, *held)))
 
     def _prepare(self, data: Any, truncated: _Truncated) -> tuple[Job, bool]:
         """The job of one chunk, and whether its scores go back as numpy arrays."""
@@ -238,17 +234,11 @@ class Model:
     def _by_recipe(self, records: Any, truncated: _Truncated) -> tuple[list[RaggedInput | DenseInput], Outer]:
         recipe = self.spec.recipe
         assert recipe is not None  # noqa: S101  (the caller has looked)
-        present = records.fields if isinstance(records, ak.Array) else []
-        missing = [name for name in recipe.required if name not in present]
-        derived = [name for name in missing if name in FEATURES]
-        held = [name for name in recipe.variables if name in present]
-        if missing == derived and missing and all(name in present for name in KINEMATICS):
-            fields, nested = layout.flatten_fields(records, dict.fromkeys((*held, *KINEMATICS)))
+        names = self.columns(records.fields if isinstance(records, ak.Array) else ())
+        fields, nested = layout.flatten_fields(records, names, what=f"The input of {self.name!r}")
+        derived = [name for name in recipe.required if name not in fields]
+        if derived:
             fields |= compute(fields, nested, derived)
-        else:
-            fields, nested = layout.flatten_fields(
-                records, dict.fromkeys((*recipe.required, *held)), what=f"The input of {self.name!r}"
-            )
         total = int(nested.counts.sum())
         starts = nested.starts
         counts = truncated.cut(nested.counts, self._padding.maximum)
@@ -343,21 +333,6 @@ class Model:
         values = ak.Array(content)
         classes = [ak.to_layout(values[..., position]) for position in range(len(labels))]
         return ak.contents.RecordArray(classes, list(labels), length=len(content))
-
-
-@functools.lru_cache(maxsize=512)
-def _header(spec: ModelSpec, names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> bytes:
-    """The encoded request without its tensors; few shapes occur, so it is made once for each."""
-    from tritonclient.grpc import service_pb2
-
-    datatypes = {tensor.name: tensor.datatype for tensor in spec.inputs}
-    request = service_pb2.ModelInferRequest(model_name=spec.name, model_version=spec.version)
-    for name, shape in zip(names, shapes, strict=True):
-        request.inputs.add(name=name, datatype=datatypes[name], shape=shape)
-    for tensor in spec.outputs:
-        request.outputs.add(name=tensor.name)
-    encoded: bytes = request.SerializeToString()
-    return encoded
 
 
 class _Truncated:

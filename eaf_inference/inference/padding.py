@@ -7,7 +7,9 @@ differ, the model is used at its fixed length or, where it declares none, withou
 
 from __future__ import annotations
 
+import threading
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,20 +25,30 @@ if TYPE_CHECKING:
     from eaf_inference.inference.batching import Batch, Job
     from eaf_inference.inference.spec import ModelSpec
 
-__all__ = ["PaddingCheck"]
+__all__ = ["Found", "PaddingCheck"]
 
 _TOLERANCE = 1e-5  # float32 noise stays below 4e-7
 _ROWS = 8  # of each kind, short and middling
 _MORE = 64  # constituents of padding added where the model declares no maximum
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the rows of a model are padded to, and the sentence about it where it is worth saying."""
+
+    lengths: Lengths
+    note: str = ""
+
+
 class PaddingCheck:
     """The lengths to which one model's rows are padded.
 
+    One serves all copies of a model in a process: their threads search once, the others wait for the finding.
+
     Attributes
     ----------
-    note : str
-        What was found, where it is worth saying.
+    found : Found or None
+        None before the search.
     maximum : int or None
         The most constituents that the model takes.
     """
@@ -44,8 +56,17 @@ class PaddingCheck:
     def __init__(self, spec: ModelSpec) -> None:
         self._name = spec.name
         self._declared = _declared_lengths(spec)
-        self._found: Lengths | None = None
-        self.note = ""
+        self._searching = threading.Lock()
+        self.found: Found | None = None
+
+    @property
+    def note(self) -> str:
+        return self.found.note if self.found else ""
+
+    def adopt(self, found: Found | None) -> None:
+        """Take what another process found, where this one has found nothing yet."""
+        with self._searching:
+            self.found = self.found or found
 
     @property
     def maximum(self) -> int | None:
@@ -63,17 +84,19 @@ class PaddingCheck:
         own = self._declared
         if own.minimum == own.maximum or not job.is_ragged:
             return own
-        if self._found is None:
-            rows = job.shortest_first()
-            most = min(_ROWS, job.max_batch_size)
-            short = rows[:most]
-            if own.maximum is not None:  # a row of that length tells nothing
-                short = short[[max(job.batch(short[[at]], own).lengths) < own.maximum for at in range(len(short))]]
-            if not len(short):
-                return own
-            middling = rows[: len(rows) // 2 + 1]
-            self._found = self._try(job, short, middling[:: -(-len(middling) // most)], send)
-        return self._found
+        with self._searching:
+            if self.found is None:
+                rows = job.shortest_first()
+                most = min(_ROWS, job.max_batch_size)
+                short = rows[:most]
+                if own.maximum is not None:  # a row of that length tells nothing
+                    tells = [max(job.batch(short[[at]], own).lengths) < own.maximum for at in range(len(short))]
+                    short = short[tells]
+                if not len(short):
+                    return own
+                middling = rows[: len(rows) // 2 + 1]
+                self.found = self._try(job, short, middling[:: -(-len(middling) // most)], send)
+        return self.found.lengths
 
     def _try(
         self,
@@ -81,7 +104,7 @@ class PaddingCheck:
         short: NDArray[np.int64],
         middling: NDArray[np.int64],
         send: Callable[[Batch], Mapping[str, NDArray[Any]]],
-    ) -> Lengths:
+    ) -> Found:
         own = self._declared
         longest = max(job.batch(middling, own).lengths)
         most = own.maximum if own.maximum is not None else longest + _MORE
@@ -96,18 +119,18 @@ class PaddingCheck:
                 same = _agree(job, middling, send(job.batch(middling, own)), send(job.batch(middling, long)))
         if same:
             # shorter rows than these may come later: they are padded to a length that has been seen to work
-            return Lengths(minimum=least, maximum=own.maximum)
+            return Found(Lengths(minimum=least, maximum=own.maximum))
         if own.maximum is not None:
-            self.note = f"every row is padded to {own.maximum}: {why}"
+            note = f"every row is padded to {own.maximum}: {why}"
             lengths = Lengths(minimum=own.maximum, maximum=own.maximum)
         else:
-            self.note = f"rows of one length are sent together, unpadded: {why}"
+            note = f"rows of one length are sent together, unpadded: {why}"
             lengths = Lengths(minimum=own.minimum, exact=True)
         warnings.warn(
-            f"Model {self._name!r}: {self.note}. That costs time; a model with correct masks does not need it.",
+            f"Model {self._name!r}: {note}. That costs time; a model with correct masks does not need it.",
             stacklevel=5,  # the line that called the model
         )
-        return lengths
+        return Found(lengths, note)
 
     def _least_accepted(
         self,

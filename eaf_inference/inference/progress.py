@@ -13,9 +13,9 @@ __all__ = ["Progress", "progress_bar"]
 
 
 class Progress:
-    """Counts rows; shows them where there is a bar."""
+    """Counts rows, or what else the unit says; shows them where there is a bar."""
 
-    def __init__(self, *, enabled: bool | None, label: str) -> None:
+    def __init__(self, *, enabled: bool | None, label: str, unit: str = "jet") -> None:
         self._bar = None
         if enabled is False or (enabled is None and _on_dask_worker()):
             return
@@ -23,22 +23,27 @@ class Progress:
 
         self._bar = tqdm(
             desc=label,
-            unit="jet",
-            unit_scale=True,
+            unit=unit,
+            unit_scale=unit == "jet",  # thousands of them; chunks are counted whole
             delay=1,
             leave=False,
             disable=None if enabled is None and not _in_notebook() else False,
         )
 
-    def expect(self, rows: int) -> None:
+    def expect(self, number: int) -> None:
         """So many more will come."""
         if self._bar is not None:
-            self._bar.total = (self._bar.total or 0) + rows
+            self._bar.total = (self._bar.total or 0) + number
 
-    def update(self, rows: int) -> None:
+    def update(self, number: int) -> None:
         """So many are done."""
         if self._bar is not None:
-            self._bar.update(rows)
+            self._bar.update(number)
+
+    def say(self, text: str) -> None:
+        """Words behind the bar, with its next update."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -60,7 +60,7 @@ class TensorSpec:
         return f"{self.name}: {self.datatype} [{', '.join(str(size) for size in self.shape)}]"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One version of one model.
 
@@ -82,6 +82,9 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]
     recipe: Recipe | None
     labels: Mapping[str, tuple[str, ...]]
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.version))  # the mappings only compare
 
     @classmethod
     def from_config(cls, config: Any, version: str, *, preprocess: str | None = None) -> ModelSpec:

@@ -31,12 +31,19 @@ class Traffic:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._whole: Traffic | None = None
         self.requests = self.inferences = self.nbytes = self.retries = self.in_flight = 0
         self.latency: float | None = None
+
+    def part_of(self, whole: Traffic) -> None:
+        """From now on the whole counts what this one counts: one call of a connection's many."""
+        self._whole = whole
 
     def sent(self) -> None:
         with self._lock:
             self.in_flight += 1
+        if self._whole is not None:
+            self._whole.sent()
 
     def answered(self, inferences: int, nbytes: int, seconds: float) -> None:
         with self._lock:
@@ -45,15 +52,21 @@ class Traffic:
             self.inferences += inferences
             self.nbytes += nbytes
             self.latency = seconds
+        if self._whole is not None:
+            self._whole.answered(inferences, nbytes, seconds)
 
     def failed(self, *, again: bool) -> None:
         with self._lock:
             self.in_flight -= 1
             self.retries += again
+        if self._whole is not None:
+            self._whole.failed(again=again)
 
     def given_up(self, requests: int) -> None:
         with self._lock:
             self.in_flight -= requests
+        if self._whole is not None:
+            self._whole.given_up(requests)
 
     def totals(self) -> dict[str, Any]:
         """All of it at one moment, ready for JSON."""

@@ -28,18 +28,16 @@ from eaf_inference.errors import ConfigurationError
 def test_a_client_that_does_not_come_through_a_gateway_is_left_alone_unless_asked(facility):
     with (
         eaf_inference.connect() as triton,
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster.scheduler_address) as client,
     ):
         assert triton.followers == []
         assert client.submit(lambda: "_eaf_inference_held" in sys.modules).result() is False
         triton.configure(client)
         np.testing.assert_array_equal(client.submit(classify, ONES).result(), THREES)
-        inside = client.submit(clients_inside_a_task).result()
-        assert inside == []
     with (
         eaf_inference.connect() as triton,
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         pytest.raises(ConfigurationError, match="threads of this process"),
     ):
@@ -62,7 +60,7 @@ def test_a_token_does_not_travel_unencrypted_to_another_machines_scheduler(facil
 
     with (
         eaf_inference.connect() as triton,
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         monkeypatch.setattr(Address, "is_loopback", False)  # as if the scheduler were elsewhere
@@ -92,7 +90,7 @@ def python_without_us(tmp_path):
 def test_a_worker_without_eaf_inference_starts_stays_and_says_so(facility, python_without_us, tmp_path):
     with (
         eaf_inference.connect() as triton,
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         (tmp_path / "worker.log").open("wb") as log,
     ):
@@ -124,7 +122,8 @@ def test_the_facility_says_which_clusters_come_up_connected(facility, tmp_path, 
     path.write_text(json.dumps(settings))
     with (
         eaf_inference.connect() as triton,
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
-        Client(cluster),
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
     ):
         assert [each.state.value for each in triton.followers] == (["configured"] if which == "all" else [])
+        assert client.submit(clients_inside_a_task).result() == []

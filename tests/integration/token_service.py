@@ -37,7 +37,7 @@ class TokenServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: TokenServer
 
-    def do_POST(self):  # noqa: N802  (the base class's name)
+    def do_POST(self):
         self.server.answers.wait()
         if self.headers["Authorization"] != f"token {HUB_TOKEN}":
             self.send_error(403)

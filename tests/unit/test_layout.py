@@ -111,9 +111,9 @@ def test_what_is_no_record_array_is_refused_with_what_is_expected(value):
 @pytest.mark.parametrize(
     ("array", "advice"),
     [
-        (ak.Array([[1.0, None]]), r"it has type 1 \* var \* \?float64 and may hold missing values.*ak.drop_none"),
-        (ak.Array([[1.0], None]), "may hold missing values.*ak.fill_none"),
-        (ak.mask(ak.Array([1.0, 2.0]), [True, False]), "may hold missing values"),
+        (ak.Array([[1.0, None]]), r"it has type 1 \* var \* \?float64 and holds missing values.*ak.drop_none"),
+        (ak.Array([[1.0], None]), "holds missing values.*ak.fill_none"),
+        (ak.mask(ak.Array([1.0, 2.0]), [True, False]), "holds missing values"),
         (ak.Array([[1.0, "a"]]), "it mixes types"),
         (ak.Array([["a", "b"]]), "it holds strings. Expected numbers"),
         (ak.Array([[b"a"]]), "it holds strings"),
@@ -128,6 +128,20 @@ def test_what_is_no_record_array_is_refused_with_what_is_expected(value):
 def test_what_holds_no_plain_numbers_is_refused_with_advice(array, advice):
     with pytest.raises(InvalidInput, match=advice):
         layout.peel(array, "it")
+
+
+def test_a_type_that_allows_missing_values_is_taken_where_none_is_missing():
+    lists = ak.Array([[1.0, 2.0], [], [3.0]])
+    for array in (
+        ak.mask(lists, [True, True, True]),
+        ak.Array(ak.contents.UnmaskedArray(lists.layout)),
+        ak.mask(lists, lists > 0),
+        ak.mask(ak.mask(lists, lists > 0), [True, True, True])[[2, 0]],
+    ):
+        assert "?" in str(array.type) or "option" in str(array.type)
+        peeled = layout.peel(array, "it")
+        assert peeled.content.tolist() == ak.flatten(array).to_list()
+        assert [level.tolist() for level in peeled.levels] == [ak.num(array).to_list()]
 
 
 CHANNELS = [[[1.0, 2.0], [3.0]], [[10.0, 20.0], [30.0]]]  # channels × rows × constituents
@@ -201,7 +215,7 @@ def test_no_rows_at_all_are_accepted_in_every_form(form):
         ((-1,), ak.Array([1.0]), "Input 'x' has type 1 .* one number a row"),
         ((-1,), [ak.Array([[1.0]])], "channel 0 is a list, not an awkward array"),
         ((-1, 2, 2), ak.Array([[[[1.0, 2.0], [3.0, 4.0]]]]), "one axis of channels and one of constituents"),
-        ((2, -1), [ak.Array([[None]]), ak.Array([[1.0]])], "Input 'x', channel 0 has type .* may hold missing"),
+        ((2, -1), [ak.Array([[None]]), ak.Array([[1.0]])], "Input 'x', channel 0 has type .* holds missing"),
         ((2, -1), ak.Array([[["a"], ["b"]]]), "holds strings"),
     ],
 )
@@ -243,7 +257,7 @@ def test_an_axis_of_length_one_may_be_left_out():
         ((2, 3), np.ones((2, 3)), "it has too few axes.*Expected FP32 of shape … × rows × 2 × 3"),
         ((2,), ak.Array([[1.0, 2.0], [3.0]]), "its lists differ in length"),
         ((2,), [ak.Array([1.0, 2.0]), ak.Array([3.0, 4.0])], "its channels belong in one array. Got a list"),
-        ((2,), ak.Array([[1.0, None]]), "may hold missing values"),
+        ((2,), ak.Array([[1.0, None]]), "holds missing values"),
     ],
 )
 def test_a_dense_input_that_does_not_fit_is_refused_with_what_it_was_and_should_be(shape, value, why):

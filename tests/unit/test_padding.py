@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from builders import job_of, ragged, recipe_text, tensor
 
+from eaf_inference.connection import Connection, _Options
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.batching import Lengths
-from eaf_inference.inference.padding import PaddingCheck
+from eaf_inference.inference.model import Model
+from eaf_inference.inference.padding import Found, PaddingCheck
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
 
@@ -134,3 +141,61 @@ def test_outputs_with_a_value_a_constituent_are_compared_where_both_have_one(rig
     else:
         with pytest.warns(UserWarning, match="scores depend on the padding"):
             assert check.lengths(jets(MANY, outputs=outputs), model).exact
+
+
+def test_threads_that_need_the_finding_at_once_search_once():
+    check, sent, started = PaddingCheck(spec_of()), [], threading.Barrier(4)
+
+    def send(batch):
+        sent.append(batch)
+        time.sleep(0.01)  # the others come meanwhile
+        return masked_mean(batch)
+
+    def search(_):
+        started.wait(timeout=30)
+        return check.lengths(jets(MANY), send)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = set(threads.map(search, range(4)))
+    alone: list = []
+    PaddingCheck(spec_of()).lengths(jets(MANY), lambda batch: (alone.append(batch), masked_mean(batch))[1])
+    assert len(sent) == len(alone)
+    assert found == {check.found.lengths}
+
+
+def test_a_finding_is_adopted_where_there_is_none_yet():
+    check, mine, theirs = PaddingCheck(spec_of()), Found(Lengths(minimum=8)), Found(Lengths(minimum=16), "slow")
+    check.adopt(None)
+    assert check.found is None
+    check.adopt(mine)
+    check.adopt(theirs)
+    assert check.found is mine
+    assert check.lengths(jets(MANY), None) == mine.lengths
+
+
+def arrives(model):
+    return pickle.loads(pickle.dumps(model))  # noqa: S301
+
+
+@pytest.fixture
+def connection():
+    return Connection(_Options(url="grpc://127.0.0.1:1", ca=None, allow_insecure_token=None))
+
+
+def test_all_models_of_a_connection_share_the_finding_of_their_specification(connection):
+    mine, same, other = (Model(connection, spec) for spec in (spec_of(), spec_of(), spec_of(shape=(1, 16))))
+    assert mine.spec == same.spec
+    assert hash(mine.spec) == hash(same.spec)
+    assert mine._padding is same._padding
+    assert other._padding is not mine._padding
+
+
+def test_a_finding_travels_with_a_model_and_serves_those_that_arrive_after_it(connection):
+    model = Model(connection, spec_of(), cell_budget=77)
+    before = arrives(model)
+    assert before._padding.found is None
+    model._padding.adopt(Found(Lengths(minimum=8), "seen"))
+    after, bare = arrives(model), arrives(Model(connection, spec_of()))
+    assert after.note == before.note == bare.note == "seen"
+    assert after._padding is before._padding is bare._padding
+    assert after._cell_budget == 77

@@ -24,6 +24,7 @@ with progress_bar(enabled={enabled}, label="jets") as bar:
     bar.expect(60)
     bar.expect(40)
     for _ in range(10):
+        bar.say("words behind")
         bar.update(10)
         if visible:
             bar._bar.refresh()
@@ -57,5 +58,6 @@ def test_a_bar_shows_in_a_terminal_or_where_it_is_asked_for(enabled, terminal, v
     text = shown(enabled=enabled, terminal=terminal)
     assert ("jets: 100%" in text) == visible
     assert ("100/100" in text) == visible
+    assert ("words behind" in text) == visible
     if not visible:
         assert text == ""

@@ -46,6 +46,7 @@ APART = ("notebook", "server", "dask", "hub", "facility")  # never import one an
 DOORS = {
     ("connection", "connect", "dask"),
     ("connection", "configure", "dask"),
+    ("connection", "submit", "dask"),
     ("dask.clusters", "_repr_html_", "notebook"),
     ("connection", "clusters", "dask"),
     ("catalogue", "_repr_html_", "notebook"),
