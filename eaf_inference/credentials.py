@@ -299,7 +299,7 @@ class TokenService(TokenSource):
         request.add_unredirected_header("Authorization", f"token {self._environment['JUPYTERHUB_API_TOKEN']}")
         context = ssl.create_default_context(cafile=self.ca) if self.url.startswith("https:") else None
         with urllib.request.urlopen(request, timeout=self._timeout, context=context) as reply:  # noqa: S310
-            return SecretText(json.loads(reply.read(2 * _LARGEST_TOKEN))["access_token"])
+            return SecretText(json.loads(reply.read(2 * _LARGEST_TOKEN))["access_token"][:])  # a number has no slice
 
     def _unavailable(self, why: str) -> ServerUnavailable:
         error = ServerUnavailable(f"The token service {self.url} gives no token: {why}.")

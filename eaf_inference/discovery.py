@@ -231,6 +231,7 @@ def _judge(candidates: Sequence[_Candidate], *, wait_for_all: bool) -> tuple[End
         "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`. What was tried:\n"
         f"{attempts}"
     )
+    nothing.named = bool(errors)
     nothing.reason = "no server answers where one is named" if errors else "nothing names a server"
     raise nothing
 

@@ -36,7 +36,15 @@ class InferenceError(Exception):
 
 
 class NoServerFound(InferenceError):
-    """No source named a Triton that answers; the message holds the table of what was tried."""
+    """No source named a Triton that answers; the message holds the table of what was tried.
+
+    Attributes
+    ----------
+    named : bool
+        Whether any source named one at all.
+    """
+
+    named: bool = True
 
 
 class ServerUnavailable(InferenceError):

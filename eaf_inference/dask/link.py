@@ -22,7 +22,7 @@ from eaf_inference.config import Address
 from eaf_inference.connection import Connection, connect, current, followers
 from eaf_inference.credentials import SecretText, TokenService, describe_expiry
 from eaf_inference.dask.worker_plugin import NAME, Keeper, Plugin, Secret
-from eaf_inference.errors import ConfigurationError, InferenceError
+from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -211,7 +211,9 @@ class Link:
         """Keep what went wrong; the same thing is logged once."""
         reason = getattr(error, "reason", "") or str(error).split("\n")[0]
         if reason != self.reason:
-            log.warning("Cluster %s has no connection to Triton: %s. It is tried again.", self.name, reason)
+            asked_for = not isinstance(error, NoServerFound) or error.named
+            level = logging.WARNING if asked_for else logging.INFO  # not everybody's cluster is for inference
+            log.log(level, "Cluster %s has no connection to Triton: %s. It is tried again.", self.name, reason)
         self.reason = reason
         self.error = error if isinstance(error, InferenceError) else ConfigurationError(str(error))
         if self._pushed:
