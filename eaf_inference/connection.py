@@ -415,8 +415,10 @@ class Connection:
             self.paddings.pop(spec, None)
         return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
 
-    def configure(self, client: Client, *, hub_token: str | None = None) -> None:
+    def configure(self, client: Client, *, hub_token: str | None = None) -> Any:
         """Give a Dask cluster this connection: any cluster, also one that does not come up configured by itself.
+
+        With an asynchronous client, something to await.
 
         Parameters
         ----------
@@ -434,7 +436,7 @@ class Connection:
             hub_token = SecretText(hub_token)  # from here on, no traceback that shows variables shows its text
         from eaf_inference.dask.preload import configure
 
-        configure(client, self, hub_token)
+        return configure(client, self, hub_token)
 
     def submit(
         self,

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from eaf_inference.config import Address
 from eaf_inference.connection import Connection, connect, current, followers
 from eaf_inference.credentials import SecretText, TokenService, describe_expiry
-from eaf_inference.dask.worker_plugin import NAME, Keeper, Plugin, Secret
+from eaf_inference.dask.worker_plugin import NAME, Keeper, Secret
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound
 
 if TYPE_CHECKING:
@@ -287,13 +287,8 @@ class Link:
             )
 
     async def _send(self, client: Client, values: dict[str, Any]) -> None:
-        """Hand the values to the scheduler's keeper; where a scheduler takes none, to the workers directly."""
-        try:
-            await client.register_plugin(Keeper())
-        except ValueError as error:  # distributed.scheduler.pickle is off
-            log.info("Cluster %s takes no scheduler plugin (%s)", self.name, error)
-            await client.register_plugin(Plugin(values))
-            return
+        """Hand the values to the scheduler's keeper, which is there from the first push on."""
+        await client.register_plugin(Keeper())
         token = values["token"]
         reply = await scheduler_of(client).eaf_inference_push(values={**values, "token": token and token.reveal()})
         if not reply["accepted"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -127,3 +128,19 @@ def test_the_facility_says_which_clusters_come_up_connected(facility, tmp_path, 
     ):
         assert [each.state.value for each in triton.followers] == (["configured"] if which == "all" else [])
         assert client.submit(clients_inside_a_task).result() == []
+
+
+def test_an_asynchronous_client_is_configured_too(facility):
+    async def use(triton):
+        async with (
+            LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", asynchronous=True) as cluster,
+            Client(cluster, asynchronous=True) as client,
+        ):
+            await triton.configure(client)
+            assert "configured" in repr(triton)
+            assert triton.clusters()[0].state == "configured"
+            return await client.submit(classify, ONES)
+
+    with eaf_inference.connect() as triton:
+        np.testing.assert_array_equal(asyncio.run(use(triton)), THREES)
+        assert triton.followers == []

@@ -29,6 +29,9 @@ class TokenServer(ThreadingHTTPServer):
         self.answers = threading.Event()
         self.answers.set()
 
+    def handle_error(self, *_):
+        """Somebody gave up waiting for the answer."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/token"
