@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -254,7 +254,8 @@ class Connection:
         self.tls = TlsFiles.find(
             ca=None, certificate=facility.client_certificate, key=facility.client_key
         ).with_authorities(values["ca"])
-        self.limits = Limits(**values["settings"])
+        known = {each.name for each in fields(Limits)}  # the client may be of another version
+        self.limits = Limits(**{name: value for name, value in values["settings"].items() if name in known})
         self._credentials.token()
         endpoint, self.attempts = given(there.addresses)
         there.count_with(self.traffic.totals)

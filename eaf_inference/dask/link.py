@@ -230,7 +230,12 @@ class Link:
         if connection.closed:  # meanwhile
             return 0.0
         self.connection = connection
-        values = await asyncio.to_thread(self._values, connection)
+        try:
+            values = await asyncio.to_thread(self._values, connection)
+        except ConfigurationError:
+            if connection.closed:
+                return 0.0
+            raise
         client = self._client()
         if client is None:
             return _WITHOUT_EXPIRY

@@ -35,7 +35,11 @@ def classify(inputs):
 async def holds(condition: str, timeout: float = 20.0, **names) -> bool:
     """On a worker: wait until this is true of the values that it holds."""
     import asyncio
+    import time
 
+    ends = time.monotonic() + timeout
+    while "_eaf_inference_held" not in sys.modules and time.monotonic() < ends:  # a first plugin is on its way
+        await asyncio.sleep(0.05)
     held = sys.modules["_eaf_inference_held"].held
     return await asyncio.to_thread(held.wait_until, lambda: eval(condition, names, {"values": held.values}), timeout)  # noqa: S307
 
