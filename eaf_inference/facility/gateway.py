@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import Child, log_file, plain_environment
+from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
 from eaf_inference.facility.triton import ignore
 from eaf_inference.local import LocalGateway
 
@@ -90,7 +90,7 @@ def proxy_program() -> Path:
     return Path(spec.origin).parent / "proxy" / "dask-gateway-proxy"
 
 
-class GatewayServer:
+class GatewayServer(Server):
     """One Dask Gateway with its proxy, on loopback ports.
 
     Most callers want `GatewayServer.start`, which gives one that is ready and stops it in the end, with its
@@ -101,11 +101,10 @@ class GatewayServer:
     name = "dask-gateway"
 
     def __init__(self) -> None:
-        self._child: Child | None = None
+        super().__init__()
         self._directory: Path
         self._public_port: int
         self._password: str
-        self.log: Path
 
     @classmethod
     @contextmanager
@@ -131,17 +130,6 @@ class GatewayServer:
     @property
     def cluster_logs(self) -> Path:
         return self._directory / "logs"
-
-    @property
-    def child(self) -> Child:
-        """The process; there is one between `launch` and `stop`."""
-        if self._child is None:
-            raise RuntimeError(f"{self.name} has not been launched")
-        return self._child
-
-    @property
-    def pid(self) -> int:
-        return self.child.pid
 
     @property
     def description(self) -> LocalGateway:
@@ -223,21 +211,6 @@ class GatewayServer:
             return False
         finally:
             connection.close()
-
-    def kill(self) -> None:
-        """Kill it as a crash would (SIGKILL); its clusters are gone when this returns."""
-        self.child.kill()
-
-    def ask_to_stop(self) -> None:
-        """Begin to stop it, without waiting; `stop` waits."""
-        if self._child is not None:
-            self._child.ask_to_stop()
-
-    def stop(self) -> None:
-        """End it, its clusters and everything they started; harmless when it has ended."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.environment import existing_installation, make_installation
 from eaf_inference.facility.gateway import GatewayServer, missing_packages
-from eaf_inference.facility.processes import first_to_end
+from eaf_inference.facility.processes import Server, first_to_end
 from eaf_inference.facility.triton import MODELS, TritonServer, check_repositories, ignore
 from eaf_inference.local import LocalFacility, announced
 
@@ -30,9 +30,9 @@ class RunningFacility:
     servers: tuple[TritonServer, ...]
     gateway: GatewayServer | None
 
-    def wait(self) -> TritonServer | GatewayServer:
+    def wait(self) -> Server:
         """Wait for as long as all is well; give the server that ended by itself."""
-        everything: list[TritonServer | GatewayServer] = [*self.servers, *filter(None, [self.gateway])]
+        everything: list[Server] = [*self.servers, *filter(None, [self.gateway])]
         ended = first_to_end(server.child for server in everything)
         return next(server for server in everything if server.child is ended)
 
@@ -90,7 +90,7 @@ def up(
         for number in range(replicas)
     )
     dask_gateway = _gateway(progress) if gateway else None
-    everything: list[TritonServer | GatewayServer] = [*servers, *filter(None, [dask_gateway])]
+    everything: list[Server] = [*servers, *filter(None, [dask_gateway])]
     with ExitStack() as stack:
         for server in everything:
             stack.callback(server.stop)

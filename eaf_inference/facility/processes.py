@@ -11,15 +11,16 @@ import select
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-__all__ = ["Child", "first_to_end", "log_file", "plain_environment", "private_directory"]
+__all__ = ["Child", "Server", "first_to_end", "log_file", "plain_environment", "private_directory"]
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _KEPT_LOGS = 20
@@ -113,6 +114,58 @@ class Child:
         if self.wait(0) is None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
+
+
+class Server(ABC):
+    """A server that this package starts on loopback, waits for and ends.
+
+    Attributes
+    ----------
+    name : str
+        How it is called in messages and in its log's file name.
+    log : Path
+        What it wrote since it was launched.
+    """
+
+    name: str
+    log: Path
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start the program; it then takes seconds until it is ready."""
+
+    @abstractmethod
+    def wait_until_ready(self, *, progress: Callable[[str], None]) -> None:
+        """Return when it is ready; raise with its own reason when that is not to be."""
+
+    @property
+    def child(self) -> Child:
+        """The process; there is one between `launch` and `stop`."""
+        if self._child is None:
+            raise RuntimeError(f"{self.name} has not been launched")
+        return self._child
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def kill(self) -> None:
+        """Kill it as a crash would (SIGKILL); what it leaves behind is gone when this returns."""
+        self.child.kill()
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop it, without waiting; `stop` waits."""
+        if self._child is not None:
+            self._child.ask_to_stop()
+
+    def stop(self) -> None:
+        """End it and everything it started, after what is in flight; harmless when it has ended."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
 
 
 def first_to_end(children: Iterable[Child]) -> Child:

@@ -15,7 +15,7 @@ from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility import triton_log
 from eaf_inference.facility.environment import make_installation
 from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
-from eaf_inference.facility.processes import Child, log_file, plain_environment
+from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
 from eaf_inference.local import Replica
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Ports:
     metrics: int
 
 
-class TritonServer:
+class TritonServer(Server):
     """One Triton, serving the models of some repositories on loopback ports.
 
     Most callers want `TritonServer.start`, which gives one that is ready and stops it in the end. Ports stay
@@ -73,8 +73,7 @@ class TritonServer:
         self._installation = installation
         self._fixed_port = grpc_port
         self._ports = _choose_ports(grpc_port)
-        self._child: Child | None = None
-        self.log: Path
+        super().__init__()
 
     @classmethod
     @contextmanager
@@ -110,17 +109,6 @@ class TritonServer:
     @property
     def metrics(self) -> str:
         return f"http://{LOOPBACK}:{self._ports.metrics}/metrics"
-
-    @property
-    def child(self) -> Child:
-        """The process; there is one between `launch` and `stop`."""
-        if self._child is None:
-            raise RuntimeError(f"{self.name} has not been launched")
-        return self._child
-
-    @property
-    def pid(self) -> int:
-        return self.child.pid
 
     @property
     def replica(self) -> Replica:
@@ -204,26 +192,11 @@ class TritonServer:
         _, body = _request("POST", self._ports.http, "/v2/repository/index")
         return {model["name"]: model.get("state", "UNKNOWN") for model in json.loads(body)}
 
-    def kill(self) -> None:
-        """Kill it as a crash would (SIGKILL); what it leaves behind is gone when this returns."""
-        self.child.kill()
-
     def restart(self, *, timeout: float = 120.0) -> None:
         """Start it again on the same ports, whether it runs or has died, and wait until it is ready."""
         self.stop()
         self.launch()
         self.wait_until_ready(timeout=timeout)
-
-    def ask_to_stop(self) -> None:
-        """Begin to stop it, without waiting; `stop` waits."""
-        if self._child is not None:
-            self._child.ask_to_stop()
-
-    def stop(self) -> None:
-        """End it, and everything it started, after the requests in flight; harmless when it has ended."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
 
 
 def check_repositories(paths: Sequence[Path | str]) -> list[Path]:
