@@ -97,6 +97,6 @@ class InjectedToken(TokenSource):
 
 
 def injected() -> Injected | None:
-    """What a client gave this process; None where it is no worker, or the client has disconnected."""
+    """What a client gave this process, if it has taken it back or not; None where no client ever gave any."""
     held = getattr(sys.modules.get(_HELD), "held", None)
-    return None if held is None or held.values is None else Injected(held)
+    return None if held is None else Injected(held)

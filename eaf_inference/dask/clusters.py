@@ -24,7 +24,6 @@ __all__ = ["ClusterRow", "ClusterTable", "clusters_of"]
 
 _ANSWERS_WITHIN = 3.0  # seconds
 _COMPARED = ("python", "distributed", "awkward", "eaf-inference")
-_NEEDED_ON_SCHEDULER = ("python", "distributed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class ClusterRow:
     inferences_per_s : float or None
         Over the last ten seconds, all workers together. An inference is one jet's.
     oldest_token : float or None
-        Seconds since the oldest token among the workers was issued.
+        Seconds since the oldest token among the workers was issued; None as well where there is none.
     remarks : tuple of str
         Versions that differ.
     """
@@ -69,7 +68,7 @@ class ClusterTable(list[ClusterRow]):
                     _shown(row.workers),
                     _shown(row.configured),
                     _shown(row.inferences_per_s, "{:.0f}"),
-                    _shown(row.oldest_token, "{:.0f} s"),
+                    "none" if row.configured and row.oldest_token is None else _shown(row.oldest_token, "{:.0f} s"),
                     row.state,
                 )
                 for row in self
@@ -103,7 +102,7 @@ async def _row(link: Link) -> ClusterRow:
         name=link.name,
         state=link.words,
         workers=len(metrics),
-        configured=sum(each["state"] == "connected" for each in reports),
+        configured=sum(each["state"] == "connected" for each in reports) if reports or not metrics else None,
         inferences_per_s=_over(sum, (each.get("inferences_per_s") for each in reports)),
         oldest_token=_over(max, (each["token_age"] for each in reports)),
         remarks=tuple(differences(versions)),
@@ -124,8 +123,9 @@ def differences(versions: Mapping[str, Any]) -> list[str]:
     for package in _COMPARED:
         mine = here.get(package)
         others = []
-        if package in _NEEDED_ON_SCHEDULER and versions["scheduler"]["packages"].get(package) != mine:
-            others.append(f"{versions['scheduler']['packages'].get(package)} on the scheduler")
+        on_scheduler = versions["scheduler"]["packages"].get(package)
+        if on_scheduler != mine:  # it unpickles tasks, and with them our models
+            others.append(f"{on_scheduler or 'missing'} on the scheduler")
         counted = Counter(worker.get(package) for worker in workers)
         others += [
             f"{version or 'missing'} on {number} of {len(workers)} workers"

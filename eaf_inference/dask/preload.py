@@ -75,8 +75,10 @@ def _is_to_be_configured(client: Client) -> bool:
 
     if injected() is not None or client.id.startswith(_MADE_IN_A_TASK):
         return False
-    which = load_facility().configure_clusters
-    return which == "all" or (which == "gateway" and _address(client).startswith("gateway://"))
+    scheme, which = _address(client).partition("://")[0], load_facility().configure_clusters
+    if scheme == "inproc":  # its workers are this process, and have what it has
+        return False
+    return which == "all" or (which == "gateway" and scheme == "gateway")
 
 
 def _address(client: Client) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sized
@@ -27,6 +28,7 @@ from distributed.scheduler import KilledWorker
 from eaf_inference.dask.summary import Summary, WorkerShare
 from eaf_inference.dask.task import Failed, Scored, Task
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
+from eaf_inference.inference.model import truncation_warning
 from eaf_inference.inference.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Submission", "submit"]
 
 _LEAST_IN_FLIGHT = 8
+_A_THREAD = (2, 16)  # chunks in flight for each thread of the cluster, at least and at most
+_BUSY_FOR = 15.0  # seconds: three times what Dask's adaptive scaling wants to be done with
 _TICK = 1.0  # seconds between looks at the cluster's size
 
 
@@ -73,8 +77,8 @@ def submit(
         How often a chunk is begun again on whose worker the server was unavailable for the whole time budget. Lost
         workers do not count; input that does not fit is not tried again.
     in_flight : int, optional
-        Chunks under way and not yet handed over. By default twice the threads of the cluster as it is at the time,
-        and 8 at least, so that an adaptive cluster grows.
+        Chunks under way and not yet handed over. By default as many as keep the cluster, as it is at the time, busy
+        for fifteen seconds, which is what an adaptive cluster grows by; 2 to 16 for each of its threads, 8 at least.
     progress : bool, optional
         Show a progress bar after a second. By default where somebody can see it.
 
@@ -164,7 +168,7 @@ class Submission:
         self._key = f"{task.model.name}-{uuid.uuid4().hex}"
         self._started = time.monotonic()
         self._shares: dict[str, WorkerShare] = {}
-        self._chunks = self._jets = self._request_retries = 0
+        self._chunks = self._jets = self._request_retries = self._truncated = 0
         self._seconds = 0.0
         self._starts = _Starts()
         self._pending: deque[_Sent] = deque()
@@ -194,6 +198,8 @@ class Submission:
             raise
         if scored is None:
             self.close()
+            if self._truncated:
+                warnings.warn(truncation_warning(self._truncated, self._task.model), stacklevel=2)
             raise StopIteration
         sent = self._pending.popleft()
         sent.future.release()
@@ -220,6 +226,7 @@ class Submission:
             seconds=self._seconds,
             restarts=self._starts.again,
             retries=self._request_retries,
+            truncated=self._truncated,
             workers=tuple(self._shares[name] for name in sorted(self._shares)),
         )
 
@@ -231,7 +238,10 @@ class Submission:
     def _fill(self) -> None:
         """Send chunks while there is room."""
         if self._in_flight is None and time.monotonic() - self._looked >= _TICK:
-            self._room = max(_LEAST_IN_FLIGHT, 2 * _threads(self._client))
+            least, most = _A_THREAD
+            seconds = sum(share.seconds for share in self._shares.values())
+            wanted = _BUSY_FOR * self._chunks / seconds if seconds else least
+            self._room = max(_LEAST_IN_FLIGHT, round(_threads(self._client) * min(max(wanted, least), most)))
             self._looked = time.monotonic()
         while len(self._pending) < self._room:
             following = next(self._left, None)
@@ -240,8 +250,7 @@ class Submission:
             self._send(*following)
 
     def _send(self, number: int, chunk: Any) -> None:
-        if isinstance(chunk, str | os.PathLike):
-            chunk = _absolute(os.fspath(chunk))
+        chunk = _absolute(os.fspath(chunk)) if isinstance(chunk, str | os.PathLike) else _packed(chunk)
         # arrays go with their task on purpose: scattered, they would be lost with the worker that holds them
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             future = self._client.submit(
@@ -269,6 +278,7 @@ class Submission:
         self._chunks += 1
         self._jets += scored.jets
         self._request_retries += scored.retries
+        self._truncated += scored.truncated
         self._seconds = time.monotonic() - self._started
         self._starts.forget(sent.number)
         share = self._shares.get(scored.worker, WorkerShare(scored.worker))
@@ -317,6 +327,15 @@ def _threads(client: Client) -> int:
         ) from error
 
 
+def _packed(chunk: Any) -> Any:
+    """Without what a slice of an awkward array drags along: all of the array."""
+    if isinstance(chunk, Mapping):
+        return {name: _packed(array) for name, array in chunk.items()}
+    if isinstance(chunk, list | tuple):
+        return [_packed(array) for array in chunk]
+    return ak.to_packed(chunk) if isinstance(chunk, ak.Array) else chunk
+
+
 def _absolute(path: str) -> str:
     """A local path as the workers find it, whatever directory they are in."""
     return path if "://" in path else str(Path(path).expanduser().absolute())
@@ -335,6 +354,12 @@ def _given_up(sent: _Sent, error: BaseException) -> InferenceError:
         )
     if isinstance(error, distributed.CancelledError):
         return InferenceError(f"{sent} was cancelled: its cluster or client is gone, or has forgotten it. {error}")
+    if isinstance(error, RuntimeError) and "deserialization of the task graph" in str(error):
+        cause = error.__cause__ or error
+        return ConfigurationError(
+            f"{sent} did not reach a worker, as the cluster's scheduler cannot read it ({type(cause).__name__}: "
+            f"{cause}). Expected the eaf-inference, awkward and Python there that are here: see triton.clusters()."
+        )
     if isinstance(error, ImportError):
         return ConfigurationError(
             f"{sent} failed, as its worker lacks a package: {error}. Install it on the workers."

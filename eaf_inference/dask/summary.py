@@ -9,6 +9,8 @@ from eaf_inference.tables import aligned
 
 __all__ = ["Summary", "WorkerShare"]
 
+_NAME = 12  # characters of a worker's name, where they tell it from the others; a gateway's names have 32
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerShare:
@@ -34,7 +36,7 @@ class WorkerShare:
         return self.jets / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Summary:
     """The chunks whose scores were handed over, so far or in all.
 
@@ -48,6 +50,8 @@ class Summary:
         How often a chunk was begun again: its worker was lost, or the server away.
     retries : int
         Requests that were sent to the server once more.
+    truncated : int
+        Jets with more constituents than the model takes, of which the leading ones were used.
     workers : tuple of WorkerShare
     """
 
@@ -58,6 +62,7 @@ class Summary:
     seconds: float
     restarts: int
     retries: int
+    truncated: int
     workers: tuple[WorkerShare, ...]
 
     @property
@@ -74,13 +79,22 @@ class Summary:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The workers, under `HEADS`."""
+        shortest = [share.worker[:_NAME] for share in self.workers]
+        unique = len(set(shortest)) == len(shortest)
         return [
-            (share.worker, f"{share.chunks:,}", f"{share.jets:,}", f"{share.jets_per_second:,.0f}")
+            (
+                share.worker[:_NAME] if unique else share.worker,
+                f"{share.chunks:,}",
+                f"{share.jets:,}",
+                f"{share.jets_per_second:,.0f}",
+            )
             for share in self.workers
         ]
 
     def __str__(self) -> str:
         return f"{self.headline}\n{aligned(self.HEADS, self.rows())}"
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         from eaf_inference.notebook.display import summary_html

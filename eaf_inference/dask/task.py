@@ -34,6 +34,7 @@ class Scored:
     scores: Any
     jets: int
     retries: int
+    truncated: int
     seconds: float
     worker: str
 
@@ -65,7 +66,7 @@ class Task:
         except InferenceError as error:
             return Failed(error)
         seconds = time.monotonic() - started
-        return Scored(scores, traffic.inferences, traffic.retries, seconds, str(worker.name))
+        return Scored(scores, traffic.inferences, traffic.retries, traffic.truncated, seconds, str(worker.name))
 
 
 def _patiently(model: Model, data: Any) -> tuple[Any, Traffic]:

@@ -83,6 +83,8 @@ def execute(
         resources={"metadata": {"path": str(notebook.parent)}},
         on_cell_start=on_cell_start,
         extra_arguments=["--log-level=ERROR"],  # of the kernel, whose remarks would fall between the progress
+        record_timing=False,  # a stored notebook changes only where what it shows does
+        store_widget_state=False,
     )
     output.mkdir(parents=True, exist_ok=True)
     executed, html = output / notebook.name, (output / notebook.name).with_suffix(".html")

@@ -90,6 +90,11 @@ class Model:
         """What was found about its padding, where that is worth saying."""
         return self._padding.note
 
+    @property
+    def longest(self) -> int | None:
+        """The most constituents that it takes; None where there is no limit."""
+        return self._padding.maximum
+
     def __repr__(self) -> str:
         version = f" version {self.spec.version}" if self.spec.version else ""
         taken = "records of " + ", ".join(self.spec.recipe.required) if self.spec.recipe else ""
@@ -138,7 +143,7 @@ class Model:
             The server did not give scores.
         """
         if layout.is_tracer(data):  # a graph is being built: only the type of the scores is asked for
-            job, _ = self._prepare(data, _Truncated(self.name))
+            job, _ = self._prepare(data, _Truncated())
             return ak.Array(ak.to_layout(self._result(job, as_numpy=False)).to_typetracer(forget_length=True))
         (scores,) = self.map([data], progress=progress)
         return scores
@@ -161,7 +166,7 @@ class Model:
         awkward.Array or numpy.ndarray
             As `__call__` gives it.
         """
-        truncated = _Truncated(self.name)
+        truncated = _Truncated()
         traffic = traffic or Traffic()
         traffic.part_of(self._connection.traffic)
         jobs: deque[tuple[Job, bool]] = deque()
@@ -194,7 +199,9 @@ class Model:
             while pipeline.busy:
                 receive()
                 yield from finished()
-        truncated.warn()
+        traffic.cut(truncated.rows)
+        if truncated.rows:
+            warnings.warn(truncation_warning(truncated.rows, self), stacklevel=3)
 
     def _try(self, batch: Batch) -> dict[str, NDArray[Any]]:
         """The outputs of one batch, waited for: the padding check's."""
@@ -241,7 +248,7 @@ class Model:
             fields |= compute(fields, nested, derived)
         total = int(nested.counts.sum())
         starts = nested.starts
-        counts = truncated.cut(nested.counts, self._padding.maximum)
+        counts = truncated.cut(nested.counts, self.longest)
         inputs: list[RaggedInput | DenseInput] = []
         channels = recipe.apply(fields, total)
         for spec in self.spec.inputs:
@@ -338,26 +345,23 @@ class Model:
 class _Truncated:
     """How many rows of one call were longer than the model takes."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._rows = 0
-        self._maximum = 0
+    def __init__(self) -> None:
+        self.rows = 0
 
     def cut(self, counts: NDArray[np.int64], maximum: int | None) -> NDArray[np.int64]:
         """The counts that are sent."""
         if maximum is None:
             return counts
-        self._rows += int(np.count_nonzero(counts > maximum))
-        self._maximum = maximum
+        self.rows += int(np.count_nonzero(counts > maximum))
         return np.minimum(counts, maximum)
 
-    def warn(self) -> None:
-        if self._rows:
-            warnings.warn(
-                f"{self._rows} jets have more than the {self._maximum} constituents that {self._model!r} takes; "
-                f"their leading {self._maximum} were used.",
-                stacklevel=4,
-            )
+
+def truncation_warning(rows: int, model: Model) -> str:
+    """What became of the longest rows."""
+    return (
+        f"{rows} jets have more than the {model.longest} constituents that {model.name!r} takes; "
+        f"their leading {model.longest} were used."
+    )
 
 
 def _as_array(value: Any, name: str) -> Any:

@@ -23,6 +23,8 @@ class Traffic:
         Bytes of the tensors of answered requests.
     retries : int
         Requests that were sent once more.
+    truncated : int
+        Rows that were longer than the model takes.
     in_flight : int
         Requests sent and not yet answered.
     latency : float or None
@@ -32,7 +34,7 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._whole: Traffic | None = None
-        self.requests = self.inferences = self.nbytes = self.retries = self.in_flight = 0
+        self.requests = self.inferences = self.nbytes = self.retries = self.truncated = self.in_flight = 0
         self.latency: float | None = None
 
     def part_of(self, whole: Traffic) -> None:
@@ -62,6 +64,12 @@ class Traffic:
         if self._whole is not None:
             self._whole.failed(again=again)
 
+    def cut(self, rows: int) -> None:
+        with self._lock:
+            self.truncated += rows
+        if self._whole is not None:
+            self._whole.cut(rows)
+
     def given_up(self, requests: int) -> None:
         with self._lock:
             self.in_flight -= requests
@@ -76,6 +84,7 @@ class Traffic:
                 "inferences": self.inferences,
                 "bytes": self.nbytes,
                 "retries": self.retries,
+                "truncated": self.truncated,
                 "in_flight": self.in_flight,
                 "latency": self.latency,
             }

@@ -72,7 +72,7 @@ def clusters_html(clusters: ClusterTable) -> str:
 
     rows = []
     for row in clusters:
-        complete = row.workers == row.configured
+        complete = row.configured in (row.workers, None)
         state = _span("good" if row.state == "configured" else "bad", row.state)
         rows.append(
             (
@@ -80,7 +80,7 @@ def clusters_html(clusters: ClusterTable) -> str:
                 number(row.workers, "{}"),
                 number(row.configured, "{}") if complete else _span("bad", str(row.configured)),
                 number(row.inferences_per_s, "{:,.0f}"),
-                number(row.oldest_token, "{:.0f} s"),
+                _dim("none") if row.configured and row.oldest_token is None else number(row.oldest_token, "{:.0f} s"),
                 "<br>".join([state, *map(_dim, row.remarks)]),
             )
         )

@@ -128,6 +128,27 @@ def test_the_facility_says_which_clusters_come_up_connected(facility, tmp_path, 
     ):
         assert [each.state.value for each in triton.followers] == (["configured"] if which == "all" else [])
         assert client.submit(clients_inside_a_task).result() == []
+        with Client(processes=False, dashboard_address=":0"):  # its workers are this process
+            assert len(triton.followers) == (which == "all")
+            assert "explicit" in repr(triton) or "configuration" in repr(triton)
+
+
+def test_a_scheduler_without_eaf_inference_is_named_as_the_reason(facility, python_without_us, tmp_path):
+    python_without_us[-2] = python_without_us[-2].replace("dask_worker", "dask_scheduler")
+    found = tmp_path / "scheduler.json"
+    with eaf_inference.connect() as triton, (tmp_path / "scheduler.log").open("wb") as log:
+        command = [*python_without_us, "--host=127.0.0.1", "--port=0", "--no-dashboard", f"--scheduler-file={found}"]
+        scheduler = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            with Client(scheduler_file=str(found)) as client:
+                triton.configure(client)
+                [row] = triton.clusters()
+                assert row.remarks == (f"eaf-inference {eaf_inference.__version__} here, missing on the scheduler",)
+                with pytest.raises(ConfigurationError, match="scheduler cannot read it .*eaf_inference"):
+                    next(triton.submit(triton.model("sums"), [ONES], client=client))
+        finally:
+            scheduler.terminate()
+            assert scheduler.wait(30) == 0
 
 
 def test_an_asynchronous_client_is_configured_too(facility):

@@ -32,6 +32,7 @@ from tokens import make_token
 import eaf_inference
 from eaf_inference.credentials import StaticToken
 from eaf_inference.dask.link import State
+from eaf_inference.errors import ServerUnavailable
 
 
 def link_of(connection):
@@ -288,6 +289,8 @@ def test_disconnecting_takes_the_credentials_from_the_workers_and_connecting_giv
             link.connection.close()
             assert link.state is State.DISCONNECTED
             assert all_hold(client, "values is None")
+            with pytest.raises(ServerUnavailable, match="it has disconnected"):
+                client.submit(classify, ONES).result()
             cluster.scale(2)
             client.wait_for_workers(2, timeout=60)
             assert (

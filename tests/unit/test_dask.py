@@ -151,16 +151,21 @@ def versions(scheduler: dict, *workers: dict) -> dict:
 
 def test_versions_that_agree_are_not_mentioned():
     assert differences(versions({}, {}, {})) == []
-    assert differences(versions({"eaf-inference": None, "awkward": None}, {})) == []  # not the scheduler's business
 
 
 def test_versions_that_differ_are_said_with_where_and_how_many():
     found = differences(
-        versions({"python": "3.10.2"}, {"distributed": "2025.4.0"}, {"eaf-inference": None}, {"eaf-inference": None})
+        versions(
+            {"python": "3.10.2", "awkward": None},
+            {"distributed": "2025.4.0"},
+            {"eaf-inference": None},
+            {"eaf-inference": None},
+        )
     )
     assert found == [
         "python 3.11.7 here, 3.10.2 on the scheduler",
         "distributed 2026.8.0 here, 2025.4.0 on 1 of 3 workers",
+        "awkward 2.14 here, missing on the scheduler",
         "eaf-inference 0.1.0 here, missing on 2 of 3 workers",
     ]
 
