@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from eaf_inference.catalogue import ModelRow, ModelTable, describe, ready_versions, why_not
 from eaf_inference.config import Facility, load_facility
@@ -33,6 +32,7 @@ from eaf_inference.inference.pipeline import Limits, Question, ask
 from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import CLOSED, Server
 from eaf_inference.injected import Injected, injected
+from eaf_inference.registry import NOTHING_SAID, Follower, Options, followers, made, shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,42 +46,9 @@ if TYPE_CHECKING:
     from eaf_inference.inference.padding import PaddingCheck
     from eaf_inference.inference.spec import ModelSpec
 
-__all__ = ["Connection", "Follower", "connect", "current", "followers"]
+__all__ = ["Connection", "connect"]
 
 _AT_ONCE = Limits(time_budget=0, request_timeout=PROBE_TIMEOUT)  # for one replica of several
-
-
-_latest: list[weakref.ref[Connection]] = []  # of this process's open connections, in order of their making
-_shared: dict[_Options, Connection] = {}  # those that arrived in this process, by what they were told
-_sharing = threading.Lock()
-followers: list[Follower] = []  # the Dask clusters of this process
-
-
-class Follower(Protocol):
-    """A Dask cluster, which works with a connection and has to know when it comes and goes."""
-
-    @property
-    def connection(self) -> Connection | None:
-        """The one that it works with."""
-
-    def connection_made(self) -> None:
-        """There is a new one, for those that have none."""
-
-    def connection_closed(self) -> None:
-        """The one that it works with is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What `connect` was told, apart from secrets: enough to connect again elsewhere."""
-
-    url: str | tuple[str, ...] | None
-    ca: str | None
-    allow_insecure_token: bool | None
-    timeout: float = 10.0
-
-
-_NOTHING_SAID = _Options(url=None, ca=None, allow_insecure_token=None)
 
 
 def connect(
@@ -130,35 +97,24 @@ def connect(
     """
     if isinstance(token, str):
         token = StaticToken(token)  # from here on, no traceback that shows variables shows its text
-    options = _Options(
+    options = Options(
         url=url if url is None or isinstance(url, str) else tuple(url),
         ca=None if ca is None else os.fspath(ca),
         allow_insecure_token=allow_insecure_token,
         timeout=timeout,
     )
-    if options == _NOTHING_SAID and token is None and injected() is not None:
+    if options == NOTHING_SAID and token is None and injected() is not None:
         connection = _arrived(options)
         connection.open()
         return connection
     connection = Connection(options, token)
     connection.open(wait_for_all=explain)
-    with _sharing:
-        _latest[:] = [each for each in _latest if each() is not None]
-        _latest.append(weakref.ref(connection))
-    for follower in followers:
-        follower.connection_made()
+    made(connection)
     if find_spec("distributed") is not None:
         from eaf_inference.dask.config import bring_clusters_up_connected
 
         bring_clusters_up_connected(connection)
     return connection
-
-
-def current() -> Connection | None:
-    """The connection that this process made last and has not closed."""
-    with _sharing:
-        made = [each() for each in _latest]
-    return next((each for each in reversed(made) if each is not None and not each.closed), None)
 
 
 class Connection:
@@ -177,7 +133,7 @@ class Connection:
         What its models have sent and got back.
     """
 
-    def __init__(self, options: _Options, source: TokenSource | None = None) -> None:
+    def __init__(self, options: Options, source: TokenSource | None = None) -> None:
         self._options = options
         self._source = source
         self._servers: list[Server] = []
@@ -533,13 +489,9 @@ class Connection:
         return newest
 
 
-def _arrived(options: _Options) -> Connection:
-    """The connection of this process for what a pickled one was told: all copies that arrive share it."""
-    with _sharing:
-        connection = _shared.get(options)
-        if connection is None or connection.closed:
-            connection = _shared[options] = Connection(options)
-    return connection
+def _arrived(options: Options) -> Connection:
+    """What a pickled connection becomes."""
+    return shared(options, Connection)
 
 
 def _source_of(facility: Facility) -> TokenSource:

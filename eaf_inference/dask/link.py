@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from eaf_inference.config import Address
-from eaf_inference.connection import Connection, connect, current, followers
+from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import SecretText, TokenService, describe_expiry
 from eaf_inference.dask.worker_plugin import NAME, Keeper, Secret
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound
+from eaf_inference.registry import current, followers
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -142,12 +143,12 @@ class Link:
         )
 
     def connection_made(self) -> None:
-        """See `eaf_inference.connection.Follower`; called by any thread."""
+        """See `eaf_inference.registry.Follower`; called by any thread."""
         if self.connection is None:
             self._loop.call_soon_threadsafe(self._woken.set)
 
     def connection_closed(self) -> None:
-        """See `eaf_inference.connection.Follower`; called by any thread."""
+        """See `eaf_inference.registry.Follower`; called by any thread."""
         if self.ask(self._let_go(), _LET_GO_WITHIN) is None:
             log.info("Cluster %s has not answered yet; its workers keep the token until they are told", self.name)
 

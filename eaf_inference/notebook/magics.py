@@ -14,10 +14,11 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import display
 from traitlets import Float, Unicode
 
-from eaf_inference.connection import Connection, connect, current, followers
+from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import TokenFile
 from eaf_inference.errors import ConfigurationError, InferenceError
 from eaf_inference.notebook.display import clusters_html, connection_html, models_html
+from eaf_inference.registry import current, followers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

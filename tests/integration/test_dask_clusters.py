@@ -50,10 +50,10 @@ def clients_inside_a_task():
     """Which links a task's own client makes."""
     from distributed import get_client
 
-    import eaf_inference.connection
+    import eaf_inference.registry
 
     get_client()
-    return [str(each) for each in eaf_inference.connection.followers]
+    return [str(each) for each in eaf_inference.registry.followers]
 
 
 def test_a_token_does_not_travel_unencrypted_to_another_machines_scheduler(facility, monkeypatch):

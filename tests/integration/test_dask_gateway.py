@@ -208,7 +208,7 @@ def test_a_cluster_waits_for_a_token_service_that_is_down_at_the_start(facility,
         seconds = time.monotonic() - started
         with client:
             waiting = client.submit(classify, ONES)
-            [link] = eaf_inference.connection.followers
+            [link] = eaf_inference.registry.followers
             assert link.state is State.WAITING
             assert link.reason
             assert seconds < 3
@@ -285,7 +285,7 @@ def test_disconnecting_takes_the_credentials_from_the_workers_and_connecting_giv
             client.wait_for_workers(1, timeout=60)
             assert all_hold_a_token_since(client, 1.0)
         with cluster.get_client(set_as_default=False) as client:
-            [link] = eaf_inference.connection.followers
+            [link] = eaf_inference.registry.followers
             link.connection.close()
             assert link.state is State.DISCONNECTED
             assert all_hold(client, "values is None")

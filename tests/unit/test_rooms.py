@@ -32,6 +32,7 @@ FLOORS = (
     "inference.model",
     "discovery",
     "catalogue",
+    "registry",
     "connection",
     "metrics",
     "dask",
