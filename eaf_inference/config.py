@@ -44,6 +44,29 @@ class Facility(Configurable):
     token_service = Unicode(
         help="URL that answers POST with a token for whoever holds a JupyterHub token; instead of a token file.",
     ).tag(config=True)
+    metrics_urls = List(
+        Unicode(),
+        help="Where each replica of Triton reports its metrics (http://host:8002/metrics); empty: not scraped.",
+    ).tag(config=True)
+    metrics_ca = Unicode(help="PEM file of the authorities for metrics and Prometheus; empty: as `ca`.").tag(
+        config=True
+    )
+    prometheus_url = Unicode(
+        help="Prometheus, for GPUs and MIG slices (dcgm-exporter) and where replicas cannot be scraped: what stands "
+        "before /api/v1/query.",
+    ).tag(config=True)
+    prometheus_matchers = List(
+        Unicode(), help='Which Triton series are this facility\'s, such as namespace="triton".'
+    ).tag(config=True)
+    prometheus_gpu_matchers = List(
+        Unicode(), help="Which of dcgm-exporter's series are this facility's, such as Hostname=~\"gpu-.*\"."
+    ).tag(config=True)
+    prometheus_window = Int(
+        30, help="Seconds over which Prometheus takes rates: at least twice its scrape interval."
+    ).tag(config=True)
+    prometheus_token_file = Unicode(help="File that holds a bearer token for Prometheus; empty: none.").tag(
+        config=True
+    )
     configure_clusters = Enum(
         ("gateway", "all", "none"),
         default_value="gateway",

@@ -1,0 +1,333 @@
+"""One sentence a human wants: what limits the throughput of the last minute, and what to change.
+
+The rules are a table, tried from the top; each looks at the same few facts. No number is said that was not measured,
+or follows from what was, and where a server does not report what it takes, that is said.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.metrics.average import averaged
+from eaf_inference.metrics.capacity import Capacity
+from eaf_inference.metrics.reading import total
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from eaf_inference.metrics.snapshot import Host, ModelLoad, Snapshot
+
+__all__ = ["Advice", "Kind", "Workers", "advise"]
+
+_FAILING = 0.01  # share of requests
+_BUSY = 0.7  # of the time
+_IDLE = 0.5
+_FULL = 0.8  # of a model's max_batch_size
+_SMALL = 0.5
+_CPU_FULL = 0.95
+_SHORT_QUEUE = 0.25  # of the compute time
+_GROWING = 1.5  # times the queue of the half minute before
+
+
+class Kind(enum.Enum):
+    """What the last minute was like."""
+
+    NOTHING_MEASURED = "nothing measured"
+    FAILURES = "failures"
+    STUCK = "stuck"
+    NO_LOAD = "no load"
+    IDLE_GPU = "idle GPU"
+    SMALL_BATCHES = "small batches"
+    SERVER_BOUND = "server bound"
+    CPU_BOUND = "CPU bound"
+    CLIENT_BOUND = "client bound"
+    BALANCED = "balanced"
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The listener's own workers, and the inferences/s that they get together."""
+
+    count: int
+    inferences_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to tell the user.
+
+    Attributes
+    ----------
+    kind : Kind
+    title : str
+        What is the limit, in a few words.
+    text : str
+        Why, and what to change.
+    capacity : Capacity or None
+        What the numbers in the text follow from, where enough is reported.
+    """
+
+    kind: Kind
+    title: str
+    text: str
+    capacity: Capacity | None = None
+
+    def __str__(self) -> str:
+        return f"{self.title} {self.text}".strip()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Kind, title and text, for JSON."""
+        return {"kind": self.kind.value, "title": self.title, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """The last minute, as the rules look at it; the model is the one with the most requests under way."""
+
+    minute: Snapshot
+    model: ModelLoad
+    growing: bool
+    max_batch: int | None
+    workers: Workers | None
+    capacity: Capacity | None
+
+    @property
+    def waits(self) -> bool:
+        """Whether requests wait at least as long as they are computed."""
+        model = self.model
+        return model.queue_ms is not None and model.compute_ms is not None and model.queue_ms >= model.compute_ms
+
+    @property
+    def gpu(self) -> float | None:
+        """Utilization of the GPUs, where it is reported."""
+        busy = self.minute.busy
+        return busy.value if busy and not busy.estimated else None
+
+    @property
+    def busiest(self) -> float | None:
+        """Of the instance that is busiest: one may be saturated while others are idle."""
+        return max((each.busy for each in self.minute.instances if each.busy is not None), default=self.gpu)
+
+    @property
+    def full_host(self) -> Host | None:
+        """The machine whose CPUs are busiest, if they are full."""
+        busiest = max(self.minute.hosts, key=lambda host: host.cpu_utilization or 0.0, default=None)
+        return busiest if busiest and (busiest.cpu_utilization or 0.0) >= _CPU_FULL else None
+
+    @property
+    def batch_share(self) -> float | None:
+        return self.model.batch / self.max_batch if self.model.batch and self.max_batch else None
+
+    @property
+    def failing(self) -> float:
+        """Share of all models' requests that failed."""
+        failed = total(model.failures_per_second for model in self.minute.models) or 0.0
+        answered = total(model.requests_per_second for model in self.minute.models) or 0.0
+        return failed / (failed + answered) if failed else 0.0
+
+
+def advise(
+    snapshots: Sequence[Snapshot], *, workers: Workers | None = None, max_batch: Mapping[str, int] | None = None
+) -> Advice:
+    """What the last minute of snapshots, oldest first, says.
+
+    Parameters
+    ----------
+    workers : Workers, optional
+        The listener's own; with them, how many the server carries is said in workers.
+    max_batch : mapping, optional
+        Model name → ``max_batch_size`` of its configuration: what a full batch is. Metrics do not tell.
+    """
+    minute = averaged(snapshots)
+    model = max(minute.models, key=_under_way, default=None)
+    if model is None or total(each.requests_per_second for each in minute.models) is None:
+        return Advice(Kind.NOTHING_MEASURED, "Nothing is measured.", _why_nothing(minute))
+    facts = _Facts(
+        minute,
+        model,
+        _is_growing(snapshots, model),
+        (max_batch or {}).get(model.name) or None,
+        workers,
+        Capacity.measured(minute),
+    )
+    for kind, applies, title, text in _RULES:
+        if applies(facts):
+            return Advice(kind, title, text(facts), facts.capacity)
+    raise AssertionError("the last rule always applies")
+
+
+def _under_way(model: ModelLoad) -> float:
+    return (model.waiting or 0.0) + (model.executing or 0.0) + (model.pending or 0.0)
+
+
+def _is_growing(snapshots: Sequence[Snapshot], model: ModelLoad) -> bool:
+    now = snapshots[-1].time
+    halves = (
+        [snapshot for snapshot in snapshots if now - 60 <= snapshot.time < now - 30],
+        [snapshot for snapshot in snapshots if now - 30 <= snapshot.time],
+    )
+    before, after = (
+        next((m.queue_ms for m in averaged(half).models if (m.name, m.version) == (model.name, model.version)), None)
+        for half in halves
+    )
+    return before is not None and after is not None and after > _GROWING * before
+
+
+def _is_idle(facts: _Facts) -> bool:
+    return not any(model.requests_per_second for model in facts.minute.models)
+
+
+def _is_server_bound(facts: _Facts) -> bool:
+    """Requests that wait for a server which is idle half of the time came in a burst."""
+    return facts.waits and (facts.busiest is None or facts.busiest >= _IDLE)
+
+
+def _is_client_bound(facts: _Facts) -> bool:
+    queue, compute, busy = facts.model.queue_ms, facts.model.compute_ms, facts.busiest
+    if busy is not None and busy < _IDLE:
+        return True
+    short = queue is not None and compute is not None and queue <= _SHORT_QUEUE * compute
+    return short and (busy is None or busy < _BUSY)
+
+
+def _why_nothing(minute: Snapshot) -> str:
+    errors = [f"{source.name}: {source.error}" for source in minute.sources if source.error]
+    if errors:
+        return f"{errors[0]}." if len(errors) == 1 else f"{errors[0]} (and {len(errors) - 1} more)."
+    if not minute.sources:
+        return "This facility names no place where metrics are."
+    if any(source.age is not None for source in minute.sources):
+        return "The server answers, but reports no rates of models yet."
+    return "No source has answered yet."
+
+
+def _failures(facts: _Facts) -> str:
+    worst = max(facts.minute.models, key=lambda model: model.failures_per_second or 0.0)
+    return (
+        f"{facts.failing:.0%} of requests fail, most of them of {worst.name} "
+        f"({_number(worst.failures_per_second)} a second). See the error in the notebook, or the server's log."
+    )
+
+
+def _stuck(facts: _Facts) -> str:
+    waiting = next(model for model in facts.minute.models if model.pending)
+    return (
+        f"{_number(waiting.pending)} requests to {waiting.name} are pending and none was answered in the last minute."
+    )
+
+
+def _server_bound(facts: _Facts) -> str:
+    share, batch = facts.batch_share, facts.model.batch
+    if share is not None and share >= _FULL:
+        batches = f"batches are full ({_number(batch)} of {facts.max_batch:,}) and "
+    else:
+        batches = "" if batch is None else f"batches hold {_number(batch)} and "
+    up = sum(instance.up for instance in facts.minute.instances)
+    where = f", on another machine than {facts.full_host.name}, whose CPUs are full" if facts.full_host else ""
+    more = f"More workers will not help; {_one_more(up)} instance would{where}."
+    return f"{facts.model.name}: {batches}{_wait(facts)}. {more}"
+
+
+def _small_batches(facts: _Facts) -> str:
+    return (
+        f"{facts.model.name}: {_wait(facts)} while executed batches hold {_number(facts.model.batch)} of "
+        f"{facts.max_batch:,}. Larger requests, or a dynamic batcher in the model's configuration, come before more "
+        "servers."
+    )
+
+
+def _idle_gpu(facts: _Facts) -> str:
+    return (
+        f"{facts.model.name}: {_wait(facts)} while the GPU is busy {facts.gpu:.0%} of the time. A second instance of "
+        "the model on each GPU (instance_group in its configuration), or larger batches, would use the rest."
+    )
+
+
+def _cpu_bound(facts: _Facts) -> str:
+    host = facts.full_host
+    assert host is not None  # noqa: S101  (the rule says so)
+    return (
+        f"The CPUs of {host.name} are {host.cpu_utilization:.0%} busy with all that runs there, and {_wait(facts)}. "
+        "More workers will not help; another machine, or fewer other programs on this one, would."
+    )
+
+
+def _client_bound(facts: _Facts) -> str:
+    more = "More workers, or more requests in flight, bring more."
+    return f"{_how_busy(facts)}, and {_wait(facts)}. {more} {_room(facts)}"
+
+
+def _balanced(facts: _Facts) -> str:
+    return f"{_how_busy(facts)}, and {_wait(facts)}. {_room(facts)}"
+
+
+def _wait(facts: _Facts) -> str:
+    queue = facts.model.queue_ms
+    if queue is None:
+        return "queue time is not reported"
+    return f"requests wait {_number(queue)} ms{' and ever longer' if facts.growing and facts.waits else ''}"
+
+
+def _how_busy(facts: _Facts) -> str:
+    busy = facts.minute.busy
+    if busy is None:
+        return "GPU utilization is not reported"
+    if busy.estimated:
+        return f"Models compute {busy.value:.0%} of the time (estimated; GPU utilization is not reported)"
+    return f"The GPU is busy {busy.value:.0%} of the time"
+
+
+def _room(facts: _Facts) -> str:
+    """How much more it carries, in workers where they are known."""
+    capacity, workers = facts.capacity, facts.workers
+    if capacity is None:
+        return "How much more this server carries is not reported."
+    if workers and workers.count > 0 and workers.inferences_per_second > 0:
+        carried = capacity.workers(workers.count, workers.inferences_per_second)
+        if carried > workers.count:
+            return f"With batches as they are, it carries about {carried:,} workers like your {workers.count:,}."
+        return f"With batches as they are, it carries no more than your {workers.count:,} workers."
+    if capacity.room > 1.1:
+        return f"With batches as they are, it carries about {capacity.room:,.1f} times this load."
+    return "With batches as they are, it carries little more than this load."
+
+
+def _one_more(instances: int) -> str:
+    return {1: "a second", 2: "a third", 3: "a fourth", 4: "a fifth"}.get(instances, "another")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "(not reported)"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+# kind, when it applies, title, text; the first that applies is said
+_RULES: tuple[tuple[Kind, Callable[[_Facts], bool], str, Callable[[_Facts], str]], ...] = (
+    (Kind.FAILURES, lambda facts: facts.failing >= _FAILING, "Requests fail.", _failures),
+    (
+        Kind.STUCK,
+        lambda facts: _is_idle(facts) and any(model.pending for model in facts.minute.models),
+        "The server does not get on.",
+        _stuck,
+    ),
+    (Kind.NO_LOAD, _is_idle, "No load.", lambda _: "Nobody has asked this service for anything in the last minute."),
+    (
+        Kind.IDLE_GPU,
+        lambda facts: facts.waits and facts.gpu is not None and facts.gpu < _IDLE,
+        "The model's instances are the limit.",
+        _idle_gpu,
+    ),
+    (
+        Kind.SMALL_BATCHES,
+        lambda facts: _is_server_bound(facts) and facts.batch_share is not None and facts.batch_share < _SMALL,
+        "Small batches are the limit.",
+        _small_batches,
+    ),
+    (Kind.SERVER_BOUND, _is_server_bound, "The server is the limit.", _server_bound),
+    (Kind.CPU_BOUND, lambda facts: facts.full_host is not None, "The server's CPUs are the limit.", _cpu_bound),
+    (Kind.CLIENT_BOUND, _is_client_bound, "The clients are the limit.", _client_bound),
+    (Kind.BALANCED, lambda _: True, "The server is well used.", _balanced),
+)

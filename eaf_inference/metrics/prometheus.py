@@ -1,0 +1,327 @@
+"""The same numbers from a Prometheus that scrapes Triton and dcgm-exporter: on MIG slices, the only place with GPUs.
+
+One query a reading: the table below becomes a single PromQL expression, whose series carry the name of our field in a
+label, so that all figures are of one moment. Rates are Prometheus' own. Two Prometheus servers of a high-availability
+pair show every series twice, apart in the label ``prometheus_replica``: of the two, the larger is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
+
+from eaf_inference.config import Address
+from eaf_inference.errors import BadReply, ConfigurationError, NotAuthorized
+from eaf_inference.metrics.exposition import TABLE, Of
+from eaf_inference.metrics.http import check_url, tls_context
+from eaf_inference.metrics.reading import MOST_GPUS, MOST_INSTANCES, MOST_MODELS, Reading, Replica, clip, is_plausible
+from eaf_inference.metrics.snapshot import Gpu, Host
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from eaf_inference.credentials import Credentials
+    from eaf_inference.metrics.http import Fetch
+
+__all__ = ["DCGM", "Prometheus", "expression", "reading_of"]
+
+_FIELD = "eaf_field"
+_MEBIBYTE = 1024.0 * 1024.0
+_REMEMBERED = "10m"  # how long an instance that vanished is shown as down
+_MATCHER = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\\n]|\\.)*"')
+
+# dcgm-exporter's name → our field, and what to multiply it with.
+DCGM = {
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("engine", 1.0),
+    "DCGM_FI_DEV_GPU_UTIL": ("utilization", 0.01),
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": ("tensor", 1.0),
+    "DCGM_FI_PROF_DRAM_ACTIVE": ("dram", 1.0),
+    "DCGM_FI_DEV_FB_USED": ("memory_used", _MEBIBYTE),
+    "DCGM_FI_DEV_FB_FREE": ("memory_free", _MEBIBYTE),
+    "DCGM_FI_DEV_POWER_USAGE": ("power", 1.0),
+}
+_OF_FIELD = {field: of for of, field in TABLE.values() if of in (Of.COUNTER, Of.GAUGE)}
+_DCGM_SCALE = dict(DCGM.values())
+
+Labels = dict[str, str]
+
+
+def expression(matchers: Sequence[str] = (), gpu_matchers: Sequence[str] = (), *, window: int = 30) -> str:
+    """The PromQL expression of everything in the tables.
+
+    Parameters
+    ----------
+    matchers, gpu_matchers : sequence of str
+        Such as ``namespace="triton"``: which of Triton's, and of dcgm-exporter's, series are the facility's.
+    window : int
+        Seconds over which rates are taken; at least twice Prometheus' scrape interval, or there are none.
+
+    Raises
+    ------
+    ConfigurationError
+        A matcher is none.
+    """
+    ours, gpus = _selector(matchers), _selector(gpu_matchers)
+    parts = []
+    for name, (of, field) in TABLE.items():
+        value = f"rate({name}{ours}[{window}s])" if of is Of.COUNTER else f"{name}{ours}"
+        parts.append(_labelled(value, f"{of.name.lower()}_{field}"))
+    parts += [_labelled(f"{name}{gpus}", f"dcgm_{field}") for name, (field, _) in DCGM.items()]
+    # An instance that vanished leaves rates behind for the length of the window: what is there is told by this one.
+    parts.append(_labelled(f"group without(model, version) (nv_inference_count{ours})", "up"))
+    reported = f"last_over_time(nv_inference_count{ours}[{_REMEMBERED}])"
+    down = f"max without(prometheus_replica) (up{ours}) == 0 and on(job, instance) {reported}"
+    parts.append(_labelled(down, "down"))
+    return " or ".join(parts)
+
+
+def _labelled(value: str, field: str) -> str:
+    return f'label_replace(max without(prometheus_replica) ({value}), "{_FIELD}", "{field}", "", "")'
+
+
+def _selector(matchers: Sequence[str]) -> str:
+    for matcher in matchers:
+        if not _MATCHER.fullmatch(matcher.strip()):
+            raise ConfigurationError(
+                f'{matcher!r} is not a matcher of Prometheus. Expected label="value" (or !=, =~, !~), '
+                'such as namespace="triton".'
+            )
+    return "{" + ",".join(matcher.strip() for matcher in matchers) + "}" if matchers else ""
+
+
+def reading_of(body: bytes, *, window: float) -> Reading:
+    """What Prometheus' answer to `expression` says.
+
+    Raises
+    ------
+    BadReply
+        It is no such answer.
+    """
+    models: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
+    machines: dict[str, dict[str, float]] = {}
+    gpus: dict[str, tuple[Labels, dict[str, float]]] = {}
+    seen: dict[str, Labels] = {}
+    up: set[str] = set()
+    down: dict[str, Labels] = {}
+    left_out: set[object] = set()
+    for labels, value in _series(body):
+        kind, _, field = labels.get(_FIELD, "").partition("_")
+        if kind in ("dcgm", "gpu"):
+            _add_gpu(gpus, labels, kind, field, value, left_out)
+            continue
+        instance = clip(labels.get("pod") or labels.get("instance", ""))
+        if instance not in seen and len(seen) >= MOST_INSTANCES:
+            left_out.add(instance)
+            continue
+        if kind == "down":
+            down[instance] = labels
+            continue
+        seen.setdefault(instance, labels)
+        if kind == "up":
+            up.add(instance)
+        elif kind == "host":
+            machines.setdefault(instance, {})[field] = value
+        elif field in _OF_FIELD and labels.get("model"):
+            _add_model(models.setdefault(instance, {}), labels, field, value, left_out)
+    replicas = [
+        Replica(
+            id=instance,
+            host=_host(labels),
+            url=None,
+            up=True,
+            models=models.get(instance, {}),
+            machine=_machine(_host(labels) or instance, machines.get(instance, {})),
+        )
+        for instance, labels in sorted(seen.items())
+        if instance in up
+    ]
+    replicas += [
+        Replica(id=instance, host=_host(labels), url=None, up=False, models={})
+        for instance, labels in sorted(down.items())
+        if instance not in up
+    ]
+    has_rates = any("inferences" in row for replica in replicas for row in replica.models.values())
+    return Reading(
+        tuple(replicas),
+        gpus=tuple(_gpu(id_, *each) for id_, each in sorted(gpus.items())),
+        window=window if has_rates else None,
+        left_out=len(left_out),
+    )
+
+
+def _series(body: bytes) -> Iterable[tuple[Labels, float]]:
+    """Labels and value of each series that has one."""
+    try:
+        answer = json.loads(body)
+        if answer["status"] != "success":
+            raise _unreadable(f"it cannot answer: {str(answer.get('error', ''))[:200]}")
+        found = [
+            ({str(key): str(value) for key, value in each["metric"].items()}, float(each["value"][1]))
+            for each in answer["data"]["result"]
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise _unreadable("its answer is not that of a Prometheus") from error
+    return [(labels, value) for labels, value in found if is_plausible(value)]
+
+
+def _unreadable(why: str) -> BadReply:
+    error = BadReply(f"Prometheus' answer cannot be used: {why}. Expected the URL of a Prometheus server.")
+    error.reason = why
+    return error
+
+
+def _add_model(
+    rows: dict[tuple[str, str], dict[str, float]], labels: Labels, field: str, value: float, left_out: set[object]
+) -> None:
+    key = (clip(labels["model"]), clip(labels.get("version", "")))
+    if key not in rows and len(rows) >= MOST_MODELS:
+        left_out.add(key)
+        return
+    row = rows.setdefault(key, {})
+    row[field] = row.get(field, 0.0) + value  # reasons of failures, GPUs of a model's counters
+
+
+def _add_gpu(
+    gpus: dict[str, tuple[Labels, dict[str, float]]],
+    labels: Labels,
+    kind: str,
+    field: str,
+    value: float,
+    left_out: set[object],
+) -> None:
+    """Add one value; where dcgm-exporter and Triton tell of the same GPU, the former is believed."""
+    if kind == "dcgm":
+        slice_ = labels.get("GPU_I_ID", "")
+        whole = labels.get("UUID") or f"{_host(labels)}/{labels.get('device') or labels.get('gpu', '')}"
+        id_ = clip(f"{whole}/{slice_}" if slice_ else whole)
+        scale = _DCGM_SCALE[field]
+    else:
+        id_, scale = clip(labels.get("gpu_uuid", "")), 1.0
+    if id_ not in gpus and len(gpus) >= MOST_GPUS:
+        left_out.add(id_)
+        return
+    known, values = gpus.setdefault(id_, ({}, {}))
+    if kind == "dcgm":
+        known.update(labels)
+        values[field] = value * scale
+    else:
+        known.setdefault("instance", labels.get("instance", ""))
+        values.setdefault(field, value)
+
+
+def _gpu(id_: str, labels: Labels, values: Mapping[str, float]) -> Gpu:
+    used, free = values.get("memory_used"), values.get("memory_free")
+    total = values.get("memory_total")
+    if total is None and used is not None and free is not None:
+        total = used + free
+    name = labels.get("modelName")
+    profile = labels.get("GPU_I_PROFILE")
+    return Gpu(
+        id=id_,
+        host=_host(labels),
+        name=clip(name) if name else None,
+        profile=clip(profile) if profile else None,
+        utilization=values.get("engine", values.get("utilization")),
+        memory_used=used,
+        memory_total=total,
+        power=values.get("power"),
+        tensor=values.get("tensor"),
+        dram=values.get("dram"),
+        source="Prometheus",
+    )
+
+
+def _host(labels: Labels) -> str | None:
+    """The node, else the host part of what was scraped."""
+    named = labels.get("Hostname") or labels.get("node") or labels.get("instance", "").rpartition(":")[0]
+    return clip(named) if named else None
+
+
+def _machine(name: str, values: Mapping[str, float]) -> Host | None:
+    return Host(name, **values) if values.get("memory_total", 1.0) > 0 and values else None
+
+
+class Prometheus:
+    """A Prometheus server, or whatever answers ``/api/v1/query`` as it does (Thanos, Mimir).
+
+    Parameters
+    ----------
+    url : str
+        What stands before ``/api/v1/query``.
+    matchers, gpu_matchers, window
+        See `expression`.
+    credentials : Credentials, optional
+        Whose token goes along as ``Authorization: Bearer``.
+    allow_insecure_token : bool
+        Send it unencrypted to other machines too.
+    ca : path, optional
+        PEM file of the authorities to trust, for https.
+    timeout : float
+        Seconds for an answer.
+    every : float
+        Seconds between two questions at least: Prometheus has nothing new more often.
+
+    Raises
+    ------
+    ConfigurationError
+        The URL, a matcher or the file cannot be used, or the token would travel unencrypted.
+    """
+
+    kind = "Prometheus"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        matchers: Sequence[str] = (),
+        gpu_matchers: Sequence[str] = (),
+        window: int = 30,
+        credentials: Credentials | None = None,
+        allow_insecure_token: bool = False,
+        ca: str | os.PathLike[str] | None = None,
+        timeout: float = 5.0,
+        every: float = 5.0,
+    ) -> None:
+        self.name = check_url(url.rstrip("/"))
+        self.every = every
+        loopback = Address(urlsplit(url).hostname or "", 0, tls=False).is_loopback
+        if credentials and not (url.startswith("https:") or loopback or allow_insecure_token):
+            raise ConfigurationError(
+                f"The token would travel to {self.name} unencrypted. Use https://, "
+                "or set Facility.allow_insecure_token for a network you trust."
+            )
+        self._form = urlencode(
+            {"query": expression(matchers, gpu_matchers, window=window), "timeout": f"{timeout:g}s"}
+        )
+        self._window = float(window)
+        self._credentials = credentials
+        self._tls = tls_context(url, ca)
+        self._timeout = timeout
+
+    async def read(self, fetch: Fetch) -> Reading:
+        """Ask once; raises an `InferenceError` when that fails."""
+        # finding a token may take a while, and reading megabytes of JSON too
+        token = await asyncio.to_thread(self._credentials.token) if self._credentials else None
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        if token is not None:
+            headers["Authorization"] = token.authorization
+        try:
+            body = await fetch(
+                f"{self.name}/api/v1/query", timeout=self._timeout, tls=self._tls, headers=headers, form=self._form
+            )
+        except NotAuthorized:
+            if self._credentials and token:
+                await asyncio.to_thread(self._credentials.renewed_after, token)  # for the next time
+            raise
+        return await asyncio.to_thread(reading_of, body, window=self._window)
+
+    def down(self) -> Reading:
+        """What there is to tell while it does not answer: nothing."""
+        return Reading()
+
+    def __repr__(self) -> str:
+        return f"<metrics from {self.name}>"

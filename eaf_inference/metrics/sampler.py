@@ -1,0 +1,286 @@
+"""One reader, any number of listeners; none, and it asks nobody.
+
+The sampler ticks once an interval: it asks the sources that are due, all at once, waits for most of the interval at
+the longest, and hands what is known by then to every listener. A source that takes longer is not asked a second time
+meanwhile, and one that fails is asked less and less often. The Jupyter server runs it on its event loop; a kernel,
+whose loop is busy with the user's cell, has `run_in_thread`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from eaf_inference.errors import InferenceError
+from eaf_inference.metrics.http import fetching
+from eaf_inference.metrics.reading import Reading, assemble
+from eaf_inference.metrics.snapshot import Snapshot, Source
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from types import TracebackType
+
+    from eaf_inference.metrics.http import Fetch
+
+__all__ = ["Listener", "MetricsSource", "Sampler", "run_in_thread"]
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 10.0  # seconds between two attempts at a source that fails
+_STALE_AFTER = 15.0  # seconds after which the last answer of a source that is late is no longer shown
+_MODELS_IN_HISTORY = 20  # the busiest; a snapshot's memory is its models
+
+
+class MetricsSource(Protocol):
+    """What the sampler reads: `TritonMetrics`, `Prometheus`.
+
+    Attributes
+    ----------
+    name, kind : str
+        See `Source`.
+    every : float
+        Seconds between two readings at least; 0 for as often as the sampler ticks.
+    """
+
+    name: str
+    kind: str
+    every: float
+
+    async def read(self, fetch: Fetch) -> Reading:
+        """Measure once, within a time of its own; raises an `InferenceError` where that fails."""
+
+    def down(self) -> Reading:
+        """What stands in for a reading while that fails."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A source, and how it fares; times are of the sampler's monotonic clock."""
+
+    source: MetricsSource
+    reading: Reading | None = None
+    answered: float | None = None
+    error: str | None = None
+    failures: int = 0
+    due: float = float("-inf")
+    task: asyncio.Task[None] | None = None
+
+    def as_source(self, now: float) -> Source:
+        return Source(
+            name=self.source.name,
+            kind=self.source.kind,
+            age=None if self.answered is None else max(0.0, now - self.answered),
+            error=self.error,
+            retry_in=None if self.error is None else max(0.0, self.due - now),
+            left_out=self.reading.left_out if self.reading else 0,
+        )
+
+    def told(self, now: float) -> Reading:
+        """The last answer, while it says something of now."""
+        if self.error is not None:
+            return self.source.down()
+        if self.reading is None or self.answered is None or now - self.answered > _STALE_AFTER + self.source.every:
+            return Reading()
+        return self.reading
+
+
+class Listener:
+    """What one listener gets: the newest snapshot, each once. Who is slow misses some and holds nobody up.
+
+    Made by `Sampler.listen`; an asynchronous iterator while its `with` block lasts.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._news = asyncio.Event()
+        self._snapshot: Snapshot | None = None
+
+    def __enter__(self) -> Listener:
+        self._sampler._add(self)  # noqa: SLF001  (two halves of one thing)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._sampler._remove(self)  # noqa: SLF001
+
+    def __aiter__(self) -> AsyncIterator[Snapshot]:
+        return self
+
+    async def __anext__(self) -> Snapshot:
+        await self._news.wait()
+        self._news.clear()
+        if self._snapshot is None:
+            raise StopAsyncIteration  # the sampler was closed
+        return self._snapshot
+
+    def hear(self, snapshot: Snapshot | None) -> None:
+        """Take this one in place of one that was not fetched yet; None is the last."""
+        self._snapshot = snapshot
+        self._news.set()
+
+
+class Sampler:
+    """Reads all sources once an interval while somebody listens.
+
+    It belongs to one event loop, that of its listeners.
+
+    Parameters
+    ----------
+    sources : sequence of MetricsSource
+        In the order of trust, see `eaf_inference.metrics.reading.assemble`.
+    interval : float
+        Seconds between two snapshots.
+    history : float
+        Seconds of snapshots that are kept.
+    """
+
+    def __init__(self, sources: Sequence[MetricsSource], *, interval: float = 1.0, history: float = 600.0) -> None:
+        self.interval = interval
+        self._watched = [_Watched(source) for source in sources]
+        self._kept = max(1, round(history / interval))
+        self._history: tuple[Snapshot, ...] = ()  # never changed in place: other threads may look
+        self._listeners: set[Listener] = set()
+        self._reader: asyncio.Task[None] | None = None
+        self._left = asyncio.Event()
+
+    @property
+    def history(self) -> tuple[Snapshot, ...]:
+        """The last minutes, oldest first, with the busiest models each; time in which nobody listened is missing."""
+        return self._history
+
+    def listen(self) -> Listener:
+        """One more listener: ``with sampler.listen() as snapshots: async for snapshot in snapshots: …``."""
+        return Listener(self)
+
+    async def close(self) -> None:
+        """End all listeners' iterations and wait until nothing is under way."""
+        for listener in tuple(self._listeners):
+            listener.hear(None)
+        self._listeners.clear()
+        self._left.set()
+        if self._reader is not None:
+            await asyncio.wait([self._reader])
+
+    def _add(self, listener: Listener) -> None:
+        self._listeners.add(listener)
+        self._left.clear()
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.get_running_loop().create_task(self._read_on())
+
+    def _remove(self, listener: Listener) -> None:
+        self._listeners.discard(listener)
+        if not self._listeners:
+            self._left.set()
+
+    async def _read_on(self) -> None:
+        """Tick until nobody listens."""
+        try:
+            async with fetching() as fetch:
+                while self._listeners or self._under_way:
+                    if not self._listeners:
+                        # not cancelled: each ends by itself within its time; somebody may come meanwhile
+                        await asyncio.wait(self._under_way, timeout=self.interval)
+                        continue
+                    began = time.monotonic()
+                    snapshot = await self._tick(fetch, began)
+                    self._history = (*self._history, snapshot.busiest(_MODELS_IN_HISTORY))[-self._kept :]
+                    for listener in self._listeners:
+                        listener.hear(snapshot)
+                    await self._rest(began + self.interval - time.monotonic())
+        finally:  # a fault of ours must not leave anybody waiting; in peace there is nobody
+            for listener in self._listeners:
+                listener.hear(None)
+
+    @property
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        return [watched.task for watched in self._watched if watched.task]
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, or until the last listener has left."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._left.wait(), max(0.0, seconds))
+
+    async def _tick(self, fetch: Fetch, now: float) -> Snapshot:
+        for watched in self._watched:
+            if watched.task is None and now >= watched.due:
+                watched.due = now + max(self.interval, watched.source.every) - self.interval / 2
+                watched.task = asyncio.get_running_loop().create_task(self._ask(watched, fetch))
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=0.8 * self.interval)
+        now = time.monotonic()
+        return assemble(
+            [watched.told(now) for watched in self._watched],
+            time=time.time(),
+            sources=[watched.as_source(now) for watched in self._watched],
+        )
+
+    async def _ask(self, watched: _Watched, fetch: Fetch) -> None:
+        """One reading of one source; how it went is noted with it."""
+        try:
+            watched.reading = await watched.source.read(fetch)
+        except InferenceError as error:
+            self._failed(watched, error.reason or str(error))
+        except Exception as error:  # one source's fault must not silence the others
+            log.warning("%r cannot be read", watched.source, exc_info=True)
+            self._failed(watched, f"{type(error).__name__}")
+        else:
+            watched.answered, watched.error, watched.failures = time.monotonic(), None, 0
+        finally:
+            watched.task = None
+
+    def _failed(self, watched: _Watched, why: str) -> None:
+        pause = min(_LONGEST_PAUSE, self.interval * 2.0 ** min(watched.failures, 30))
+        watched.failures += 1
+        watched.error = why
+        watched.due = max(watched.due, time.monotonic() + pause - self.interval / 2)
+
+
+def run_in_thread(sampler: Sampler, show: Callable[[Snapshot], None]) -> Callable[[], None]:
+    """Follow a sampler in a thread with an event loop of its own.
+
+    Parameters
+    ----------
+    show : callable
+        Called in that thread with each snapshot; one that takes long gets the newest next. If it raises, that is
+        logged and the thread ends.
+
+    Returns
+    -------
+    callable
+        Ends the thread, and waits for what is under way unless `show` itself calls it; harmless when it has ended.
+    """
+    loop = asyncio.new_event_loop()
+    listening = sampler.listen()
+
+    async def follow() -> None:
+        with listening as snapshots:
+            async for snapshot in snapshots:
+                show(snapshot)
+        await sampler.close()
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(follow())
+        except Exception:  # a callback's: the thread has nobody else to tell
+            log.exception("The sampler's thread ends")
+            loop.run_until_complete(sampler.close())
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+    thread = threading.Thread(target=run, name="eaf-inference-sampler", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+            loop.call_soon_threadsafe(listening.hear, None)
+        if threading.current_thread() is not thread:
+            thread.join()
+
+    return stop

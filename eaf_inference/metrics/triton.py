@@ -1,0 +1,81 @@
+"""The metrics of one Triton, asked directly: a scrape now, and the rates since the scrape before."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from eaf_inference.metrics.exposition import parse, reading
+from eaf_inference.metrics.http import check_url, tls_context
+from eaf_inference.metrics.reading import Reading, Replica
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from eaf_inference.metrics.exposition import Scrape
+    from eaf_inference.metrics.http import Fetch
+
+__all__ = ["TritonMetrics"]
+
+_LONGEST_WINDOW = 60.0  # seconds over which a rate still says something of now
+_LARGE = 64 * 1024  # characters; parsing more takes long enough to leave the event loop for it
+
+
+class TritonMetrics:
+    """One Triton's ``/metrics``.
+
+    Each replica is asked itself: a scrape through a load balancer mixes the counters of several.
+
+    Parameters
+    ----------
+    url : str
+        ``http://host:port/metrics``.
+    ca : path, optional
+        PEM file of the authorities to trust, for https.
+    timeout : float
+        Seconds for an answer.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    kind = "Triton"
+    every = 0.0
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca: str | os.PathLike[str] | None = None,
+        timeout: float = 3.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = check_url(url)
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._id = parts.netloc
+        self._tls = tls_context(url, ca)
+        self._timeout = timeout
+        self._clock = clock
+        self._earlier: tuple[float, Scrape] | None = None
+
+    async def read(self, fetch: Fetch) -> Reading:
+        """Scrape once; raises an `InferenceError` when that fails."""
+        body = await fetch(self.name, timeout=self._timeout, tls=self._tls)
+        received = self._clock()
+        text = body.decode("utf-8", errors="replace")
+        scrape = parse(text) if len(text) < _LARGE else await asyncio.to_thread(parse, text)
+        before, earlier = self._earlier or (received, None)
+        self._earlier = (received, scrape)
+        if received - before > _LONGEST_WINDOW:
+            earlier = None
+        return reading(scrape, earlier, received - before, id=self._id, host=self._host, url=self.name)
+
+    def down(self) -> Reading:
+        """What there is to tell while it does not answer."""
+        return Reading((Replica(self._id, self._host, self.name, up=False, models={}),))
+
+    def __repr__(self) -> str:
+        return f"<metrics of {self.name}>"

@@ -1,0 +1,133 @@
+"""Records a real Triton's /metrics in situations that advice must tell apart; README.md beside it says what is what.
+
+.venv/bin/python tests/recorded/record.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_models import save_mirror
+from tritonclient import grpc
+
+import eaf_inference
+from eaf_inference.facility.triton import TritonServer
+
+HERE = Path(__file__).parent
+ROWS = 64  # the models' max_batch_size
+
+SLEEPER = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        values = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        time.sleep(0.010 + 0.0002 * sum(len(value) for value in values))
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", value)]) for value in values]
+"""
+BROKEN = """
+class TritonPythonModel:
+    def execute(self, requests):
+        raise RuntimeError("broken on purpose")
+"""
+CONFIG = """
+backend: "python"
+max_batch_size: 64
+input [{ name: "x", data_type: TYPE_FP32, dims: [2] }]
+output [{ name: "y", data_type: TYPE_FP32, dims: [2] }]
+"""
+
+
+def save(directory: Path, code: str, config: str = "") -> None:
+    (directory / "1").mkdir(parents=True)
+    (directory / "1" / "model.py").write_text(code)
+    (directory / "config.pbtxt").write_text(CONFIG + config)
+
+
+@contextmanager
+def load(server: TritonServer, model: str, *, clients: int, rows: int, pause: float = 0.0):
+    """So many clients, each with one request of so many rows in flight."""
+    ended = threading.Event()
+
+    def client() -> None:
+        tensor = grpc.InferInput("x", [rows, 2], "FP32")
+        tensor.set_data_from_numpy(np.ones((rows, 2), np.float32))
+        with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as triton:
+            while not ended.is_set():
+                try:
+                    triton.infer(model, [tensor], client_timeout=20)
+                except grpc.InferenceServerException:
+                    time.sleep(0.05)
+                time.sleep(pause)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(1.0)
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def scrape(server: TritonServer) -> tuple[float, str]:
+    with urllib.request.urlopen(server.metrics, timeout=5) as reply:  # noqa: S310  (our own server)
+        text = reply.read().decode()
+    return round(time.monotonic(), 4), text
+
+
+def record(name: str, scrapes: list[tuple[float, str]]) -> None:
+    (HERE / f"{name}.json").write_text(json.dumps(scrapes, indent=0) + "\n")
+
+
+def series(server: TritonServer, number: int = 4) -> list[tuple[float, str]]:
+    found = []
+    for _ in range(number):
+        found.append(scrape(server))
+        time.sleep(1.0)
+    return found
+
+
+def main() -> None:
+    models = Path(tempfile.mkdtemp())
+    save_mirror(models / "mirror")
+    save(models / "sleeper", SLEEPER)
+    save(models / "merging", SLEEPER, "dynamic_batching { max_queue_delay_microseconds: 1000 }\n")
+    save(models / "broken", BROKEN)
+    with TritonServer.start([models]) as server:
+        record("fresh", [scrape(server)])
+        time.sleep(3)
+        record("idle", series(server))
+        with load(server, "sleeper", clients=1, rows=ROWS):
+            record("one_client", series(server))
+        with load(server, "sleeper", clients=1, rows=8, pause=0.1):
+            record("client_bound", series(server))
+        with load(server, "sleeper", clients=12, rows=ROWS):
+            record("server_bound", series(server))
+        with load(server, "merging", clients=6, rows=4):
+            record("merged", series(server))
+        with load(server, "broken", clients=2, rows=1), load(server, "mirror", clients=1, rows=4, pause=0.1):
+            record("failures", series(server))
+        before = scrape(server)
+        server.kill()
+        server.restart()
+        with eaf_inference.connect(server.grpc) as connection:
+            connection.model("mirror")({"x": np.ones((1000, 2), np.float32)})
+        record("restarted", [before, scrape(server)])
+
+
+if __name__ == "__main__":
+    main()

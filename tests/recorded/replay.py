@@ -1,0 +1,112 @@
+"""The texts beside this file, as snapshots and over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.metrics.exposition import parse, reading
+from eaf_inference.metrics.reading import assemble
+
+if TYPE_CHECKING:
+    import ssl
+
+HERE = Path(__file__).parent
+
+
+def documented(name: str) -> str:
+    return (HERE / "documented" / f"{name}.txt").read_text()
+
+
+def scrapes(name: str):
+    """Seconds and text of each scrape of a recorded situation."""
+    return [(seconds, text) for seconds, text in json.loads((HERE / f"{name}.json").read_text())]
+
+
+def snapshots(name: str):
+    """A recorded situation as the sampler would have seen it."""
+    made, before = [], None
+    for seconds, text in scrapes(name):
+        scrape = parse(text)
+        earlier, since = (before[1], seconds - before[0]) if before else (None, 0.0)
+        told = reading(
+            scrape, earlier, since, id="127.0.0.1:8002", host="127.0.0.1", url="http://127.0.0.1:8002/metrics"
+        )
+        made.append(assemble([told], time=seconds))
+        before = (seconds, scrape)
+    return made
+
+
+class Site:
+    """Pages of a small HTTP server: path → text, or (status, text), or seconds of silence; and who asked for what."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, str | tuple[int, str] | float] = {}
+        self.asked: Counter[str] = Counter()
+        self.headers: list[dict[str, str]] = []
+        self.ended = threading.Event()
+        self.url = ""
+
+    def answer(self, path: str) -> tuple[int, str]:
+        page = self.pages.get(path, (404, ""))
+        if isinstance(page, float):
+            self.ended.wait(page)
+            return 200, ""
+        return (200, page) if isinstance(page, str) else page
+
+
+@contextmanager
+def serve(tls: ssl.SSLContext | None = None):
+    """A `Site` on a free loopback port."""
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            site.asked[self.path] += 1
+            site.headers.append(dict(self.headers))
+            status, text = site.answer(self.path)
+            body = text.encode()
+            self.send_response(status)
+            if status in (301, 302):
+                self.send_header("Location", text)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815  (http.server's name)
+
+        def handle(self) -> None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that waited no longer
+                super().handle()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        site.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield site
+        finally:
+            site.ended.set()
+            server.shutdown()
+            thread.join()
+
+
+def until(condition, timeout: float = 20.0) -> None:
+    """Wait until it is true."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

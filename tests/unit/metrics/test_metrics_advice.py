@@ -1,0 +1,224 @@
+"""What is said of recorded situations, and of others that could not be recorded."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("prometheus_client", reason="prometheus_client is jupyter_server's, which is not installed")
+
+from recorded.replay import snapshots
+
+from eaf_inference.metrics.advice import Kind, Workers, advise
+from eaf_inference.metrics.average import averaged
+from eaf_inference.metrics.capacity import COMFORTABLE, Capacity
+from eaf_inference.metrics.snapshot import Busy, Gpu, Host, Instance, ModelLoad, Snapshot, Source
+
+MAX_BATCH = {"sleeper": 64, "merging": 64, "mirror": 64}
+
+
+def alone(situation):
+    """A recorded situation without the machine's CPUs, which others used meanwhile."""
+    return [replace(snapshot, hosts=()) for snapshot in snapshots(situation)]
+
+
+@pytest.mark.parametrize(
+    ("situation", "kind"),
+    [
+        ("fresh", Kind.NOTHING_MEASURED),
+        ("idle", Kind.NO_LOAD),
+        ("one_client", Kind.BALANCED),
+        ("client_bound", Kind.CLIENT_BOUND),
+        ("server_bound", Kind.SERVER_BOUND),
+        ("merged", Kind.BALANCED),
+        ("failures", Kind.FAILURES),
+        ("restarted", Kind.CLIENT_BOUND),
+    ],
+)
+def test_recorded_situations_are_told_apart(situation, kind):
+    advice = advise(alone(situation), max_batch=MAX_BATCH)
+    assert advice.kind is kind
+    assert advice.title.endswith(".")
+    assert advice.text.endswith(".")
+    assert list(advice.as_dict()) == ["kind", "title", "text"]
+
+
+def test_a_full_server_is_said_with_its_batch_and_queue():
+    advice = advise(alone("server_bound"), max_batch=MAX_BATCH)
+    assert re.search(r"batches are full \(64 of 64\) and requests wait \d{3} ms\.", advice.text)
+    assert "More workers will not help; a second instance would." in advice.text
+    assert "batches hold 64 and" in advise(alone("server_bound")).text  # nobody said what a full batch is
+
+
+def test_an_estimate_is_called_one_and_room_is_said_in_workers_where_they_are_known():
+    recorded = alone("client_bound")
+    assert "(estimated; GPU utilization is not reported)" in advise(recorded).text
+    assert "times this load" in advise(recorded).text
+    capacity = advise(recorded).capacity
+    mine = Workers(2, capacity.inferences_per_second)
+    carried = math.floor(2 * COMFORTABLE / capacity.utilization)
+    assert f"it carries about {carried} workers like your 2." in advise(recorded, workers=mine).text
+
+
+def test_one_recorded_client_foretells_twelve():
+    light, heavy = (averaged(snapshots(name)).models[0] for name in ("one_client", "server_bound"))
+    capacity = advise(alone("one_client")).capacity
+    predicted = capacity.predict(12)
+    assert predicted.queue == pytest.approx(heavy.queue_ms / 1e3, rel=0.25)
+    assert predicted.requests_per_second == pytest.approx(heavy.requests_per_second, rel=0.25)
+    assert light.queue_ms < 1
+    most = capacity.in_flight_until(0.4)
+    assert capacity.predict(most).queue <= 0.4 < capacity.predict(most + 1).queue
+
+
+def test_a_machine_whose_cpus_are_full_carries_no_more_whatever_its_models_do():
+    shared = snapshots("client_bound")  # other programs used its two cores up
+    advice = advise(shared)
+    assert advice.kind is Kind.CPU_BOUND
+    assert re.search(r"The CPUs of 127\.0\.0\.1 are (9\d|100)% busy", advice.text)
+    assert advice.capacity.room < 1
+    full = [replace(each, hosts=(Host("gpu-01", cpu_utilization=1.0),)) for each in alone("server_bound")]
+    assert "a second instance would, on another machine than gpu-01, whose CPUs are full." in advise(full).text
+    half = [replace(each, hosts=(Host("gpu-01", cpu_utilization=0.5),)) for each in alone("client_bound")]
+    assert advise(half).kind is Kind.CLIENT_BOUND
+    assert advise(half).capacity.room == pytest.approx(COMFORTABLE / 0.5)
+
+
+def minute(*, gpu=None, instances=1, sources=(), busy=None, **load):
+    """A minute with one model under load; nothing but what is given is reported."""
+    values = {
+        "inferences_per_second": 1000.0,
+        "requests_per_second": 10.0,
+        "failures_per_second": 0.0,
+        "batch": 100.0,
+    }
+    model = ModelLoad("particlenet", "1", **{**values, "compute_ms": 50.0, **load})
+    up = tuple(Instance(f"i{n}", up=True, busy=busy, busy_estimated=busy and True) for n in range(instances))
+    gpus = () if gpu is None else (Gpu("G", utilization=gpu),)
+    overall = Busy(gpu, "GPU", estimated=False) if gpu is not None else busy and Busy(busy, "compute time", True)  # noqa: FBT003
+    return Snapshot(time=100.0, busy=overall, gpus=gpus, models=(model,), instances=up, sources=sources)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "kind", "words"),
+    [
+        (minute(gpu=0.95, queue_ms=410.0, instances=3), Kind.SERVER_BOUND, "a fourth instance would"),
+        (minute(queue_ms=410.0), Kind.SERVER_BOUND, "requests wait 410 ms"),
+        (minute(gpu=0.95, queue_ms=410.0, batch=8.0), Kind.SMALL_BATCHES, "executed batches hold 8 of 128"),
+        (minute(gpu=0.2, queue_ms=410.0), Kind.IDLE_GPU, "while the GPU is busy 20% of the time"),
+        (minute(gpu=0.1, queue_ms=0.3), Kind.CLIENT_BOUND, "it carries about 8.0 times this load"),
+        (minute(busy=0.1, queue_ms=90.0), Kind.CLIENT_BOUND, "requests wait 90 ms"),  # bursts
+        (minute(queue_ms=0.3), Kind.CLIENT_BOUND, "How much more this server carries is not reported."),
+        (minute(gpu=0.3), Kind.CLIENT_BOUND, "queue time is not reported"),
+        (minute(gpu=0.75, queue_ms=20.0), Kind.BALANCED, "it carries little more than this load"),
+        (minute(failures_per_second=1.0, queue_ms=1.0), Kind.FAILURES, "9% of requests fail"),
+        (
+            minute(requests_per_second=0.0, inferences_per_second=0.0, pending=7.0),
+            Kind.STUCK,
+            "7 requests to particlenet are pending and none was answered",
+        ),
+    ],
+)
+def test_each_rule_has_its_case(snapshot, kind, words):
+    advice = advise([snapshot], max_batch={"particlenet": 128})
+    assert advice.kind is kind
+    assert words in advice.text
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ((), "names no place where metrics are"),
+        ((Source("http://a/metrics", "Triton"),), "No source has answered yet"),
+        ((Source("http://a/metrics", "Triton", age=1.0),), "reports no rates"),
+        (
+            (Source("http://a/metrics", "Triton", error="Connection refused"),),
+            "http://a/metrics: Connection refused.",
+        ),
+    ],
+)
+def test_where_nothing_is_measured_the_reason_is_said(sources, words):
+    advice = advise([Snapshot(time=1.0, sources=sources)])
+    assert advice.kind is Kind.NOTHING_MEASURED
+    assert words in advice.text
+
+
+def test_no_snapshot_at_all_is_nothing_measured():
+    assert advise([]).kind is Kind.NOTHING_MEASURED
+
+
+def test_a_queue_that_grows_is_said_to():
+    series = [replace(minute(gpu=0.9, queue_ms=60.0 + 10 * n), time=float(n)) for n in range(60)]
+    assert "and ever longer" in advise(series).text
+    assert "and ever longer" not in advise([replace(each, models=series[-1].models) for each in series]).text
+
+
+def test_one_saturated_instance_among_idle_ones_is_seen():
+    snapshot = minute(queue_ms=400.0, busy=0.1, instances=4)
+    busiest = (replace(snapshot.instances[0], busy=1.0), *snapshot.instances[1:])
+    assert advise([replace(snapshot, instances=busiest)]).kind is Kind.SERVER_BOUND
+
+
+def test_the_minute_is_a_mean_with_each_value_weighted_by_what_it_is_a_mean_of():
+    calm = ModelLoad("m", "1", 10.0, 1.0, batch=10.0, queue_ms=100.0, compute_ms=5.0)
+    busy = ModelLoad("m", "1", 990.0, 99.0, batch=99.0, queue_ms=0.0, compute_ms=5.0)
+    told = averaged([Snapshot(time=float(n), window=1.0, models=(load,)) for n, load in enumerate([calm, busy])])
+    (model,) = told.models
+    assert (model.inferences_per_second, model.queue_ms, model.compute_ms) == (500.0, 1.0, 5.0)
+    assert model.batch == pytest.approx(1000 / 11)  # 1 and 10 executions
+    assert model.failures_per_second is None
+    assert told.window == 2.0
+
+
+def test_what_is_older_than_the_minute_or_gone_is_left_out():
+    old = Snapshot(time=0.0, models=(ModelLoad("m", "1", 1e6), ModelLoad("gone", "1", 5.0)))
+    now = Snapshot(time=61.0, models=(ModelLoad("m", "1", 4.0),))
+    assert [(m.name, m.inferences_per_second) for m in averaged([old, now]).models] == [("m", 4.0)]
+
+
+def exponential_single_server(clients, demand, think):
+    """The machine repairman model in closed form, whose queue mean value analysis must give."""
+    weights = [math.perm(clients, n) * (demand / think) ** n for n in range(clients + 1)]
+    throughput = (1 - weights[0] / math.fsum(weights)) / demand
+    return throughput, clients / throughput - think - demand
+
+
+@given(st.integers(1, 60), st.floats(0.001, 1.0), st.floats(0.01, 10.0))
+def test_the_prediction_is_that_of_queueing_theory(clients, demand, think):
+    capacity = Capacity(100.0, 0.5 / demand, 0.5, service=demand, queue=0.0, estimated=False)
+    assert capacity.demand == pytest.approx(demand)
+    predicted = capacity.predict(clients, think=think)
+    throughput, queue = exponential_single_server(clients, demand, think)
+    assert predicted.requests_per_second == pytest.approx(throughput, rel=1e-6)
+    assert predicted.queue == pytest.approx(queue, rel=1e-5, abs=1e-6 * (clients * demand + think))
+    assert predicted.requests_per_second <= 1 / demand * (1 + 1e-9)
+
+
+def test_beyond_saturation_the_queue_follows_the_interactive_response_time_law():
+    capacity = Capacity(6400.0, 100.0, 0.5, service=0.02, queue=0.001, estimated=False)
+    assert capacity.limit == 12800.0
+    assert capacity.room == 1.6
+    many = capacity.predict(400, think=0.1)
+    assert many.requests_per_second == pytest.approx(200, rel=1e-3)
+    assert many.queue == pytest.approx(400 / 200 - 0.1 - 0.02, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        minute(queue_ms=1.0),  # nothing says how busy it is, and nothing waits
+        minute(queue_ms=1.0, busy=0.99),  # more than one execution may run at once
+        minute(queue_ms=None, gpu=0.5),
+        minute(queue_ms=1.0, gpu=0.0),
+        minute(queue_ms=1.0, gpu=0.5, requests_per_second=None),
+        minute(queue_ms=1.0, gpu=0.5, inferences_per_second=0.0),
+        Snapshot(time=0.0),
+    ],
+)
+def test_where_too_little_is_measured_there_is_no_capacity(snapshot):
+    assert Capacity.measured(snapshot) is None

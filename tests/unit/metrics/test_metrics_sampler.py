@@ -1,0 +1,373 @@
+"""One reader, any number of listeners, against a small HTTP server that counts who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("prometheus_client", reason="prometheus_client is jupyter_server's, which is not installed")
+pytest.importorskip("tornado", reason="tornado is jupyter_server's, which is not installed")
+
+from recorded.replay import scrapes, serve, until
+
+from eaf_inference.credentials import Credentials, StaticToken
+from eaf_inference.metrics import http
+from eaf_inference.metrics.prometheus import Prometheus
+from eaf_inference.metrics.sampler import Sampler, run_in_thread
+from eaf_inference.metrics.triton import TritonMetrics
+
+QUICK = 0.05  # seconds
+
+
+@pytest.fixture
+def site():
+    with serve() as site:
+        site.pages["/metrics"] = scrapes("idle")[0][1]
+        yield site
+
+
+def sampler_of(site, *paths, timeout=3.0, **settings):
+    urls = [f"{site.url}{path}" for path in paths or ("/metrics",)]
+    return Sampler([TritonMetrics(url, timeout=timeout) for url in urls], **{"interval": QUICK, **settings})
+
+
+async def take(snapshots, number):
+    """So many snapshots."""
+    taken = []
+    async for snapshot in snapshots:
+        taken.append(snapshot)
+        if len(taken) == number:
+            break
+    return taken
+
+
+async def until_one(snapshots, condition):
+    """The first snapshot of which it is true."""
+
+    async def look():
+        async for snapshot in snapshots:
+            if condition(snapshot):
+                return snapshot
+        raise AssertionError("the sampler ended")
+
+    return await asyncio.wait_for(look(), 20)
+
+
+def follow(sampler, look):
+    """Run `look(snapshots)` on a listener of its own."""
+
+    async def main():
+        with sampler.listen() as snapshots:
+            found = await look(snapshots)
+        await sampler.close()
+        assert sampler._reader.exception() is None
+        return found
+
+    return asyncio.run(main())
+
+
+def test_fifty_listeners_share_one_reader(site):
+    sampler = sampler_of(site)
+
+    async def one():
+        with sampler.listen() as snapshots:
+            return await take(snapshots, 5)
+
+    async def main():
+        taken = await asyncio.gather(*(one() for _ in range(50)))
+        await sampler.close()
+        return taken
+
+    taken = asyncio.run(main())
+    assert all(each == taken[0] for each in taken)
+    assert len(sampler.history) == 5
+    assert 1 <= site.asked["/metrics"] <= 5
+
+
+def test_nobody_is_asked_before_somebody_listens_and_after_all_have_left(site):
+    async def main():
+        sampler = sampler_of(site)
+        await asyncio.sleep(4 * QUICK)
+        assert site.asked.total() == 0
+        with sampler.listen() as first, sampler.listen() as second:
+            await asyncio.gather(take(first, 2), take(second, 2))
+        await sampler.close()
+        asked = site.asked.total()
+        await asyncio.sleep(4 * QUICK)
+        assert site.asked.total() == asked
+        with sampler.listen() as again:
+            await take(again, 1)
+        assert site.asked.total() > asked
+        await sampler.close()
+
+    asyncio.run(main())
+
+
+def test_a_listener_that_leaves_and_comes_back_at_once_goes_on(site):
+    async def main():
+        sampler = sampler_of(site)
+        for _ in range(5):
+            with sampler.listen() as snapshots:
+                await take(snapshots, 1)
+            with sampler.listen() as snapshots:
+                assert len(await asyncio.wait_for(take(snapshots, 2), 10)) == 2
+        await sampler.close()
+
+    asyncio.run(main())
+
+
+def test_a_slow_listener_gets_the_newest_and_no_backlog(site):
+    sampler = sampler_of(site)
+
+    async def look(snapshots):
+        await take(snapshots, 1)
+        before = len(sampler.history)
+        while len(sampler.history) < before + 4:
+            await asyncio.sleep(QUICK)
+        newest = sampler.history[-1]
+        return newest, (await take(snapshots, 1))[0]
+
+    newest, got = follow(sampler, look)
+    assert got == newest
+
+
+def test_rates_come_from_two_answers_and_history_is_bounded(site):
+    sampler = sampler_of(site, history=4 * QUICK)
+    last = follow(sampler, lambda snapshots: until_one(snapshots, lambda each: each.window and sampler.history[3:]))
+    assert {model.inferences_per_second for model in last.models} == {0.0}
+    assert last.sources[0].error is None
+    assert last.sources[0].age < 5
+    assert len(sampler.history) == 4
+    json.dumps([snapshot.as_dict() for snapshot in sampler.history], allow_nan=False)
+
+
+def test_history_keeps_the_busiest_models_only(site):
+    site.pages["/metrics"] = "".join(f'nv_inference_count{{model="{n}",version="1"}} 1\n' for n in range(30))
+    sampler = sampler_of(site)
+    told = follow(sampler, lambda snapshots: until_one(snapshots, lambda each: each.models))
+    assert (len(told.models), len(sampler.history[-1].models)) == (30, 20)
+
+
+def test_a_rate_over_a_long_pause_is_none(site):
+    now = [0.0]
+    source = TritonMetrics(f"{site.url}/metrics", clock=lambda: now[0])
+
+    async def read():
+        async with http.fetching() as fetch:
+            return await source.read(fetch)
+
+    windows = []
+    for now[0] in (0.0, 59.0, 200.0, 201.0):
+        windows.append(asyncio.run(read()).window)
+    assert windows == [None, 59.0, None, 1.0]
+
+
+def test_a_dead_source_is_asked_less_and_less_often_and_comes_back(site):
+    sampler = sampler_of(site)
+    site.pages["/metrics"] = (503, "")
+
+    async def look(snapshots):
+        taken = await take(snapshots, 30)
+        asked = site.asked["/metrics"]
+        site.pages["/metrics"] = scrapes("idle")[0][1]
+        return taken, asked, await until_one(snapshots, lambda snapshot: snapshot.models)
+
+    taken, asked, recovered = follow(sampler, look)
+    assert 2 <= asked <= 8  # of 30 ticks
+    source = taken[-1].sources[0]
+    assert source.error == "it answers 503 Service Unavailable"
+    assert source.age is None
+    assert source.retry_in > QUICK
+    assert taken[-1].instances[0].up is False
+    assert taken[-1].models == ()
+    assert recovered.sources[0].error is None
+    assert recovered.instances[0].up is True
+
+
+def test_a_silent_replica_holds_nobody_up_and_is_not_asked_twice(site):
+    site.pages["/silent"] = 60.0
+    sampler = sampler_of(site, "/metrics", "/silent", timeout=1.0)
+
+    async def look(snapshots):
+        await take(snapshots, 8)
+        asked = dict(site.asked)
+        return asked, await until_one(snapshots, lambda snapshot: snapshot.sources[1].error)
+
+    asked, told = follow(sampler, look)
+    assert asked["/silent"] == 1
+    assert asked["/metrics"] > 1
+    assert told.sources[1].error == "no answer within 1 s"
+    assert told.sources[0].error is None
+    assert [instance.up for instance in told.instances] == [True, False]
+
+
+def test_a_source_that_failed_keeps_the_time_of_its_last_answer(site):
+    sampler = sampler_of(site)
+
+    async def look(snapshots):
+        await take(snapshots, 2)
+        site.pages["/metrics"] = (500, "")
+        return await until_one(snapshots, lambda snapshot: snapshot.sources[0].error)
+
+    source = follow(sampler, look).sources[0]
+    assert 0 < source.age < 10
+
+
+@pytest.mark.parametrize(
+    ("page", "error"),
+    [
+        ((401, ""), "not authorised (401)"),
+        ((403, ""), "not authorised (403)"),
+        ((302, "/elsewhere"), "it answers 302 Found"),
+        ((200, "<html>"), "its answer is not in Prometheus' text format"),
+        ((200, "#" * 300_000), "it closed the connection, or its answer is too large"),
+    ],
+)
+def test_what_is_no_answer_is_said_and_nothing_else_is_asked(site, page, error, monkeypatch):
+    monkeypatch.setattr(http, "_LARGEST_BODY", 200_000)
+    site.pages["/metrics"] = page
+    told = follow(sampler_of(site), lambda snapshots: until_one(snapshots, lambda each: each.sources[0].error))
+    assert told.sources[0].error == error
+    assert set(site.asked) == {"/metrics"}
+
+
+def test_where_nothing_listens_or_no_such_host_is_the_reason_is_said():
+    sampler = Sampler([TritonMetrics("http://127.0.0.1:9/metrics"), TritonMetrics("http://no.invalid/metrics")])
+    told = follow(sampler, lambda snapshots: until_one(snapshots, lambda each: all(s.error for s in each.sources)))
+    assert told.sources[0].error == "Connection refused"
+    assert told.sources[1].error
+
+
+def test_a_fault_of_ours_in_one_source_does_not_silence_the_others(site, caplog):
+    class Broken(TritonMetrics):
+        async def read(self, _):
+            raise ZeroDivisionError("ours")
+
+    sampler = Sampler([Broken(f"{site.url}/metrics"), TritonMetrics(f"{site.url}/metrics")], interval=QUICK)
+    told = follow(sampler, lambda snapshots: take(snapshots, 3))[-1]
+    assert [source.error for source in told.sources] == ["ZeroDivisionError", None]
+    assert "ours" in caplog.text
+
+
+def test_closing_ends_every_listeners_iteration(site):
+    async def main():
+        sampler = sampler_of(site)
+
+        async def listen_on():
+            with sampler.listen() as snapshots:
+                return [snapshot async for snapshot in snapshots]
+
+        listener = asyncio.create_task(listen_on())
+        while not sampler.history:
+            await asyncio.sleep(QUICK)
+        await sampler.close()
+        return await asyncio.wait_for(listener, 10)
+
+    assert asyncio.run(main())
+
+
+def test_a_token_goes_to_prometheus_and_nowhere_else(site, caplog):
+    caplog.set_level(logging.DEBUG)
+    site.pages["/api/v1/query"] = json.dumps({"status": "success", "data": {"result": []}})
+    source = Prometheus(site.url, credentials=Credentials(StaticToken("sesame")), every=0.0)
+    sampler = Sampler([source], interval=QUICK)
+
+    async def look(snapshots):
+        answered = [await until_one(snapshots, lambda snapshot: snapshot.sources[0].age is not None)]
+        site.pages["/api/v1/query"] = (401, "")
+        return [*answered, await until_one(snapshots, lambda snapshot: snapshot.sources[0].error)]
+
+    told = follow(sampler, look)
+    assert {headers["Authorization"] for headers in site.headers} == {"Bearer sesame"}
+    assert told[-1].sources[0].error == "not authorised (401)"
+    assert "sesame" not in repr(told) + repr(source) + caplog.text
+
+
+def test_a_prometheus_that_lives_longer_between_answers_is_asked_less_often(site):
+    site.pages["/api/v1/query"] = json.dumps({"status": "success", "data": {"result": []}})
+    sampler = Sampler([Prometheus(site.url, every=60.0)], interval=QUICK)
+    follow(sampler, lambda snapshots: take(snapshots, 5))
+    assert site.asked["/api/v1/query"] == 1
+
+
+def test_a_thread_of_its_own_follows_while_this_one_is_busy(site):
+    sampler, shown = sampler_of(site), []
+    stop = run_in_thread(sampler, shown.append)
+    time.sleep(6 * QUICK)  # this thread does nothing else
+    until(lambda: len(shown) >= 3)
+    stop()
+    asked = site.asked.total()
+    time.sleep(4 * QUICK)
+    assert site.asked.total() == asked
+    assert "eaf-inference-sampler" not in {thread.name for thread in threading.enumerate()}
+    stop()  # harmless
+
+
+def test_the_thread_can_be_ended_from_within_and_ends_when_showing_fails(site, caplog):
+    holder, ended = [], threading.Event()
+
+    def show_once(_):
+        until(lambda: holder)
+        holder[0]()
+        ended.set()
+
+    holder.append(run_in_thread(sampler_of(site), show_once))
+    assert ended.wait(20)
+    until(lambda: "eaf-inference-sampler" not in {thread.name for thread in threading.enumerate()})
+
+    def fail(_):
+        raise ValueError("the comm is closed")
+
+    stop = run_in_thread(sampler_of(site), fail)
+    until(lambda: "the comm is closed" in caplog.text)
+    stop()
+    assert "eaf-inference-sampler" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_fault_of_ours_in_the_reader_leaves_nobody_waiting(site, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("eaf_inference.metrics.sampler.assemble", fail)
+
+    async def main():
+        sampler = sampler_of(site)
+        with sampler.listen() as snapshots:
+            assert await asyncio.wait_for(take(snapshots, 1), 10) == []
+        with pytest.raises(ZeroDivisionError):
+            await sampler._reader
+
+    asyncio.run(main())
+
+
+def test_https_is_verified_against_the_given_authorities(site, tmp_path):
+    import ssl
+
+    trustme = pytest.importorskip("trustme")
+    ours, theirs = trustme.CA(), trustme.CA()
+    for name, authority in (("ours", ours), ("theirs", theirs)):
+        authority.cert_pem.write_to_path(tmp_path / name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.issue_cert("127.0.0.1").configure_cert(context)
+    with serve(context) as secure:
+        secure.pages["/metrics"] = site.pages["/metrics"]
+        url = f"{secure.url}/metrics"
+        sampler = Sampler([TritonMetrics(url, ca=tmp_path / name) for name in ("ours", "theirs")], interval=QUICK)
+        told = follow(sampler, lambda snapshots: until_one(snapshots, lambda each: each.sources[1].error))
+    assert told.sources[0].error is None
+    assert told.sources[1].error.startswith("TLS: ")
+
+
+def test_importing_the_room_imports_no_http_client_and_no_parser():
+    names = ("advice", "prometheus", "sampler", "triton")
+    code = f"import sys\nfor name in {names}: __import__(f'eaf_inference.metrics.{{name}}')\n"
+    code += "print(sorted({'tornado', 'prometheus_client', 'numpy', 'grpc'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
