@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from builders import job_of, ragged, recipe_text, tensor
 
-from eaf_inference.connection import Connection, _Options
+from eaf_inference.connection import Connection
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.batching import Lengths
 from eaf_inference.inference.model import Model
 from eaf_inference.inference.padding import Found, PaddingCheck
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
+from eaf_inference.registry import Options
 
 PAD = 0.0
 
@@ -179,7 +180,7 @@ def arrives(model):
 
 @pytest.fixture
 def connection():
-    return Connection(_Options(url="grpc://127.0.0.1:1", ca=None, allow_insecure_token=None))
+    return Connection(Options(url="grpc://127.0.0.1:1", ca=None, allow_insecure_token=None))
 
 
 def test_all_models_of_a_connection_share_the_finding_of_their_specification(connection):

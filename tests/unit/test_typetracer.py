@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from builders import recipe_text, tensor
 
-from eaf_inference.connection import Connection, _Options
+from eaf_inference.connection import Connection
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.model import Model
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
+from eaf_inference.registry import Options
 
 RECIPE = {"points": {"part_deta": {}, "part_dphi": {}}, "features": {"part_pt_log": {}}, "mask": {"mask": {}}}
 CONSTITUENTS = "{pt: float32, eta: float32, phi: float32, energy: float32, charge: int8}"
@@ -28,7 +29,7 @@ def model_of(inputs, outputs, *, recipe=None, labels=None, max_batch_size=64):
         recipe=Recipe.parse(recipe_text(recipe), model="jets") if recipe else None,
         labels=labels or {},
     )
-    return Model(Connection(_Options(url="grpc://127.0.0.1:1", ca=None, allow_insecure_token=None)), spec)
+    return Model(Connection(Options(url="grpc://127.0.0.1:1", ca=None, allow_insecure_token=None)), spec)
 
 
 def tracer(text):
