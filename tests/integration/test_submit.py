@@ -221,7 +221,8 @@ def test_a_lost_worker_and_a_lost_triton_lose_and_double_nothing(client, zoo_mod
     with TritonServer.start([zoo_models]) as server, eaf_inference.connect(server.grpc) as connection:
         model = connection.model("sums")
         expected = model(jagged)
-        submission = submit(model, enumerate(given), client=client, select=partial(hold_one, mark=mark))
+        select = partial(hold_one, mark=mark)
+        submission = submit(model, enumerate(given), client=client, select=select, in_flight=8)  # some are to come
         scores = list(itertools.islice(submission, 20))
         until(lambda: 20 in submission._starts._begun and mark.exists() and mark.read_text())
         os.kill(int(mark.read_text()), signal.SIGKILL)

@@ -1,0 +1,69 @@
+"""How long busy workers of a real gateway take to see a refreshed token: run it, and read the seconds.
+
+python tests/integration/refresh_busy_workers.py [WORKERS] [ROUNDS]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from dask_facility import ONES, facility_of, typed_in_a_notebook
+from token_service import HUB_TOKEN
+from zoo import make_zoo
+
+import eaf_inference
+from eaf_inference.facility.gateway import GatewayServer
+from eaf_inference.facility.triton import TritonServer
+
+BETWEEN = 3.0  # seconds from one refresh to the next
+
+
+@typed_in_a_notebook
+def infer_until(ends, inputs):
+    """Inferences done, and when each token was first there."""
+    import eaf_inference
+
+    held = sys.modules["_eaf_inference_held"].held
+    seen, done = {}, 0
+    while time.time() < ends:
+        eaf_inference.connect().model("sums")(inputs)
+        done += 1
+        seen.setdefault(held.values["issued"], time.time())
+    return done, seen
+
+
+def main(workers: int = 8, rounds: int = 5) -> None:
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ |= {"JUPYTER_CONFIG_DIR": str(directory / "jupyter"), "JUPYTERHUB_API_TOKEN": HUB_TOKEN}
+        zoo = stack.enter_context(TritonServer.start([make_zoo(directory / "zoo")]))
+        gateway = stack.enter_context(GatewayServer.start())
+        facility = stack.enter_context(facility_of(zoo, gateway, directory / "jupyter"))
+        triton = stack.enter_context(eaf_inference.connect())
+        client = stack.enter_context(stack.enter_context(facility.cluster(workers)).get_client())
+        client.wait_for_workers(workers)
+        ends = time.time() + (rounds + 1) * BETWEEN
+        busy = client.map(infer_until, [ends] * workers, [ONES] * workers, pure=False)
+        asked = []
+        for _ in range(rounds):
+            time.sleep(BETWEEN)
+            asked.append(time.time())
+            [link] = triton.followers  # as if a worker had said that its token was refused
+            client.loop.add_callback(link._hear, (0, {"refused": triton.credentials.known.issued_at}))
+        results = client.gather(busy)
+        print(f"{workers} workers, {sum(done for done, _ in results)} inferences, none failed")
+        print(f"{facility.door.refused} calls refused, {len(facility.service.given)} tokens")
+        for moment in asked:
+            after = [min(at for issued, at in seen.items() if issued > moment) - moment for _, seen in results]
+            print(f"seconds to the younger token: median {statistics.median(after):.3f}, longest {max(after):.3f}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
