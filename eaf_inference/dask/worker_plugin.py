@@ -280,7 +280,7 @@ class Keeper(SchedulerPlugin):
                 token = await asyncio.to_thread(fetch_token, service, hub_token, ca)
                 await self.push({**self._newest.values, "token": token, **times_of(token)})
                 pause = _AT_LEAST
-            except (OSError, ValueError, LookupError) as error:
+            except (OSError, ValueError, LookupError, TypeError) as error:
                 log.warning("The token service %s gives no token: %s", service, error)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
