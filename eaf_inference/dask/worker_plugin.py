@@ -98,14 +98,13 @@ class Held:
         self._announce: Callable[[dict[str, Any]], None] | None = None
         self._refused: float | None = None  # when the token that a server refused was issued
         self._reports: deque[tuple[float, int]] = deque()
-        self._installed: str | None = None
+        self._installed = _installed_version()
 
     def __repr__(self) -> str:
         return f"<Held {describe(self.values)}>"
 
     def take(self, values: dict[str, Any], owner: object, announce: Callable[[dict[str, Any]], None]) -> None:
         """Take values over, unless these are older; whoever brought them may drop them."""
-        self._installed = _installed_version()
         with self.changed:
             self._owner, self._announce = owner, announce
             if age(values) >= age(self.values):
@@ -162,7 +161,9 @@ class Held:
 def held() -> Held:
     """This process's `Held`."""
     module = sys.modules.setdefault(HELD, types.ModuleType(HELD))
-    return module.__dict__.setdefault("held", Held())  # type: ignore[no-any-return]
+    if "held" not in module.__dict__:
+        module.__dict__["held"] = Held()
+    return module.__dict__["held"]  # type: ignore[no-any-return]
 
 
 def describe(values: dict[str, Any] | None) -> str:
