@@ -1,2 +1,0 @@
-import 'uplot/dist/uPlot.min.css';
-import './index.css';
