@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from eaf_inference.config import Address
 from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import SecretText, TokenService, describe_expiry
-from eaf_inference.dask.worker_plugin import NAME, Keeper, Secret
+from eaf_inference.dask.worker_plugin import NAME, SPENT, Keeper, Secret
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound
 from eaf_inference.registry import current, followers
 
@@ -36,7 +36,6 @@ __all__ = ["Link", "State", "scheduler_of"]
 
 log = logging.getLogger(__name__)
 
-_SPENT = 0.45  # of a token's life, after which the workers get a younger one
 _LOOK_AGAIN = (1.0, 30.0)  # seconds: for a younger token where the source has none yet
 _WITHOUT_EXPIRY = 60.0  # seconds between two looks at a token that says nothing of its life
 _PAUSES = (1.0, 30.0)  # seconds between attempts that fail
@@ -256,7 +255,7 @@ class Link:
     def _values(self, connection: Connection) -> dict[str, Any]:
         """What the workers need to know; asks for a younger token where it is time, or one was refused."""
         credentials = connection.credentials
-        token = credentials.token(spent=_SPENT)
+        token = credentials.token(spent=SPENT)
         if token is not None and self._issued(connection, token) <= self._refused:
             credentials.renewed_after(token)
             token = credentials.known
@@ -331,7 +330,7 @@ def _rest(values: dict[str, Any], now: float) -> float:
     if values["expires"] is None:
         return _WITHOUT_EXPIRY
     issued, expires = float(values["issued"]), float(values["expires"])
-    due = issued + _SPENT * (expires - issued) * random.uniform(0.95, 1.0) - now  # noqa: S311
+    due = issued + SPENT * (expires - issued) * random.uniform(0.95, 1.0) - now  # noqa: S311
     if due > 0:
         return due
     least, most = _LOOK_AGAIN

@@ -43,7 +43,7 @@ _RATE_OVER = 10.0  # seconds
 _AT_LEAST = 1.0  # seconds between two reports that make a rate, and between two pulls
 _LONGEST_PAUSE = 60.0  # seconds between pulls that fail
 _ANSWER_WITHIN = 10.0  # seconds for the token service
-_SPENT = 0.45  # of a token's life, after which it is renewed
+SPENT = 0.45  # of a token's life, after which it is renewed
 _SOURCE = globals().get("_SOURCE") or Path(__file__).read_text(encoding="utf-8")
 _LOAD = (
     "(lambda space: (exec(source, space), space[kind](values))[1])"
@@ -206,7 +206,7 @@ class Plugin(WorkerPlugin):
 class Keeper(SchedulerPlugin):
     """On the scheduler: hands on what clients push, the youngest token only, and forgets it when told so.
 
-    Its two operations are calls of the scheduler's own protocol, which keeps no record of them.
+    Its operations are calls of the scheduler's own protocol, which keeps no record of them.
     """
 
     name = KEEPER
@@ -236,14 +236,14 @@ class Keeper(SchedulerPlugin):
         async with self._lock:
             newest = age(self._newest.values) if self._newest else 0.0
             if age(values) < newest:
-                return {"accepted": False, "issued": newest}
+                return {"accepted": False, "failed": []}
             self._newest = Plugin(values)
             plugin = dumps(self._newest)  # type: ignore[no-untyped-call]
             replies = await self._scheduler.register_worker_plugin(
                 comm=None, plugin=plugin, name=NAME, idempotent=False
             )
         failed = [worker for worker, reply in replies.items() if reply["status"] != "OK"]
-        return {"accepted": True, "workers": len(replies), "failed": failed}
+        return {"accepted": True, "failed": failed}
 
     async def remove(self) -> None:
         """Take plugin and values away from all workers."""
@@ -272,7 +272,7 @@ class Keeper(SchedulerPlugin):
         while True:
             if self._newest is not None and self._newest.values["expires"] is not None:
                 issued, expires = age(self._newest.values), self._newest.values["expires"]
-                await asyncio.sleep(max(issued + _SPENT * (expires - issued) - time.time(), pause))
+                await asyncio.sleep(max(issued + SPENT * (expires - issued) - time.time(), pause))
             else:
                 await asyncio.sleep(pause)
             if self._newest is None:
