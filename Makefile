@@ -1,34 +1,58 @@
 # make demo   a facility on this machine, the quickstart on it, and what it measured
 # make test   every test, after `make check`
 # make lab    JupyterLab on the quickstart, with a facility running
-# make check  ruff and mypy
+# make check  ruff, mypy, tsc and eslint
+# make labextension   what JupyterLab loads and the notebook widget, by npm (Node 20)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 PIP := -m pip --disable-pip-version-check -q
+NPM := npm --silent
+LABEXTENSION := eaf_inference/labextension/package.json
 
-.PHONY: demo test check lab train clean
+.PHONY: demo test check lab labextension train clean
 
 demo: $(VENV)/demo
 	@$(BIN)/eaf-inference demo --output build/demo
 
-lab: $(VENV)/demo
+lab: $(VENV)/demo labextension
 	@$(BIN)/eaf-inference up & facility=$$!; trap 'kill $$facility' EXIT INT TERM; \
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
-test: check $(OLDEST)/test
+test: check labextension $(OLDEST)/test
+	$(NPM) test
 	$(OLDEST)/bin/python -m pytest tests/unit -q
 	$(BIN)/python -m pytest
 
-check: $(VENV)/test
+check: $(VENV)/test node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(NPM) run check
 
 train: $(VENV)/train
 	$(BIN)/python notebooks/train_particlenet.py all
+
+# An editable install places no shared data: links stand in for it.
+labextension: $(LABEXTENSION)
+	@mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
+	@ln -sfn $(CURDIR)/eaf_inference/labextension $(VENV)/share/jupyter/labextensions/eaf-inference
+	@ln -sf $(CURDIR)/jupyter-config/server-config/eaf_inference.json $(VENV)/etc/jupyter/jupyter_server_config.d/
+
+# jupyter-builder comes with JupyterLab.
+$(LABEXTENSION): node_modules/.package-lock.json tsconfig.json $(shell find labextension/src labextension/style labextension/schema -type f)
+	@test -x $(BIN)/jupyter-builder || $(MAKE) $(VENV)/demo
+	@echo "building the labextension"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(NPM) run build
+	@touch $@
+
+node_modules/.package-lock.json: package.json package-lock.json
+	@command -v npm > /dev/null || { echo "The labextension needs Node 20 or newer with npm; none was found."; exit 1; }
+	@echo "installing npm's packages"
+	@$(NPM) ci --no-audit --no-fund
+	@touch $@
 
 # One environment; the extras that a target needs are installed when it first does.
 $(VENV)/%: pyproject.toml
@@ -36,7 +60,7 @@ $(VENV)/%: pyproject.toml
 		"eaf-inference needs Python 3.10 or newer; this is %s. Name one: make PYTHON=python3.12" % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing eaf-inference[$*] into $(VENV)"
-	@$(BIN)/python $(PIP) install -e '.[$*]'
+	@SKIP_JUPYTER_BUILDER=1 $(BIN)/python $(PIP) install -e '.[$*]'
 	@touch $@
 
 # The oldest versions that pyproject.toml allows.
@@ -44,8 +68,8 @@ $(OLDEST)/test: tests/oldest-requirements.txt
 	@echo "installing the oldest supported versions into $(OLDEST)"
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python $(PIP) install -r tests/oldest-requirements.txt
-	@$(OLDEST)/bin/python $(PIP) install --no-deps -e .
+	@SKIP_JUPYTER_BUILDER=1 $(OLDEST)/bin/python $(PIP) install --no-deps -e .
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build
+	rm -rf $(VENV) $(OLDEST) build node_modules labextension/lib eaf_inference/labextension eaf_inference/static

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from eaf_inference.inference.model import Model
     from eaf_inference.inference.padding import PaddingCheck
     from eaf_inference.inference.spec import ModelSpec
+    from eaf_inference.notebook.monitor import Monitor
 
 __all__ = ["Connection", "connect"]
 
@@ -418,6 +419,23 @@ class Connection:
         from eaf_inference.dask.clusters import clusters_of
 
         return clusters_of(self)
+
+    def monitor(self) -> Monitor:
+        """A live picture for a notebook: GPUs, queue, and this kernel's own jets/s and progress.
+
+        Raises
+        ------
+        ConfigurationError
+            The connection is closed, or what the widget needs is not installed.
+        """
+        self.open()
+        try:
+            from eaf_inference.notebook.monitor import Monitor
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"The widget needs {error.name}, which is missing: pip install 'eaf-inference[notebook]'."
+            ) from error
+        return Monitor(self)
 
     def servers_of(self, model: Model) -> list[Server]:
         """The replicas that serve a model."""

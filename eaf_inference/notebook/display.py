@@ -6,11 +6,14 @@ plain text of the same objects is their ``__str__``.
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.notebook.load import queue_of, rate_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from eaf_inference.catalogue import ModelTable
     from eaf_inference.connection import Connection
@@ -18,8 +21,16 @@ if TYPE_CHECKING:
     from eaf_inference.dask.summary import Summary
     from eaf_inference.discovery import Attempts
     from eaf_inference.inference.model import Model
+    from eaf_inference.metrics.advice import Advice
+    from eaf_inference.metrics.snapshot import Gpu, ModelLoad, Snapshot
 
-__all__ = ["attempts_html", "clusters_html", "connection_html", "model_html", "models_html", "summary_html"]
+__all__ = [
+    *("advice_html", "attempts_html", "clusters_html", "connection_html", "model_html", "models_html"),
+    *("monitor_html", "monitor_text", "summary_html"),
+]
+
+_MOST_ROWS = 16  # of GPUs, and of models, in a picture
+_WIDTH, _HEIGHT = 360, 48  # of its line
 
 _STYLE = """<style>
 .eaf-inference { font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px);
@@ -125,6 +136,150 @@ def summary_html(summary: Summary) -> str:
     rows = [tuple(map(escape, row)) for row in summary.rows()]
     numbers = range(1, len(summary.HEADS))
     return _page(f"{escape(summary.headline)}{_table(summary.HEADS, rows, numbers=numbers)}")
+
+
+def advice_html(advice: Advice) -> str:
+    """What limits the throughput, and what to change."""
+    return _page(f"{_span('title', advice.title)} {escape(advice.text)}")
+
+
+def monitor_html(
+    minute: Snapshot | None,
+    history: Sequence[Mapping[str, float | None]],
+    advice: Mapping[str, str] | None,
+    session: Mapping[str, Any] | None,
+    *,
+    problem: str,
+    live: bool,
+) -> str:
+    """A still picture of the monitor: what it said last, and when that was."""
+    now = minute.time if minute else datetime.now(tz=timezone.utc).timestamp()
+    parts = [
+        f"{_span('title', 'Triton')} {_code(session['endpoint']) if session else ''} "
+        + _dim(f"· {'the minute before' if minute else 'opened at'} {_clock(now)}{'' if live else ', stopped'}")
+    ]
+    if session:
+        parts.append(escape(_own_work(session)))
+    if problem:
+        parts.append(_span("bad", problem))
+    if minute:
+        parts += [
+            escape(_service(minute)),
+            _line([(point["time"] or 0.0, point["busy"]) for point in history], now, "busy") if minute.busy else "",
+            _table(("GPU", "busy", "memory", "power"), map(_gpu_row, minute.gpus[:_MOST_ROWS]), numbers=(1, 2, 3))
+            if minute.gpus
+            else "",
+            _table(
+                ("model", "version", "inferences/s", "batch", "queue ms"),
+                map(_load_row, minute.models[:_MOST_ROWS]),
+                numbers=(2, 3, 4),
+            )
+            if minute.models
+            else "",
+        ]
+    if advice:
+        parts.append(f"{_span('title', advice['title'])} {escape(advice['text'])}")
+    return _page("".join(f"<div>{part}</div>" for part in parts if part))
+
+
+def monitor_text(minute: Snapshot | None, session: Mapping[str, Any] | None, *, problem: str) -> str:
+    """The same in one line."""
+    parts = [session["endpoint"], _own_work(session)] if session else []
+    if problem:
+        parts.append(problem)
+    if minute:
+        parts.append(f"the minute before {_clock(minute.time)}: {_service(minute)}")
+    return "; ".join(parts)
+
+
+def _service(minute: Snapshot) -> str:
+    """How busy the service was."""
+    busy = minute.busy
+    parts = []
+    if busy:
+        parts.append(f"{busy.of} {busy.value:.0%} busy{' (estimated)' if busy.estimated else ''}")
+    if not minute.gpus:
+        parts.append("no GPU reported by this server")
+        parts += [
+            f"CPUs of {host.name} {host.cpu_utilization:.0%} busy"
+            for host in minute.hosts
+            if host.cpu_utilization is not None
+        ]
+    rate, queue = rate_of(minute), queue_of(minute)
+    parts.append("inferences/s not reported" if rate is None else f"{rate:,.0f} inferences/s")
+    if queue is not None:
+        parts.append(f"queue {queue:,.1f} ms")
+    return " · ".join(parts)
+
+
+def _own_work(session: Mapping[str, Any]) -> str:
+    """What this kernel has done."""
+    rate, done, total = (session[name] for name in ("inferences_per_second", "done", "total"))
+    parts = [f"this notebook: {session['inferences']:,} jets"]
+    if session["busy"]:
+        parts.append(f"{rate:,.0f} jets/s" if rate is not None else "at work")
+    if session["label"]:
+        of = f" {done:,} of {total:,}" if total else f" {done:,}" if done else ""
+        parts.append(f"{session['label']}{of}")
+    return " · ".join(parts)
+
+
+def _gpu_row(gpu: Gpu) -> tuple[str, ...]:
+    name = " ".join(part for part in (gpu.name or gpu.id, gpu.profile, f"({gpu.host})" if gpu.host else "") if part)
+    gib = 1024.0**3
+    memory = (
+        None
+        if gpu.memory_used is None or gpu.memory_total is None
+        else (gpu.memory_used / gib, gpu.memory_total / gib)
+    )
+    return (
+        escape(name),
+        _given(gpu.utilization, "{:.0%}"),
+        _dim("not reported") if memory is None else f"{memory[0]:.1f} of {memory[1]:.1f} GiB",
+        _given(gpu.power, "{:.0f} W"),
+    )
+
+
+def _load_row(model: ModelLoad) -> tuple[str, ...]:
+    return (
+        escape(model.name),
+        escape(model.version),
+        _given(model.inferences_per_second, "{:,.0f}"),
+        _given(model.batch, "{:,.1f}", "no request"),
+        _given(model.queue_ms, "{:,.1f}", "no request"),
+    )
+
+
+def _given(value: float | None, form: str, otherwise: str = "not reported") -> str:
+    return _dim(otherwise) if value is None else form.format(value)
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def _line(points: Iterable[tuple[float, float | None]], now: float, what: str) -> str:
+    """The last minute as a line from 0 to 1; it is broken where nothing was measured."""
+    runs: list[list[str]] = [[]]
+    for when, value in points:
+        if value is None:
+            runs.append([])
+        elif when > now - 60:
+            x, y = _WIDTH * (1 - (now - when) / 60), (_HEIGHT - 2) * (1 - min(1.0, value)) + 1
+            runs[-1].append(f"{x:.0f},{y:.0f}")
+    lines = "".join(
+        f'<polyline fill="none" stroke="currentColor" stroke-width="1.5" points="{" ".join(run)}"/>'
+        for run in runs
+        if len(run) > 1
+    )
+    if not lines:
+        return ""
+    caption = f"{what}, the last minute, from 0 to 100%"
+    return (
+        f'<svg role="img" aria-label="{caption}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" style="max-width: 100%; border-bottom: 1px solid">{lines}</svg> '
+        + _dim(caption)
+    )
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:

@@ -17,7 +17,9 @@ from traitlets import Float, Unicode
 from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import TokenFile
 from eaf_inference.errors import ConfigurationError, InferenceError
-from eaf_inference.notebook.display import clusters_html, connection_html, models_html
+from eaf_inference.notebook.display import advice_html, clusters_html, connection_html, models_html
+from eaf_inference.notebook.load import advice_of, measuring
+from eaf_inference.notebook.session import follow_session, leave_session, look_now
 from eaf_inference.registry import current, followers
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.catalogue import ModelTable
     from eaf_inference.dask.clusters import ClusterTable
+    from eaf_inference.metrics.advice import Advice
 
 __all__ = ["TritonMagics", "load", "unload"]
 
@@ -77,14 +80,26 @@ class TritonMagics(Magics):
         self._bound = name
         if options.explain:
             display(connection.attempts)
-        self._show(connection, f"Connected; the variable {name!r} holds the connection.")
+        look_now()
+        remark = f"Connected; the variable {name!r} holds the connection."
+        display(_Status(connection, *self._tables(connection), remark=remark))
 
     @magic_arguments()
     @line_magic
     def triton_status(self, line: str) -> None:
-        """Show the endpoint, the user, the token's expiry, the models with their load, and the Dask clusters."""
+        """Show endpoint, user, token's expiry, models and their load, Dask clusters, and what limits the throughput.
+
+        For the last, where the server's metrics are known, a widget's minute is used, or else one second.
+        """
         parse_argstring(self.triton_status, line)
-        self._show(self._connection(), "")
+        connection = self._connection()
+        measured = measuring(connection)  # meanwhile the server is asked for the rest
+        models, clusters = self._tables(connection)
+        rows = [
+            {"configured": row.configured, "inferences_per_second": row.inferences_per_s} for row in clusters or ()
+        ]
+        history = measured()
+        display(_Status(connection, models, clusters, advice_of(history, connection, rows) if history else None))
 
     @magic_arguments()
     @line_magic
@@ -96,6 +111,7 @@ class TritonMagics(Magics):
             self._namespace.pop(self._bound, None)
             self._bound = None
         connection.close()
+        look_now()
         print(f"Disconnected from {connection.where}.")  # noqa: T201  (a magic's output)
 
     @property
@@ -120,27 +136,33 @@ class TritonMagics(Magics):
         if isinstance(self._namespace.get(name), Connection):
             self._namespace.pop(name).close()
 
-    def _show(self, connection: Connection, remark: str) -> None:
-        display(
-            _Status(connection, connection.models(), connection.clusters() if connection.followers else None, remark)
-        )
+    def _tables(self, connection: Connection) -> tuple[ModelTable, ClusterTable | None]:
+        return connection.models(), connection.clusters() if connection.followers else None
 
 
 class _Status:
     """What connect and status show, as HTML and as text."""
 
     def __init__(
-        self, connection: Connection, models: ModelTable, clusters: ClusterTable | None, remark: str
+        self,
+        connection: Connection,
+        models: ModelTable,
+        clusters: ClusterTable | None,
+        advice: Advice | None = None,
+        *,
+        remark: str = "",
     ) -> None:
-        self._connection, self._models, self._clusters, self._remark = connection, models, clusters, remark
+        self._connection, self._models, self._clusters = connection, models, clusters
+        self._advice, self._remark = advice, remark
 
     def __repr__(self) -> str:
-        parts = [self._remark, repr(self._connection), str(self._models), str(self._clusters or "")]
-        return "\n".join(part for part in parts if part)
+        tables = [str(self._models), str(self._clusters or ""), str(self._advice or "")]
+        return "\n".join(part for part in (self._remark, repr(self._connection), *tables) if part)
 
     def _repr_html_(self) -> str:
         clusters = clusters_html(self._clusters) if self._clusters else ""
-        return connection_html(self._connection) + models_html(self._models) + clusters
+        advice = advice_html(self._advice) if self._advice else ""
+        return connection_html(self._connection) + models_html(self._models) + clusters + advice
 
 
 def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:
@@ -168,13 +190,15 @@ def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext]
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register magics and completion."""
+    """Register magics and completion, and begin to tell the panel."""
     shell.register_magics(TritonMagics(shell))
     unload(shell)
     shell.Completer.custom_matchers.append(_model_name_matcher(shell))
+    follow_session(shell)
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take completion away; magics stay until the kernel restarts, as IPython has no way to remove them."""
+    """Take completion and panel away; magics stay until the kernel restarts: IPython has no way to remove them."""
+    leave_session()
     matchers = shell.Completer.custom_matchers
     matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != _MATCHER]

@@ -50,6 +50,7 @@ DOORS = {
     ("connection", "submit", "dask"),
     ("dask.clusters", "_repr_html_", "notebook"),
     ("connection", "clusters", "dask"),
+    ("connection", "monitor", "notebook"),
     ("catalogue", "_repr_html_", "notebook"),
     ("connection", "_repr_html_", "notebook"),
     ("discovery", "_repr_html_", "notebook"),

@@ -1,0 +1,42 @@
+"""How Jupyter Server loads the extension: it learns four addresses, and nobody is asked for anything.
+
+The facility is looked for when the first browser wants to know, so that a broken or absent one neither stops nor
+slows the start of `jupyter lab`, `jupyter server` or `jupyterhub-singleuser`.
+"""
+
+from __future__ import annotations
+
+from jupyter_server.extension.application import ExtensionApp
+
+from eaf_inference.server.clusters import Clusters
+from eaf_inference.server.facility import ServedFacility
+from eaf_inference.server.handlers import ClustersHandler, FacilityHandler, HistoryHandler
+from eaf_inference.server.stream import Broadcast, StreamHandler
+
+__all__ = ["InferenceExtension"]
+
+_API = "/eaf-inference/api"  # below the server's base URL
+
+
+class InferenceExtension(ExtensionApp):
+    """One facility, one list of clusters and one broadcast for all browsers of this server."""
+
+    name = "eaf_inference"
+
+    def initialize_handlers(self) -> None:
+        """Make the addresses known."""
+        facility, clusters = ServedFacility(), Clusters()
+        self._facility, self._broadcast = facility, Broadcast(facility, clusters)
+        self.handlers.extend(
+            [
+                (f"{_API}/facility", FacilityHandler, {"facility": facility}),
+                (f"{_API}/clusters", ClustersHandler, {"clusters": clusters}),
+                (f"{_API}/history", HistoryHandler, {"facility": facility, "clusters": clusters}),
+                (f"{_API}/stream", StreamHandler, {"broadcast": self._broadcast}),
+            ]
+        )
+
+    async def stop_extension(self) -> None:
+        """When Jupyter Server ends: nothing of ours holds it up."""
+        await self._broadcast.close()
+        await self._facility.close()

@@ -1,0 +1,162 @@
+"""What all browsers of one Jupyter server share: one look at the facility at a time, one sampler of its metrics.
+
+Looks are made when somebody wants to know and the last one is old enough. Each runs in a thread; the sampler, which
+only waits for sockets, runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.metrics.advice import advise
+from eaf_inference.metrics.average import averaged
+from eaf_inference.metrics.sampler import Sampler
+from eaf_inference.server.inquiry import Inquiry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eaf_inference.metrics.advice import Workers
+    from eaf_inference.metrics.snapshot import Snapshot
+    from eaf_inference.server.inquiry import Findings
+
+__all__ = ["ServedFacility"]
+
+_FRESH = 10.0  # seconds for which a look is good
+_PAUSES = (1.0, 10.0)  # seconds between looks that fail, shortest and longest
+_MOST_ROWS = 50_000  # GPUs, models and instances of a whole history, about 10 MB of JSON
+_MOST_MODELS = 1000  # of a snapshot
+_LAST_MINUTE = 60.0  # seconds, of which advice speaks
+_CLOSE_WITHIN = 1.0  # seconds
+
+
+class ServedFacility:
+    """The facility, as this user's browsers see it.
+
+    Attributes
+    ----------
+    sampler : Sampler
+        Of its metrics; replaced when they are found elsewhere, which ends the iteration of its listeners.
+    changed : callable
+        Called after each look.
+    """
+
+    def __init__(self) -> None:
+        self.sampler = Sampler([])
+        self.changed: Callable[[], None] = lambda: None
+        self._inquiry = Inquiry()
+        self._findings: Findings | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._ended = float("-inf")
+        self._failures = 0
+        self._written: tuple[object, str] | None = None
+        self._closed = False
+
+    async def look(self, *, hurry: bool = False) -> dict[str, Any]:
+        """What is known, at most a few seconds old.
+
+        Parameters
+        ----------
+        hurry : bool
+            Wait for a new look, unless the last one ended just now.
+        """
+        task = self.look_soon(hurry=hurry)
+        if task is not None and (hurry or self._findings is None):
+            await asyncio.shield(task)
+        return self.reply
+
+    def look_soon(self, *, hurry: bool = False) -> asyncio.Task[None] | None:
+        """Begin to look, if that is due and not under way; whatever is under way then."""
+        if self._looking is None and not self._closed and time.monotonic() - self._ended >= self._pause(hurry=hurry):
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        return self._looking
+
+    @property
+    def reply(self) -> dict[str, Any]:
+        """What is known."""
+        if self._findings is None:
+            raise RuntimeError("nobody has looked yet")
+        sources = [source.name for source in self._findings.sources]
+        metrics = {"configured": bool(sources), "sources": sources, "gpu": self._gpu()}
+        return {**self._findings.reply, "metrics": metrics}
+
+    @property
+    def text(self) -> str:
+        """What is known, for a browser; written anew only when there is something new."""
+        key = (self._findings, self._gpu())
+        if self._written is None or self._written[0] != key:
+            self._written = key, json.dumps({"type": "facility", "facility": self.reply}, allow_nan=False)
+        return self._written[1]
+
+    async def history(self, seconds: float, workers: Workers | None) -> dict[str, Any]:
+        """The snapshots of the last so many seconds, thinned where they are huge, and what they advise."""
+        return await asyncio.to_thread(self._history, seconds, workers)
+
+    def frame(self, snapshot: Snapshot, workers: Workers | None) -> str:
+        """A snapshot for the browser, with the last minute; may take milliseconds."""
+        history = self.sampler.history
+        content = {
+            "type": "snapshot",
+            "snapshot": snapshot.busiest(_MOST_MODELS).as_dict(),
+            "minute": averaged(history).as_dict(),
+            "advice": self._advice(history, workers),
+        }
+        return json.dumps(content, allow_nan=False)
+
+    async def close(self) -> None:
+        """End the sampler and the connection; a look that is under way ends by itself."""
+        self._closed = True
+        await asyncio.wait([asyncio.create_task(self.sampler.close())], timeout=_CLOSE_WITHIN)
+        if self._looking is not None:
+            await asyncio.wait([self._looking], timeout=_CLOSE_WITHIN)
+        await asyncio.to_thread(self._inquiry.close)
+
+    def _pause(self, *, hurry: bool) -> float:
+        shortest, longest = _PAUSES
+        if hurry:
+            return shortest
+        return min(longest, shortest * 2.0 ** min(self._failures - 1, 30)) if self._failures else _FRESH
+
+    async def _look(self) -> None:
+        try:
+            findings = await asyncio.to_thread(self._inquiry.ask)
+            before, self._findings = self._findings, findings
+            self._failures = 0 if findings.connected else self._failures + 1
+        finally:
+            self._ended, self._looking = time.monotonic(), None
+        former = self.sampler
+        is_elsewhere = before is None or before.settings != findings.settings
+        if is_elsewhere:
+            self.sampler = Sampler(findings.sources)
+            self.sampler.interval = former.interval
+        self.changed()
+        if is_elsewhere:
+            await former.close()
+
+    def _gpu(self) -> bool | None:
+        """Whether any is reported; None while a source has not said."""
+        newest = self.sampler.history[-1:]
+        if any(snapshot.gpus for snapshot in newest):
+            return True
+        told = [source.age is not None and source.error is None for each in newest for source in each.sources]
+        return False if told and all(told) else None
+
+    def _history(self, seconds: float, workers: Workers | None) -> dict[str, Any]:
+        history, interval = self.sampler.history, self.sampler.interval
+        now = time.time()
+        wanted = [snapshot for snapshot in history if snapshot.time >= now - seconds]
+        rows = sum(len(each.gpus) + len(each.models) + len(each.instances) for each in wanted)
+        step = max(1, math.ceil(rows / _MOST_ROWS))
+        return {
+            "interval": interval,
+            "snapshots": [snapshot.as_dict() for snapshot in wanted[::-1][::step][::-1]],
+            "advice": self._advice(history, workers) if history and now - history[-1].time < _LAST_MINUTE else None,
+        }
+
+    def _advice(self, history: tuple[Snapshot, ...], workers: Workers | None) -> dict[str, Any]:
+        max_batch = self._findings.max_batch if self._findings else None
+        return advise(history, workers=workers, max_batch=max_batch).as_dict()

@@ -1,0 +1,236 @@
+/**
+ * What the server extension tells, typed: its REST calls and the frames of its
+ * stream. A number that was not measured is null.
+ */
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+
+const NAMESPACE = 'eaf-inference/api';
+
+export interface IGpu {
+  id: string;
+  host: string | null;
+  name: string | null;
+  profile: string | null;
+  utilization: number | null;
+  memory_used: number | null;
+  memory_total: number | null;
+  power: number | null;
+  tensor: number | null;
+  dram: number | null;
+  source: string;
+}
+
+export interface IModelLoad {
+  name: string;
+  version: string;
+  inferences_per_second: number | null;
+  requests_per_second: number | null;
+  failures_per_second: number | null;
+  batch: number | null;
+  queue_ms: number | null;
+  compute_ms: number | null;
+  pending: number | null;
+  waiting: number | null;
+  executing: number | null;
+}
+
+export interface IInstance {
+  id: string;
+  host: string | null;
+  url: string | null;
+  up: boolean;
+  inferences_per_second: number | null;
+  share: number | null;
+  busy: number | null;
+  busy_estimated: boolean | null;
+}
+
+export interface IHost {
+  name: string;
+  cpu_utilization: number | null;
+  memory_used: number | null;
+  memory_total: number | null;
+}
+
+export interface IBusy {
+  value: number;
+  of: string;
+  estimated: boolean;
+}
+
+export interface ISource {
+  name: string;
+  kind: string;
+  age: number | null;
+  error: string | null;
+  retry_in: number | null;
+  left_out: number;
+}
+
+export interface ISnapshot {
+  time: number;
+  window: number | null;
+  busy: IBusy | null;
+  gpus: IGpu[];
+  models: IModelLoad[];
+  instances: IInstance[];
+  hosts: IHost[];
+  sources: ISource[];
+}
+
+export interface IAdvice {
+  kind: string;
+  title: string;
+  text: string;
+}
+
+export interface IServedModel {
+  name: string;
+  version: string;
+  ready: boolean;
+  state: string;
+  inputs: string[];
+  outputs: string[];
+  queue_ms: number | null;
+  cell: string;
+}
+
+export interface IAttempt {
+  source: string;
+  value: string;
+  outcome: string;
+  seconds: number | null;
+  chosen: boolean;
+}
+
+export type FacilityState =
+  | 'connected'
+  | 'no-facility'
+  | 'unreachable'
+  | 'not-authorised'
+  | 'misconfigured';
+
+export interface IFacility {
+  state: FacilityState;
+  problem: string | null;
+  endpoint: { url: string; urls: string[]; source: string } | null;
+  user: string | null;
+  identity: string;
+  token_expires_at: number | null;
+  models: IServedModel[];
+  attempts: IAttempt[];
+  metrics: { configured: boolean; sources: string[]; gpu: boolean | null };
+  documentation: string;
+}
+
+export interface ICluster {
+  name: string;
+  status: string;
+  workers: number | null;
+  configured: number | null;
+  inferences_per_second: number | null;
+  oldest_token: number | null;
+  dashboard: string | null;
+}
+
+export interface IClusters {
+  clusters: ICluster[];
+  problem: string | null;
+}
+
+export interface IHistory {
+  interval: number;
+  snapshots: ISnapshot[];
+  advice: IAdvice | null;
+}
+
+/** What a kernel tells of its connection. */
+export interface ISession {
+  endpoint: string | null;
+  user: string | null;
+  busy: boolean;
+  label: string | null;
+  done: number | null;
+  total: number | null;
+  inferences_per_second: number | null;
+  inferences: number;
+  clusters: ISessionCluster[];
+}
+
+export interface ISessionCluster {
+  name: string;
+  state: string;
+  workers: number | null;
+  configured: number | null;
+  inferences_per_second: number | null;
+}
+
+export type Frame =
+  | {
+      type: 'snapshot';
+      snapshot: ISnapshot;
+      minute: ISnapshot;
+      advice: IAdvice | null;
+    }
+  | { type: 'facility'; facility: IFacility };
+
+/** A call that failed; `status` is that of HTTP, 0 where nobody answered. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string
+  ) {
+    super(message);
+  }
+}
+
+/** The calls, as the models use them. */
+export interface IApi {
+  facility(): Promise<IFacility>;
+  clusters(): Promise<IClusters>;
+  history(seconds: number): Promise<IHistory>;
+}
+
+/** The calls to the Jupyter server that this page came from. */
+export class Api implements IApi {
+  constructor(private readonly _settings: ServerConnection.ISettings) {}
+
+  facility(): Promise<IFacility> {
+    return this._get('facility');
+  }
+
+  clusters(): Promise<IClusters> {
+    return this._get('clusters');
+  }
+
+  history(seconds: number): Promise<IHistory> {
+    return this._get(`history?seconds=${Math.round(seconds)}`);
+  }
+
+  /** Made anew for each connection: a token may have changed. */
+  openStream(): WebSocket {
+    const { wsUrl, token, appendToken, WebSocket } = this._settings;
+    const query =
+      appendToken && token ? `?token=${encodeURIComponent(token)}` : '';
+    return new WebSocket(URLExt.join(wsUrl, NAMESPACE, 'stream') + query);
+  }
+
+  private async _get<T>(path: string): Promise<T> {
+    const url = URLExt.join(this._settings.baseUrl, NAMESPACE, path);
+    let response: Response;
+    try {
+      response = await ServerConnection.makeRequest(url, {}, this._settings);
+    } catch {
+      throw new ApiError(0, 'the Jupyter server does not answer');
+    }
+    if (!response.ok) {
+      throw new ApiError(response.status, response.statusText);
+    }
+    try {
+      return await response.json();
+    } catch {
+      throw new ApiError(response.status, 'the answer is not JSON');
+    }
+  }
+}

@@ -1,0 +1,16 @@
+/**
+ * The trident of Triton, in the theme's colour of icons.
+ */
+import { LabIcon } from '@jupyterlab/ui-components';
+
+const SVG = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
+  <path class="jp-icon3" fill="#616161" d="M12 1.5 14.6 6H13v7.9c2.4-.4 4.2-2.1 4.2-4.6V7.5h-1.5L18.2 3l2.5 4.5h-1.5v1.8c0 3.7-2.7 6.3-6.2 6.7v6.5h-2V16c-3.500-.4-6.200-3-6.200-6.700V7.500H3.300L5.800 3l2.500 4.500H6.800v1.800c0 2.500 1.800 4.200 4.200 4.600V6H9.400z"/>
+</svg>`;
+
+export const tritonIcon = new LabIcon({
+  name: 'eaf-inference:triton',
+  svgstr: SVG
+});
+
+/** The same for the launcher, which takes pictures only: a colour that all themes bear. */
+export const tritonPicture = `data:image/svg+xml,${encodeURIComponent(SVG.replace('#616161', '#1e88e5'))}`;

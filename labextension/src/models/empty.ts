@@ -1,0 +1,116 @@
+/**
+ * Why there is nothing to show, and what helps: one row a state.
+ */
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+import type { ApiError, FacilityState, IFacility } from '../api';
+import { clip, webUrl } from './format';
+
+export type Help =
+  'connect' | 'retry' | 'documentation' | 'reload' | 'attempts';
+
+export interface IEmptyState {
+  title: string;
+  text: string;
+  /** The first is what helps most. */
+  help: Help[];
+}
+
+type Problem = Exclude<FacilityState, 'connected'>;
+
+const HELP: Record<Problem, Help[]> = {
+  'no-facility': ['connect', 'retry', 'documentation', 'attempts'],
+  unreachable: ['retry', 'documentation', 'attempts'],
+  'not-authorised': ['retry', 'documentation', 'attempts'],
+  misconfigured: ['documentation', 'retry', 'attempts']
+};
+
+function words(
+  state: Problem,
+  trans: TranslationBundle
+): { title: string; text: string } {
+  switch (state) {
+    case 'no-facility':
+      return {
+        title: trans.__('No Triton service was found'),
+        text: trans.__(
+          'Nothing in this environment names one. Connect a notebook with an address, or start one with "eaf-inference up".'
+        )
+      };
+    case 'unreachable':
+      return {
+        title: trans.__('Triton does not answer'),
+        text: trans.__(
+          'It may be starting again. This page looks again by itself.'
+        )
+      };
+    case 'not-authorised':
+      return {
+        title: trans.__('Not authorised'),
+        text: trans.__(
+          'Triton is there, but does not accept your token. Log in again, or ask for access.'
+        )
+      };
+    case 'misconfigured':
+      return {
+        title: trans.__('The configuration has a mistake'),
+        text: trans.__('Tell those who run this facility.')
+      };
+  }
+}
+
+/** Null while there is something to show. */
+export function emptyState(
+  facility: IFacility | null,
+  failure: ApiError | null,
+  trans: TranslationBundle
+): IEmptyState | null {
+  if (facility === null) {
+    return failure === null
+      ? { title: trans.__('Looking for Triton…'), text: '', help: [] }
+      : failureState(failure, trans);
+  }
+  if (facility.state === 'connected') {
+    return null;
+  }
+  const state = facility.state in HELP ? facility.state : 'unreachable';
+  const { title, text } = words(state, trans);
+  const help = HELP[state].filter(
+    each =>
+      (each !== 'documentation' || webUrl(facility.documentation) !== null) &&
+      (each !== 'attempts' || facility.attempts.length > 0)
+  );
+  return { title, text: clip(facility.problem || text, 600), help };
+}
+
+function failureState(
+  failure: ApiError,
+  trans: TranslationBundle
+): IEmptyState {
+  if (failure.status === 401 || failure.status === 403) {
+    return {
+      title: trans.__('Logged out of Jupyter'),
+      text: trans.__(
+        'Your Jupyter session has ended. Reload the page to log in.'
+      ),
+      help: ['reload']
+    };
+  }
+  if (failure.status === 404) {
+    return {
+      title: trans.__('The server part is missing'),
+      text: trans.__(
+        'This Jupyter server does not run the extension eaf_inference. Install eaf-inference where Jupyter runs, and restart the server.'
+      ),
+      help: ['retry']
+    };
+  }
+  return {
+    title: trans.__('No answer from the Jupyter server'),
+    text: trans.__(
+      'It said: %1.',
+      clip(failure.message || `${failure.status}`, 200)
+    ),
+    help: ['retry']
+  };
+}

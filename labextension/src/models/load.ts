@@ -1,0 +1,88 @@
+/**
+ * Models for the screen: those that are served, with the load that was measured.
+ */
+import type { IModelLoad, IServedModel } from '../api';
+import { share } from './format';
+
+/** From so many models there is a filter. */
+export const FILTER_FROM = 8;
+/** So many rows before "and N more". */
+export const ROWS = 20;
+
+export interface IModelRow {
+  key: string;
+  name: string;
+  /** Shown where a name has several. */
+  version: string | null;
+  /** What the server says of it, where it is not ready. */
+  state: string | null;
+  inputs: string[];
+  outputs: string[];
+  rate: number | null;
+  queue: number | null;
+  batch: number | null;
+  failures: number | null;
+  share: number | null;
+  /** Source of a cell that uses it; null where there is none. */
+  cell: string | null;
+}
+
+const keyOf = (model: { name: string; version: string }) =>
+  `${model.name}\n${model.version}`;
+
+/** All models that are served or measured, the busiest first, then by name. */
+export function modelRows(
+  served: readonly IServedModel[],
+  loads: readonly IModelLoad[]
+): IModelRow[] {
+  const measured = new Map(loads.map(load => [keyOf(load), load]));
+  const serving = new Map(served.map(model => [keyOf(model), model]));
+  const keys = new Set([...serving.keys(), ...measured.keys()]);
+  const versions = new Map<string, number>();
+  for (const key of keys) {
+    const name = key.slice(0, key.lastIndexOf('\n'));
+    versions.set(name, (versions.get(name) ?? 0) + 1);
+  }
+  let total = 0;
+  for (const load of loads) {
+    total += load.inferences_per_second ?? 0;
+  }
+  const rows = [...keys].map(key => {
+    const model = serving.get(key);
+    const load = measured.get(key);
+    const name = key.slice(0, key.lastIndexOf('\n'));
+    const version = key.slice(name.length + 1);
+    return {
+      key,
+      name,
+      version: (versions.get(name) ?? 0) > 1 ? version : null,
+      state: model && !model.ready ? model.state : null,
+      inputs: model?.inputs ?? [],
+      outputs: model?.outputs ?? [],
+      rate: load?.inferences_per_second ?? null,
+      queue: load?.queue_ms ?? null,
+      batch: load?.batch ?? null,
+      failures: load?.failures_per_second ?? null,
+      share: share(load?.inferences_per_second, total),
+      cell: (model?.ready && model.cell) || null
+    };
+  });
+  return rows.sort(
+    (a, b) =>
+      (b.rate ?? -1) - (a.rate ?? -1) ||
+      (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)
+  );
+}
+
+/** The rows whose name holds the text, the first of them, and how many more there are. */
+export function shownRows(
+  rows: readonly IModelRow[],
+  filter: string,
+  cap = ROWS
+): { shown: IModelRow[]; more: number } {
+  const text = filter.trim().toLowerCase();
+  const found = text
+    ? rows.filter(row => row.name.toLowerCase().includes(text))
+    : rows;
+  return { shown: found.slice(0, cap), more: Math.max(0, found.length - cap) };
+}

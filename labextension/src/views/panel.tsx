@@ -1,0 +1,322 @@
+/**
+ * The sidebar: a header, then sections, or why there are none.
+ */
+import { ReactWidget } from '@jupyterlab/apputils';
+import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
+import { refreshIcon } from '@jupyterlab/ui-components';
+import { Message } from '@lumino/messaging';
+import { ISignal } from '@lumino/signaling';
+import React from 'react';
+
+import type { IAdvice, IFacility } from '../api';
+import { tritonIcon } from '../icon';
+import { ClustersModel, mergedClusters } from '../models/clusters';
+import { emptyState } from '../models/empty';
+import { clip, duration, hostOf, webUrl } from '../models/format';
+import { IFreshness, freshness } from '../models/freshness';
+import { LiveModel } from '../models/live';
+import { modelRows } from '../models/load';
+import { SessionsModel } from '../models/sessions';
+import { ISettings } from '../models/settings';
+import { Clusters } from './clusters';
+import { Empty, Helpers } from './empty';
+import { Gpus } from './gpus';
+import { IModelActions, Models } from './models';
+import { Notebooks } from './notebooks';
+import { Language, Remark } from './parts';
+
+const LIMITS = new Set([
+  'stuck',
+  'idle GPU',
+  'small batches',
+  'server bound',
+  'CPU bound',
+  'client bound'
+]);
+
+export interface IPanelActions extends IModelActions {
+  /** Connect the current notebook, or open one that is. */
+  connect(): void;
+  /** What `connect` would do now; null where the current notebook is connected. */
+  offer(): { label: string } | null;
+  open(url: string): void;
+  reload(): void;
+}
+
+export class Panel extends ReactWidget {
+  constructor(
+    private readonly _options: {
+      live: LiveModel;
+      sessions: SessionsModel;
+      clusters: ClustersModel;
+      actions: IPanelActions;
+      settings: () => ISettings;
+      /** When something else that is shown changed: settings, the current notebook. */
+      changed: ISignal<unknown, void>;
+      translator: ITranslator;
+    }
+  ) {
+    super();
+    const { live, sessions, clusters, changed, translator } = _options;
+    this._trans = translator.load('eaf_inference');
+    this.id = 'eaf-inference-panel';
+    this.addClass('jp-EafInference');
+    this.title.icon = tritonIcon;
+    this.title.caption = this._trans.__('Triton: GPUs, models and queue');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', this._trans.__('Triton'));
+    this.node.tabIndex = -1;
+    for (const signal of [live.changed, sessions.changed, clusters.changed]) {
+      (signal as ISignal<unknown, void>).connect(this._show, this);
+    }
+    changed.connect(this._show, this);
+  }
+
+  protected override onAfterAttach(message: Message): void {
+    super.onAfterAttach(message);
+    this._look(this.isVisible);
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this._look(true);
+  }
+
+  protected override onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this._look(false);
+  }
+
+  protected override onBeforeDetach(message: Message): void {
+    this._look(false);
+    super.onBeforeDetach(message);
+  }
+
+  protected override onActivateRequest(): void {
+    this.node.focus();
+  }
+
+  protected render(): JSX.Element {
+    const { live, sessions, clusters, actions, settings } = this._options;
+    const offer = actions.offer();
+    return (
+      <Language.Provider value={this._trans}>
+        <Content
+          live={live}
+          sessions={sessions}
+          clusters={clusters}
+          actions={actions}
+          settings={settings()}
+          offer={offer && { label: offer.label, run: actions.connect }}
+        />
+      </Language.Provider>
+    );
+  }
+
+  private _look(looks: boolean): void {
+    this._options.live.hold('panel', looks);
+    this._options.clusters.active = looks;
+    this._show();
+  }
+
+  private _show(): void {
+    if (this.isVisible) {
+      this.update();
+    }
+  }
+
+  private readonly _trans: TranslationBundle;
+}
+
+function Content(props: {
+  live: LiveModel;
+  sessions: SessionsModel;
+  clusters: ClustersModel;
+  actions: IPanelActions;
+  settings: ISettings;
+  offer: { label: string; run: () => void } | null;
+}): JSX.Element {
+  const trans = React.useContext(Language);
+  const { live, sessions, clusters, actions, settings, offer } = props;
+  const { facility, snapshot, minute } = live;
+  const { sections } = settings;
+  const empty = emptyState(facility, live.failure, trans);
+  const fresh = freshness(
+    Date.now(),
+    {
+      heard: live.heard,
+      measured: live.measured,
+      sources: live.sources,
+      stream: live.streamState,
+      interval: live.interval
+    },
+    trans
+  );
+  const documentation = webUrl(facility?.documentation);
+  const helpers: Helpers = {
+    connect: offer
+      ? { label: offer.label, run: offer.run }
+      : { label: trans.__('Connect a notebook'), run: actions.connect },
+    retry: { label: trans.__('Try again'), run: () => void live.refresh() },
+    documentation: {
+      label: trans.__('Open the documentation'),
+      run: () => documentation && actions.open(documentation)
+    },
+    reload: { label: trans.__('Reload'), run: actions.reload }
+  };
+  const sessionsNow = sessions.all;
+  const knownClusters = mergedClusters(
+    clusters.answer?.clusters ?? [],
+    sessionsNow.map(each => each.session)
+  );
+  const isShown = facility?.state === 'connected' && !empty;
+  return (
+    <>
+      <Header
+        facility={facility}
+        fresh={fresh}
+        replicas={snapshot?.instances.length ?? null}
+        refresh={helpers.retry.run}
+      />
+      {isShown && fresh.note && (
+        <p className="jp-EafInference-banner" role="status">
+          {fresh.note}
+        </p>
+      )}
+      {empty && (
+        <Empty
+          state={empty}
+          helpers={helpers}
+          attempts={facility?.attempts ?? []}
+        />
+      )}
+      {isShown && (
+        <div className={fresh.stale ? 'jp-mod-stale' : ''}>
+          {sections.advice && live.advice && !fresh.stale && (
+            <Advice advice={live.advice} />
+          )}
+          {sections.gpus && (
+            <Gpus
+              facility={facility}
+              snapshot={snapshot}
+              points={live.points}
+              window={settings.window}
+              interval={live.interval}
+              documentation={documentation ? helpers.documentation : null}
+            />
+          )}
+          {sections.models && (
+            <Models
+              rows={modelRows(facility.models, minute?.models ?? [])}
+              actions={actions}
+            />
+          )}
+        </div>
+      )}
+      {sections.clusters && (isShown || knownClusters.length > 0) && (
+        <Clusters
+          clusters={knownClusters}
+          isKnown={clusters.answer !== null}
+          problem={clusters.answer?.problem ?? null}
+        />
+      )}
+      {sections.notebooks && (isShown || sessionsNow.length > 0) && (
+        <Notebooks notebooks={sessionsNow} connect={offer} />
+      )}
+      {isShown && fresh.age !== null && (
+        <div className="jp-EafInference-footer">
+          {fresh.stale
+            ? trans.__('numbers of %1 ago', duration(fresh.age))
+            : fresh.age < 3
+              ? trans.__('up to date')
+              : trans.__('updated %1 ago', duration(fresh.age))}
+        </div>
+      )}
+    </>
+  );
+}
+
+function Header(props: {
+  facility: IFacility | null;
+  fresh: IFreshness;
+  replicas: number | null;
+  refresh: () => void;
+}): JSX.Element {
+  const trans = React.useContext(Language);
+  const { facility, fresh, replicas, refresh } = props;
+  const isConnected = facility?.state === 'connected';
+  const url = facility?.endpoint?.url;
+  const health = !isConnected ? 'bad' : fresh.stale ? 'stale' : 'good';
+  const means = {
+    good: trans.__('connected'),
+    stale: trans.__('numbers are old'),
+    bad: trans.__('not connected')
+  }[health];
+  const about = [
+    facility?.user
+      ? clip(facility.user, 60)
+      : clip(facility?.identity ?? '', 80),
+    facility?.user ? expiry(facility.token_expires_at, trans) : null,
+    isConnected && replicas !== null && replicas > 1
+      ? trans.__('%1 instances', replicas)
+      : null
+  ].filter(Boolean);
+  return (
+    <div className="jp-EafInference-header">
+      <span
+        className="jp-EafInference-health"
+        data-health={health}
+        role="img"
+        aria-label={means}
+        title={means}
+      />
+      <div>
+        <h1 title={url ? clip(url, 300) : undefined}>
+          {url ? hostOf(url) : trans.__('Triton')}
+        </h1>
+        {about.length > 0 && (
+          <p>
+            {about.map((each, index) => (
+              <span key={index}>{each}</span>
+            ))}
+          </p>
+        )}
+      </div>
+      <button
+        type="button"
+        className="jp-EafInference-iconButton"
+        title={trans.__('Look again')}
+        aria-label={trans.__('Look again')}
+        onClick={refresh}
+      >
+        <refreshIcon.react tag="span" elementSize="normal" />
+      </button>
+    </div>
+  );
+}
+
+function expiry(at: number | null, trans: TranslationBundle): string | null {
+  if (at === null) {
+    return null;
+  }
+  const left = at - Date.now() / 1000;
+  return left > 0
+    ? trans.__('token %1 left', duration(left))
+    : trans.__('token expired');
+}
+
+function Advice({ advice }: { advice: IAdvice }): JSX.Element {
+  const level =
+    advice.kind === 'failures'
+      ? 'failing'
+      : LIMITS.has(advice.kind)
+        ? 'limit'
+        : 'fine';
+  return (
+    <div className="jp-EafInference-advice" data-level={level}>
+      <Remark>
+        <strong>{clip(advice.title, 200)}</strong> {clip(advice.text, 600)}
+      </Remark>
+    </div>
+  );
+}

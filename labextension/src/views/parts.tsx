@@ -1,0 +1,98 @@
+/**
+ * The small parts that the sections are made of.
+ */
+import type { TranslationBundle } from '@jupyterlab/translation';
+import { nullTranslator } from '@jupyterlab/translation';
+import React from 'react';
+
+import { Level, levelOf } from '../models/status';
+
+/** The user's language. */
+export const Language = React.createContext<TranslationBundle>(
+  nullTranslator.load('eaf_inference')
+);
+
+export function Section(props: {
+  name: string;
+  title: string;
+  note?: string;
+  children: React.ReactNode;
+}): JSX.Element {
+  const id = `jp-EafInference-${props.name}`;
+  return (
+    <section className="jp-EafInference-section" aria-labelledby={id}>
+      <div className="jp-EafInference-sectionHeader">
+        <h2 id={id}>{props.title}</h2>
+        {props.note && <span title={props.note}>{props.note}</span>}
+      </div>
+      {props.children}
+    </section>
+  );
+}
+
+/** A share of a whole; nothing where it is not known. */
+export function Bar(props: {
+  label: string;
+  value: number | null;
+  text: string;
+  level?: Level;
+}): JSX.Element | null {
+  const { value } = props;
+  if (value === null) {
+    return null;
+  }
+  const width = `${Math.min(100, Math.max(0, 100 * value))}%`;
+  return (
+    <div
+      className="jp-EafInference-bar"
+      data-level={props.level ?? levelOf(value)}
+      role="meter"
+      aria-label={props.label}
+      aria-valuemin={0}
+      aria-valuemax={100}
+      aria-valuenow={Math.round(100 * value)}
+      aria-valuetext={props.text}
+    >
+      <div style={{ width }} />
+    </div>
+  );
+}
+
+export function Button(props: {
+  label: string;
+  title?: string;
+  primary?: boolean;
+  onClick: () => void;
+}): JSX.Element {
+  return (
+    <button
+      type="button"
+      className={`jp-EafInference-button${props.primary ? ' jp-mod-primary' : ''}`}
+      title={props.title}
+      aria-label={props.title}
+      onClick={props.onClick}
+    >
+      {props.label}
+    </button>
+  );
+}
+
+/** A line of two texts: what, and how much. */
+export function Pair(props: {
+  name: string;
+  value: React.ReactNode;
+  quiet?: boolean;
+}): JSX.Element {
+  return (
+    <div
+      className={`jp-EafInference-pair${props.quiet ? ' jp-mod-quiet' : ''}`}
+    >
+      <span title={props.name}>{props.name}</span>
+      <span>{props.value}</span>
+    </div>
+  );
+}
+
+export function Remark(props: { children: React.ReactNode }): JSX.Element {
+  return <p className="jp-EafInference-remark">{props.children}</p>;
+}

@@ -1,0 +1,75 @@
+/**
+ * The status bar's item: the load in two numbers; a click opens the panel.
+ */
+import { ReactWidget } from '@jupyterlab/apputils';
+import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
+import React from 'react';
+
+import { tritonIcon } from '../icon';
+import { freshness } from '../models/freshness';
+import { LiveModel } from '../models/live';
+import { statusOf } from '../models/status';
+
+export class StatusItem extends ReactWidget {
+  constructor(
+    private readonly _live: LiveModel,
+    private readonly _open: () => void,
+    translator: ITranslator
+  ) {
+    super();
+    this._trans = translator.load('eaf_inference');
+    this.addClass('jp-EafInference-status');
+    _live.changed.connect(() => this.update(), this);
+  }
+
+  protected render(): JSX.Element {
+    const trans = this._trans;
+    const { text, title, level } = statusOf(
+      this._live.snapshot,
+      this._note(),
+      trans
+    );
+    return (
+      <button
+        type="button"
+        data-level={level}
+        title={`${title}. ${trans.__('Click for more.')}`}
+        onClick={this._open}
+      >
+        <tritonIcon.react
+          tag="span"
+          elementPosition="center"
+          height="14px"
+          width="14px"
+        />
+        <span>{text}</span>
+      </button>
+    );
+  }
+
+  /** Why there are no numbers of now. */
+  private _note(): string | null {
+    const live = this._live;
+    if (!live.isHeld) {
+      return this._trans.__(
+        'The load is shown while the Triton panel is open or a connected notebook is busy'
+      );
+    }
+    if (live.facility?.state !== 'connected') {
+      return this._trans.__('Not connected to a Triton service');
+    }
+    return freshness(
+      Date.now(),
+      {
+        heard: live.heard,
+        measured: live.measured,
+        sources: live.sources,
+        stream: live.streamState,
+        interval: live.interval
+      },
+      this._trans
+    ).note;
+  }
+
+  private readonly _trans: TranslationBundle;
+}

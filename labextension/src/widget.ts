@@ -1,0 +1,285 @@
+/**
+ * The notebook widget's front end, for anywidget: one picture of the service
+ * and of what this kernel does with it, wherever the notebook is open.
+ *
+ * It only shows what the kernel sets; it sends nothing. Plain elements instead
+ * of React: the same file runs in JupyterLab, Notebook 7 and VS Code.
+ */
+import type { AnyModel, Render } from '@anywidget/types';
+
+import type { IAdvice, IGpu, ISession, ISnapshot } from './api';
+import { Chart } from './chart';
+import {
+  clip,
+  duration,
+  hostOf,
+  memory,
+  number,
+  percent,
+  share
+} from './models/format';
+import { gpuRows } from './models/gpus';
+import { Columns, columns } from './models/history';
+import plotStyle from 'uplot/dist/uPlot.min.css';
+
+import style from './widget.css';
+
+/** One moment, as the kernel keeps it. */
+interface IMoment {
+  time: number;
+  busy: number | null;
+  queue_ms: number | null;
+  inferences_per_second: number | null;
+}
+
+interface ITraits {
+  snapshot: ISnapshot | null;
+  history: IMoment[];
+  advice: IAdvice | null;
+  session: Partial<ISession> | null;
+  state: 'live' | 'stopped';
+  problem: string;
+}
+
+const TRAITS = [
+  'snapshot',
+  'history',
+  'advice',
+  'session',
+  'state',
+  'problem'
+] as const;
+const WINDOW = 120;
+/** Seconds without news after which a live widget says so. */
+const SILENCE = 10;
+const GPUS = 8;
+
+function make(
+  tag: string,
+  className: string,
+  parent: HTMLElement
+): HTMLElement {
+  const node = document.createElement(tag);
+  node.className = className;
+  parent.appendChild(node);
+  return node;
+}
+
+/** A text over a chart of one line. */
+class Pane {
+  constructor(
+    parent: HTMLElement,
+    private readonly _name: string,
+    scale: 'fraction' | 'own'
+  ) {
+    const node = make('div', '', parent);
+    const line = make('div', 'eaf-line', node);
+    this._title = make('span', 'eaf-quiet', line);
+    this._value = make('span', '', line);
+    this._node = make('div', 'eaf-chart', node);
+    this._node.setAttribute('role', 'img');
+    this._chart = new Chart(this._node, {
+      height: 44,
+      lines: [{ colour: 'normal', fill: 0.15, scale }]
+    });
+  }
+
+  show(value: string, data: Columns, name = this._name): void {
+    this._title.textContent = name;
+    this._value.textContent = value;
+    this._node.setAttribute(
+      'aria-label',
+      `${name} in the last ${duration(WINDOW)}, now ${value}`
+    );
+    this._chart.update(data, WINDOW);
+  }
+
+  dispose(): void {
+    this._chart.dispose();
+  }
+
+  private readonly _title: HTMLElement;
+  private readonly _value: HTMLElement;
+  private readonly _node: HTMLElement;
+  private readonly _chart: Chart;
+}
+
+class View {
+  constructor(
+    private readonly _model: AnyModel<ITraits>,
+    parent: HTMLElement
+  ) {
+    make('style', '', parent).textContent = plotStyle + style;
+    this._node = make('div', 'eaf-widget', parent);
+    this._node.setAttribute('role', 'group');
+    this._node.setAttribute('aria-label', 'Triton');
+    const head = make('div', 'eaf-line', this._node);
+    this._title = make('span', 'eaf-title', head);
+    this._when = make('span', 'eaf-quiet', head);
+    const charts = make('div', 'eaf-charts', this._node);
+    this._busy = new Pane(charts, 'Busy', 'fraction');
+    this._queue = new Pane(charts, 'Queue', 'own');
+    this._rate = new Pane(charts, 'This notebook', 'own');
+    const line = make('div', 'eaf-line', this._node);
+    this._does = make('span', '', line);
+    this._done = make('span', 'eaf-quiet', line);
+    this._bar = make('div', 'eaf-bar', this._node);
+    this._bar.setAttribute('role', 'progressbar');
+    this._bar.setAttribute('aria-label', 'Progress');
+    this._filled = make('div', '', this._bar);
+    this._gpus = make('ul', 'eaf-gpus', this._node);
+    this._advice = make('p', 'eaf-advice', this._node);
+    this._heard = Date.now();
+    for (const trait of TRAITS) {
+      this._model.on(`change:${trait}`, this._changed);
+    }
+    this._ticking = setInterval(() => this._showState(), 1000);
+    this._draw();
+  }
+
+  dispose(): void {
+    for (const trait of TRAITS) {
+      this._model.off(`change:${trait}`, this._changed);
+    }
+    clearInterval(this._ticking);
+    [this._busy, this._queue, this._rate].forEach(pane => pane.dispose());
+  }
+
+  /** Several traits change at once: they are drawn once. */
+  private readonly _changed = () => {
+    this._heard = Date.now();
+    if (!this._pending) {
+      this._pending = true;
+      queueMicrotask(() => {
+        this._pending = false;
+        this._draw();
+      });
+    }
+  };
+
+  private _draw(): void {
+    const snapshot = this._model.get('snapshot');
+    const session = this._model.get('session');
+    const history = this._model.get('history') ?? [];
+    const advice = this._model.get('advice');
+    this._title.textContent = session?.endpoint
+      ? hostOf(session.endpoint)
+      : 'Triton';
+    this._showCharts(snapshot, history);
+    this._showSession(session);
+    this._showGpus(snapshot?.gpus ?? []);
+    this._advice.hidden = !advice;
+    this._advice.textContent = advice
+      ? clip(`${advice.title} ${advice.text}`, 600)
+      : '';
+    this._showState();
+  }
+
+  private _showCharts(snapshot: ISnapshot | null, history: IMoment[]): void {
+    const last = history[history.length - 1];
+    const line = (value: (moment: IMoment) => number | null) =>
+      columns(history, [value], 2);
+    const busy = snapshot?.busy;
+    const estimate = busy?.estimated ? ' (estimate)' : '';
+    this._busy.show(
+      percent(busy?.value ?? last?.busy),
+      line(moment => moment.busy),
+      busy
+        ? `${busy.of[0].toUpperCase()}${busy.of.slice(1)}${estimate}`
+        : 'Busy'
+    );
+    const queue = last?.queue_ms ?? null;
+    this._queue.show(
+      queue === null ? number(queue) : `${number(queue)} ms`,
+      line(moment => moment.queue_ms)
+    );
+    const rate = last?.inferences_per_second ?? null;
+    this._rate.show(
+      rate === null ? number(rate) : `${number(rate)} jets/s`,
+      line(moment => moment.inferences_per_second)
+    );
+  }
+
+  private _showSession(session: Partial<ISession> | null): void {
+    const progress = share(session?.done, session?.total);
+    const label: string = session?.label ? clip(session.label) : '';
+    this._does.textContent = session?.busy
+      ? [label, progress === null ? '' : percent(progress)]
+          .filter(Boolean)
+          .join(' · ') || 'computing'
+      : 'idle';
+    this._done.textContent =
+      progress === null
+        ? `${number(session?.inferences)} jets so far`
+        : `${number(session?.done)} of ${number(session?.total)} jets`;
+    this._bar.hidden = progress === null;
+    const part = Math.round(100 * (progress ?? 0));
+    this._bar.setAttribute('aria-valuenow', `${part}`);
+    this._filled.style.width = `${part}%`;
+  }
+
+  private _showGpus(gpus: IGpu[]): void {
+    const lines: [string, string][] = gpuRows(gpus.slice(0, GPUS)).map(gpu => [
+      gpu.label,
+      `${percent(gpu.utilization)} · ${memory(gpu.memory_used, gpu.memory_total)}`
+    ]);
+    if (gpus.length > GPUS) {
+      lines.push([`and ${gpus.length - GPUS} more`, '']);
+    }
+    while (this._gpus.children.length > lines.length) {
+      this._gpus.lastElementChild?.remove();
+    }
+    lines.forEach(([name, value], index) => {
+      let item = this._gpus.children[index] as HTMLElement | undefined;
+      if (!item) {
+        item = make('li', 'eaf-line', this._gpus);
+        make('span', '', item);
+        make('span', 'eaf-quiet', item);
+      }
+      item.title = name;
+      item.children[0].textContent = name;
+      item.children[1].textContent = value;
+    });
+    this._gpus.hidden = !lines.length;
+  }
+
+  private _showState(): void {
+    const problem = this._model.get('problem');
+    const isLive = this._model.get('state') === 'live';
+    const silence = (Date.now() - this._heard) / 1000;
+    const time = this._model.get('snapshot')?.time;
+    const at = time ? new Date(time * 1000).toLocaleString() : '';
+    const isStale = isLive && (silence > SILENCE || !!problem);
+    this._node.dataset.state = !isLive ? 'stopped' : isStale ? 'stale' : 'live';
+    this._when.textContent = problem
+      ? clip(problem, 300)
+      : !isLive
+        ? `stopped${at && ` · ${at}`}`
+        : isStale
+          ? `no news for ${duration(silence)}`
+          : 'live';
+  }
+
+  private _pending = false;
+  private _heard: number;
+  private readonly _node: HTMLElement;
+  private readonly _title: HTMLElement;
+  private readonly _when: HTMLElement;
+  private readonly _busy: Pane;
+  private readonly _queue: Pane;
+  private readonly _rate: Pane;
+  private readonly _does: HTMLElement;
+  private readonly _done: HTMLElement;
+  private readonly _bar: HTMLElement;
+  private readonly _filled: HTMLElement;
+  private readonly _gpus: HTMLElement;
+  private readonly _advice: HTMLElement;
+  private readonly _ticking: ReturnType<typeof setInterval>;
+}
+
+const render: Render<ITraits> = ({ model, el }) => {
+  const view = new View(model, el);
+  return () => view.dispose();
+};
+
+export default { render };

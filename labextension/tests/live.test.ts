@@ -1,0 +1,125 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+
+import { ApiError, type IApi, type IFacility } from '../src/api';
+import { LiveModel } from '../src/models/live';
+import { Stream, type ISocket } from '../src/stream';
+import { facility, failing, gpu, snapshot } from './samples';
+
+const socket: ISocket = {
+  onopen: null,
+  onclose: null,
+  onmessage: null,
+  send: () => undefined,
+  close: () => undefined
+};
+let answer: () => Promise<IFacility>;
+let asked: number;
+let history: number[];
+let live: LiveModel;
+
+const api: IApi = {
+  facility: () => {
+    asked += 1;
+    return answer();
+  },
+  clusters: () => Promise.resolve({ clusters: [], problem: null }),
+  history: () =>
+    Promise.resolve({
+      interval: 1,
+      snapshots: history.map(time => snapshot({ time })),
+      advice: null
+    })
+};
+
+const tell = (frame: object) =>
+  socket.onmessage?.({ data: JSON.stringify(frame) } as MessageEvent);
+const tellSnapshot = (values: object) =>
+  tell({
+    type: 'snapshot',
+    snapshot: snapshot(values),
+    minute: snapshot(values),
+    advice: null
+  });
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  asked = 0;
+  history = [];
+  answer = () => Promise.resolve(facility());
+  live = new LiveModel(api, new Stream(() => socket));
+});
+
+afterEach(() => {
+  live.dispose();
+  vi.useRealTimers();
+});
+
+test('nobody looks: nothing is asked, opened or counted', async () => {
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(asked).toBe(0);
+  live.hold('panel', true);
+  live.hold('notebooks', true);
+  live.hold('panel', false);
+  expect(live.isHeld).toBe(true);
+  live.hold('notebooks', false);
+  expect(live.streamState.kind).toBe('closed');
+  await vi.advanceTimersByTimeAsync(1000);
+  const before = asked;
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(asked).toBe(before);
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test('when it opens, the past is filled in', async () => {
+  history = [997, 998];
+  live.hold('panel', true);
+  socket.onopen?.({} as Event);
+  tellSnapshot({ time: 999 });
+  await vi.advanceTimersByTimeAsync(0);
+  expect(live.points.map(point => point.time)).toEqual([997, 998, 999]);
+});
+
+test('a source that falls silent leaves the last numbers, with their age', async () => {
+  live.hold('panel', true);
+  socket.onopen?.({} as Event);
+  tellSnapshot({ gpus: [gpu({ utilization: 0.5 })] });
+  await vi.advanceTimersByTimeAsync(3000);
+  tellSnapshot({ time: 1003, sources: [failing('http://a', 4)] });
+  expect(live.snapshot?.gpus).toHaveLength(1);
+  expect(live.points).toHaveLength(1);
+  expect(Date.now() - (live.measured ?? 0)).toBe(3000);
+  expect(live.sources[0].error).toBe('connection refused');
+});
+
+test('while Triton is away it is looked for now and then; the stream tells too', async () => {
+  answer = () => Promise.resolve(facility({ state: 'unreachable' }));
+  live.hold('panel', true);
+  await vi.advanceTimersByTimeAsync(100);
+  expect(live.facility?.state).toBe('unreachable');
+  const before = asked;
+  await vi.advanceTimersByTimeAsync(16_000);
+  expect(asked).toBeGreaterThan(before);
+  tell({ type: 'facility', facility: facility() });
+  expect(live.facility?.state).toBe('connected');
+});
+
+test('a server that says no takes the facility away, one that is gone does not', async () => {
+  live.hold('panel', true);
+  await vi.advanceTimersByTimeAsync(0);
+  answer = () => Promise.reject(new ApiError(0, 'gone'));
+  await live.refresh();
+  expect(live.facility).not.toBeNull();
+  answer = () => Promise.reject(new ApiError(403, 'no'));
+  await live.refresh();
+  expect(live.facility).toBeNull();
+  expect(live.failure?.status).toBe(403);
+});
+
+test('ages grow: it tells of a change at least every two seconds', async () => {
+  live.hold('panel', true);
+  await vi.advanceTimersByTimeAsync(0);
+  const changed = vi.fn();
+  live.changed.connect(changed);
+  await vi.advanceTimersByTimeAsync(5000);
+  expect(changed.mock.calls.length).toBeGreaterThanOrEqual(2);
+});

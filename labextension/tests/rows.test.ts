@@ -1,0 +1,186 @@
+import { nullTranslator } from '@jupyterlab/translation';
+import { expect, test } from 'vitest';
+
+import { mergedClusters } from '../src/models/clusters';
+import { gpuRows } from '../src/models/gpus';
+import { modelRows, shownRows } from '../src/models/load';
+import { sessionOf } from '../src/models/sessions';
+import { readSettings } from '../src/models/settings';
+import { statusOf } from '../src/models/status';
+import { gpu, load, served, snapshot } from './samples';
+
+const trans = nullTranslator.load('');
+
+test('models are sorted by load, then by name; the unmeasured come last', () => {
+  const rows = modelRows(
+    [served({ name: 'b' }), served({ name: 'a' }), served({ name: 'idle' })],
+    [
+      load({ name: 'idle', inferences_per_second: 0 }),
+      load({ name: 'busy', inferences_per_second: 30 }),
+      load({ name: 'b', inferences_per_second: 10 })
+    ]
+  );
+  expect(rows.map(row => row.name)).toEqual(['busy', 'b', 'idle', 'a']);
+  expect(rows.map(row => row.rate)).toEqual([30, 10, 0, null]);
+  expect(rows.map(row => row.share)).toEqual([0.75, 0.25, 0, null]);
+});
+
+test('only a model that is ready gives a cell; versions are told where there are several', () => {
+  const rows = modelRows(
+    [
+      served({ version: '1' }),
+      served({ version: '2', ready: false, state: 'LOADING' })
+    ],
+    []
+  );
+  expect(rows.map(row => row.version).sort()).toEqual(['1', '2']);
+  expect(rows.find(row => row.version === '2')).toMatchObject({
+    cell: null,
+    state: 'LOADING'
+  });
+  expect(modelRows([served()], [])[0].version).toBeNull();
+  expect(modelRows([], [load()])[0].cell).toBeNull();
+});
+
+test('500 models are cut to a few, and the filter finds the others', () => {
+  const rows = modelRows(
+    Array.from({ length: 500 }, (_, n) => served({ name: `Model_${n}` })),
+    []
+  );
+  expect(shownRows(rows, '').shown).toHaveLength(20);
+  expect(shownRows(rows, '').more).toBe(480);
+  expect(shownRows(rows, ' model_49').shown).toHaveLength(11);
+  expect(shownRows(rows, 'nothing')).toEqual({ shown: [], more: 0 });
+});
+
+test('GPUs have short names, and numbers where they would read the same', () => {
+  const labels = gpuRows([
+    gpu({ id: '1', profile: '2g.10gb' }),
+    gpu({ id: '2', profile: '2g.10gb' }),
+    gpu({ id: '3', name: 'NVIDIA H100 80GB HBM3', host: null }),
+    gpu({ id: '4', name: 'Tesla T4', host: 'b' }),
+    gpu({ id: '5', name: null, host: null })
+  ]).map(row => row.label);
+  expect(labels).toEqual([
+    'A100 · 2g.10gb · ampere-01 #1',
+    'A100 · 2g.10gb · ampere-01 #2',
+    'H100',
+    'T4 · b',
+    'GPU'
+  ]);
+});
+
+test("a kernel's numbers of a cluster go before the gateway's", () => {
+  const merged = mergedClusters(
+    [
+      {
+        name: 'eaf.1',
+        status: 'running',
+        workers: 8,
+        configured: null,
+        inferences_per_second: null,
+        oldest_token: 60,
+        dashboard: null
+      }
+    ],
+    [
+      null,
+      {
+        ...session,
+        clusters: [
+          {
+            name: 'eaf.1',
+            state: 'configured',
+            workers: 8,
+            configured: 7,
+            inferences_per_second: 4120
+          },
+          {
+            name: 'Local',
+            state: 'configured',
+            workers: 2,
+            configured: 2,
+            inferences_per_second: null
+          }
+        ]
+      }
+    ]
+  );
+  expect(merged.map(cluster => cluster.name)).toEqual(['Local', 'eaf.1']);
+  expect(merged[1]).toMatchObject({
+    status: 'running',
+    configured: 7,
+    inferences_per_second: 4120,
+    oldest_token: 60
+  });
+});
+
+const session = {
+  endpoint: 'grpc://h:1',
+  user: null,
+  busy: true,
+  label: 'particlenet',
+  done: 1,
+  total: 2,
+  inferences_per_second: 3,
+  inferences: 4,
+  clusters: []
+};
+
+test('only a session is taken for one', () => {
+  expect(sessionOf({ session })).toEqual(session);
+  for (const other of [null, undefined, 3, {}, { session: { busy: true } }]) {
+    expect(sessionOf(other)).toBeNull();
+  }
+});
+
+test('settings are clamped, and senseless ones have their default', () => {
+  expect(readSettings({})).toEqual({
+    interval: 1,
+    window: 120,
+    sections: {
+      advice: true,
+      gpus: true,
+      models: true,
+      clusters: true,
+      notebooks: true
+    },
+    statusBar: true
+  });
+  const odd = readSettings({
+    interval: 0,
+    window: 'wide',
+    sections: { gpus: false },
+    statusBar: false
+  });
+  expect(odd.interval).toBe(1);
+  expect(odd.window).toBe(120);
+  expect(odd.sections.gpus).toBe(false);
+  expect(odd.sections.models).toBe(true);
+  expect(odd.statusBar).toBe(false);
+});
+
+test('the status bar says what is busy, and that it is the CPU where no GPU is', () => {
+  const models = [load({ queue_ms: 12, requests_per_second: 1 })];
+  const busy = (value: number) => ({ value, of: 'GPU', estimated: false });
+  expect(
+    statusOf(snapshot({ busy: busy(0.63), models }), null, trans)
+  ).toMatchObject({ text: 'GPU 63% · queue 12 ms', level: 'normal' });
+  expect(statusOf(snapshot({ busy: busy(0.95) }), null, trans)).toMatchObject({
+    text: 'GPU 95%',
+    level: 'saturated'
+  });
+  const host = {
+    name: 'h',
+    cpu_utilization: 0.75,
+    memory_used: null,
+    memory_total: null
+  };
+  const cpu = statusOf(snapshot({ hosts: [host] }), null, trans);
+  expect(cpu).toMatchObject({ text: 'CPU 75%', level: 'busy' });
+  expect(cpu.title).toContain('No GPU');
+  expect(statusOf(null, null, trans).text).toBe('Triton');
+  expect(
+    statusOf(snapshot({ busy: busy(0.9) }), 'it is old', trans)
+  ).toMatchObject({ text: 'Triton', title: 'it is old' });
+});

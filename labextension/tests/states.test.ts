@@ -1,0 +1,110 @@
+import { nullTranslator } from '@jupyterlab/translation';
+import { expect, test } from 'vitest';
+
+import { ApiError, type FacilityState } from '../src/api';
+import { emptyState } from '../src/models/empty';
+import { freshness } from '../src/models/freshness';
+import { facility, failing } from './samples';
+
+const trans = nullTranslator.load('');
+const attempt = {
+  source: 'argument',
+  value: '',
+  outcome: 'not given',
+  seconds: null,
+  chosen: false
+};
+
+test.each([
+  ['no-facility', 'connect'],
+  ['unreachable', 'retry'],
+  ['not-authorised', 'retry'],
+  ['misconfigured', 'documentation']
+] as [FacilityState, string][])(
+  '%s says why, and what helps',
+  (state, help) => {
+    const shown = emptyState(
+      facility({
+        state,
+        problem: 'because of this',
+        attempts: [attempt],
+        documentation: 'https://docs'
+      }),
+      null,
+      trans
+    );
+    expect(shown?.text).toBe('because of this');
+    expect(shown?.help[0]).toBe(help);
+    expect(shown?.help).toContain('attempts');
+  }
+);
+
+test('each state has words of its own, and no button that leads nowhere', () => {
+  const shown = emptyState(
+    facility({
+      state: 'misconfigured',
+      documentation: 'javascript:alert(1)'
+    }),
+    null,
+    trans
+  );
+  expect(shown?.text).not.toBe('');
+  expect(shown?.help).toEqual(['retry']);
+});
+
+test('a server that says no is told apart from one that is away', () => {
+  const of = (status: number) =>
+    emptyState(null, new ApiError(status, 'no'), trans);
+  expect(of(403)?.help).toEqual(['reload']);
+  expect(of(404)?.title).toContain('server part');
+  expect(of(0)?.help).toEqual(['retry']);
+  expect(of(500)?.help).toEqual(['retry']);
+});
+
+test('before the first answer it looks; connected there is something to show', () => {
+  expect(emptyState(null, null, trans)?.help).toEqual([]);
+  expect(emptyState(facility(), null, trans)).toBeNull();
+});
+
+const known = {
+  heard: 100_000,
+  measured: 100_000,
+  sources: [],
+  stream: { kind: 'open' as const },
+  interval: 1
+};
+
+test('numbers of now are fresh', () => {
+  expect(freshness(101_000, known, trans)).toEqual({
+    stale: false,
+    age: 1,
+    note: null
+  });
+});
+
+test('a lost connection is stale at once, and says when it is tried again', () => {
+  const stream = { kind: 'waiting' as const, retryAt: 105_000 };
+  const { stale, note } = freshness(101_000, { ...known, stream }, trans);
+  expect(stale).toBe(true);
+  expect(note).toContain('4 s');
+});
+
+test('a silent connection is stale after some intervals', () => {
+  expect(freshness(104_000, known, trans).stale).toBe(false);
+  expect(freshness(106_000, known, trans).stale).toBe(true);
+  expect(freshness(106_000, { ...known, interval: 10 }, trans).stale).toBe(
+    false
+  );
+});
+
+test('it is stale when every source fails, not when one of two does', () => {
+  const bad = failing('http://a', 4);
+  const good = { ...bad, error: null, retry_in: null };
+  const of = (sources: (typeof bad | typeof good)[]) =>
+    freshness(101_000, { ...known, measured: 87_000, sources }, trans);
+  expect(of([bad, good]).stale).toBe(false);
+  const { stale, age, note } = of([bad, { ...bad, retry_in: 9 }]);
+  expect(stale).toBe(true);
+  expect(age).toBe(14);
+  expect(note).toBe('No numbers for 14 s: connection refused. Next try in 4 s');
+});

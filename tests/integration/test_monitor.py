@@ -1,0 +1,245 @@
+"""The notebook widget: live under a busy cell, a picture where it cannot be, and at an end when nobody looks."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+
+import pytest
+from door import door
+from kernels import notebook
+from recorded.replay import serve, until
+from test_session import THREADS, Panel, opened, printed, sessions
+from tokens import MARK, make_token
+
+import eaf_inference
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, Snapshot
+from eaf_inference.notebook.display import monitor_html, monitor_text
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+TRAITS = {"snapshot", "history", "advice", "session", "state", "problem"}
+PREPARE = """
+import pathlib, threading, time
+import numpy as np
+from eaf_inference.notebook import load, monitor
+monitor.WIDGET = pathlib.Path({widget!r})
+monitor._CLEARED, monitor._NEVER_SEEN, load._INTERVAL = 0.5, 1.5, 0.25  # seconds
+%triton_connect
+model = triton.model("sums")
+rows = np.ones((20_000, 2, 8), np.float32)
+def work(seconds):
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        model({{"x": rows}}, progress=False)
+"""
+
+
+def configure(tmp_path, **settings):
+    directory = tmp_path / "jupyter"
+    directory.mkdir(exist_ok=True)
+    (directory / "eaf_inference_config.json").write_text(json.dumps({"Facility": settings}))
+
+
+def prepared(book, tmp_path):
+    """A notebook that is connected; the JavaScript is a stand-in, as nothing here runs it."""
+    widget = tmp_path / "widget.js"
+    widget.write_text("export default {};")
+    panel = Panel(book)
+    panel.run(PREPARE.format(widget=str(widget)))
+    return panel
+
+
+@pytest.fixture
+def panel(zoo, tmp_path):
+    configure(tmp_path, metrics_urls=[zoo.metrics])
+    with notebook(EAF_TRITON_URL=zoo.grpc) as book:
+        yield prepared(book, tmp_path)
+
+
+def shown(heard, kind="display_data"):
+    """The bundles that were displayed, or took the place of others."""
+    return [each["data"] for name, each in heard if name == kind]
+
+
+def changes(heard):
+    """What became of the traits, message by message."""
+    return [
+        {name: value for name, value in each["data"]["state"].items() if name in TRAITS}
+        for kind, each in heard
+        if kind == "comm_msg" and each["data"].get("method") == "update"
+    ]
+
+
+def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_disconnects(panel, zoo):
+    heard = panel.run("widget = triton.monitor(); widget")
+    (bundle,) = shown(heard)
+    assert {VIEW, "text/html", "text/plain"} == set(bundle)
+    assert "opened at" in bundle["text/html"]
+    (comm,) = opened(
+        [each for each in heard if VIEW in json.dumps(each) or "_esm" in json.dumps(each)], "jupyter.widget"
+    )
+    panel.send("comm_msg", comm, {"method": "update", "state": {"_view_count": 1}})
+    panel.run("pass")  # the message comes before
+    moved = changes(panel.run("work(1)"))
+    assert len([each for each in moved if "history" in each]) >= 2
+    assert len(moved) <= 10  # one a tick
+    last = moved[-1]
+    assert last["history"][-1]["inferences_per_second"] > 0
+    assert last["history"][-1]["busy"] > 0
+    assert last["session"]["busy"] is True
+    assert last["session"]["inferences"] > moved[0]["session"]["inferences"]
+    assert {each["session"]["total"] for each in moved} == {20_000}
+    assert last["snapshot"]["models"][0]["name"] == "sums"
+    assert last["snapshot"]["gpus"] == []
+    panel.listen(2)
+    assert printed(panel.run("print(widget.state, widget.problem, widget.advice['title'] != '')")) == "live  True\n"
+    heard = panel.run("%triton_status")
+    assert re.search(r"(are|is) the limit\.|well used\.", shown(heard)[0]["text/plain"])  # of the widget's minute
+    panel.run("%triton_disconnect")
+    heard = panel.run(f"time.sleep(0.8); {THREADS}")
+    assert printed(heard) == "['eaf-inference-session']\n"
+    assert changes(heard)[-1]["state"] == "stopped"
+    (picture,) = shown(heard, "update_display_data")
+    assert set(picture) == {"text/html", "text/plain"}
+    assert zoo.grpc in picture["text/html"]
+    assert "no GPU reported by this server" in picture["text/html"]
+    assert "<polyline" in picture["text/html"]
+    assert time.strftime("%Y-%m-%d") in picture["text/html"]
+
+
+def test_it_stops_when_it_is_closed_or_no_view_is_left(panel):
+    panel.run("widget = triton.monitor(); widget")
+    panel.run(f"time.sleep(2); {THREADS}")  # what becomes of views is not known while a cell runs
+    assert "sampler" in printed(panel.heard)
+    panel.listen(2)
+    assert printed(panel.run(f"print(widget.state); {THREADS}")) == "stopped\n['eaf-inference-session']\n"
+    heard = panel.run("fourth = triton.monitor(); fourth")
+    (comm,) = opened(heard, "jupyter.widget")[-1:]
+    for views in (1, 0):  # it is displayed, then its output is cleared
+        panel.send("comm_msg", comm, {"method": "update", "state": {"_view_count": views}})
+        panel.listen(0.6)
+    panel.listen(0.6)
+    assert "sampler" not in printed(panel.run(f"print(fourth.state); {THREADS}"))
+    (comm,) = opened(panel.run("second = triton.monitor(); second.close(); second.close()"), "jupyter.widget")[-1:]
+    assert ("comm_close", comm) in [(kind, each.get("comm_id")) for kind, each in panel.heard]
+    assert printed(panel.run(f"time.sleep(0.8); {THREADS}")) == "['eaf-inference-session']\n"
+    assert (
+        printed(panel.run("third = triton.monitor(); third.stop(); third.stop(); print(third.state)")) == "stopped\n"
+    )
+
+
+def test_the_status_measures_for_a_second_and_a_picture_without_a_watcher_is_renewed_with_every_cell(panel):
+    panel.run("load._INTERVAL = 1.0")
+    began = time.monotonic()
+    text = shown(panel.run("%triton_status"))[0]["text/plain"]
+    assert time.monotonic() - began < 3
+    assert "No load. Nobody has asked this service for anything in the last 1 s." in text
+
+    panel.run("load._INTERVAL = 0.25")  # where nobody watches, the picture is renewed with every cell
+    (bundle,) = shown(panel.run("triton.monitor()", allow_stdin=False))  # as nbconvert and papermill run cells
+    assert VIEW not in bundle
+    renewed = shown(panel.run("work(1)", allow_stdin=False), "update_display_data")
+    assert "sums" in renewed[-1]["text/html"]
+    assert "the minute before" in renewed[-1]["text/plain"]
+
+
+def test_what_is_missing_is_said_and_never_shown_as_a_number(zoo, tmp_path):
+    with notebook(EAF_TRITON_URL=zoo.grpc) as book:
+        panel = prepared(book, tmp_path)
+        panel.run("widget = triton.monitor()")
+        last = changes(panel.run("work(1)"))[-1]
+        assert set(last) == {"session"}
+        assert last["session"]["inferences_per_second"] > 0
+        assert "Facility.metrics_urls" in printed(panel.run("print(widget.problem, widget.snapshot, widget.history)"))
+        assert "None []" in printed(panel.heard)
+        began = time.monotonic()
+        assert "No load" not in shown(panel.run("%triton_status"))[0]["text/plain"]
+        assert time.monotonic() - began < 1
+
+
+def test_no_trait_picture_or_status_holds_a_secret_and_a_silent_source_is_named(zoo, tmp_path):
+    path = tmp_path / "token"
+    path.write_text(token := make_token())
+    with serve() as site, door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+        site.pages["/metrics"] = (500, MARK)
+        configure(
+            tmp_path,
+            metrics_urls=[f"{site.url}/metrics"],
+            prometheus_url=site.url,
+            prometheus_token_file=str(path),
+            token_file=str(path),
+        )
+        handler.tokens = {token: float("inf")}
+        with notebook(EAF_TRITON_URL=f"grpc://127.0.0.1:{port}") as book:
+            panel = prepared(book, tmp_path)
+            panel.run("widget = triton.monitor(); widget")
+            panel.run("work(1)")
+            assert f"No metrics. {site.url}/metrics: it answers 500" in printed(panel.run("print(widget.problem)"))
+            panel.run("%triton_status")
+            panel.run("print(widget.get_state(), widget)")
+            panel.run("%triton_disconnect")
+            panel.run("time.sleep(0.8)")
+    assert any("Authorization" in headers for headers in site.headers)
+    assert {each["user"] for each in sessions(panel.heard)} == {"alice"}
+    assert MARK not in panel.text
+
+
+def test_a_package_without_the_javascript_says_how_to_get_it(connection, monkeypatch, tmp_path):
+    from eaf_inference.notebook import monitor
+
+    monkeypatch.setattr(monitor, "WIDGET", tmp_path / "none.js")
+    with pytest.raises(ConfigurationError, match="npm ci && npm run build:prod"):
+        connection.monitor()
+    connection.close()
+    with pytest.raises(ConfigurationError, match="closed"):
+        connection.monitor()
+
+
+def test_it_lives_without_a_notebook_too_and_leaves_no_thread(zoo, tmp_path, monkeypatch):
+    from eaf_inference.notebook import monitor
+
+    configure(tmp_path, metrics_urls=[zoo.metrics])
+    (tmp_path / "widget.js").write_text("export default {};")
+    monkeypatch.setattr(monitor, "WIDGET", tmp_path / "widget.js")
+    with eaf_inference.connect(zoo.grpc) as connection:
+        widgets = [connection.monitor(), connection.monitor()]  # of one sampler
+        until(lambda: all(widget.history for widget in widgets))
+        assert [each.name for each in threading.enumerate()].count("eaf-inference-sampler") == 1
+        assert "no GPU reported" in repr(widgets[0])
+    until(lambda: "eaf-inference-sampler" not in [each.name for each in threading.enumerate()])
+    assert [widget.state for widget in widgets] == ["stopped", "stopped"]
+    for widget in widgets:
+        widget.close()
+
+
+EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+def test_the_picture_escapes_every_name_and_has_its_time():
+    minute = Snapshot(
+        time=1_795_494_402.0,
+        busy=Busy(0.5, EVIL, estimated=False),
+        gpus=(Gpu(EVIL, host=EVIL, profile=EVIL, memory_used=2.0**30, memory_total=2.0**31), Gpu("b", name=EVIL)),
+        models=tuple(ModelLoad(EVIL, EVIL, inferences_per_second=1.0) for _ in range(500)),
+        hosts=(Host(EVIL, cpu_utilization=0.5),),
+    )
+    history = [{"time": minute.time - each, "busy": 0.1 * (each % 9)} for each in range(90, 0, -1)]
+    history[80]["busy"] = None
+    session = {"endpoint": EVIL, "busy": True, "label": EVIL, "done": 5, "total": 9, "inferences": 5}
+    session["inferences_per_second"] = None
+    advice = {"title": EVIL, "text": EVIL}
+    picture = monitor_html(minute, history, advice, session, problem=EVIL, live=False)
+    assert "<img" not in picture
+    assert "<script" not in picture
+    assert EVIL.replace("<", "&lt;").replace(">", "&gt;") in picture
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(minute.time))
+    assert f"{clock}" in picture
+    assert "stopped" in picture
+    assert "1.0 of 2.0 GiB" in picture
+    assert picture.count("not reported") == 5  # one's power, the other's everything but its name
+    assert picture.count("<polyline") == 2
+    assert len(picture) < 50_000
+    assert clock in monitor_text(minute, session, problem="")

@@ -1,0 +1,167 @@
+"""What a kernel tells the panel: messages of its comm, while cells run and when they do not."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from queue import Empty
+from types import SimpleNamespace
+
+import pytest
+from kernels import notebook
+from recorded.replay import until
+
+from eaf_inference.inference.progress import Progress, progress_bar, under_way
+from eaf_inference.notebook.session import TARGET, follow_session, leave_session
+
+MODEL = "import numpy as np, threading; model = triton.model('sums'); rows = np.ones((300_000, 2, 8), np.float32)"
+THREADS = "print(sorted(t.name for t in threading.enumerate() if t.name.startswith('eaf-inference')))"
+
+
+class Panel:
+    """Hears what a front end hears, of a kernel's comms."""
+
+    def __init__(self, book) -> None:
+        self._client = book._client
+        self.heard = []  # (kind, content) of every message
+        self.text = ""
+
+    def run(self, code, **options):
+        """Run a cell; what was heard of comms meanwhile, and before since the last one."""
+        before = self.listen(0)
+        place = len(self.heard)
+        self._client.execute_interactive(code, output_hook=self._hear, timeout=60, **options)
+        return before + self.heard[place:]
+
+    def listen(self, seconds):
+        """What is heard while no cell runs."""
+        place, until = len(self.heard), time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 or not seconds:
+            try:
+                self._hear(self._client.get_iopub_msg(timeout=max(0, left)))
+            except Empty:
+                break
+        return self.heard[place:]
+
+    def send(self, kind, comm_id, data=None):
+        """Say something on a comm, as a front end does."""
+        message = self._client.session.msg(kind, {"comm_id": comm_id, "data": data or {}})
+        self._client.shell_channel.send(message)
+
+    def _hear(self, message):
+        kind, content = message["msg_type"], message["content"]
+        self.heard.append((kind, content))
+        self.text += json.dumps(content)
+        assert kind != "error", content
+
+
+def opened(heard, target=TARGET):
+    """The ids of the comms that were opened."""
+    return [each["comm_id"] for kind, each in heard if kind == "comm_open" and each["target_name"] == target]
+
+
+def sessions(heard):
+    return [
+        each["data"]["session"]
+        for kind, each in heard
+        if kind in ("comm_open", "comm_msg") and "session" in each["data"] and "method" not in each["data"]
+    ]
+
+
+def printed(heard):
+    return "".join(content["text"] for kind, content in heard if kind == "stream")
+
+
+@pytest.fixture
+def panel(zoo):
+    with notebook(EAF_TRITON_URL=zoo.grpc) as book:
+        yield Panel(book)
+
+
+def test_the_panel_follows_a_running_cell_until_the_notebook_disconnects(panel, zoo):
+    connected = panel.run("%triton_connect")
+    (comm,) = opened(connected + panel.listen(0.7))
+    idle = sessions(panel.heard)[0]
+    assert (idle["endpoint"], idle["user"], idle["busy"], idle["inferences"]) == (zoo.grpc, None, False, 0)
+    assert (idle["label"], idle["done"], idle["total"], idle["clusters"]) == (None, None, None, [])
+    panel.run(MODEL)
+    before = time.monotonic()
+    told = sessions(panel.run("model({'x': rows}, progress=False)"))
+    assert 1 <= len(told) <= 2 * (time.monotonic() - before) + 2
+    working = [each for each in told if each["busy"]]
+    assert {(each["label"], each["total"]) for each in working} == {("sums", 300_000)}
+    assert 0 <= working[0]["done"] <= working[-1]["done"] <= 300_000
+    rest = sessions(panel.listen(0.8))
+    assert (rest[-1]["busy"], rest[-1]["inferences"]) == (False, 300_000)
+    assert rest[-1]["inferences_per_second"] > 0
+    panel.run("%triton_disconnect")
+    panel.listen(0.2)
+    assert ("comm_close", comm) in [(kind, each.get("comm_id")) for kind, each in panel.heard]
+    assert panel.listen(1.2) == []
+
+
+def test_progress_advances_while_chunks_come_and_unloading_ends_the_thread(panel):
+    (comm,) = opened(panel.run("%triton_connect") + panel.listen(0.7))
+    panel.run(MODEL)
+    code = "for _ in model.map({'x': rows[:1000]} for _ in range(5) if not threading.Event().wait(0.4)): pass"
+    done = [each["done"] for each in sessions(panel.run(code)) if each["busy"]]
+    assert len(set(done)) >= 3
+    assert done == sorted(done)
+    assert printed(panel.run(THREADS)) == "['eaf-inference-session']\n"
+    heard = panel.run("%unload_ext eaf_inference")
+    assert [each["comm_id"] for kind, each in heard if kind == "comm_close"] == [comm]
+    assert printed(panel.run(THREADS)) == "[]\n"
+    assert len(opened(panel.run("%load_ext eaf_inference") + panel.listen(0.7))) == 1
+
+
+def test_who_comes_late_asks_and_is_told_and_who_closes_the_comm_is_left_alone(panel, zoo):
+    (comm,) = opened(panel.run("%triton_connect") + panel.listen(1.3))
+    panel.send("comm_msg", comm)
+    assert [each["endpoint"] for each in sessions(panel.listen(0.7))] == [zoo.grpc]
+    panel.send("comm_close", comm)
+    panel.listen(0.3)
+    assert sessions(panel.run(f"{MODEL}\nmodel({{'x': rows[:1000]}})") + panel.listen(0.7)) == []
+    panel.run("%triton_disconnect")
+    panel.listen(0.3)
+    assert len(opened(panel.run("%triton_connect") + panel.listen(0.7))) == 1
+
+
+def test_a_cluster_is_told_with_its_workers(panel):
+    panel.run("%triton_connect")
+    panel.run(
+        "from distributed import Client, LocalCluster\n"
+        "cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)\n"
+        "client = Client(cluster); triton.configure(client)"
+    )
+
+    def told():
+        panel.listen(0.3)
+        return [each["clusters"] for each in sessions(panel.heard) if each["clusters"]]
+
+    until(told)
+    assert [(each["workers"], "configured" in each["state"]) for each in told()[-1]] == [(1, True)]
+    panel.run("client.close(); cluster.close()")
+
+
+def test_without_a_kernel_there_is_nobody_to_tell():
+    follow_session(SimpleNamespace())
+    assert "eaf-inference-session" not in {thread.name for thread in threading.enumerate()}
+    leave_session()
+
+
+def test_of_several_calls_the_outermost_is_told_unless_it_was_left_halfway():
+    with progress_bar(enabled=False, label="outer") as outer:
+        outer.expect(10)
+        outer.update(4)
+        with progress_bar(enabled=False, label="inner") as inner:
+            assert under_way() is outer
+            outer.moved -= 60
+            assert under_way() is inner
+        assert under_way() is outer
+        assert (outer.done, outer.total) == (4, 10)
+    assert under_way() is None
+    forgotten = Progress(enabled=False, label="forgotten")
+    assert under_way() is forgotten
+    del forgotten
+    assert under_way() is None

@@ -1,0 +1,72 @@
+"""What a browser does with the extension: ask, open a socket, read its frames."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from contextlib import asynccontextmanager
+
+API = ("eaf-inference", "api")
+
+
+class Stream:
+    """One open socket."""
+
+    def __init__(self, connection) -> None:
+        self.connection = connection
+
+    async def next(self, kind: str = "snapshot", timeout: float = 20.0):
+        """The content of the next frame of this kind; None when the socket was closed."""
+        ends = time.monotonic() + timeout
+        while True:
+            text = await asyncio.wait_for(self.connection.read_message(), ends - time.monotonic())
+            if text is None:
+                return None
+            frame = json.loads(text)
+            if frame["type"] == kind:
+                return frame
+
+    async def until(self, condition, kind: str = "snapshot", timeout: float = 30.0):
+        """The first frame of this kind of which it is true."""
+        ends = time.monotonic() + timeout
+        while not condition(frame := await self.next(kind, ends - time.monotonic())):
+            pass
+        return frame
+
+    async def say(self, text: str | bytes) -> None:
+        await self.connection.write_message(text)
+
+
+class Browser:
+    """Knows the token."""
+
+    def __init__(self, fetch, ws_fetch) -> None:
+        self._fetch = fetch
+        self._ws_fetch = ws_fetch
+
+    async def get(self, name: str, **parameters):
+        """The answer's JSON."""
+        answer = await self._fetch(*API, name, params=parameters)
+        assert answer.headers["Content-Type"] == "application/json"
+        return json.loads(answer.body)
+
+    @asynccontextmanager
+    async def stream(self):
+        connection = await self._ws_fetch(*API, "stream")
+        try:
+            yield Stream(connection)
+        finally:
+            connection.close()
+            with contextlib.suppress(asyncio.TimeoutError):  # until the server has said good-bye
+                while await asyncio.wait_for(connection.read_message(), 5) is not None:
+                    pass
+
+
+async def until(condition, timeout: float = 20.0) -> None:
+    """Wait until it is true."""
+    ends = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        await asyncio.sleep(0.02)

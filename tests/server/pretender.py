@@ -1,0 +1,59 @@
+"""gRPC servers that are no Triton: one knows nobody, the models of another have names that Triton would not load."""
+
+from __future__ import annotations
+
+from concurrent import futures
+from contextlib import contextmanager
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+
+@contextmanager
+def serving(answer):
+    """A server that gives to each method and request what `answer` says; its URL."""
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, details):
+            method = details.method.rpartition("/")[2]
+            parse = getattr(service_pb2, f"{method}Request").FromString
+            return grpc.unary_unary_rpc_method_handler(
+                lambda request, context: answer(method, request, context),
+                request_deserializer=parse,
+                response_serializer=lambda reply: reply.SerializeToString(),
+            )
+
+    with futures.ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool, handlers=[Handler()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"grpc://127.0.0.1:{port}"
+        server.stop(None).wait()
+
+
+def refusing():
+    """A server that knows nobody; its URL."""
+
+    def refuse(method, request, context):
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+
+    return serving(refuse)
+
+
+def models_called(*names):
+    """A server that says it has models of these names, with an input of the same name each; its URL."""
+
+    def answer(method, request, context):
+        reply = getattr(service_pb2, f"{method}Response")()
+        if method == "ServerReady":
+            reply.ready = True
+        elif method == "RepositoryIndex":
+            for name in names:
+                reply.models.add(name=name, version="1", state="READY")
+        elif method == "ModelConfig":
+            reply.config.name = request.name
+            for tensors in (reply.config.input, reply.config.output):
+                tensors.add(name=request.name, data_type="TYPE_FP32", dims=[2])
+        return reply
+
+    return serving(answer)

@@ -1,0 +1,110 @@
+"""Who is let in, and what may be asked: nobody unknown, no other site, no other verb, all below the base URL."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from browser import API
+from jupyter_server.auth.authorizer import Authorizer
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import websocket_connect
+
+REST = ("facility", "clusters", "history")
+NOBODY = {"Authorization": ""}
+
+
+async def status_of(fetch, *parts, **options) -> int:
+    try:
+        return (await fetch(*parts, **options)).code
+    except HTTPClientError as error:
+        return error.code
+
+
+async def socket_status(port, path="/user/alice/eaf-inference/api/stream", **headers) -> int:
+    try:
+        connection = await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{port}{path}", headers=headers))
+    except HTTPClientError as error:
+        return error.code
+    connection.close()
+    return 101
+
+
+@pytest.mark.parametrize("name", REST)
+async def test_who_shows_no_token_gets_nothing(jp_fetch, name):
+    assert await status_of(jp_fetch, *API, name, headers=NOBODY) == 403
+    assert await status_of(jp_fetch, *API, name, headers={"Authorization": "token guessed"}) == 403
+
+
+@pytest.mark.parametrize("name", REST)
+async def test_a_server_that_lets_strangers_in_elsewhere_asks_here(jp_serverapp, jp_fetch, name):
+    jp_serverapp.web_app.settings["allow_unauthenticated_access"] = True
+    assert await status_of(jp_fetch, *API, name, headers=NOBODY) == 403
+
+
+async def test_a_socket_without_a_token_is_refused(jp_serverapp, jp_fetch, jp_http_port, jp_auth_header):
+    assert await socket_status(jp_http_port) == 403
+    jp_serverapp.web_app.settings["allow_unauthenticated_access"] = True
+    assert await socket_status(jp_http_port) == 403
+    assert await socket_status(jp_http_port, **jp_auth_header) == 101
+
+
+async def test_another_site_gets_nothing_with_the_users_cookie(jp_serverapp, jp_fetch):
+    token = jp_serverapp.identity_provider.token
+    login = await jp_fetch(
+        "login", params={"token": token}, headers=NOBODY, follow_redirects=False, raise_error=False
+    )
+    cookies = [cookie.partition(";")[0] for cookie in login.headers.get_list("Set-Cookie")]
+    known = {**NOBODY, "Cookie": "; ".join(cookies)}
+    assert await status_of(jp_fetch, *API, "clusters", headers=dict(known)) == 200
+    elsewhere = {**known, "Origin": "https://elsewhere.example"}
+    assert await status_of(jp_fetch, *API, "clusters", headers=elsewhere) == 404
+    # without the XSRF cookie repeated in a header, a changing verb is refused before it is found not to exist
+    assert await status_of(jp_fetch, *API, "clusters", method="POST", body="{}", headers=dict(known)) == 403
+
+
+@pytest.mark.parametrize("name", REST)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "HEAD"])
+async def test_there_is_nothing_to_change(jp_fetch, name, method):
+    options = {"method": method, "allow_nonstandard_methods": True, "raise_error": False}
+    answer = await jp_fetch(*API, name, **options)
+    assert answer.code == 405
+    assert answer.headers["Allow"] == "GET, OPTIONS"
+
+
+async def test_everything_is_below_the_base_url(http_server_client, jp_fetch, jp_http_port, jp_auth_header):
+    for path in ("/eaf-inference/api/clusters", "/user/bob/eaf-inference/api/clusters"):
+        assert await status_of(http_server_client.fetch, path, headers=dict(jp_auth_header)) == 404
+    assert await socket_status(jp_http_port, "/eaf-inference/api/stream", **jp_auth_header) == 404
+
+
+@pytest.mark.parametrize("seconds", ["0", "601", "-1", "nan", "1e2", "ten", "", "²", "9" * 1000, "1.5"])
+async def test_a_history_of_no_sensible_length_is_refused(jp_fetch, seconds):
+    assert await status_of(jp_fetch, *API, "history", params={"seconds": seconds}) == 400
+
+
+class Nobody(Authorizer):
+    asked: list = []  # noqa: RUF012
+
+    def is_authorized(self, handler, user, action, resource):  # noqa: ARG002
+        self.asked.append((action, resource))
+        return resource != "eaf-inference"
+
+
+async def test_a_user_who_may_not_see_it_does_not(jp_serverapp, jp_fetch, jp_http_port, jp_auth_header):
+    jp_serverapp.web_app.settings["authorizer"] = Nobody(parent=jp_serverapp)
+    for name in REST:
+        assert await status_of(jp_fetch, *API, name) == 403
+    assert await socket_status(jp_http_port, **jp_auth_header) == 403
+    assert set(Nobody.asked) == {("read", "eaf-inference")}
+
+
+async def test_no_request_names_a_place_to_ask(browser, configure, jp_fetch):
+    answer = await jp_fetch(*API, "facility", params={"url": "http://127.0.0.1:1/", "metrics_urls": "http://x"})
+    assert json.loads(answer.body)["state"] == "no-facility"
+    assert json.loads(answer.body)["metrics"]["sources"] == []
+
+
+async def test_a_panel_that_asks_by_itself_keeps_no_server_alive(browser, jp_serverapp):
+    await browser.get("clusters")
+    assert "api_last_activity" not in jp_serverapp.web_app.settings
