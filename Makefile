@@ -1,5 +1,5 @@
 # make demo   a facility on this machine, the quickstart on it, and what it measured
-# make test   every test, after `make check`
+# make test   every test, after `make check`; the browser's need Chromium
 # make lab    JupyterLab on the quickstart, with a facility running
 # make check  ruff, mypy, tsc and eslint
 # make labextension   what JupyterLab loads and the notebook widget, by npm (Node 20)
@@ -25,6 +25,8 @@ test: check labextension $(OLDEST)/test
 	$(NPM) test
 	$(OLDEST)/bin/python -m pytest tests/unit -q
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/server
+	$(BIN)/python -m pytest tests/ui
 
 check: $(VENV)/test node_modules/.package-lock.json
 	$(BIN)/ruff check .
