@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
@@ -18,7 +18,15 @@ __all__ = ["ModelRow", "ModelTable", "describe", "ready_versions", "why_not"]
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One version of one model; `queue_ms` is None where nothing was measured yet."""
+    """One version of one model.
+
+    Attributes
+    ----------
+    queue_ms : float or None
+        None where nothing was measured yet.
+    spec : ModelSpec or None
+        None for a model that is not ready, or that this client does not serve.
+    """
 
     name: str
     version: str
@@ -27,6 +35,7 @@ class ModelRow:
     ready: bool
     state: str
     queue_ms: float | None
+    spec: ModelSpec | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, entry: Any, spec: ModelSpec | None, statistics: Any | None) -> ModelRow:
@@ -40,6 +49,7 @@ class ModelRow:
             ready=ready,
             state="ready" if ready else (entry.reason or entry.state.lower() or "not loaded"),
             queue_ms=_queue_ms(statistics) if statistics is not None else None,
+            spec=spec,
         )
 
 

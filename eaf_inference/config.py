@@ -7,14 +7,17 @@ configuration path (``jupyter --paths``), the user's own before the system's.
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode
+from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.words import sentence
 
 __all__ = ["Address", "Facility", "load_facility", "parse_urls"]
 
@@ -86,6 +89,16 @@ class Facility(Configurable):
     max_in_flight = Int(16, help="The most requests one call keeps in flight; the window adapts below it.").tag(
         config=True
     )
+    documentation_url = Unicode(
+        help="Web page for this facility's users (http or https), which the JupyterLab panel opens."
+    ).tag(config=True)
+
+    @validate("documentation_url")
+    def _is_a_web_page(self, proposal: dict[str, Any]) -> str:
+        url = str(proposal["value"])
+        if url and not re.fullmatch(r"https?://[^\s/@]+(?:[/?#]\S*)?", url):
+            raise TraitError("documentation_url is not the address of a web page. Expected https://host/path.")
+        return url
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +208,15 @@ def load_facility() -> Facility:
             except Exception as error:  # a configuration file is a program: anything may come out of it
                 raise ConfigurationError(
                     f"The facility's configuration {loader.full_filename} cannot be read: "
-                    f"{type(error).__name__}: {error}. Correct the file, or ask your facility's operators."
+                    f"{type(error).__name__}: {sentence(str(error))}. "
+                    "Correct the file, or ask your facility's operators."
                 ) from error
     try:
         return Facility(config=merged)
     except TraitError as error:
         raise ConfigurationError(
             f"The facility's configuration ({CONFIG_NAME}.py or .json on Jupyter's configuration path) "
-            f"is wrong: {error}"
+            f"is wrong: {sentence(str(error))}"
         ) from error
 
 

@@ -223,16 +223,19 @@ def _judge(candidates: Sequence[_Candidate], *, wait_for_all: bool) -> tuple[End
     log.debug("discovery:\n%s", attempts)
     if endpoint is not None:
         return endpoint, attempts
+    named = [each for each in attempts if each.value]
     for error in errors:  # of more use than "none answered": one is there and refuses, or our own files are wrong
-        if isinstance(error, NotAuthorized) or (len(attempts) == 1 and isinstance(error, ConfigurationError)):
-            raise type(error)(f"{error}\n{attempts}")
+        if isinstance(error, NotAuthorized) or (len(named) == 1 and isinstance(error, ConfigurationError)):
+            refused = type(error)(f"{error}\n{attempts}")
+            refused.attempts = attempts
+            raise refused
     nothing = NoServerFound(
         "No Triton inference server answered. Give its address (%triton_connect grpc://host:port), set "
         "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`. What was tried:\n"
         f"{attempts}"
     )
-    nothing.named = bool(errors)
-    nothing.reason = "no server answers where one is named" if errors else "nothing names a server"
+    nothing.attempts, nothing.named = attempts, bool(named)
+    nothing.reason = "no server answers where one is named" if named else "nothing names a server"
     raise nothing
 
 

@@ -6,6 +6,13 @@ was wrong, what was expected and what to do. In a notebook it is shown as that m
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eaf_inference.discovery import Attempt
+
 __all__ = [
     "BadReply",
     "ConfigurationError",
@@ -26,9 +33,12 @@ class InferenceError(Exception):
     ----------
     reason : str
         The cause in a few words, for a table; empty where the message is short itself.
+    attempts : sequence of eaf_inference.discovery.Attempt
+        What was tried, where no server could be found.
     """
 
     reason: str = ""
+    attempts: Sequence[Attempt] = ()
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a user's mistake shows as one message, and the cell still fails."""

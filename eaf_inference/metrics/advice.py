@@ -11,23 +11,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.metrics.average import averaged
-from eaf_inference.metrics.capacity import Capacity
+from eaf_inference.metrics.capacity import COMFORTABLE, Capacity
 from eaf_inference.metrics.reading import total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from eaf_inference.metrics.snapshot import Host, ModelLoad, Snapshot
+    from eaf_inference.metrics.snapshot import Host, Instance, ModelLoad, Snapshot
 
 __all__ = ["Advice", "Kind", "Workers", "advise"]
 
 _FAILING = 0.01  # share of requests
-_BUSY = 0.7  # of the time
+_ROOM = 1.2  # times the present load: what carries so much more is not the limit
+_BUSY = COMFORTABLE / _ROOM  # of the time: the same, as a utilization
 _IDLE = 0.5
 _FULL = 0.8  # of a model's max_batch_size
 _SMALL = 0.5
+_FEW = 10  # rows, of which a request takes a CPU longer than its rows
 _CPU_FULL = 0.95
 _SHORT_QUEUE = 0.25  # of the compute time
+_LONG = 30.0  # seconds without any answer: a single request may take several
 _GROWING = 1.5  # times the queue of the half minute before
 
 
@@ -38,11 +41,13 @@ class Kind(enum.Enum):
     FAILURES = "failures"
     STUCK = "stuck"
     NO_LOAD = "no load"
+    UNEVEN = "uneven"
     IDLE_GPU = "idle GPU"
     SMALL_BATCHES = "small batches"
     SERVER_BOUND = "server bound"
     CPU_BOUND = "CPU bound"
     CLIENT_BOUND = "client bound"
+    KEEPS_UP = "keeps up"
     BALANCED = "balanced"
 
 
@@ -66,7 +71,8 @@ class Advice:
     text : str
         Why, and what to change.
     capacity : Capacity or None
-        What the numbers in the text follow from, where enough is reported.
+        What the numbers in the text follow from, where enough is reported; None where the limit is one that it does
+        not see: a replica, or the instances of a model.
     """
 
     kind: Kind
@@ -100,21 +106,48 @@ class _Facts:
         return model.queue_ms is not None and model.compute_ms is not None and model.queue_ms >= model.compute_ms
 
     @property
+    def is_short(self) -> bool:
+        """Whether hardly any request waits."""
+        queue, compute = self.model.queue_ms, self.model.compute_ms
+        return queue is not None and compute is not None and queue <= _SHORT_QUEUE * compute
+
+    @property
     def gpu(self) -> float | None:
         """Utilization of the GPUs, where it is reported."""
         busy = self.minute.busy
         return busy.value if busy and not busy.estimated else None
 
     @property
-    def busiest(self) -> float | None:
-        """Of the instance that is busiest: one may be saturated while others are idle."""
-        return max((each.busy for each in self.minute.instances if each.busy is not None), default=self.gpu)
+    def busiest(self) -> Instance | None:
+        """One replica may be saturated while others are idle."""
+        known = [each for each in self.minute.instances if each.busy is not None]
+        return max(known, key=lambda each: each.busy or 0.0, default=None)
+
+    @property
+    def utilization(self) -> float | None:
+        """Of the bottleneck; where capacity is not known, of what is reported."""
+        if self.capacity is not None:
+            return self.capacity.utilization
+        reported = [self.minute.busy.value] if self.minute.busy else []
+        reported += [each.cpu_utilization for each in self.minute.hosts if each.cpu_utilization is not None]
+        return max(reported, default=None)
+
+    @property
+    def executing(self) -> float | None:
+        """Mean number of the model's executions under way in each replica: what runs at once at most is not known."""
+        up = sum(instance.up for instance in self.minute.instances)
+        return None if self.model.executing is None else self.model.executing / max(1, up)
+
+    @property
+    def cpu(self) -> Host | None:
+        """The machine whose CPUs are busiest."""
+        known = [host for host in self.minute.hosts if host.cpu_utilization is not None]
+        return max(known, key=lambda host: host.cpu_utilization or 0.0, default=None)
 
     @property
     def full_host(self) -> Host | None:
-        """The machine whose CPUs are busiest, if they are full."""
-        busiest = max(self.minute.hosts, key=lambda host: host.cpu_utilization or 0.0, default=None)
-        return busiest if busiest and (busiest.cpu_utilization or 0.0) >= _CPU_FULL else None
+        """The same, if they are full."""
+        return self.cpu if self.cpu and (self.cpu.cpu_utilization or 0.0) >= _CPU_FULL else None
 
     @property
     def batch_share(self) -> float | None:
@@ -154,7 +187,7 @@ def advise(
     )
     for kind, applies, title, text in _RULES:
         if applies(facts):
-            return Advice(kind, title, text(facts), facts.capacity)
+            return Advice(kind, title, text(facts), None if kind in _UNSEEN else facts.capacity)
     raise AssertionError("the last rule always applies")
 
 
@@ -179,17 +212,44 @@ def _is_idle(facts: _Facts) -> bool:
     return not any(model.requests_per_second for model in facts.minute.models)
 
 
+def _has_pending(facts: _Facts) -> bool:
+    """Requests are there, and none was answered."""
+    return _is_idle(facts) and any(model.pending for model in facts.minute.models)
+
+
+def _is_cpu_bound(facts: _Facts) -> bool:
+    """The CPUs are full, and no GPU is busy enough to be what requests wait for."""
+    return facts.full_host is not None and not (facts.waits and (facts.gpu or 0.0) >= _BUSY)
+
+
+def _is_uneven(facts: _Facts) -> bool:
+    busy, busiest = facts.minute.busy, facts.busiest
+    return facts.waits and busy is not None and busiest is not None and busy.value < _BUSY <= (busiest.busy or 0.0)
+
+
+def _is_idle_gpu(facts: _Facts) -> bool:
+    """Requests that wait for a model which is idle at other times came in a burst."""
+    if facts.gpu is None or facts.gpu >= _BUSY:
+        return False
+    return facts.waits if facts.executing is None else facts.executing >= _BUSY and not facts.is_short
+
+
 def _is_server_bound(facts: _Facts) -> bool:
-    """Requests that wait for a server which is idle half of the time came in a burst."""
-    return facts.waits and (facts.busiest is None or facts.busiest >= _IDLE)
+    return facts.waits and (facts.utilization is None or facts.utilization >= _BUSY)
 
 
 def _is_client_bound(facts: _Facts) -> bool:
-    queue, compute, busy = facts.model.queue_ms, facts.model.compute_ms, facts.busiest
-    if busy is not None and busy < _IDLE:
-        return True
-    short = queue is not None and compute is not None and queue <= _SHORT_QUEUE * compute
-    return short and (busy is None or busy < _BUSY)
+    if facts.utilization is None:
+        return facts.is_short
+    if facts.executing is not None and facts.executing >= _BUSY:
+        return False  # its instances may be the limit, whatever GPUs and CPUs do
+    return facts.utilization < _IDLE or (facts.utilization < _BUSY and (facts.is_short or facts.waits))
+
+
+def _keeps_up(facts: _Facts) -> bool:
+    """Nothing waits, and what is busy all the time is some instance of a model, which may have others."""
+    cpu = facts.cpu.cpu_utilization if facts.cpu else None
+    return facts.is_short and facts.minute.busy is not None and (facts.gpu or 0.0) < _BUSY and (cpu or 0.0) < _BUSY
 
 
 def _why_nothing(minute: Snapshot) -> str:
@@ -211,11 +271,17 @@ def _failures(facts: _Facts) -> str:
     )
 
 
-def _stuck(facts: _Facts) -> str:
+def _pending(facts: _Facts) -> str:
     waiting = next(model for model in facts.minute.models if model.pending)
-    return (
-        f"{_number(waiting.pending)} requests to {waiting.name} are pending and none was answered in the last minute."
-    )
+    return f"{_number(waiting.pending)} requests to {waiting.name} are pending and none was answered"
+
+
+def _stuck(facts: _Facts) -> str:
+    return f"{_pending(facts)} in the last minute."
+
+
+def _too_early(facts: _Facts) -> str:
+    return f"{_pending(facts)} since the measurement began, a few seconds ago."
 
 
 def _server_bound(facts: _Facts) -> str:
@@ -226,7 +292,7 @@ def _server_bound(facts: _Facts) -> str:
         batches = "" if batch is None else f"batches hold {_number(batch)} and "
     up = sum(instance.up for instance in facts.minute.instances)
     where = f", on another machine than {facts.full_host.name}, whose CPUs are full" if facts.full_host else ""
-    more = f"More workers will not help; {_one_more(up)} instance would{where}."
+    more = f"More workers will not help; {_one_more(up)} replica would{where}."
     return f"{facts.model.name}: {batches}{_wait(facts)}. {more}"
 
 
@@ -235,6 +301,16 @@ def _small_batches(facts: _Facts) -> str:
         f"{facts.model.name}: {_wait(facts)} while executed batches hold {_number(facts.model.batch)} of "
         f"{facts.max_batch:,}. Larger requests, or a dynamic batcher in the model's configuration, come before more "
         "servers."
+    )
+
+
+def _uneven(facts: _Facts) -> str:
+    busiest, busy = facts.busiest, facts.minute.busy
+    assert busiest is not None and busy is not None  # noqa: S101, PT018  (the rule says so)
+    return (
+        f"{facts.model.name}: {_wait(facts)} while {busiest.id} is busy {busiest.busy:.0%} of the time, and all "
+        f"{len(facts.minute.instances)} replicas {busy.value:.0%}. A connection stays with one replica; a balancer "
+        "that spreads requests, or more connections, would use the rest."
     )
 
 
@@ -248,15 +324,25 @@ def _idle_gpu(facts: _Facts) -> str:
 def _cpu_bound(facts: _Facts) -> str:
     host = facts.full_host
     assert host is not None  # noqa: S101  (the rule says so)
+    batch = facts.model.batch
+    larger = f"Batches hold {_number(batch)}: larger requests take less of them. " if batch and batch < _FEW else ""
     return (
         f"The CPUs of {host.name} are {host.cpu_utilization:.0%} busy with all that runs there, and {_wait(facts)}. "
-        "More workers will not help; another machine, or fewer other programs on this one, would."
+        f"{larger}More workers will not help; another machine, or fewer other programs on this one, would."
     )
 
 
 def _client_bound(facts: _Facts) -> str:
+    bursts = ", as they come in bursts" if facts.waits else ""
     more = "More workers, or more requests in flight, bring more."
-    return f"{_how_busy(facts)}, and {_wait(facts)}. {more} {_room(facts)}"
+    return f"{_how_busy(facts)}, and {_wait(facts)}{bursts}. {more} {_room(facts)}"
+
+
+def _keeping_up(facts: _Facts) -> str:
+    return (
+        f"{_how_busy(facts)}, and {_wait(facts)}. How many run at once at most is not "
+        "reported: more requests in flight, or more workers, bring more until they wait."
+    )
 
 
 def _balanced(facts: _Facts) -> str:
@@ -271,26 +357,30 @@ def _wait(facts: _Facts) -> str:
 
 
 def _how_busy(facts: _Facts) -> str:
-    busy = facts.minute.busy
+    busy, cpu = facts.minute.busy, facts.cpu
+    cpus = f", the CPUs of {cpu.name} are {cpu.cpu_utilization:.0%} busy" if cpu else ""
+    missing = "GPU utilization is not reported" if facts.minute.gpus else "no GPU is reported"
     if busy is None:
-        return "GPU utilization is not reported"
+        return missing[0].upper() + missing[1:] + cpus
     if busy.estimated:
-        return f"Models compute {busy.value:.0%} of the time (estimated; GPU utilization is not reported)"
+        return f"Models compute {busy.value:.0%} of the time (estimated; {missing}){cpus}"
     return f"The GPU is busy {busy.value:.0%} of the time"
 
 
 def _room(facts: _Facts) -> str:
-    """How much more it carries, in workers where they are known."""
+    """How much more it carries, in workers where they are known; an estimate sees no two executions at once."""
     capacity, workers = facts.capacity, facts.workers
     if capacity is None:
         return "How much more this server carries is not reported."
+    about = "at least" if capacity.estimated else "about"
     if workers and workers.count > 0 and workers.inferences_per_second > 0:
         carried = capacity.workers(workers.count, workers.inferences_per_second)
         if carried > workers.count:
-            return f"With batches as they are, it carries about {carried:,} workers like your {workers.count:,}."
-        return f"With batches as they are, it carries no more than your {workers.count:,} workers."
-    if capacity.room > 1.1:
-        return f"With batches as they are, it carries about {capacity.room:,.1f} times this load."
+            return f"With batches as they are, it carries {about} {carried:,} workers like your {workers.count:,}."
+        if capacity.room < 1:
+            return f"With batches as they are, it carries no more than your {workers.count:,} workers."
+    if capacity.room >= 1.1:
+        return f"With batches as they are, it carries {about} {capacity.room:,.1f} times this load."
     return "With batches as they are, it carries little more than this load."
 
 
@@ -309,17 +399,15 @@ _RULES: tuple[tuple[Kind, Callable[[_Facts], bool], str, Callable[[_Facts], str]
     (Kind.FAILURES, lambda facts: facts.failing >= _FAILING, "Requests fail.", _failures),
     (
         Kind.STUCK,
-        lambda facts: _is_idle(facts) and any(model.pending for model in facts.minute.models),
+        lambda facts: _has_pending(facts) and (facts.minute.window or 0.0) >= _LONG,
         "The server does not get on.",
         _stuck,
     ),
+    (Kind.NOTHING_MEASURED, _has_pending, "Nothing is measured yet.", _too_early),
     (Kind.NO_LOAD, _is_idle, "No load.", lambda _: "Nobody has asked this service for anything in the last minute."),
-    (
-        Kind.IDLE_GPU,
-        lambda facts: facts.waits and facts.gpu is not None and facts.gpu < _IDLE,
-        "The model's instances are the limit.",
-        _idle_gpu,
-    ),
+    (Kind.CPU_BOUND, _is_cpu_bound, "The server's CPUs are the limit.", _cpu_bound),
+    (Kind.UNEVEN, _is_uneven, "One replica is the limit.", _uneven),
+    (Kind.IDLE_GPU, _is_idle_gpu, "The model's instances are the limit.", _idle_gpu),
     (
         Kind.SMALL_BATCHES,
         lambda facts: _is_server_bound(facts) and facts.batch_share is not None and facts.batch_share < _SMALL,
@@ -327,7 +415,8 @@ _RULES: tuple[tuple[Kind, Callable[[_Facts], bool], str, Callable[[_Facts], str]
         _small_batches,
     ),
     (Kind.SERVER_BOUND, _is_server_bound, "The server is the limit.", _server_bound),
-    (Kind.CPU_BOUND, lambda facts: facts.full_host is not None, "The server's CPUs are the limit.", _cpu_bound),
     (Kind.CLIENT_BOUND, _is_client_bound, "The clients are the limit.", _client_bound),
+    (Kind.KEEPS_UP, _keeps_up, "The server keeps up.", _keeping_up),
     (Kind.BALANCED, lambda _: True, "The server is well used.", _balanced),
 )
+_UNSEEN = (Kind.UNEVEN, Kind.IDLE_GPU, Kind.KEEPS_UP)  # where the limit may lie beside GPUs and CPUs

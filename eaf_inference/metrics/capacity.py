@@ -81,13 +81,13 @@ class Capacity:
         queue = math.fsum(rate * wait for rate, wait, _ in waits if rate) / counted / 1e3
         service = math.fsum(rate * compute for rate, _, compute in waits if rate) / counted / 1e3
         busy = minute.busy
-        if busy is not None and busy.value < _MEASURABLE:
-            return None
         cpu = max((host.cpu_utilization or 0.0 for host in minute.hosts), default=0.0)
+        if busy is not None and max(busy.value, cpu) < _MEASURABLE:
+            return None
         if busy is None or (busy.estimated and busy.value > _SATURATED):
-            if queue < service and cpu < _SATURATED:
+            if queue < service and cpu < COMFORTABLE:
                 return None
-            utilization = 1.0  # what runs in parallel is not known, but requests queue for it, or the CPUs are full
+            utilization = 1.0  # what runs in parallel is not known, but requests queue for it, or the CPUs are busy
         else:
             utilization = min(1.0, max(busy.value, cpu))
         estimated = busy is None or busy.estimated

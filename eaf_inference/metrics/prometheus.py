@@ -19,6 +19,7 @@ from eaf_inference.metrics.exposition import TABLE, Of
 from eaf_inference.metrics.http import check_url, tls_context
 from eaf_inference.metrics.reading import MOST_GPUS, MOST_INSTANCES, MOST_MODELS, Reading, Replica, clip, is_plausible
 from eaf_inference.metrics.snapshot import Gpu, Host
+from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     import os
@@ -158,7 +159,7 @@ def _series(body: bytes) -> Iterable[tuple[Labels, float]]:
     try:
         answer = json.loads(body)
         if answer["status"] != "success":
-            raise _unreadable(f"it cannot answer: {str(answer.get('error', ''))[:200]}")
+            raise _unreadable(f"it cannot answer: {sentence(str(answer.get('error', '')))[:200]}")
         found = [
             ({str(key): str(value) for key, value in each["metric"].items()}, float(each["value"][1]))
             for each in answer["data"]["result"]

@@ -31,7 +31,7 @@ __all__ = ["Listener", "MetricsSource", "Sampler", "run_in_thread"]
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 10.0  # seconds between two attempts at a source that fails
+_LONGEST_PAUSE = 5.0  # seconds between two attempts at a source that fails: somebody waits for it
 _STALE_AFTER = 15.0  # seconds after which the last answer of a source that is late is no longer shown
 _MODELS_IN_HISTORY = 20  # the busiest; a snapshot's memory is its models
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -71,7 +72,8 @@ class Load:
         with _lock:
             self._shows.append(show)
             if self._stop is None:  # a sampler belongs to one event loop, and so to one thread
-                self._sampler = Sampler(self._sources, interval=_INTERVAL)
+                unread = [copy.copy(source) for source in self._sources]  # or rates reached back to the last follower
+                self._sampler = Sampler(unread, interval=_INTERVAL)
                 self._stop = run_in_thread(self._sampler, self._show)
 
     def _show(self, snapshot: Snapshot) -> None:

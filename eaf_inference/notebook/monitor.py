@@ -1,8 +1,12 @@
 """``triton.monitor()``: a widget that moves while a cell runs, because a thread of this kernel feeds it.
 
-The kernel hears of its views only between cells. It stops when its connection is closed, when it is closed, or when
-for a while no view of it is left; then, and wherever nobody watches (nbconvert, papermill), a static picture of the
-last minute stands in its place, which outlives the kernel. No trait holds a secret: front ends save them with the
+It stops when it, or its connection, is closed; then, and wherever nobody watches (nbconvert, papermill), a static
+picture of the last minute stands in its place, which outlives the kernel. A notebook whose kernel was killed keeps
+the picture of when the widget was shown: renewed below a live view, JupyterLab's output would be given a second one.
+
+It rests while nobody looks. A view says when it comes and goes, but a page that is closed says nothing; so between
+cells, when the kernel hears of its front ends, the views are asked, and those that do not answer are gone. A view
+that comes, or whose page is looked at again, wakes it. No trait holds a secret: front ends save them with the
 notebook.
 """
 
@@ -10,9 +14,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +30,7 @@ from traitlets import Dict, List, Unicode
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.metrics.average import averaged
 from eaf_inference.notebook.display import monitor_html, monitor_text
-from eaf_inference.notebook.load import advice_of, load_of, queue_of, rate_of
+from eaf_inference.notebook.load import advice_of, load_of, queue_of
 from eaf_inference.notebook.session import work_of
 
 if TYPE_CHECKING:
@@ -36,7 +42,8 @@ __all__ = ["WIDGET", "Monitor"]
 WIDGET = Path(__file__).parents[1] / "static" / "widget.js"
 _POINTS = 120  # of the chart: two minutes
 _MODELS = 20  # the busiest
-_CLEARED = 10.0  # seconds between cells for which no view has been left
+_ASKED_EVERY = 5.0  # seconds; the front end takes a longer silence for the kernel's end
+_UNSEEN = 30.0  # seconds between cells after which a view that does not answer is gone
 _NEVER_SEEN = 60.0  # the same, where there was none yet: JupyterLab makes those below the screen late
 
 
@@ -50,7 +57,7 @@ class Monitor(AnyWidget):
     snapshot, advice : dict or None
         As `Snapshot.as_dict` and `Advice.as_dict` give them.
     history : list of dict
-        time, busy, queue_ms and inferences_per_second of the last two minutes.
+        time, busy and queue_ms of the server, and jets_per_second of this kernel, in the last two minutes.
     session : dict or None
         As `eaf_inference.notebook.session.Work.look` gives it.
     state : str
@@ -75,18 +82,24 @@ class Monitor(AnyWidget):
         self._id = uuid.uuid4().hex
         self._displayed = self._ended = False
         self._minute: Snapshot | None = None
-        self._idle = False  # between cells
-        self._seen = False
-        self._unseen_since: float | None = None
-        super().__init__(_esm=_front_end(), _view_count=0, problem=self._load.problem, session=self._work.look())
+        self._idle_since: float | None = None  # None while a cell runs
+        self._views: dict[str, float] = {}  # their id → when each was seen
+        self._seen = False  # whether there ever was one
+        self._asked = 0.0
+        self._following = False
+        self._lock = threading.Lock()
+        super().__init__(_esm=_front_end(), problem=self._load.problem, session=self._work.look())
         self.comm.on_close(lambda _: self.stop())
-        if self._load.history:
-            self._take(self._load.history[-1])
+        self.on_msg(self._view_says)
+        earlier = self._load.history  # somebody else follows it
+        self._points = deque(map(_point, earlier[:-1]), maxlen=_POINTS)
+        if earlier:
+            self._take(earlier[-1])
         if self._shell is not None:
             self._shell.events.register("pre_run_cell", self._cell_begins)
             self._shell.events.register("post_run_cell", self._cell_ends)
         atexit.register(self.stop)
-        self._load.follow(self._hear)
+        self._follow()
 
     def stop(self) -> None:
         """Read nothing more; the last picture stays where the widget was shown."""
@@ -114,20 +127,38 @@ class Monitor(AnyWidget):
                 self.session = self._work.last()
         return True
 
+    def _follow(self) -> None:
+        """Listen to the load, unless it does."""
+        with self._lock:
+            if self._ended or self._following:
+                return
+            self._following = True
+        self._load.follow(lambda snapshot: self._hear(snapshot))  # each its own: an earlier one may be leaving
+
     def _hear(self, snapshot: Snapshot) -> bool:
         """Show this, in the sampler's thread; whether more is wanted."""
         if self._ended:
             return False
         session = self._work.look()
-        if session is None or self._is_unseen():
+        if session is None:
             self.stop()
             return False
+        with self._lock:
+            self._following = self._is_watched()
+            if not self._following:
+                return False
         with self.hold_sync():
             self.session = session
             self._take(snapshot)
+        if time.monotonic() - self._asked >= _ASKED_EVERY:
+            self._asked = time.monotonic()
+            self.send({"answer": self._idle_since is not None})  # else the answers wait for the cell's end
         return True
 
     def _take(self, snapshot: Snapshot) -> None:
+        own = self.session["inferences_per_second"] if self.session else None
+        self._points.append(_point(snapshot, own))
+        self.history = list(self._points)
         if not self._load.known:
             return
         history = self._load.history
@@ -137,24 +168,35 @@ class Monitor(AnyWidget):
         clusters = self.session["clusters"] if self.session else ()
         self.advice = None if self.problem else advice_of(history, self._connection(), clusters).as_dict()
         self.snapshot = snapshot.busiest(_MODELS).as_dict()
-        self.history = [_point(each) for each in history[-_POINTS:]]
 
-    def _is_unseen(self) -> bool:
-        """Whether no view has been left for a while; what a cell does to views is known when it has ended."""
+    def _is_watched(self) -> bool:
+        """Whether a view is left; while a cell runs, none can tell."""
+        idle = self._idle_since
+        if idle is None:
+            return bool(self._views) or not self._seen
         now = time.monotonic()
-        self._seen = self._seen or bool(self._view_count)
-        if self._view_count or not self._idle:
-            self._unseen_since = None
-            return False
-        if self._unseen_since is None:
-            self._unseen_since = now
-        return now - self._unseen_since > (_CLEARED if self._seen else _NEVER_SEEN)
+        self._views = {view: seen for view, seen in self._views.items() if now - max(seen, idle) <= _UNSEEN}
+        return bool(self._views) or (not self._seen and now - idle <= _NEVER_SEEN)
+
+    def _view_says(self, _: object, content: Any, __: object) -> None:
+        """A view is there, or goes; on the kernel's main thread."""
+        view = content.get("view") if isinstance(content, dict) else None
+        if not isinstance(view, str):
+            return
+        with self._lock:
+            self._seen = True
+            if content.get("seen"):
+                self._views[view] = time.monotonic()
+            else:
+                self._views.pop(view, None)
+        if content.get("seen"):
+            self._follow()
 
     def _cell_begins(self, *_: object) -> None:
-        self._idle = False
+        self._idle_since = None
 
     def _cell_ends(self, *_: object) -> None:
-        self._idle = True
+        self._idle_since = time.monotonic()
         if self._is_batch:
             self._show_again()
 
@@ -210,12 +252,12 @@ def _front_end() -> str:
         ) from None
 
 
-def _point(snapshot: Snapshot) -> dict[str, float | None]:
-    """One moment of the chart."""
-    queue, rate = queue_of(snapshot), rate_of(snapshot)
+def _point(snapshot: Snapshot, own: float | None = None) -> dict[str, float | None]:
+    """One moment of the chart; `own` are the jets/s of this kernel."""
+    queue = queue_of(snapshot)
     return {
         "time": round(snapshot.time, 2),
         "busy": round(snapshot.busy.value, 3) if snapshot.busy else None,
         "queue_ms": None if queue is None else round(queue, 2),
-        "inferences_per_second": None if rate is None else round(rate, 1),
+        "jets_per_second": own,
     }

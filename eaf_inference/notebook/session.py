@@ -1,13 +1,15 @@
 """What this kernel does with Triton, told to the panel beside the notebook.
 
-A thread of its own tells it, over a comm that the kernel opens, so that the panel moves while a cell runs; it says
-nothing while nothing changes. ipykernel hands the messages of any thread to its own I/O thread, and JupyterLab takes
+A thread of its own tells it, over a comm that the kernel opens, so that the panel moves while a cell runs. While
+nothing changes it says nothing, but for now and then while a cell runs: a page that is loaded meanwhile cannot ask.
+ipykernel hands the messages of any thread to its own I/O thread, and JupyterLab takes
 a comm's messages whatever cell they came in. A front end that does not know the target closes the comm, and is told
 nothing more of that connection.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -20,6 +22,8 @@ from eaf_inference.inference.progress import under_way
 from eaf_inference.registry import current
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from comm.base_comm import BaseComm
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -31,6 +35,7 @@ log = logging.getLogger(__name__)
 
 TARGET = "eaf-inference"  # the comm's, as the labextension registers it
 _PAUSE = 0.5  # seconds between two looks
+_AGAIN = 5.0  # seconds after which the same is told again while a cell runs
 _WINDOW = 5.0  # seconds over which the rate is taken
 _CLUSTERS_EVERY = 10.0  # seconds; each look asks all workers
 _works: weakref.WeakKeyDictionary[Connection, Work] = weakref.WeakKeyDictionary()
@@ -143,7 +148,7 @@ def follow_session(shell: InteractiveShell) -> None:
     global _session
     leave_session()
     if getattr(shell, "kernel", None) is not None:
-        _session = _Session()
+        _session = _Session(shell)
 
 
 def leave_session() -> None:
@@ -163,7 +168,12 @@ def look_now() -> None:
 class _Session:
     """The thread that tells, and its comm."""
 
-    def __init__(self) -> None:
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._is_running = True  # what loads the extension is a cell
+        self._told_at = 0.0
+        for event, callback in self._callbacks():
+            shell.events.register(event, callback)
         self._woken = threading.Event()
         self._ended = False
         self._comm: BaseComm | None = None
@@ -176,7 +186,19 @@ class _Session:
         """Look now."""
         self._woken.set()
 
+    def _callbacks(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+        return ("pre_run_cell", self._cell_begins), ("post_run_cell", self._cell_ends)
+
+    def _cell_begins(self, *_: object) -> None:
+        self._is_running = True
+
+    def _cell_ends(self, *_: object) -> None:
+        self._is_running = False
+
     def stop(self) -> None:
+        for event, callback in self._callbacks():
+            with contextlib.suppress(ValueError):  # somebody reset the events
+                self._shell.events.unregister(event, callback)
         self._ended = True
         self._woken.set()
         self._thread.join()
@@ -196,11 +218,15 @@ class _Session:
         session = work_of(connection).look() if connection else None
         if session is None:
             self._close()
-        elif session["endpoint"] != self._refused and session != self._told:
+        elif session["endpoint"] != self._refused and (session != self._told or self._is_due):
             self._send(session)
 
+    @property
+    def _is_due(self) -> bool:
+        return self._is_running and time.monotonic() - self._told_at >= _AGAIN
+
     def _send(self, session: dict[str, Any]) -> None:
-        self._told = session
+        self._told, self._told_at = session, time.monotonic()
         if self._comm is None:
             from comm import create_comm
 

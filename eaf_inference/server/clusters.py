@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference import local
 from eaf_inference.metrics.advice import Workers
 from eaf_inference.metrics.reading import clip
+from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +33,6 @@ _KNOWN = 60.0  # seconds for which it serves advice
 _WITHIN = 8.0  # seconds for all of it, and …
 _SCHEDULER_WITHIN = 4.0  # … for one scheduler
 _MOST = 20  # clusters that are asked
-_LONGEST = 300  # characters of a sentence
 
 
 class Clusters:
@@ -68,7 +68,7 @@ class Clusters:
             problem = f"The Dask Gateway does not answer within {_WITHIN:.0f} s."
         except Exception as error:  # whatever a gateway's client of any version raises: this is one list of a panel
             log.debug("the Dask Gateway cannot be asked", exc_info=True)
-            problem = f"The Dask Gateway cannot be asked ({type(error).__name__}: {error})."[:_LONGEST]
+            problem = sentence(f"The Dask Gateway cannot be asked ({type(error).__name__}: {error}).")
         finally:
             self._asked, self._asking = time.monotonic(), None
             self._reply = {"clusters": rows, "problem": problem}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ServedFacility"]
 
 _FRESH = 10.0  # seconds for which a look is good
-_PAUSES = (1.0, 10.0)  # seconds between looks that fail, shortest and longest
+_PAUSES = (1.0, 5.0)  # seconds between looks that fail, shortest and longest: somebody waits for the server
 _MOST_ROWS = 50_000  # GPUs, models and instances of a whole history, about 10 MB of JSON
 _MOST_MODELS = 1000  # of a snapshot
 _LAST_MINUTE = 60.0  # seconds, of which advice speaks
@@ -53,6 +53,7 @@ class ServedFacility:
         self._looking: asyncio.Task[None] | None = None
         self._ended = float("-inf")
         self._failures = 0
+        self._hurried = False
         self._written: tuple[object, str] | None = None
         self._closed = False
 
@@ -70,8 +71,14 @@ class ServedFacility:
         return self.reply
 
     def look_soon(self, *, hurry: bool = False) -> asyncio.Task[None] | None:
-        """Begin to look, if that is due and not under way; whatever is under way then."""
-        if self._looking is None and not self._closed and time.monotonic() - self._ended >= self._pause(hurry=hurry):
+        """Begin to look, if that is due and not under way; whatever is under way then.
+
+        A hurry lasts until a look begins: one that is under way, or has just ended, may have missed what there is.
+        """
+        self._hurried |= hurry
+        if self._looking is None and not self._closed and time.monotonic() - self._ended >= self._pause:
+            if self._hurried:
+                self._hurried, self._failures = False, 0
             self._looking = asyncio.get_running_loop().create_task(self._look())
         return self._looking
 
@@ -92,8 +99,8 @@ class ServedFacility:
             self._written = key, json.dumps({"type": "facility", "facility": self.reply}, allow_nan=False)
         return self._written[1]
 
-    async def history(self, seconds: float, workers: Workers | None) -> dict[str, Any]:
-        """The snapshots of the last so many seconds, thinned where they are huge, and what they advise."""
+    async def history(self, seconds: float, workers: Workers | None) -> str:
+        """The snapshots of the last so many seconds, thinned where they are huge, and what they advise; as JSON."""
         return await asyncio.to_thread(self._history, seconds, workers)
 
     def frame(self, snapshot: Snapshot, workers: Workers | None) -> str:
@@ -115,9 +122,11 @@ class ServedFacility:
             await asyncio.wait([self._looking], timeout=_CLOSE_WITHIN)
         await asyncio.to_thread(self._inquiry.close)
 
-    def _pause(self, *, hurry: bool) -> float:
+    @property
+    def _pause(self) -> float:
+        """Seconds from the end of a look to the next."""
         shortest, longest = _PAUSES
-        if hurry:
+        if self._hurried:
             return shortest
         return min(longest, shortest * 2.0 ** min(self._failures - 1, 30)) if self._failures else _FRESH
 
@@ -145,17 +154,17 @@ class ServedFacility:
         told = [source.age is not None and source.error is None for each in newest for source in each.sources]
         return False if told and all(told) else None
 
-    def _history(self, seconds: float, workers: Workers | None) -> dict[str, Any]:
+    def _history(self, seconds: float, workers: Workers | None) -> str:
         history, interval = self.sampler.history, self.sampler.interval
         now = time.time()
         wanted = [snapshot for snapshot in history if snapshot.time >= now - seconds]
         rows = sum(len(each.gpus) + len(each.models) + len(each.instances) for each in wanted)
         step = max(1, math.ceil(rows / _MOST_ROWS))
-        return {
-            "interval": interval,
-            "snapshots": [snapshot.as_dict() for snapshot in wanted[::-1][::step][::-1]],
-            "advice": self._advice(history, workers) if history and now - history[-1].time < _LAST_MINUTE else None,
-        }
+        advice = self._advice(history, workers) if history and now - history[-1].time < _LAST_MINUTE else None
+        rest = json.dumps({"interval": interval, "advice": advice}, allow_nan=False)
+        # one at a time: json keeps the event loop's thread waiting for as long as it writes
+        each = (json.dumps(snapshot.as_dict(), allow_nan=False) for snapshot in wanted[::-1][::step][::-1])
+        return f'{{"snapshots": [{", ".join(each)}], {rest[1:]}'
 
     def _advice(self, history: tuple[Snapshot, ...], workers: Workers | None) -> dict[str, Any]:
         max_batch = self._findings.max_batch if self._findings else None

@@ -78,7 +78,7 @@ class HistoryHandler(_Handler):
     @authorized
     async def get(self) -> None:
         """Answer with the last ten minutes, or as many seconds as are asked for."""
-        self.reply(await self._facility.history(self._seconds(), self._clusters.workers))
+        self.finish(await self._facility.history(self._seconds(), self._clusters.workers))
 
     def _seconds(self) -> int:
         text = self.get_query_argument("seconds", str(_LONGEST))

@@ -6,21 +6,23 @@ and nothing of it (the process's current connection, Dask's configuration) is ch
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized
 from eaf_inference.metrics.reading import Reading, clip
 from eaf_inference.server.cells import cell_for
+from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from eaf_inference.catalogue import ModelRow
     from eaf_inference.connection import Connection
-    from eaf_inference.inference.spec import ModelSpec
     from eaf_inference.metrics.http import Fetch
     from eaf_inference.metrics.sampler import MetricsSource
 
@@ -31,9 +33,6 @@ log = logging.getLogger(__name__)
 _PATIENCE = 3.0  # seconds for one question
 _MOST_MODELS = 1000
 _MOST_TENSORS = 32  # of one model
-_LONGEST_TEXT = 1000  # characters of a sentence
-
-Key = tuple[str, str]  # a model's name and version
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +67,6 @@ class Inquiry:
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._urls: tuple[str, ...] = ()  # of the last server that answered
-        self._specs: dict[Key, ModelSpec | None] = {}
 
     def ask(self) -> Findings:
         """What is known now; says in the reply what went wrong, and raises nothing."""
@@ -98,7 +96,6 @@ class Inquiry:
         connection = Connection(Options(url=None, ca=None, allow_insecure_token=None, timeout=_PATIENCE))
         try:
             connection.open()
-            self._specs.clear()
             findings = self._seen_from(connection)
         except InferenceError as error:
             connection.close()
@@ -108,7 +105,6 @@ class Inquiry:
 
     def _seen_from(self, connection: Connection) -> Findings:
         rows = connection.models()[:_MOST_MODELS]
-        self._read_specs(connection, [row for row in rows if row.ready])
         endpoint, token = connection.endpoint, connection.credentials.known
         self._urls = endpoint.urls
         reply = _reply(
@@ -118,14 +114,14 @@ class Inquiry:
             user=None if connection.user is None else clip(connection.user),
             identity=clip(connection.identity),
             token_expires_at=token.expires_at if token else None,
-            models=self._described(rows),
+            models=_described(rows),
             attempts=_attempts(connection.attempts),
         )
-        max_batch = {spec.name: spec.max_batch_size for spec in self._specs.values() if spec and spec.max_batch_size}
+        max_batch = {row.name: row.spec.max_batch_size for row in rows if row.spec and row.spec.max_batch_size}
         return self._with_sources(connection, reply, max_batch)
 
     def _in_vain(self, connection: Connection, error: InferenceError) -> Findings:
-        attempts = getattr(error, "attempts", connection.attempts)
+        attempts = error.attempts or connection.attempts
         unreadable = next((each for each in attempts if not each.value and each.outcome != "not set"), None)
         state, problem = _said_of(error)
         if state == "no-facility" and unreadable is not None:
@@ -141,6 +137,8 @@ class Inquiry:
 
     def _with_sources(self, connection: Connection, reply: dict[str, Any], max_batch: Mapping[str, int]) -> Findings:
         facility = connection.facility
+        if facility.documentation_url:
+            reply["documentation"] = facility.documentation_url
         sources: list[MetricsSource]
         try:
             from eaf_inference.metrics.targets import sources_of
@@ -151,50 +149,22 @@ class Inquiry:
         settings = ([(source.kind, source.name) for source in sources], facility.trait_values(config=True))
         return Findings(reply, sources, settings, max_batch)
 
-    def _read_specs(self, connection: Connection, ready: Sequence[ModelRow]) -> None:
-        """What the models take, asked again when others are there than before."""
-        from tritonclient.grpc import service_pb2
 
-        from eaf_inference.catalogue import describe
-        from eaf_inference.inference.pipeline import Limits, Question, ask
-        from eaf_inference.inference.transport import Server
-
-        keys = [(row.name, row.version) for row in ready]
-        if set(keys) == set(self._specs):
-            return
-        insecure = connection.may_send_token_unencrypted
-        servers = [
-            Server(address, connection.credentials, connection.tls, allow_insecure_token=insecure)
-            for address in connection.endpoint.addresses
-        ]
-        try:
-            messages = [service_pb2.ModelConfigRequest(name=name, version=version) for name, version in keys]
-            questions = [Question("ModelConfig", message) for message in messages]
-            replies = ask(servers, questions, Limits(time_budget=_PATIENCE, request_timeout=_PATIENCE))
-        finally:
-            for server in servers:
-                server.close()
-        self._specs = {key: describe(reply.config, key[1]) for key, reply in zip(keys, replies, strict=True)}
-
-    def _described(self, rows: Sequence[ModelRow]) -> list[dict[str, Any]]:
-        versions = Counter(row.name for row in rows if row.ready)
-        return [
-            {
-                "name": clip(row.name),
-                "version": clip(row.version),
-                "ready": row.ready,
-                "state": clip(row.state),
-                "inputs": [clip(each) for each in row.inputs[:_MOST_TENSORS]],
-                "outputs": [clip(each) for each in row.outputs[:_MOST_TENSORS]],
-                "queue_ms": row.queue_ms,
-                "cell": cell_for(
-                    row.name,
-                    row.version if versions[row.name] > 1 else None,
-                    self._specs.get((row.name, row.version)),
-                ),
-            }
-            for row in rows
-        ]
+def _described(rows: Sequence[ModelRow]) -> list[dict[str, Any]]:
+    versions = Counter(row.name for row in rows if row.ready)
+    return [
+        {
+            "name": clip(row.name),
+            "version": clip(row.version),
+            "ready": row.ready,
+            "state": clip(row.state),
+            "inputs": [clip(each) for each in row.inputs[:_MOST_TENSORS]],
+            "outputs": [clip(each) for each in row.outputs[:_MOST_TENSORS]],
+            "queue_ms": row.queue_ms,
+            "cell": cell_for(row.name, row.version if versions[row.name] > 1 else None, row.spec),
+        }
+        for row in rows
+    ]
 
 
 class _Unusable:
@@ -244,10 +214,20 @@ def _reply(state: str, problem: str | None, **known: Any) -> dict[str, Any]:
         "token_expires_at": None,
         "models": [],
         "attempts": [],
-        "documentation": "",
+        "documentation": _documentation_of_the_project(),
     }
-    return {"state": state, "problem": None if problem is None else problem[:_LONGEST_TEXT], **nothing, **known}
+    return {"state": state, "problem": None if problem is None else sentence(problem), **nothing, **known}
+
+
+@functools.cache
+def _documentation_of_the_project() -> str:
+    """Where the package's metadata says that it is documented; empty where they do not."""
+    try:
+        labelled = [each.partition(",") for each in metadata("eaf-inference").get_all("Project-URL", [])]
+    except PackageNotFoundError:  # not installed: a checkout on Python's path
+        return ""
+    return next((url.strip() for label, _, url in labelled if label.strip().lower() == "documentation"), "")
 
 
 def _attempts(attempts: Iterable[Any]) -> list[dict[str, Any]]:
-    return [{**asdict(each), "value": clip(each.value), "outcome": each.outcome[:_LONGEST_TEXT]} for each in attempts]
+    return [{**asdict(each), "value": clip(each.value), "outcome": sentence(each.outcome)} for each in attempts]

@@ -46,7 +46,7 @@ class Broadcast:
         self._sockets: set[StreamHandler] = set()
         self._listening: Listener | None = None
         self._running: asyncio.Task[None] | None = None
-        self._up: tuple[tuple[str, bool], ...] = ()
+        self._down: set[str] = set()
         facility.changed = self._tell
 
     def join(self, socket: StreamHandler) -> None:
@@ -96,9 +96,9 @@ class Broadcast:
                     async for snapshot in self._listening:
                         if not self._sockets:
                             break
-                        up = tuple((instance.id, instance.up) for instance in snapshot.instances)
-                        self._facility.look_soon(hurry=up != self._up)  # an instance went or came
-                        self._up = up
+                        down = {instance.id for instance in snapshot.instances if not instance.up}
+                        self._facility.look_soon(hurry=down != self._down)  # an instance went, or came back
+                        self._down = down
                         self._tell(await asyncio.to_thread(self._facility.frame, snapshot, self._clusters.workers))
                 await asyncio.sleep(_PAUSE)
         except Exception:  # a fault of ours: the browsers are told by a closed socket, and come back

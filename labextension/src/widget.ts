@@ -2,8 +2,9 @@
  * The notebook widget's front end, for anywidget: one picture of the service
  * and of what this kernel does with it, wherever the notebook is open.
  *
- * It only shows what the kernel sets; it sends nothing. Plain elements instead
- * of React: the same file runs in JupyterLab, Notebook 7 and VS Code.
+ * It shows what the kernel sets, and tells it no more than whether somebody
+ * looks. Plain elements instead of React: the same file runs in JupyterLab,
+ * Notebook 7 and VS Code.
  */
 import type { AnyModel, Render } from '@anywidget/types';
 
@@ -13,6 +14,7 @@ import {
   clip,
   duration,
   hostOf,
+  mean,
   memory,
   number,
   percent,
@@ -20,6 +22,7 @@ import {
 } from './models/format';
 import { gpuRows } from './models/gpus';
 import { Columns, columns } from './models/history';
+import { IPresence, liveness, Presence } from './models/presence';
 import plotStyle from 'uplot/dist/uPlot.min.css';
 
 import style from './widget.css';
@@ -29,7 +32,8 @@ interface IMoment {
   time: number;
   busy: number | null;
   queue_ms: number | null;
-  inferences_per_second: number | null;
+  /** Of this kernel. */
+  jets_per_second: number | null;
 }
 
 interface ITraits {
@@ -50,8 +54,6 @@ const TRAITS = [
   'problem'
 ] as const;
 const WINDOW = 120;
-/** Seconds without news after which a live widget says so. */
-const SILENCE = 10;
 const GPUS = 8;
 
 function make(
@@ -109,7 +111,8 @@ class View {
     private readonly _model: AnyModel<ITraits>,
     parent: HTMLElement
   ) {
-    make('style', '', parent).textContent = plotStyle + style;
+    make('style', '', parent).textContent =
+      `.eaf-widget { ${plotStyle} }\n${style}`; // of a page that has other charts
     this._node = make('div', 'eaf-widget', parent);
     this._node.setAttribute('role', 'group');
     this._node.setAttribute('aria-label', 'Triton');
@@ -129,25 +132,30 @@ class View {
     this._filled = make('div', '', this._bar);
     this._gpus = make('ul', 'eaf-gpus', this._node);
     this._advice = make('p', 'eaf-advice', this._node);
-    this._heard = Date.now();
     for (const trait of TRAITS) {
       this._model.on(`change:${trait}`, this._changed);
     }
-    this._ticking = setInterval(() => this._showState(), 1000);
+    this._model.on('msg:custom', this._told);
+    document.addEventListener('visibilitychange', this._looked);
+    this._ticking = setInterval(() => this._tick(), 1000);
     this._draw();
+    this._presence.come();
   }
 
   dispose(): void {
     for (const trait of TRAITS) {
       this._model.off(`change:${trait}`, this._changed);
     }
+    this._model.off('msg:custom', this._told);
+    document.removeEventListener('visibilitychange', this._looked);
     clearInterval(this._ticking);
+    this._presence.go();
     [this._busy, this._queue, this._rate].forEach(pane => pane.dispose());
   }
 
   /** Several traits change at once: they are drawn once. */
   private readonly _changed = () => {
-    this._heard = Date.now();
+    this._presence.hear(Date.now());
     if (!this._pending) {
       this._pending = true;
       queueMicrotask(() => {
@@ -157,6 +165,20 @@ class View {
     }
   };
 
+  private readonly _told = (message: unknown) => {
+    this._presence.hear(Date.now(), message);
+    this._showState();
+  };
+
+  private readonly _looked = () => this._presence.come();
+
+  private _tick(): void {
+    if (this._model.get('state') === 'live') {
+      this._presence.call(Date.now());
+    }
+    this._showState();
+  }
+
   private _draw(): void {
     const snapshot = this._model.get('snapshot');
     const session = this._model.get('session');
@@ -165,9 +187,9 @@ class View {
     this._title.textContent = session?.endpoint
       ? hostOf(session.endpoint)
       : 'Triton';
-    this._showCharts(snapshot, history);
+    this._showCharts(snapshot, history, session);
     this._showSession(session);
-    this._showGpus(snapshot?.gpus ?? []);
+    this._showGpus(snapshot);
     this._advice.hidden = !advice;
     this._advice.textContent = advice
       ? clip(`${advice.title} ${advice.text}`, 600)
@@ -175,12 +197,16 @@ class View {
     this._showState();
   }
 
-  private _showCharts(snapshot: ISnapshot | null, history: IMoment[]): void {
+  private _showCharts(
+    snapshot: ISnapshot | null,
+    history: IMoment[],
+    session: Partial<ISession> | null
+  ): void {
     const last = history[history.length - 1];
     const line = (value: (moment: IMoment) => number | null) =>
       columns(history, [value], 2);
     const busy = snapshot?.busy;
-    const estimate = busy?.estimated ? ' (estimate)' : '';
+    const estimate = busy?.estimated ? ' (est.)' : '';
     this._busy.show(
       percent(busy?.value ?? last?.busy),
       line(moment => moment.busy),
@@ -193,10 +219,10 @@ class View {
       queue === null ? number(queue) : `${number(queue)} ms`,
       line(moment => moment.queue_ms)
     );
-    const rate = last?.inferences_per_second ?? null;
+    const rate = session?.inferences_per_second ?? null;
     this._rate.show(
       rate === null ? number(rate) : `${number(rate)} jets/s`,
-      line(moment => moment.inferences_per_second)
+      line(moment => moment.jets_per_second)
     );
   }
 
@@ -218,11 +244,17 @@ class View {
     this._filled.style.width = `${part}%`;
   }
 
-  private _showGpus(gpus: IGpu[]): void {
+  private _showGpus(snapshot: ISnapshot | null): void {
+    const gpus: IGpu[] = snapshot?.gpus ?? [];
     const lines: [string, string][] = gpuRows(gpus.slice(0, GPUS)).map(gpu => [
       gpu.label,
       `${percent(gpu.utilization)} · ${memory(gpu.memory_used, gpu.memory_total)}`
     ]);
+    if (snapshot && !gpus.length) {
+      const cpu = mean(snapshot.hosts.map(host => host.cpu_utilization));
+      const cpus = cpu === null ? '' : ` · CPU ${percent(cpu)}`;
+      lines.push([`No GPU reported by this server${cpus}`, '']);
+    }
     if (gpus.length > GPUS) {
       lines.push([`and ${gpus.length - GPUS} more`, '']);
     }
@@ -244,24 +276,33 @@ class View {
   }
 
   private _showState(): void {
-    const problem = this._model.get('problem');
-    const isLive = this._model.get('state') === 'live';
-    const silence = (Date.now() - this._heard) / 1000;
     const time = this._model.get('snapshot')?.time;
-    const at = time ? new Date(time * 1000).toLocaleString() : '';
-    const isStale = isLive && (silence > SILENCE || !!problem);
-    this._node.dataset.state = !isLive ? 'stopped' : isStale ? 'stale' : 'live';
-    this._when.textContent = problem
-      ? clip(problem, 300)
-      : !isLive
-        ? `stopped${at && ` · ${at}`}`
-        : isStale
-          ? `no news for ${duration(silence)}`
-          : 'live';
+    const { state, text } = liveness({
+      stopped: this._model.get('state') === 'stopped',
+      problem: clip(this._model.get('problem') ?? '', 300),
+      isHeard: this._presence.isHeard,
+      silence: this._presence.silence(Date.now()),
+      at: time ? new Date(time * 1000).toLocaleString() : ''
+    });
+    this._node.dataset.state = state;
+    this._when.textContent = text;
   }
 
+  /** Speaks to the kernel; where there is none, nobody is to hear it. */
+  private _send(message: IPresence): void {
+    try {
+      this._model.send(message);
+    } catch (error) {
+      console.debug('No kernel hears the Triton widget.', error);
+    }
+  }
+
+  private readonly _presence = new Presence(
+    message => this._send(message),
+    () => document.visibilityState === 'visible',
+    Date.now()
+  );
   private _pending = false;
-  private _heard: number;
   private readonly _node: HTMLElement;
   private readonly _title: HTMLElement;
   private readonly _when: HTMLElement;

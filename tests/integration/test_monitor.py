@@ -10,7 +10,7 @@ import time
 import pytest
 from door import door
 from kernels import notebook
-from recorded.replay import serve, until
+from recorded.replay import scrapes, serve, until
 from test_session import THREADS, Panel, opened, printed, sessions
 from tokens import MARK, make_token
 
@@ -26,7 +26,7 @@ import pathlib, threading, time
 import numpy as np
 from eaf_inference.notebook import load, monitor
 monitor.WIDGET = pathlib.Path({widget!r})
-monitor._CLEARED, monitor._NEVER_SEEN, load._INTERVAL = 0.5, 1.5, 0.25  # seconds
+monitor._ASKED_EVERY, monitor._UNSEEN, monitor._NEVER_SEEN, load._INTERVAL = 0.5, 1.5, 1.5, 0.25  # seconds
 %triton_connect
 model = triton.model("sums")
 rows = np.ones((20_000, 2, 8), np.float32)
@@ -43,11 +43,43 @@ def configure(tmp_path, **settings):
     (directory / "eaf_inference_config.json").write_text(json.dumps({"Facility": settings}))
 
 
+class Pages(Panel):
+    """Front ends whose views of one widget say that they are there, and answer, as the widget's JavaScript does."""
+
+    def __init__(self, book) -> None:
+        super().__init__(book)
+        self.views = []
+        self.widget = None
+
+    def come(self, view):
+        self.views.append(view)
+        self._say(view, seen=True)
+
+    def clear(self, view):
+        """Clear the output that holds it."""
+        self.vanish(view)
+        self._say(view, seen=False)
+
+    def vanish(self, view):
+        """Close its page, which tells nobody."""
+        self.views.remove(view)
+
+    def _say(self, view, *, seen):
+        self.send("comm_msg", self.widget, {"method": "custom", "content": {"view": view, "seen": seen}})
+
+    def _hear(self, message):
+        super()._hear(message)
+        data = message["content"].get("data", {})
+        if data.get("method") == "custom" and data["content"].get("answer"):
+            for view in self.views:
+                self._say(view, seen=True)
+
+
 def prepared(book, tmp_path):
     """A notebook that is connected; the JavaScript is a stand-in, as nothing here runs it."""
     widget = tmp_path / "widget.js"
     widget.write_text("export default {};")
-    panel = Panel(book)
+    panel = Pages(book)
     panel.run(PREPARE.format(widget=str(widget)))
     return panel
 
@@ -81,23 +113,25 @@ def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_discon
     (comm,) = opened(
         [each for each in heard if VIEW in json.dumps(each) or "_esm" in json.dumps(each)], "jupyter.widget"
     )
-    panel.send("comm_msg", comm, {"method": "update", "state": {"_view_count": 1}})
+    panel.widget = comm
+    panel.come("view")
     panel.run("pass")  # the message comes before
     moved = changes(panel.run("work(1)"))
     assert len([each for each in moved if "history" in each]) >= 2
     assert len(moved) <= 10  # one a tick
+    working = [each["session"] for each in moved if each["session"]["busy"]]  # not between two calls
+    assert {each["total"] for each in working} <= {20_000, None}  # None while a call begins
+    assert 20_000 in {each["total"] for each in working}
     last = moved[-1]
-    assert last["history"][-1]["inferences_per_second"] > 0
+    assert last["history"][-1]["jets_per_second"] == last["session"]["inferences_per_second"] > 0
     assert last["history"][-1]["busy"] > 0
-    assert last["session"]["busy"] is True
     assert last["session"]["inferences"] > moved[0]["session"]["inferences"]
-    assert {each["session"]["total"] for each in moved} == {20_000}
     assert last["snapshot"]["models"][0]["name"] == "sums"
     assert last["snapshot"]["gpus"] == []
     panel.listen(2)
     assert printed(panel.run("print(widget.state, widget.problem, widget.advice['title'] != '')")) == "live  True\n"
-    heard = panel.run("%triton_status")
-    assert re.search(r"(are|is) the limit\.|well used\.", shown(heard)[0]["text/plain"])  # of the widget's minute
+    status = shown(panel.run("%triton_status"))[0]["text/plain"]  # of the widget's minute
+    assert re.search(r"(are|is) the limit\.|well used\.|keeps up\.", status)
     panel.run("%triton_disconnect")
     heard = panel.run(f"time.sleep(0.8); {THREADS}")
     assert printed(heard) == "['eaf-inference-session']\n"
@@ -110,19 +144,12 @@ def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_discon
     assert time.strftime("%Y-%m-%d") in picture["text/html"]
 
 
-def test_it_stops_when_it_is_closed_or_no_view_is_left(panel):
+def test_it_stops_when_it_is_closed_and_rests_where_it_was_never_shown(panel):
     panel.run("widget = triton.monitor(); widget")
     panel.run(f"time.sleep(2); {THREADS}")  # what becomes of views is not known while a cell runs
     assert "sampler" in printed(panel.heard)
     panel.listen(2)
-    assert printed(panel.run(f"print(widget.state); {THREADS}")) == "stopped\n['eaf-inference-session']\n"
-    heard = panel.run("fourth = triton.monitor(); fourth")
-    (comm,) = opened(heard, "jupyter.widget")[-1:]
-    for views in (1, 0):  # it is displayed, then its output is cleared
-        panel.send("comm_msg", comm, {"method": "update", "state": {"_view_count": views}})
-        panel.listen(0.6)
-    panel.listen(0.6)
-    assert "sampler" not in printed(panel.run(f"print(fourth.state); {THREADS}"))
+    assert printed(panel.run(f"print(widget.state); {THREADS}")) == "live\n['eaf-inference-session']\n"
     (comm,) = opened(panel.run("second = triton.monitor(); second.close(); second.close()"), "jupyter.widget")[-1:]
     assert ("comm_close", comm) in [(kind, each.get("comm_id")) for kind, each in panel.heard]
     assert printed(panel.run(f"time.sleep(0.8); {THREADS}")) == "['eaf-inference-session']\n"
@@ -131,12 +158,81 @@ def test_it_stops_when_it_is_closed_or_no_view_is_left(panel):
     )
 
 
+@pytest.fixture
+def counting(zoo, tmp_path):
+    """A notebook with a widget, and the server that its metrics are read from."""
+    with serve() as site:
+        site.pages["/metrics"] = scrapes("idle")[0][1]
+        configure(tmp_path, metrics_urls=[f"{site.url}/metrics"])
+        with notebook(EAF_TRITON_URL=zoo.grpc) as book:
+            panel = prepared(book, tmp_path)
+            (panel.widget,) = opened(panel.run("widget = triton.monitor(); widget"), "jupyter.widget")[-1:]
+            yield panel, lambda: site.asked["/metrics"]
+
+
+def rests(panel, asked):
+    """Wait until nothing is read any more; false if that does not come."""
+    for _ in range(8):
+        before = asked()
+        panel.listen(1)
+        if asked() == before:
+            return True
+    return False
+
+
+def wakes(panel, asked):
+    before = asked()
+    panel.listen(1.5)
+    return asked() >= before + 3
+
+
+def test_nothing_is_read_once_the_last_page_is_gone_and_again_when_one_is_back(counting):
+    panel, asked = counting
+    panel.come("one page")
+    panel.come("another")
+    panel.listen(2.5)
+    panel.vanish("one page")
+    panel.listen(2.5)
+    assert wakes(panel, asked)  # still
+    panel.vanish("another")
+    before = asked()
+    panel.run("time.sleep(3)")  # longer than a view may be silent: while a cell runs, none can answer
+    assert asked() >= before + 8
+    assert rests(panel, asked)
+    panel.run("time.sleep(1)")
+    assert rests(panel, asked)
+    before = len(panel.heard)
+    panel.come("the page, loaded again")
+    assert wakes(panel, asked)
+    assert len([each for each in changes(panel.heard[before:]) if "history" in each]) >= 3
+    assert printed(panel.run("print(widget.state)")) == "live\n"
+
+
+def test_nothing_is_read_once_the_output_is_cleared_even_while_a_cell_runs(counting):
+    panel, asked = counting
+    panel.come("view")
+    panel.listen(0.5)
+    panel.clear("view")
+    panel.run("time.sleep(1)")
+    before = asked()
+    panel.run("time.sleep(1)")
+    assert asked() == before
+    panel.come("the same, in a cell that was moved")
+    assert wakes(panel, asked)
+    panel.run("%triton_disconnect")
+    assert rests(panel, asked)
+    assert changes(panel.heard)[-1]["state"] == "stopped"
+
+
 def test_the_status_measures_for_a_second_and_a_picture_without_a_watcher_is_renewed_with_every_cell(panel):
     panel.run("load._INTERVAL = 1.0")
     began = time.monotonic()
     text = shown(panel.run("%triton_status"))[0]["text/plain"]
     assert time.monotonic() - began < 3
     assert "No load. Nobody has asked this service for anything in the last 1 s." in text
+    panel.run("work(1)")
+    text = shown(panel.run("time.sleep(0.2)\n%triton_status"))[0]["text/plain"]
+    assert "No load." in text  # not what was between the two
 
     panel.run("load._INTERVAL = 0.25")  # where nobody watches, the picture is renewed with every cell
     (bundle,) = shown(panel.run("triton.monitor()", allow_stdin=False))  # as nbconvert and papermill run cells
@@ -151,10 +247,13 @@ def test_what_is_missing_is_said_and_never_shown_as_a_number(zoo, tmp_path):
         panel = prepared(book, tmp_path)
         panel.run("widget = triton.monitor()")
         last = changes(panel.run("work(1)"))[-1]
-        assert set(last) == {"session"}
+        assert set(last) == {"session", "history"}
         assert last["session"]["inferences_per_second"] > 0
-        assert "Facility.metrics_urls" in printed(panel.run("print(widget.problem, widget.snapshot, widget.history)"))
-        assert "None []" in printed(panel.heard)
+        moment = last["history"][-1]
+        assert (moment["busy"], moment["queue_ms"]) == (None, None)
+        assert moment["jets_per_second"] > 0
+        assert "Facility.metrics_urls" in printed(panel.run("print(widget.problem, widget.snapshot)"))
+        assert "None\n" in printed(panel.heard)
         began = time.monotonic()
         assert "No load" not in shown(panel.run("%triton_status"))[0]["text/plain"]
         assert time.monotonic() - began < 1

@@ -127,6 +127,18 @@ def test_who_comes_late_asks_and_is_told_and_who_closes_the_comm_is_left_alone(p
     assert len(opened(panel.run("%triton_connect") + panel.listen(0.7))) == 1
 
 
+def test_while_a_cell_runs_a_page_that_cannot_ask_is_told_now_and_then_and_else_it_is_quiet(panel, zoo):
+    panel.run("from eaf_inference.notebook import session; session._AGAIN = 0.5")
+    panel.run("%triton_connect")
+    panel.listen(6)  # until the rate is known, and stays
+    assert panel.listen(1.5) == []
+    told = sessions(panel.run("threading = __import__('threading'); threading.Event().wait(3)"))
+    assert len(told) >= 3
+    assert all(each == told[0] for each in told)
+    panel.listen(0.2)
+    assert panel.listen(1.5) == []
+
+
 def test_a_cluster_is_told_with_its_workers(panel):
     panel.run("%triton_connect")
     panel.run(

@@ -21,6 +21,7 @@ from tiny_models import save_mirror
 from tritonclient import grpc
 
 import eaf_inference
+from eaf_inference.facility.machine import MODELS
 from eaf_inference.facility.triton import TritonServer
 
 HERE = Path(__file__).parent
@@ -56,17 +57,18 @@ def save(directory: Path, code: str, config: str = "") -> None:
 
 
 @contextmanager
-def load(server: TritonServer, model: str, *, clients: int, rows: int, pause: float = 0.0):
+def load(server: TritonServer, model: str, *, clients: int, rows: int, pause: float = 0.0, shapes=(("x", (2,)),)):
     """So many clients, each with one request of so many rows in flight."""
     ended = threading.Event()
 
     def client() -> None:
-        tensor = grpc.InferInput("x", [rows, 2], "FP32")
-        tensor.set_data_from_numpy(np.ones((rows, 2), np.float32))
+        tensors = [grpc.InferInput(name, [rows, *shape], "FP32") for name, shape in shapes]
+        for tensor, (_, shape) in zip(tensors, shapes, strict=True):
+            tensor.set_data_from_numpy(np.ones((rows, *shape), np.float32))
         with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as triton:
             while not ended.is_set():
                 try:
-                    triton.infer(model, [tensor], client_timeout=20)
+                    triton.infer(model, tensors, client_timeout=20)
                 except grpc.InferenceServerException:
                     time.sleep(0.05)
                 time.sleep(pause)
@@ -101,7 +103,18 @@ def series(server: TritonServer, number: int = 4) -> list[tuple[float, str]]:
     return found
 
 
+def record_particlenet() -> None:
+    """A network that needs its machine's CPUs: nothing else may run there meanwhile."""
+    shapes = (("points", (2, 64)), ("features", (7, 64)), ("mask", (1, 64)))
+    with TritonServer.start([MODELS]) as server:
+        for name, clients in (("cpu_half", 1), ("cpu_full", 16)):
+            with load(server, "particlenet", clients=clients, rows=256, shapes=shapes):
+                time.sleep(3)
+                record(name, series(server, 6))
+
+
 def main() -> None:
+    record_particlenet()
     models = Path(tempfile.mkdtemp())
     save_mirror(models / "mirror")
     save(models / "sleeper", SLEEPER)

@@ -16,17 +16,21 @@ class Stream:
 
     def __init__(self, connection) -> None:
         self.connection = connection
+        self.closed = False
+        self.facility = None  # what the last frame told of it
 
     async def next(self, kind: str = "snapshot", timeout: float = 20.0):
         """The content of the next frame of this kind; None when the socket was closed."""
         ends = time.monotonic() + timeout
-        while True:
+        while not self.closed:
             text = await asyncio.wait_for(self.connection.read_message(), ends - time.monotonic())
-            if text is None:
-                return None
-            frame = json.loads(text)
+            self.closed = text is None  # tornado says so once, and then waits for ever
+            frame = {"type": None} if text is None else json.loads(text)
+            if frame["type"] == "facility":
+                self.facility = frame["facility"]
             if frame["type"] == kind:
                 return frame
+        return None
 
     async def until(self, condition, kind: str = "snapshot", timeout: float = 30.0):
         """The first frame of this kind of which it is true."""
@@ -54,13 +58,13 @@ class Browser:
 
     @asynccontextmanager
     async def stream(self):
-        connection = await self._ws_fetch(*API, "stream")
+        stream = Stream(await self._ws_fetch(*API, "stream"))
         try:
-            yield Stream(connection)
+            yield stream
         finally:
-            connection.close()
+            stream.connection.close()
             with contextlib.suppress(asyncio.TimeoutError):  # until the server has said good-bye
-                while await asyncio.wait_for(connection.read_message(), 5) is not None:
+                while await stream.next(timeout=5) is not None:
                     pass
 
 

@@ -1,4 +1,4 @@
-"""gRPC servers that are no Triton: one knows nobody, the models of another have names that Triton would not load."""
+"""gRPC servers that are no Triton: two know nobody, one never is ready, one has models that Triton would not load."""
 
 from __future__ import annotations
 
@@ -38,6 +38,21 @@ def refusing():
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
 
     return serving(refuse)
+
+
+def repeating():
+    """A server that refuses everybody, and repeats the credentials that it was shown; its URL."""
+
+    def refuse(method, request, context):
+        shown = dict(context.invocation_metadata())["authorization"]
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, f"who is {shown}?" + "x" * 3000)
+
+    return serving(refuse)
+
+
+def starting():
+    """A server that is not ready; its URL."""
+    return serving(lambda method, *_: getattr(service_pb2, f"{method}Response")())
 
 
 def models_called(*names):

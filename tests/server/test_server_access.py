@@ -30,6 +30,14 @@ async def socket_status(port, path="/user/alice/eaf-inference/api/stream", **hea
     return 101
 
 
+async def cookie_of(app, fetch) -> dict[str, str]:
+    """What the browser of a user who has logged in sends by itself."""
+    parameters = {"token": app.identity_provider.token}
+    login = await fetch("login", params=parameters, headers=NOBODY, follow_redirects=False, raise_error=False)
+    cookies = [cookie.partition(";")[0] for cookie in login.headers.get_list("Set-Cookie")]
+    return {"Cookie": "; ".join(cookies)}
+
+
 @pytest.mark.parametrize("name", REST)
 async def test_who_shows_no_token_gets_nothing(jp_fetch, name):
     assert await status_of(jp_fetch, *API, name, headers=NOBODY) == 403
@@ -50,17 +58,19 @@ async def test_a_socket_without_a_token_is_refused(jp_serverapp, jp_fetch, jp_ht
 
 
 async def test_another_site_gets_nothing_with_the_users_cookie(jp_serverapp, jp_fetch):
-    token = jp_serverapp.identity_provider.token
-    login = await jp_fetch(
-        "login", params={"token": token}, headers=NOBODY, follow_redirects=False, raise_error=False
-    )
-    cookies = [cookie.partition(";")[0] for cookie in login.headers.get_list("Set-Cookie")]
-    known = {**NOBODY, "Cookie": "; ".join(cookies)}
+    known = {**NOBODY, **await cookie_of(jp_serverapp, jp_fetch)}
     assert await status_of(jp_fetch, *API, "clusters", headers=dict(known)) == 200
     elsewhere = {**known, "Origin": "https://elsewhere.example"}
     assert await status_of(jp_fetch, *API, "clusters", headers=elsewhere) == 404
     # without the XSRF cookie repeated in a header, a changing verb is refused before it is found not to exist
     assert await status_of(jp_fetch, *API, "clusters", method="POST", body="{}", headers=dict(known)) == 403
+
+
+async def test_another_sites_page_opens_no_socket_with_the_users_cookie(jp_serverapp, jp_fetch, jp_http_port):
+    known = await cookie_of(jp_serverapp, jp_fetch)
+    assert await socket_status(jp_http_port, **known, Origin=f"http://127.0.0.1:{jp_http_port}") == 101
+    for origin in ("https://elsewhere.example", f"http://127.0.0.1.elsewhere.example:{jp_http_port}", "null"):
+        assert await socket_status(jp_http_port, **known, Origin=origin) == 403
 
 
 @pytest.mark.parametrize("name", REST)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import sys
+import threading
+import time
+from contextlib import contextmanager
 
 import dask
+import numpy as np
 import pytest
 from dask_gateway import BasicAuth, Gateway
+from tokens import MARK, make_token
 
 import eaf_inference
 from eaf_inference import local
 from eaf_inference.facility.ports import free_ports
 from eaf_inference.local import LocalFacility
+from eaf_inference.metrics.snapshot import Busy, Gpu, ModelLoad, Snapshot
+from eaf_inference.server.clusters import Clusters
 
 KEYS = {"name", "status", "workers", "configured", "inferences_per_second", "oldest_token", "dashboard"}
 
@@ -34,54 +42,110 @@ async def test_a_gateway_that_is_away_is_said_to_be(browser, jp_environ):
     assert "The Dask Gateway cannot be asked" in told["problem"]
 
 
+def infer():
+    """On a worker: what a user's task does."""
+    import time
+
+    import eaf_inference
+
+    model = eaf_inference.connect().model("mirror")
+    for _ in range(20):
+        model({"x": np.ones((4, 2), np.float32)})
+        time.sleep(0.1)
+
+
+infer.__module__ = "__main__"  # as if typed in a notebook: it travels by value
+
+
+@contextmanager
+def cluster_of(user, server, triton):
+    """Two workers that are configured, and have inferred."""
+    auth = BasicAuth(user, server.password_file.read_text())
+    with (
+        eaf_inference.connect(triton.grpc) as connection,
+        Gateway(server.address, auth=auth) as gateway,
+        gateway.new_cluster() as cluster,
+        cluster.get_client() as client,
+    ):
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        connection.configure(client)
+        client.gather(
+            [client.submit(infer, workers=worker, pure=False) for worker in client.scheduler_info()["workers"]]
+        )
+        yield cluster.name
+
+
+@contextmanager
+def another_users_cluster(server):
+    with Gateway(server.address, auth=BasicAuth("bob", server.password_file.read_text())) as gateway:
+        name = gateway.submit()
+        try:
+            assert [report.name for report in gateway.list_clusters()] == [name]
+            yield name
+        finally:
+            gateway.stop_cluster(name)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-async def test_a_cluster_is_listed_with_its_workers_and_how_many_are_configured(
-    browser, configure, tiny_triton, gateway_server
+async def test_the_local_facilitys_gateway_lists_this_users_clusters_and_nobody_elses(
+    browser, configure, tiny_triton, gateway_server, tmp_path, jp_serverapp
 ):
-    configure(urls=[tiny_triton.grpc])
+    (tmp_path / "token").write_text(make_token("alice", age=300))
+    configure(urls=[tiny_triton.grpc], token_file=str(tmp_path / "token"))
     facility = LocalFacility(
         pid=1, started=1.0, replicas=(tiny_triton.replica,), models=(), gateway=gateway_server.description
     )
     password = gateway_server.password_file.read_text()
-    ended = asyncio.Event()
-    loop, up = asyncio.get_running_loop(), asyncio.Event()
+    ended, up, loop = threading.Event(), asyncio.Event(), asyncio.get_running_loop()
 
     def run():
-        auth = BasicAuth("alice", password)
         with (
-            eaf_inference.connect(tiny_triton.grpc) as connection,
-            Gateway(gateway_server.address, auth=auth) as gateway,
-            gateway.new_cluster() as cluster,
-            cluster.get_client() as client,
+            another_users_cluster(gateway_server) as bobs,
+            cluster_of(getpass.getuser(), gateway_server, tiny_triton) as ours,
         ):
-            cluster.scale(2)
-            client.wait_for_workers(2, timeout=60)
-            connection.configure(client)
             loop.call_soon_threadsafe(up.set)
-            asyncio.run_coroutine_threadsafe(ended.wait(), loop).result(90)
+            ended.wait(90)
+            return bobs, ours
 
-    with (
-        local.announced(facility),
-        dask.config.set(
-            {
-                "gateway.address": gateway_server.address,
-                "gateway.auth": {"type": "basic", "kwargs": {"username": "alice", "password": password}},
-            }
-        ),
-    ):
+    with local.announced(facility):
         work = asyncio.create_task(asyncio.to_thread(run))
         try:
             await asyncio.wait([work, asyncio.create_task(up.wait())], return_when="FIRST_COMPLETED")
             for _ in range(10):
                 told = await browser.get("clusters")
-                if told["clusters"] and told["clusters"][0]["configured"] == 2:
+                if told["clusters"] and told["clusters"][0]["inferences_per_second"]:
                     break
                 await asyncio.sleep(1)
+            advice = await advice_of_a_server_with_room(browser, jp_serverapp)
+            as_bob = {"type": "basic", "kwargs": {"username": "bob", "password": password}}
+            with dask.config.set({"gateway.address": gateway_server.address, "gateway.auth": as_bob}):
+                told_to_bob = await Clusters().look()
         finally:
             ended.set()
-        await work
+        bobs, name = await work
     assert told["problem"] is None
     [cluster] = told["clusters"]
     assert set(cluster) == KEYS
-    assert (cluster["status"], cluster["workers"], cluster["configured"]) == ("running", 2, 2)
-    assert password not in str(told)
+    assert (cluster["name"], cluster["status"]) == (name, "running")
+    assert (cluster["workers"], cluster["configured"]) == (2, 2)
+    assert cluster["inferences_per_second"] > 0
+    assert 300 <= cluster["oldest_token"] < 400
+    assert name in cluster["dashboard"]
+    assert "workers like your 2" in advice["text"]
+    assert [cluster["name"] for cluster in told_to_bob["clusters"]] == [bobs]  # by what Dask's configuration says
+    assert password not in str((told, told_to_bob))
+    assert MARK not in str(told)
+
+
+async def advice_of_a_server_with_room(browser, app):
+    """What the panel is advised when the GPU, which this machine has not, is idle most of the time."""
+    [point] = app.extension_manager.extensions["eaf_inference.server"].extension_points.values()
+    await browser.get("facility")
+    model = ModelLoad("mirror", "1", 1e6, 1e3, 0.0, batch=1e3, queue_ms=0.1, compute_ms=2.0)
+    now, busy = time.time(), Busy(0.2, "GPU", estimated=False)
+    gpus = (Gpu("GPU-0", utilization=0.2),)
+    point.app._facility.sampler._history = tuple(
+        Snapshot(now - 60 + second, window=1.0, busy=busy, gpus=gpus, models=(model,)) for second in range(60)
+    )
+    return (await browser.get("history"))["advice"]

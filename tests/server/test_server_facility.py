@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
+from email.message import Message
 
 import pytest
-from pretender import models_called, refusing
+from browser import until
+from pretender import models_called, refusing, starting
 from recorded.replay import serve
 from tokens import MARK, make_token
 
 import eaf_inference
 from eaf_inference import local
 from eaf_inference.facility.ports import free_ports
-from eaf_inference.facility.triton import TritonServer
 from eaf_inference.local import LocalFacility
+from eaf_inference.server import inquiry
 from eaf_inference.server.cells import cell_for
+from eaf_inference.server.facility import ServedFacility
 
 KEYS = {
     *("state", "problem", "endpoint", "user", "identity", "token_expires_at"),
@@ -106,17 +110,96 @@ async def test_a_server_that_does_not_answer_is_unreachable(browser, configure):
     assert "is named" in told["problem"]
 
 
+async def test_a_server_that_is_starting_is_there_and_unreachable(browser, configure):
+    with starting() as url:
+        configure(urls=[url])
+        told = await browser.get("facility")
+    assert told["state"] == "unreachable"
+    assert "not ready" in told["problem"]
+
+
 @pytest.mark.parametrize(
-    "text", ["c.Facility.urls = 7", "import sys; sys.exit(3)", "1 / 0", "c.Facility.token_file = '/no/such/file'"]
+    ("text", "problem"),
+    [
+        ("c.Facility.urls = 7", "expected a list, not the int 7"),
+        ("c.Facility.urls = [", "SyntaxError"),
+        ("import sys; sys.exit(3)", "SystemExit"),
+        ("1 / 0", "division by zero"),
+        ("c.Facility.token_file = '/no/such/file'", "/no/such/file"),
+    ],
 )
-async def test_a_broken_configuration_is_said_and_read_again_when_it_is_mended(browser, configure, text, tiny_triton):
+async def test_a_broken_configuration_is_said(browser, configure, text, problem):
     configure(text)
     told = await browser.get("facility")
     assert told["state"] == "misconfigured"
-    assert told["problem"]
+    assert problem in told["problem"]
+
+
+async def test_a_configuration_is_read_again_when_it_is_mended(browser, configure, tiny_triton):
+    configure("1 / 0")
+    assert (await browser.get("facility"))["state"] == "misconfigured"
     configure(urls=[tiny_triton.grpc])
     await asyncio.sleep(1.1)
     assert (await browser.get("facility"))["state"] == "connected"
+
+
+async def test_what_was_tried_is_told_of_a_url_that_is_none(browser, configure, monkeypatch):
+    monkeypatch.setenv("EAF_TRITON_URL", "http://triton:8000")
+    told = await browser.get("facility")
+    assert told["state"] == "misconfigured"
+    assert told["problem"].startswith("EAF_TRITON_URL: The Triton URL 'http://triton:8000' cannot be used")
+    assert [each["source"] for each in told["attempts"]][:3] == [
+        "EAF_TRITON_URL",
+        "TRITON_URL",
+        "facility configuration",
+    ]
+    assert "speaks gRPC, not HTTP" in told["attempts"][0]["outcome"]
+
+
+async def test_what_was_tried_is_told_of_a_server_that_must_not_see_the_token(browser, configure, tmp_path):
+    (tmp_path / "token").write_text(make_token())
+    configure(urls=["grpc://192.0.2.1:8001"], token_file=str(tmp_path / "token"))
+    told = await browser.get("facility")
+    assert told["state"] == "misconfigured"
+    assert "would travel unencrypted to grpc://192.0.2.1:8001" in told["problem"]
+    [attempt] = [each for each in told["attempts"] if each["value"]]
+    assert (attempt["source"], attempt["value"]) == ("facility configuration", "grpc://192.0.2.1:8001")
+    assert "would travel unencrypted" in attempt["outcome"]
+
+
+async def test_without_the_client_it_is_said_what_is_missing(browser, configure, monkeypatch):
+    configure(urls=["grpc://127.0.0.1:1"])
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
+    told = await browser.get("facility")
+    assert told["state"] == "misconfigured"
+    assert "tritonclient.grpc" in told["problem"]
+
+
+async def test_the_facilitys_own_page_is_told_in_every_state(browser, configure, tiny_triton):
+    page = "https://facility.example/triton"
+    configure(documentation_url=page)
+    told = await browser.get("facility")
+    assert (told["state"], told["documentation"]) == ("no-facility", page)
+    configure(documentation_url=page, urls=[tiny_triton.grpc])
+    await asyncio.sleep(1.1)
+    told = await browser.get("facility")
+    assert (told["state"], told["documentation"]) == ("connected", page)
+
+
+@pytest.mark.parametrize(
+    ("headers", "page"),
+    [
+        (["Source, https://code.example", "Documentation, https://docs.example"], "https://docs.example"),
+        (["Source, https://code.example"], ""),
+        (None, ""),
+    ],
+)
+def test_where_the_facility_has_no_page_the_projects_is_told_if_it_has_one(monkeypatch, headers, page):
+    message = Message()
+    for each in headers or ():
+        message.add_header("Project-URL", each)
+    monkeypatch.setattr(inquiry, "metadata", lambda _: message)
+    assert inquiry._documentation_of_the_project.__wrapped__() == page
 
 
 async def test_metrics_that_cannot_be_read_leave_the_rest_alone(browser, configure, tiny_triton):
@@ -136,7 +219,8 @@ async def test_a_server_that_refuses_this_user_is_said_to(browser, configure, tm
         configure(urls=[url], token_file=str(token))
         told = await browser.get("facility")
     assert told["state"] == "not-authorised"
-    assert told["problem"]
+    assert url in told["problem"]
+    assert [each["value"] for each in told["attempts"] if each["value"]] == [url]
 
 
 async def test_the_token_is_in_no_answer_and_no_log(browser, configure, tiny_triton, tmp_path, caplog):
@@ -191,22 +275,45 @@ async def test_five_hundred_models_are_listed(browser, configure):
     assert all("np.zeros((4, 2)" in model["cell"] for model in told["models"])
 
 
+def test_a_server_that_is_down_is_asked_every_few_seconds_and_no_more_than_once_a_second():
+    facility = ServedFacility()
+    pauses = []
+    for facility._failures in range(1, 100):
+        pauses.append(facility._pause)
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (1.0, 5.0)
+    facility._hurried = True
+    assert facility._pause == 1.0
+
+
+async def test_a_hurry_during_a_look_leads_to_another(configure, tiny_triton):
+    configure(urls=[tiny_triton.grpc])
+    facility = ServedFacility()
+    looking = facility.look_soon()
+    assert facility.look_soon(hurry=True) is looking  # which may have asked already
+    await looking
+    assert facility.reply["state"] == "connected"
+    await until(lambda: facility.look_soon(), 5)  # long before what it found is old
+    await facility.close()
+
+
 async def test_a_killed_triton_is_unreachable_and_comes_back_without_a_restart_of_jupyter(
-    browser, configure, tiny_models
+    browser, configure, tiny_triton
 ):
-    with TritonServer.start([tiny_models]) as server:
-        configure(urls=[server.grpc], metrics_urls=[server.metrics])
-        async with browser.stream() as stream:
-            await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
-            await stream.until(lambda each: [i["up"] for i in each["snapshot"]["instances"]] == [True])
-            server.kill()
+    configure(urls=[tiny_triton.grpc], metrics_urls=[tiny_triton.metrics])
+    async with browser.stream() as stream:
+        await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
+        await stream.until(lambda each: [i["up"] for i in each["snapshot"]["instances"]] == [True])
+        tiny_triton.kill()
+        try:
             frame = await stream.until(lambda each: each["facility"]["state"] != "connected", "facility")
             assert frame["facility"]["state"] == "unreachable"
-            assert frame["facility"]["metrics"]["sources"] == [server.metrics]
+            assert frame["facility"]["metrics"]["sources"] == [tiny_triton.metrics]
             frame = await stream.until(lambda each: [i["up"] for i in each["snapshot"]["instances"]] == [False])
             assert frame["snapshot"]["sources"][0]["error"]
-            await asyncio.to_thread(server.restart)
-            frame = await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
-            assert len(frame["facility"]["models"]) == 2
-            await stream.until(lambda each: [i["up"] for i in each["snapshot"]["instances"]] == [True])
-        assert (await browser.get("facility"))["state"] == "connected"
+        finally:  # the tests after this one need it too
+            await asyncio.to_thread(tiny_triton.restart)
+        frame = await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
+        assert len(frame["facility"]["models"]) == 2
+        await stream.until(lambda each: [i["up"] for i in each["snapshot"]["instances"]] == [True])
+    assert (await browser.get("facility"))["state"] == "connected"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,11 +12,16 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import websocket
+import yaml
+from recorded.replay import documented, serve
 
 from eaf_inference.facility.ports import free_ports
+from eaf_inference.metrics.snapshot import Busy, Gpu, Host, Instance, ModelLoad, Snapshot, Source
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "jupyter-config" / "server-config" / "eaf_inference.json"
@@ -68,6 +74,22 @@ def jupyter(program, environment, *arguments):
             assert process.wait(20) is not None
 
 
+@pytest.fixture
+def site():
+    """Where a GPU's recorded metrics are."""
+    with serve() as site:
+        site.pages["/metrics"] = documented("triton_gpu")
+        yield site
+
+
+def listen(url, frames):
+    """What a panel does that is open for a moment."""
+    address = f"{url}eaf-inference/api/stream".replace("http", "ws", 1)
+    with contextlib.closing(websocket.create_connection(address, 20, header=[f"Authorization: token {TOKEN}"])) as it:
+        for _ in range(frames):
+            it.recv()
+
+
 def test_the_extension_is_listed_and_ok(environment):
     command = [sys.executable, "-m", "jupyter", "server", "extension", "list"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
@@ -76,12 +98,21 @@ def test_the_extension_is_listed_and_ok(environment):
     assert "OK" in said
 
 
-@pytest.mark.parametrize("program", ["jupyter_server", "jupyterlab"])
-def test_it_loads_by_its_configuration_file_whatever_is_broken(environment, program):
-    broken = Path(environment["JUPYTER_CONFIG_DIR"]) / "eaf_inference_config.py"
-    broken.write_text("import sys; sys.exit(1)")
+@pytest.mark.parametrize(
+    ("program", "broken", "text", "problem"),
+    [
+        ("jupyter_server", "eaf_inference_config.py", "import sys; sys.exit(1)", "SystemExit"),
+        ("jupyterlab", "grpc.py", "raise ImportError('of another Python')", "of another Python"),
+    ],
+)
+def test_it_loads_by_its_configuration_file_whatever_is_broken(environment, program, broken, text, problem):
+    directory = environment["JUPYTER_CONFIG_DIR"]
+    (Path(directory) / broken).write_text(text)
+    environment |= {"PYTHONPATH": directory, "EAF_TRITON_URL": "grpc://127.0.0.1:1"}
     with jupyter(program, environment) as (ask, _, log):
-        assert ask("eaf-inference/api/facility")["state"] == "misconfigured"
+        told = ask("eaf-inference/api/facility")
+        assert told["state"] == "misconfigured"
+        assert problem in told["problem"]
         assert ask("api/status")
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             ask("eaf-inference/api/facility", token="guessed")  # noqa: S106
@@ -98,8 +129,22 @@ def test_it_loads_when_the_command_line_says_so(environment, tmp_path):
         assert ask("eaf-inference/api/facility")["state"] == "no-facility"
 
 
-def test_the_description_holds(environment):
-    with jupyter("jupyter_server", environment) as (_, url, _):
+@pytest.mark.parametrize("kind", [Snapshot, Busy, Gpu, ModelLoad, Instance, Host, Source])
+def test_the_description_knows_every_field(kind):
+    schema = yaml.safe_load(OPENAPI.read_text())["components"]["schemas"][kind.__name__]
+    assert set(schema["required"]) == set(schema["properties"]) == {field.name for field in fields(kind)}
+    may_be_null = {field.name for field in fields(kind) if str(field.type).endswith("None")}
+    assert {name for name, each in schema["properties"].items() if each.get("nullable")} == may_be_null
+
+
+def test_the_description_holds(environment, tiny_triton, site):
+    settings = {"urls": [tiny_triton.grpc], "metrics_urls": [f"{site.url}/metrics", tiny_triton.metrics]}
+    configuration = Path(environment["JUPYTER_CONFIG_DIR"]) / "eaf_inference_config.json"
+    configuration.write_text(json.dumps({"Facility": settings}))
+    with jupyter("jupyter_server", environment) as (ask, url, _):
+        listen(url, frames=4)
+        history = ask("eaf-inference/api/history")
+        assert all(history["snapshots"][-1][rows] for rows in ("gpus", "models", "instances", "hosts", "sources"))
         command = [
             *(Path(sys.executable).with_name("schemathesis"), "run", OPENAPI),
             *("--url", f"{url}eaf-inference/api", "--header", f"Authorization: token {TOKEN}"),

@@ -52,8 +52,7 @@ async def test_frames_are_as_agreed_and_follow_the_load(browser, configure, tiny
         assert mirror(frame["minute"])["inferences_per_second"] > 0
         assert frame["snapshot"]["gpus"] == []
         assert frame["advice"]["kind"] in {kind.value for kind in Kind}
-        told = await stream.until(lambda each: each["facility"]["metrics"]["gpu"] is not None, "facility")
-        assert told["facility"]["metrics"]["gpu"] is False  # a CPU server says so
+        assert stream.facility["metrics"]["gpu"] is False  # a CPU server says so
     history = await browser.get("history")
     assert history["interval"] == 1.0
     assert len(history["snapshots"]) >= 3
@@ -64,23 +63,23 @@ async def test_frames_are_as_agreed_and_follow_the_load(browser, configure, tiny
 
 async def test_fifty_sockets_share_one_sampler_and_none_asks_for_nothing(browser, site):
     await browser.get("facility")
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.2)
     assert site.asked[METRICS] == 0
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(browser.stream()) for _ in range(50)]
         await asyncio.gather(*(stream.next() for stream in streams))
         began, before = time.monotonic(), dict(site.asked)
-        frames = await asyncio.gather(*(read_for(stream, 5.0) for stream in streams))
+        frames = await asyncio.gather(*(read_for(stream, 3.0) for stream in streams))
         elapsed = time.monotonic() - began
         for path in (METRICS, "/second"):
             assert site.asked[path] - before[path] <= elapsed + 1
-        assert min(frames) >= 3
+        assert min(frames) >= 2
         assert (await streams[0].next())["snapshot"]["gpus"]
         told = await browser.get("facility")
         assert told["metrics"]["gpu"] is True
-    await asyncio.sleep(1.5)  # what was under way
+    await asyncio.sleep(0.5)  # what was under way
     before = dict(site.asked)
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(1.2)
     assert dict(site.asked) == before
 
 
@@ -98,12 +97,12 @@ async def test_each_socket_has_its_own_pace_and_the_sampler_the_fastest(browser,
         await slow.say('{"interval": 3}')
         await slow.next()
         before = site.asked[METRICS]
-        assert await read_for(slow, 6.5) <= 4
-        assert site.asked[METRICS] - before <= 4
+        assert await read_for(slow, 4.0) <= 3
+        assert site.asked[METRICS] - before <= 3
         async with browser.stream() as fast:
-            counts = await asyncio.gather(read_for(fast, 5.0), read_for(slow, 5.0))
-        assert counts[0] >= 4
-        assert counts[1] <= 3
+            counts = await asyncio.gather(read_for(fast, 4.0), read_for(slow, 4.0))
+        assert counts[0] >= 3
+        assert counts[1] <= 2
 
 
 async def test_an_interval_is_clamped_and_everything_else_is_ignored(browser, site, jp_serverapp):
@@ -130,8 +129,7 @@ async def test_an_interval_is_clamped_and_everything_else_is_ignored(browser, si
             await until(lambda expected=interval: socket.interval == expected, 5)
         await stream.next()
         await stream.say("x" * 2000)
-        while await stream.next() is not None:  # closed
-            pass
+        await stream.until(lambda frame: frame is None)  # closed
     assert broadcast(jp_serverapp)._sockets == set()
 
 
@@ -148,7 +146,7 @@ async def test_who_does_not_read_misses_snapshots_and_holds_up_nobody(
     facility.frame = lambda *_: json.dumps({"type": "snapshot", "filling": "x" * 4_000_000})
     _, writer = await open_without_reading(jp_serverapp, jp_http_port)
     async with browser.stream() as stream:
-        for _ in range(6):
+        for _ in range(4):
             await stream.next()
         sockets = broadcast(jp_serverapp)._sockets
         assert len(sockets) == 2
@@ -219,5 +217,4 @@ async def test_a_socket_that_is_open_when_jupyter_ends_is_closed(jp_serverapp, b
     async with browser.stream() as stream:
         await stream.next()
         await broadcast(jp_serverapp).close()
-        while await stream.next() is not None:
-            pass
+        await stream.until(lambda frame: frame is None)

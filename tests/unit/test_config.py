@@ -190,6 +190,24 @@ def test_a_file_that_cannot_be_read_is_named(directories, name, text, why):
         load_facility()
 
 
+def test_the_users_page_is_a_web_page(directories):
+    for url in ("https://facility.example/triton?q=1#gpu", "http://[::1]:8000", ""):
+        write(directories[0], documentation_url=url)
+        assert load_facility().documentation_url == url
+    for url in ("javascript:alert(1)", "facility.example", "https://", "https://alice:hunter2@b", "https://a b"):
+        write(directories[0], documentation_url=url)
+        with pytest.raises(ConfigurationError, match="documentation_url is not the address of a web page") as caught:
+            load_facility()
+        assert "hunter2" not in str(caught.value)
+
+
+def test_no_password_is_in_what_is_said_of_a_setting(directories):
+    write(directories[0], metrics_urls={"first": "http://alice:hunter2@host"})
+    with pytest.raises(ConfigurationError, match="is wrong: .*metrics_urls") as caught:
+        load_facility()
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_setting_of_the_wrong_type_is_named(directories):
     write(directories[0], max_in_flight="many")
     with pytest.raises(ConfigurationError, match="is wrong: .*max_in_flight"):

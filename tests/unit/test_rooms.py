@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "eaf_inference"
 FLOORS = (
     "errors",
     "tables",
+    "words",
     "config",
     "credentials",
     "local",

@@ -1,6 +1,7 @@
 /**
  * Notebooks whose kernel is connected to Triton, as the kernels themselves tell
- * over their comm.
+ * over their comm. It is read, whoever handles it: of several notebooks with one
+ * kernel only one does, and after a reload none at first.
  */
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { IDisposable } from '@lumino/disposable';
@@ -21,7 +22,7 @@ export interface INotebook {
 }
 
 export interface IConnectedNotebook {
-  /** The comm's id. */
+  /** Of the notebook's connection to its kernel, and of the comm. */
   id: string;
   notebook: INotebook;
   /** Null until the kernel has told something. */
@@ -47,7 +48,7 @@ export class SessionsModel implements IDisposable {
 
   /** In the order in which they connected. */
   get all(): IConnectedNotebook[] {
-    return [...this._byComm.values()];
+    return [...this._byId.values()];
   }
 
   get isBusy(): boolean {
@@ -64,32 +65,56 @@ export class SessionsModel implements IDisposable {
 
   /** Listen to a notebook's kernel; returns what to call when it has another one, or is closed. */
   follow(notebook: INotebook, kernel: Kernel.IKernelConnection): () => void {
-    const opened = (comm: Kernel.IComm, message: KernelMessage.ICommOpenMsg) =>
-      this._add(notebook, kernel, comm, sessionOf(message.content.data));
-    kernel.registerCommTarget(TARGET, opened);
-
-    // After a reload the kernel goes on with a comm that this page does not know.
-    const adopt = (id: string, session: ISession | null) => {
-      if (kernel.isDisposed || !kernel.handleComms || this._byComm.has(id)) {
-        return;
-      }
-      if (!kernel.hasComm(id)) {
-        this._add(notebook, kernel, kernel.createComm(TARGET, id), session);
+    const mine = new Set<string>(); // its comms
+    let left = false;
+    const idOf = (comm: string) => `${kernel.clientId}/${comm}`;
+    const set = (comm: string, session: ISession | null) => {
+      mine.add(comm);
+      const id = idOf(comm);
+      const stop = () => kernel.interrupt();
+      this._byId.set(id, { id, notebook, session, stop });
+      this._changed.emit();
+    };
+    const forget = (comms: readonly string[]) => {
+      const known = comms.filter(comm => mine.delete(comm));
+      known.forEach(comm => this._byId.delete(idOf(comm)));
+      if (known.length) {
+        this._changed.emit();
       }
     };
-    // Any message is seen before JupyterLab looks for its comm, and misses it.
+
+    // A comm whose target nobody knows would be closed.
+    const accept = () => undefined;
+    kernel.registerCommTarget(TARGET, accept);
+
+    // After a reload the kernel goes on with a comm that this page does not know.
+    const adopt = (comm: string): Kernel.IComm | null =>
+      kernel.handleComms && !kernel.isDisposed && !kernel.hasComm(comm)
+        ? kernel.createComm(TARGET, comm)
+        : null;
+
+    // Any message is seen before JupyterLab looks for its comm.
     const heard = (_: unknown, { msg, direction }: Kernel.IAnyMessageArgs) => {
-      if (direction === 'recv' && msg.header.msg_type === 'comm_msg') {
+      if (direction !== 'recv') {
+        return;
+      }
+      const type = msg.header.msg_type;
+      if (type === 'comm_open' || type === 'comm_msg') {
         const { comm_id, data } = (msg as KernelMessage.ICommMsgMsg).content;
         const session = sessionOf(data);
         if (session) {
-          adopt(comm_id, session);
+          if (type === 'comm_msg') {
+            adopt(comm_id);
+          }
+          set(comm_id, session);
         }
+      } else if (type === 'comm_close') {
+        forget([(msg as KernelMessage.ICommCloseMsg).content.comm_id]);
       }
     };
     const state = (_: unknown, status: Kernel.Status) => {
       if (GONE.has(status)) {
-        this._forget(kernel);
+        forget([...mine]);
       }
     };
     kernel.anyMessage.connect(heard);
@@ -97,74 +122,38 @@ export class SessionsModel implements IDisposable {
     void kernel
       .requestCommInfo({ target_name: TARGET })
       .then(({ content }) => {
-        if (content.status === 'ok') {
-          Object.keys(content.comms).forEach(id => adopt(id, null));
+        if (content.status !== 'ok' || left) {
+          return;
+        }
+        for (const comm of Object.keys(content.comms)) {
+          if (!mine.has(comm)) {
+            set(comm, null);
+          }
+          adopt(comm)?.send({}); // any message is answered with the session
         }
       })
       .catch(() => undefined); // the kernel died meanwhile, which its status tells
 
     return () => {
+      left = true;
       kernel.anyMessage.disconnect(heard);
       kernel.statusChanged.disconnect(state);
       if (!kernel.isDisposed) {
-        kernel.removeCommTarget(TARGET, opened);
+        kernel.removeCommTarget(TARGET, accept);
       }
-      this._forget(kernel);
+      forget([...mine]);
     };
   }
 
   dispose(): void {
     if (!this._isDisposed) {
       this._isDisposed = true;
-      this._byComm.clear();
-      this._kernels.clear();
+      this._byId.clear();
       Signal.clearData(this);
     }
   }
 
-  private _add(
-    notebook: INotebook,
-    kernel: Kernel.IKernelConnection,
-    comm: Kernel.IComm,
-    session: ISession | null
-  ): void {
-    const id = comm.commId;
-    const set = (news: ISession | null) => {
-      this._byComm.set(id, {
-        id,
-        notebook,
-        session: news,
-        stop: () => kernel.interrupt()
-      });
-      this._changed.emit();
-    };
-    comm.onMsg = message => {
-      const news = sessionOf(message.content.data);
-      if (news && this._byComm.has(id)) {
-        set(news);
-      }
-    };
-    comm.onClose = () => {
-      this._byComm.delete(id);
-      this._kernels.delete(id);
-      this._changed.emit();
-    };
-    this._kernels.set(id, kernel);
-    set(session);
-  }
-
-  private _forget(kernel: Kernel.IKernelConnection): void {
-    for (const [id, of] of [...this._kernels]) {
-      if (of === kernel) {
-        this._kernels.delete(id);
-        this._byComm.delete(id);
-      }
-    }
-    this._changed.emit();
-  }
-
   private _isDisposed = false;
-  private _byComm = new Map<string, IConnectedNotebook>();
-  private _kernels = new Map<string, Kernel.IKernelConnection>();
+  private _byId = new Map<string, IConnectedNotebook>();
   private _changed = new Signal<this, void>(this);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -32,7 +33,7 @@ def alone(situation):
     [
         ("fresh", Kind.NOTHING_MEASURED),
         ("idle", Kind.NO_LOAD),
-        ("one_client", Kind.BALANCED),
+        ("one_client", Kind.KEEPS_UP),
         ("client_bound", Kind.CLIENT_BOUND),
         ("server_bound", Kind.SERVER_BOUND),
         ("merged", Kind.BALANCED),
@@ -48,26 +49,36 @@ def test_recorded_situations_are_told_apart(situation, kind):
     assert list(advice.as_dict()) == ["kind", "title", "text"]
 
 
+def test_what_a_machine_without_gpus_says_of_one_and_of_sixteen_requests_in_flight():
+    half, full = (advise(snapshots(name), max_batch={"particlenet": 1024}) for name in ("cpu_half", "cpu_full"))
+    assert half.kind is Kind.KEEPS_UP  # two instances, of which one client uses one
+    assert re.search(r"\(estimated; no GPU is reported\), the CPUs of 127\.0\.0\.1 are 5\d% busy", half.text)
+    assert "more requests in flight, or more workers, bring more until they wait." in half.text
+    assert half.capacity is None
+    assert full.kind is Kind.CPU_BOUND
+    assert "More workers will not help; another machine" in full.text
+
+
 def test_a_full_server_is_said_with_its_batch_and_queue():
     advice = advise(alone("server_bound"), max_batch=MAX_BATCH)
     assert re.search(r"batches are full \(64 of 64\) and requests wait \d{3} ms\.", advice.text)
-    assert "More workers will not help; a second instance would." in advice.text
+    assert "More workers will not help; a second replica would." in advice.text
     assert "batches hold 64 and" in advise(alone("server_bound")).text  # nobody said what a full batch is
 
 
 def test_an_estimate_is_called_one_and_room_is_said_in_workers_where_they_are_known():
     recorded = alone("client_bound")
-    assert "(estimated; GPU utilization is not reported)" in advise(recorded).text
-    assert "times this load" in advise(recorded).text
+    assert "(estimated; no GPU is reported)" in advise(recorded).text
+    assert re.search(r"it carries at least \d\.\d times this load\.", advise(recorded).text)
     capacity = advise(recorded).capacity
     mine = Workers(2, capacity.inferences_per_second)
     carried = math.floor(2 * COMFORTABLE / capacity.utilization)
-    assert f"it carries about {carried} workers like your 2." in advise(recorded, workers=mine).text
+    assert f"it carries at least {carried} workers like your 2." in advise(recorded, workers=mine).text
 
 
 def test_one_recorded_client_foretells_twelve():
     light, heavy = (averaged(snapshots(name)).models[0] for name in ("one_client", "server_bound"))
-    capacity = advise(alone("one_client")).capacity
+    capacity = Capacity.measured(averaged(alone("one_client")))
     predicted = capacity.predict(12)
     assert predicted.queue == pytest.approx(heavy.queue_ms / 1e3, rel=0.25)
     assert predicted.requests_per_second == pytest.approx(heavy.requests_per_second, rel=0.25)
@@ -82,8 +93,11 @@ def test_a_machine_whose_cpus_are_full_carries_no_more_whatever_its_models_do():
     assert advice.kind is Kind.CPU_BOUND
     assert re.search(r"The CPUs of 127\.0\.0\.1 are (9\d|100)% busy", advice.text)
     assert advice.capacity.room < 1
-    full = [replace(each, hosts=(Host("gpu-01", cpu_utilization=1.0),)) for each in alone("server_bound")]
-    assert "a second instance would, on another machine than gpu-01, whose CPUs are full." in advise(full).text
+    full = [replace(minute(gpu=0.9, queue_ms=410.0), hosts=(Host("gpu-01", cpu_utilization=1.0),))]
+    assert "a second replica would, on another machine than gpu-01, whose CPUs are full." in advise(full).text
+    assert "larger requests" not in advise(full).text
+    single = [replace(minute(queue_ms=410.0, batch=1.0), hosts=full[0].hosts)]
+    assert "Batches hold 1: larger requests take less of them." in advise(single).text
     half = [replace(each, hosts=(Host("gpu-01", cpu_utilization=0.5),)) for each in alone("client_bound")]
     assert advise(half).kind is Kind.CLIENT_BOUND
     assert advise(half).capacity.room == pytest.approx(COMFORTABLE / 0.5)
@@ -101,16 +115,23 @@ def minute(*, gpu=None, instances=1, sources=(), busy=None, **load):
     up = tuple(Instance(f"i{n}", up=True, busy=busy, busy_estimated=busy and True) for n in range(instances))
     gpus = () if gpu is None else (Gpu("G", utilization=gpu),)
     overall = Busy(gpu, "GPU", estimated=False) if gpu is not None else busy and Busy(busy, "compute time", True)  # noqa: FBT003
-    return Snapshot(time=100.0, busy=overall, gpus=gpus, models=(model,), instances=up, sources=sources)
+    return Snapshot(time=100.0, window=60.0, busy=overall, gpus=gpus, models=(model,), instances=up, sources=sources)
 
 
 @pytest.mark.parametrize(
     ("snapshot", "kind", "words"),
     [
-        (minute(gpu=0.95, queue_ms=410.0, instances=3), Kind.SERVER_BOUND, "a fourth instance would"),
+        (minute(gpu=0.95, queue_ms=410.0, instances=3), Kind.SERVER_BOUND, "a fourth replica would"),
         (minute(queue_ms=410.0), Kind.SERVER_BOUND, "requests wait 410 ms"),
         (minute(gpu=0.95, queue_ms=410.0, batch=8.0), Kind.SMALL_BATCHES, "executed batches hold 8 of 128"),
         (minute(gpu=0.2, queue_ms=410.0), Kind.IDLE_GPU, "while the GPU is busy 20% of the time"),
+        (minute(gpu=0.2, queue_ms=20.0, executing=0.9), Kind.IDLE_GPU, "requests wait 20 ms while"),
+        (minute(gpu=0.2, queue_ms=410.0, executing=0.3), Kind.CLIENT_BOUND, "410 ms, as they come in bursts."),
+        (
+            minute(gpu=0.3, queue_ms=1.0, executing=0.97),
+            Kind.KEEPS_UP,
+            "How many run at once at most is not reported",
+        ),
         (minute(gpu=0.1, queue_ms=0.3), Kind.CLIENT_BOUND, "it carries about 8.0 times this load"),
         (minute(busy=0.1, queue_ms=90.0), Kind.CLIENT_BOUND, "requests wait 90 ms"),  # bursts
         (minute(queue_ms=0.3), Kind.CLIENT_BOUND, "How much more this server carries is not reported."),
@@ -148,6 +169,14 @@ def test_where_nothing_is_measured_the_reason_is_said(sources, words):
     assert words in advice.text
 
 
+def test_requests_that_take_longer_than_was_measured_are_no_reason_for_alarm():
+    waiting = minute(requests_per_second=0.0, inferences_per_second=0.0, queue_ms=None, compute_ms=None, pending=8.0)
+    advice = advise([replace(waiting, window=1.0)])
+    assert (advice.kind, advice.capacity) == (Kind.NOTHING_MEASURED, None)
+    assert "8 requests to particlenet are pending and none was answered since the measurement began" in advice.text
+    assert advise([replace(waiting, window=1.0, time=float(n)) for n in range(31)]).kind is Kind.STUCK
+
+
 def test_no_snapshot_at_all_is_nothing_measured():
     assert advise([]).kind is Kind.NOTHING_MEASURED
 
@@ -161,7 +190,58 @@ def test_a_queue_that_grows_is_said_to():
 def test_one_saturated_instance_among_idle_ones_is_seen():
     snapshot = minute(queue_ms=400.0, busy=0.1, instances=4)
     busiest = (replace(snapshot.instances[0], busy=1.0), *snapshot.instances[1:])
-    assert advise([replace(snapshot, instances=busiest)]).kind is Kind.SERVER_BOUND
+    advice = advise([replace(snapshot, instances=busiest)])
+    assert advice.kind is Kind.UNEVEN
+    assert "while i0 is busy 100% of the time, and all 4 replicas 10%." in advice.text
+
+
+def situations():
+    """Every combination of a few values of what advice looks at, as far as they go together."""
+    for gpu, executing, cpu, wait, batch in itertools.product(
+        (None, 0.005, 0.45, 0.65, 0.68, 0.9),
+        (None, 0.1, 0.65, 0.68, 2.4),
+        (None, 0.0, 0.6, 0.7, 0.9, 1.0),
+        (None, 0.0, 0.3, 1.0, 8.0),
+        (1.0, 120.0),
+    ):
+        queue = None if wait is None else 50.0 * wait
+        estimate = None if gpu is not None or executing is None else min(1.0, executing)
+        made = minute(gpu=gpu, busy=estimate, executing=executing, queue_ms=queue, batch=batch)
+        yield replace(made, hosts=() if cpu is None else (Host("node", cpu_utilization=cpu),))
+
+
+WORKERS = (None, Workers(1, 1000.0), Workers(2, 900.0), Workers(40, 1000.0), Workers(3, 0.5))
+
+
+def contradiction(snapshot, workers):
+    """What in the advice on a situation does not go together, or nothing."""
+    advice = advise([snapshot], max_batch={"particlenet": 128}, workers=workers)
+    said, room = str(advice), advice.capacity.room if advice.capacity else None
+    gpu = snapshot.busy.value if snapshot.busy and not snapshot.busy.estimated else None
+    cpu = snapshot.hosts[0].cpu_utilization if snapshot.hosts else None
+    told = {f"{each:.0%}" for each in (snapshot.busy and snapshot.busy.value, cpu) if each is not None}
+    more = re.search(r"carries (?:about|at least) ([\d.,]+) (times this load|workers like your (\d+))", said)
+    limited = {Kind.CPU_BOUND, Kind.SERVER_BOUND, Kind.SMALL_BATCHES}
+    return {
+        "limited by clients and full": advice.kind is Kind.CLIENT_BOUND and room is not None and room <= 1.15,
+        "limited by the server and room": advice.kind in limited and room is not None and room > 1.21,
+        "more helps and does not": "will not help" in said and "bring more" in said,
+        "more helps and is not carried": "bring more" in said and ("little more" in said or "no more than" in said),
+        "no room and more carried": more and not (room and float(more[1].replace(",", "")) > float(more[3] or 1)),
+        "well used and idle": "well used" in said and [each for each in (gpu, cpu) if each] and room and room > 1.61,
+        "clients are the limit of full CPUs": advice.kind is Kind.CLIENT_BOUND and cpu is not None and cpu >= 0.7,
+        "idle GPU and a busy one": advice.kind is Kind.IDLE_GPU and (gpu is None or gpu >= 0.7),
+        "a share that nobody measured": set(re.findall(r"\d+%", said)) - told,
+    }, said
+
+
+def test_what_advice_says_never_contradicts_itself_or_the_numbers():
+    kinds = set()
+    for snapshot, workers in itertools.product(situations(), WORKERS):
+        found, said = contradiction(snapshot, workers)
+        assert not [name for name, holds in found.items() if holds], (said, snapshot, workers)
+        kinds.add(said.split(".")[0])
+    assert len(kinds) == 7
 
 
 def test_the_minute_is_a_mean_with_each_value_weighted_by_what_it_is_a_mean_of():

@@ -184,11 +184,19 @@ def test_a_dead_source_is_asked_less_and_less_often_and_comes_back(site):
     source = taken[-1].sources[0]
     assert source.error == "it answers 503 Service Unavailable"
     assert source.age is None
-    assert source.retry_in > QUICK
+    assert max(each.sources[0].retry_in or 0.0 for each in taken) > 4 * QUICK
     assert taken[-1].instances[0].up is False
     assert taken[-1].models == ()
     assert recovered.sources[0].error is None
     assert recovered.instances[0].up is True
+
+
+def test_a_source_that_is_long_dead_is_asked_again_within_seconds(site):
+    sampler = Sampler([TritonMetrics(f"{site.url}/metrics")])
+    [watched] = sampler._watched
+    for _ in range(100):
+        sampler._failed(watched, "it is dead")
+    assert 3.0 < watched.as_source(time.monotonic()).retry_in <= 5.0
 
 
 def test_a_silent_replica_holds_nobody_up_and_is_not_asked_twice(site):

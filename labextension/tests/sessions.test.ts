@@ -1,0 +1,168 @@
+import type { Kernel } from '@jupyterlab/services';
+import { Signal } from '@lumino/signaling';
+import { expect, test, vi } from 'vitest';
+
+import { SessionsModel, TARGET } from '../src/models/sessions';
+
+const session = {
+  endpoint: 'grpcs://triton:443',
+  user: 'alice',
+  busy: false,
+  label: null,
+  done: null,
+  total: null,
+  inferences_per_second: null,
+  inferences: 7,
+  clusters: []
+};
+
+/** The part of a connection to a kernel that is used; one kernel may have several. */
+class Connection {
+  constructor(
+    readonly clientId: string,
+    readonly handleComms = true,
+    readonly known: string[] = []
+  ) {}
+
+  readonly isDisposed = false;
+  readonly targets = new Map<string, unknown>();
+  readonly comms = new Map<string, { send: ReturnType<typeof vi.fn> }>();
+  readonly anyMessage = new Signal<this, Kernel.IAnyMessageArgs>(this);
+  readonly statusChanged = new Signal<this, Kernel.Status>(this);
+  readonly interrupt = vi.fn(async () => undefined);
+
+  registerCommTarget(name: string, accept: unknown): void {
+    this.targets.set(name, accept);
+  }
+
+  removeCommTarget(name: string): void {
+    this.targets.delete(name);
+  }
+
+  hasComm(id: string): boolean {
+    return this.comms.has(id);
+  }
+
+  createComm(_: string, id: string): unknown {
+    if (!this.handleComms) {
+      throw new Error('Comms are disabled on this kernel connection');
+    }
+    const comm = { send: vi.fn() };
+    this.comms.set(id, comm);
+    return comm;
+  }
+
+  async requestCommInfo(): Promise<unknown> {
+    const comms = Object.fromEntries(this.known.map(id => [id, {}]));
+    return { content: { status: 'ok', comms } };
+  }
+
+  say(msg_type: string, comm_id: string, data: unknown = {}): void {
+    const content = { comm_id, target_name: TARGET, data };
+    const msg = { header: { msg_type }, content };
+    this.anyMessage.emit({
+      msg,
+      direction: 'recv'
+    } as unknown as Kernel.IAnyMessageArgs);
+  }
+}
+
+function follow(sessions: SessionsModel, path: string, kernel: Connection) {
+  const notebook = { title: path, path, reveal: vi.fn() };
+  return sessions.follow(
+    notebook,
+    kernel as unknown as Kernel.IKernelConnection
+  );
+}
+
+const rows = (sessions: SessionsModel) =>
+  sessions.all.map(each => [each.notebook.path, each.session?.inferences]);
+
+test('a notebook is listed from when its kernel connects until it disconnects', async () => {
+  const sessions = new SessionsModel();
+  const kernel = new Connection('page');
+  follow(sessions, 'a.ipynb', kernel);
+  expect([...kernel.targets.keys()]).toEqual([TARGET]); // or Lab closed the comm
+  kernel.say('comm_open', 'c', { session });
+  kernel.say('comm_msg', 'c', { session: { ...session, inferences: 9 } });
+  kernel.say('comm_msg', 'widget', { method: 'update', state: { session } });
+  kernel.say('comm_close', 'widget');
+  expect(rows(sessions)).toEqual([['a.ipynb', 9]]);
+  await sessions.all[0].stop();
+  expect(kernel.interrupt).toHaveBeenCalledOnce();
+  kernel.say('comm_close', 'c');
+  expect(rows(sessions)).toEqual([]);
+});
+
+test('a page that was loaded again asks at once for the session, and once', async () => {
+  const sessions = new SessionsModel();
+  const kernel = new Connection('page', true, ['c']);
+  follow(sessions, 'a.ipynb', kernel);
+  await vi.waitFor(() =>
+    expect(rows(sessions)).toEqual([['a.ipynb', undefined]])
+  );
+  expect(kernel.comms.get('c')?.send).toHaveBeenCalledOnce();
+  kernel.say('comm_msg', 'c', { session });
+  expect(rows(sessions)).toEqual([['a.ipynb', 7]]);
+  expect(kernel.comms.get('c')?.send).toHaveBeenCalledOnce();
+});
+
+test('while a cell runs, a page that was loaded again learns of the comm from its first message', () => {
+  const sessions = new SessionsModel();
+  const kernel = new Connection('page');
+  follow(sessions, 'a.ipynb', kernel);
+  kernel.say('comm_msg', 'c', { session });
+  expect(kernel.hasComm('c')).toBe(true); // Lab would say "Comm not found" when it is closed
+  expect(rows(sessions)).toEqual([['a.ipynb', 7]]);
+});
+
+test('of two notebooks with one kernel both are listed, though one handles the comm', async () => {
+  const sessions = new SessionsModel();
+  const first = new Connection('first', true, ['c']);
+  const second = new Connection('second', false, ['c']);
+  const leave = follow(sessions, 'a.ipynb', first);
+  follow(sessions, 'b.ipynb', second);
+  await vi.waitFor(() => expect(sessions.all).toHaveLength(2));
+  first.say('comm_msg', 'c', { session });
+  second.say('comm_msg', 'c', { session });
+  expect(rows(sessions)).toEqual([
+    ['a.ipynb', 7],
+    ['b.ipynb', 7]
+  ]);
+  expect(new Set(sessions.all.map(each => each.id)).size).toBe(2);
+  leave(); // its notebook is closed
+  second.say('comm_msg', 'c', { session: { ...session, inferences: 8 } });
+  expect(rows(sessions)).toEqual([['b.ipynb', 8]]);
+  expect(sessions.isConnected('a.ipynb')).toBe(false);
+});
+
+test.each(['restarting', 'autorestarting', 'dead', 'terminating'] as const)(
+  'a kernel that is %s is no longer connected, and is again when it says so',
+  status => {
+    const sessions = new SessionsModel();
+    const changed = vi.fn();
+    sessions.changed.connect(changed);
+    const kernel = new Connection('page');
+    follow(sessions, 'a.ipynb', kernel);
+    kernel.say('comm_open', 'c', { session });
+    kernel.statusChanged.emit('busy');
+    expect(sessions.all).toHaveLength(1);
+    changed.mockClear();
+    kernel.statusChanged.emit(status);
+    expect(sessions.all).toEqual([]);
+    expect(changed).toHaveBeenCalledOnce();
+    kernel.say('comm_open', 'd', { session });
+    expect(rows(sessions)).toEqual([['a.ipynb', 7]]);
+  }
+);
+
+test('a notebook that is closed before its kernel answered is not listed', async () => {
+  const sessions = new SessionsModel();
+  const kernel = new Connection('page', true, ['c']);
+  follow(sessions, 'a.ipynb', kernel)();
+  await Promise.resolve();
+  await Promise.resolve();
+  kernel.say('comm_msg', 'c', { session });
+  expect(sessions.all).toEqual([]);
+  expect(kernel.targets.size).toBe(0);
+});

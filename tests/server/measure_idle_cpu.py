@@ -1,0 +1,105 @@
+"""What the extension costs a Jupyter server at rest, with 0, 1 and 50 panels open: run it, and read the table.
+
+python tests/server/measure_idle_cpu.py [SECONDS]
+
+A real JupyterLab server looks at a real Triton that nobody asks for scores. A panel is what a browser's is to the
+server: the websocket at an interval of 1 s, and a look at the clusters every 5 s. CPU time is that of the server's
+process, user and system. Triton's metrics pass through a small relay of this program, which counts the scrapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.websocket import websocket_connect
+
+sys.path.extend(str(Path(__file__).parents[1] / each) for each in ("", "ui"))
+from lab import running_lab
+from recorded.replay import serve
+
+from eaf_inference.facility.triton import TritonServer
+
+PANELS = (0, 1, 50)
+INTERVAL = 1.0
+CLUSTERS_EVERY = 5.0
+SETTLES = 15.0  # seconds: the first look, imports, an empty history
+
+
+class Panel:
+    """One browser's panel, as the server sees it; counts the snapshots that it got."""
+
+    def __init__(self, lab) -> None:
+        self.snapshots = 0
+        self._api = f"{lab.url}eaf-inference/api/"
+        self._headers = {"Authorization": f"token {lab.token}"}
+        self._tasks = [asyncio.create_task(each) for each in (self._listen(), self._look_at_clusters())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for error in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(error, Exception):  # no cancellation, so it did not live to the end
+                raise error
+
+    async def _listen(self) -> None:
+        url = self._api.replace("http", "ws", 1) + "stream"
+        socket = await websocket_connect(HTTPRequest(url, headers=self._headers))
+        try:
+            await socket.write_message(json.dumps({"interval": INTERVAL}))
+            while (text := await socket.read_message()) is not None:
+                self.snapshots += json.loads(text)["type"] == "snapshot"
+            raise RuntimeError("the server closed the socket")
+        finally:
+            socket.close()
+
+    async def _look_at_clusters(self) -> None:
+        while True:
+            await AsyncHTTPClient().fetch(f"{self._api}clusters", headers=self._headers)
+            await asyncio.sleep(CLUSTERS_EVERY)
+
+
+async def measure(lab, server: psutil.Process, site, count: int, seconds: float) -> None:
+    panels = [Panel(lab) for _ in range(count)]
+    await asyncio.sleep(SETTLES)
+    cpu, asked = sum(server.cpu_times()[:2]), site.asked.total()
+    seen, began = [panel.snapshots for panel in panels], time.monotonic()
+    await asyncio.sleep(seconds)
+    took = time.monotonic() - began
+    cpu, asked = sum(server.cpu_times()[:2]) - cpu, site.asked.total() - asked
+    got = [panel.snapshots - before for panel, before in zip(panels, seen, strict=True)]
+    await asyncio.gather(*(panel.close() for panel in panels))
+    snapshots = f"{min(got)} to {max(got)}" if got else "none"
+    scrapes = asked * INTERVAL / took
+    print(
+        f"{count:6} {100 * cpu / took:11.2f} % {scrapes:24.2f} {snapshots:>24} {os.getloadavg()[0]:10.2f}", flush=True
+    )
+
+
+def main(seconds: float = 60.0) -> None:
+    """Measure, and print."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        triton = stack.enter_context(TritonServer.start())
+        site = stack.enter_context(serve())
+        site.answer = lambda _: (200, urllib.request.urlopen(triton.metrics, timeout=3).read().decode())  # noqa: S310
+        lab = stack.enter_context(running_lab(home, urls=[triton.grpc], metrics_urls=[f"{site.url}/metrics"]))
+        (server,) = (each for each in psutil.Process().children() if "jupyterlab" in each.cmdline())
+        print(f"{os.cpu_count()} CPUs ({platform.processor() or platform.machine()}), {seconds:.0f} s each")
+        print("panels   of one core   scrapes in an interval   snapshots of a panel   load average")
+        for count in PANELS:
+            asyncio.run(measure(lab, server, site, count, seconds))
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""A browser, real Labs and a real Triton; every page is asked in the end what it complained of.
+
+pytest-jupyter and Playwright's synchronous interface disturb each other, so this directory is a run of its own:
+``pytest tests/ui``.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+
+import pytest
+from lab import running_lab
+from page import LabPage, running_browser
+from recorded.replay import serve
+from tiny_models import save_affine
+
+from eaf_inference.facility.triton import MODELS, TritonServer
+
+MORE_MODELS = [f"affine_{number}" for number in range(1, 8)]  # enough for the panel to offer its filter
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with running_browser() as running:
+        if running is None:
+            pytest.skip("no browser: install Chromium (apt-get install chromium, or playwright install chromium)")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A Triton with the models of this package, and some that take no time."""
+    repository = tmp_path_factory.mktemp("more")
+    for name in MORE_MODELS:
+        save_affine(repository / name)
+    with TritonServer.start([MODELS, repository]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lab(browser, server, tmp_path_factory):
+    """A Lab whose facility is that Triton."""
+    with running_lab(tmp_path_factory.mktemp("lab"), urls=[server.grpc], metrics_urls=[server.metrics]) as running:
+        yield running
+
+
+@pytest.fixture
+def start_lab(browser, tmp_path_factory):
+    """Start a Lab for one test, with the facility that it wants."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running_lab(tmp_path_factory.mktemp("lab"), **settings))
+
+
+@pytest.fixture
+def site():
+    """Where metrics are that were recorded, or written down."""
+    with serve() as site:
+        yield site
+
+
+@pytest.fixture
+def visit(browser, request):
+    """Open a Lab in a page of its own; in the end none may have complained, or asked anybody else."""
+    pages = []
+
+    def open_lab(lab):
+        name = re.sub(r"\W+", "-", request.node.name)
+        pages.append(LabPage(lab, browser, f"{name}-{len(pages)}"))
+        return pages[-1]
+
+    open_lab.pages = pages
+    yield open_lab
+    for page in pages:
+        page.close()
+    assert [complaint for page in pages for complaint in page.complaints] == []
+    assert [url for page in pages for url in page.external] == []
+
+
+@pytest.fixture
+def page(lab, visit):
+    return visit(lab)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that fails shows its pages, and what their Labs and consoles said."""
+    report = yield
+    if report.failed and "visit" in item.funcargs:
+        for number, page in enumerate(item.funcargs["visit"].pages):
+            if call.when == "call":
+                picture = page.lab.log.with_name(f"{item.name}-{number}.png")
+                page.tab.screenshot(path=picture)
+                report.sections.append(("picture", str(picture)))
+            report.sections.append((f"console of page {number}", "\n".join(page.complaints)))
+            report.sections.append((f"log of its Lab, {page.lab.log}", page.lab.log.read_text()[-3000:]))
+    return report

@@ -1,0 +1,77 @@
+"""axe-core finds nothing serious in any state of panel, status bar item and widget, nor in what cells show."""
+
+from __future__ import annotations
+
+from page import DARK, HIGH_CONTRAST, LIGHT
+from playwright.sync_api import expect
+from recorded.replay import documented
+from server.pretender import refusing
+
+from eaf_inference.facility.ports import free_ports
+
+THEMES = (LIGHT, DARK, HIGH_CONTRAST)
+PANEL, STATUS = "#eaf-inference-panel", ".jp-EafInference-status"
+OUTPUTS = ".jp-NotebookPanel .jp-OutputArea-output"
+
+
+def found_in_any_theme(page, *selectors):
+    """What axe-core finds serious there, in each theme."""
+    found = []
+    for theme in THEMES:
+        page.choose_theme(theme)
+        found += [f"{theme}: {each}" for each in page.violations(*selectors)]
+    return found
+
+
+def test_without_a_service(start_lab, visit):
+    lab = start_lab()
+    page = visit(lab)
+    page.open_panel()
+    again = page.panel.get_by_role("button", name="Try again")
+
+    def found_under(title):
+        expect(page.panel.get_by_role("heading", name=title)).to_be_visible(timeout=20_000)
+        page.panel.locator("summary").click()
+        found = found_in_any_theme(page, PANEL, STATUS)
+        page.panel.locator("summary").click()
+        return found
+
+    assert found_under("No Triton service was found") == []
+    lab.configure(urls=[f"grpc://127.0.0.1:{free_ports(1)[0]}"])
+    again.click()
+    assert found_under("Triton does not answer") == []
+    with refusing() as url:
+        lab.configure(urls=[url])
+        again.click()
+        assert found_under("Not authorised") == []
+    lab.configure(urls=["http://of.another/kind"])
+    again.click()
+    assert found_under("The configuration has a mistake") == []
+
+
+def test_a_cpu_service_the_widget_and_what_cells_show(page):
+    page.open_panel()
+    page.new_triton_notebook()
+    page.run("monitor = triton.monitor(); monitor")
+    page.run("triton")
+    page.run("triton.models()")
+    page.run("triton.model('particlenet')")
+    page.run("%triton_connect --explain")
+    page.run("%triton_status")
+    page.run("triton.close()")
+    picture = page.run("from IPython.display import HTML; HTML(monitor._repr_mimebundle_()[0]['text/html'])")
+    expect(page.output(picture)).to_contain_text("no GPU reported by this server")
+    expect(page.section("Server")).to_contain_text("No GPU reported by this server", timeout=20_000)
+    assert found_in_any_theme(page, PANEL, STATUS, OUTPUTS) == []
+
+
+def test_gpus_and_then_numbers_that_are_old(start_lab, visit, server, site):
+    site.pages["/metrics"] = documented("triton_gpu")
+    page = visit(start_lab(urls=[server.grpc], metrics_urls=[f"{site.url}/metrics"]))
+    page.open_panel()
+    expect(page.section("GPUs")).to_contain_text("63%", timeout=20_000)
+    assert found_in_any_theme(page, PANEL, STATUS) == []
+    site.pages["/metrics"] = (503, "")
+    expect(page.health("numbers are old")).to_be_visible(timeout=20_000)
+    expect(page.panel.get_by_role("status")).to_contain_text("No numbers for")
+    assert found_in_any_theme(page, PANEL, STATUS) == []

@@ -1,0 +1,154 @@
+"""The panel and the status bar's item by themselves: settings, keyboard, hostile names, and rest when hidden."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import expect
+from recorded.replay import documented
+
+HOSTILE = '<img src=x onerror="window.hacked = true">'
+LONG = "m" * 10_000
+HAS_A_RING = """() => {
+  const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(document.activeElement);
+  return (outlineStyle !== 'none' && parseFloat(outlineWidth) > 0) || boxShadow !== 'none';
+}"""
+SEVERAL_INTERVALS = 4000  # milliseconds, of one second each
+
+
+@pytest.fixture
+def live_lab(start_lab, server):
+    """A Lab for one test, whose settings it may change, or whose sampler it counts."""
+    return start_lab(urls=[server.grpc], metrics_urls=[server.metrics])
+
+
+def field(page, name):
+    """A setting of ours in the settings editor, by its name in the schema."""
+    return page.tab.locator(f'[id="jp-SettingsEditor-eaf-inference:plugin_{name}"]')
+
+
+def test_the_status_bar_says_what_is_busy_and_opens_the_panel(page):
+    expect(page.status).to_have_text("Triton")  # nobody looks, nothing is asked
+    assert page.streams == []
+    page.status.get_by_role("button").click()
+    expect(page.panel).to_be_visible()
+    expect(page.status).to_have_text(re.compile(r"^CPU \d+%"), timeout=20_000)
+    expect(page.status.get_by_role("button")).to_have_attribute(
+        "title", re.compile("No GPU is reported by this server")
+    )
+
+
+def test_settings_hide_the_status_bar_item_and_a_section(live_lab, visit):
+    page = visit(live_lab)
+    page.open_panel()
+    expect(page.section("Models")).to_be_visible()
+    page.execute("settingeditor:open", query="Triton")
+    field(page, "statusBar").uncheck()
+    expect(page.status).to_be_hidden()
+    field(page, "sections_models").uncheck()
+    expect(page.section("Models")).to_have_count(0)
+    expect(page.section("Server")).to_be_visible()
+    field(page, "statusBar").check()
+    expect(page.status).to_be_visible()
+
+
+def test_the_interval_of_the_settings_is_sent_and_kept_above_its_limit(live_lab, visit):
+    page = visit(live_lab)
+    page.open_panel()
+    page.execute("settingeditor:open", query="Triton")
+    expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=20_000)
+    assert page.sent == [{"interval": 1}]
+    (stream,) = page.streams
+    with stream.expect_event("framesent", lambda text: json.loads(text) == {"interval": 3}):
+        field(page, "interval").fill("3")
+    times = []
+    for _ in range(3):
+        with stream.expect_event("framereceived", lambda text: json.loads(text)["type"] == "snapshot") as frame:
+            pass
+        times.append(json.loads(frame.value)["snapshot"]["time"])
+    assert times[1] - times[0] > 2
+    assert times[2] - times[1] > 2
+    field(page, "interval").fill("0.2")
+    expect(page.tab.locator(".jp-SettingsPanel")).to_contain_text("must be >= 1")
+    with stream.expect_event("framesent", lambda text: json.loads(text) == {"interval": 2}):
+        field(page, "interval").fill("2")
+    assert page.sent == [{"interval": 1}, {"interval": 3}, {"interval": 2}]
+
+
+def test_every_control_is_reached_and_used_by_keyboard(page):
+    page.open_panel()
+    page.new_triton_notebook()
+    page.panel.focus()
+    rows = page.section("Models").get_by_role("row")
+    expect(rows).to_have_count(10)  # with the head
+    controls = [control.element_handle() for control in page.panel.locator("button, input, a, summary").all()]
+    assert len(controls) >= 12
+    for control in controls:
+        page.tab.keyboard.press("Tab")
+        assert page.tab.evaluate("control => control === document.activeElement", control), control
+        assert page.tab.evaluate(HAS_A_RING), control
+    page.panel.get_by_role("searchbox", name="Filter models by name").focus()
+    page.tab.keyboard.type("PARTICLE")
+    expect(rows).to_have_count(2)
+    page.tab.keyboard.press("Tab")
+    page.tab.keyboard.press("Enter")
+    expect(page.cells).to_have_count(2)
+    expect(page.cells.last.locator(".cm-content")).to_contain_text("triton.model('particlenet')")
+    page.panel.get_by_role("searchbox").fill("nothing of this name")
+    expect(page.section("Models")).to_contain_text('No model has "nothing of this name" in its name.')
+
+
+def prometheus_says(*labels):
+    """An answer to the query for everything: the utilization of GPUs with these labels."""
+    result = [
+        {"metric": {"eaf_field": "dcgm_utilization", "UUID": str(number), **each}, "value": [0, "63"]}
+        for number, each in enumerate(labels)
+    ]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+
+def test_hostile_and_huge_names_are_text(start_lab, visit, server, site):
+    written = HOSTILE.replace('"', r"\"")
+    text = documented("triton_gpu").partition("# HELP nv_gpu")[0].replace('"particlenet"', f'"{written}"')
+    site.pages["/metrics"] = text + f'nv_inference_count{{model="{LONG}",version="{written}"}} 7\n'
+    site.pages["/api/v1/query"] = prometheus_says(
+        {"modelName": HOSTILE, "Hostname": LONG}, {"modelName": LONG, "Hostname": HOSTILE}
+    )
+    page = visit(start_lab(urls=[server.grpc], metrics_urls=[f"{site.url}/metrics"], prometheus_url=site.url))
+    page.open_panel()
+    expect(page.section("GPUs")).to_contain_text("<img src=x", timeout=20_000)
+    expect(page.section("GPUs")).to_contain_text("mmmmmmmm")
+    expect(page.section("Models").get_by_role("row", name="<img src=x")).to_be_visible()
+    expect(page.section("Models").get_by_role("row", name="mmmmmmmm")).to_be_visible()
+    page.new_triton_notebook()
+    page.run("monitor = triton.monitor(); monitor")
+    expect(page.widget).to_contain_text("<img src=x", timeout=20_000)
+    picture = page.run("from IPython.display import HTML; HTML(monitor._repr_mimebundle_()[0]['text/html'])")
+    expect(page.output(picture)).to_contain_text("<img src=x")
+    status = page.run("%triton_status")
+    expect(page.output(status)).to_contain_text("found by")
+    assert page.tab.locator('img[src="x"]').count() == 0
+    assert page.tab.evaluate("window.hacked") is None
+    widths = page.panel.evaluate("node => [node.scrollWidth, node.clientWidth]")
+    assert widths[0] == widths[1]  # nothing is wider than the panel
+
+
+def test_nothing_is_asked_while_the_panel_is_hidden(start_lab, visit, server, site):
+    site.pages["/metrics"] = documented("triton_gpu")
+    page = visit(start_lab(urls=[server.grpc], metrics_urls=[f"{site.url}/metrics"]))
+    page.open_panel()
+    expect(page.section("GPUs")).to_contain_text("63%", timeout=20_000)
+    with page.streams[-1].expect_event("close"):
+        page.hide_panel()
+    asked, scraped = list(page.asked), site.asked["/metrics"]
+    page.tab.wait_for_timeout(SEVERAL_INTERVALS)  # that nothing happens takes its time
+    assert page.asked == asked
+    assert len(page.streams) == 1
+    assert site.asked["/metrics"] - scraped <= 1  # the one that was under way
+    scraped = site.asked["/metrics"]
+    page.open_panel()
+    expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=20_000)
+    assert len(page.streams) == 2
+    assert site.asked["/metrics"] > scraped
