@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
@@ -19,10 +19,11 @@ from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, Py
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.words import sentence
 
-__all__ = ["Address", "Facility", "load_facility", "parse_urls"]
+__all__ = ["Address", "Facility", "configured", "load_facility", "parse_urls"]
 
 CONFIG_NAME = "eaf_inference_config"
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443}
+_Section = TypeVar("_Section", bound=Configurable)
 
 
 class Facility(Configurable):
@@ -193,6 +194,27 @@ def load_facility() -> Facility:
     ConfigurationError
         A configuration file cannot be read, or gives a setting a value of the wrong type.
     """
+    return configured(Facility)
+
+
+def configured(section: type[_Section]) -> _Section:
+    """One section of the facility's configuration, such as `Facility`, with the defaults of what is not set.
+
+    Raises
+    ------
+    ConfigurationError
+        A configuration file cannot be read, or gives a setting a value of the wrong type.
+    """
+    try:
+        return section(config=_read())
+    except TraitError as error:
+        raise ConfigurationError(
+            f"The facility's configuration ({CONFIG_NAME}.py or .json on Jupyter's configuration path) "
+            f"is wrong: {sentence(str(error))}"
+        ) from error
+
+
+def _read() -> Config:
     from jupyter_core.paths import jupyter_config_path
 
     merged = Config()
@@ -211,13 +233,7 @@ def load_facility() -> Facility:
                     f"{type(error).__name__}: {sentence(str(error))}. "
                     "Correct the file, or ask your facility's operators."
                 ) from error
-    try:
-        return Facility(config=merged)
-    except TraitError as error:
-        raise ConfigurationError(
-            f"The facility's configuration ({CONFIG_NAME}.py or .json on Jupyter's configuration path) "
-            f"is wrong: {sentence(str(error))}"
-        ) from error
+    return merged
 
 
 def _model_in_path(url: str, path: str, *, allowed: bool) -> tuple[str | None, str | None]:

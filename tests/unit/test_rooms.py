@@ -15,6 +15,7 @@ FLOORS = (
     "tables",
     "words",
     "config",
+    "policy",
     "credentials",
     "local",
     "injected",
@@ -40,10 +41,11 @@ FLOORS = (
     "notebook",
     "server",
     "hub",
+    "envoy",
     "facility",
     "cli",
 )
-APART = ("notebook", "server", "dask", "hub", "facility")  # never import one another
+APART = ("notebook", "server", "dask", "hub", "envoy", "facility")  # never import one another
 # Imports upward, inside functions, of what a user expects on the object in her hand: (file, function, imported).
 DOORS = {
     ("connection", "connect", "dask"),
