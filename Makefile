@@ -37,8 +37,9 @@ check: $(VENV)/test node_modules/.package-lock.json
 train: $(VENV)/train
 	$(BIN)/python notebooks/train_particlenet.py all
 
-# An editable install places no shared data: links stand in for it.
+# An editable install copies shared data or leaves them out, by the version of hatchling: links stand in for them.
 labextension: $(LABEXTENSION)
+	@rm -rf $(VENV)/share/jupyter/labextensions/eaf-inference
 	@mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
 	@ln -sfn $(CURDIR)/eaf_inference/labextension $(VENV)/share/jupyter/labextensions/eaf-inference
 	@ln -sf $(CURDIR)/jupyter-config/server-config/eaf_inference.json $(VENV)/etc/jupyter/jupyter_server_config.d/

@@ -37,9 +37,12 @@ _STYLE = """<style>
   color: var(--jp-ui-font-color1, inherit); line-height: 1.5; max-width: 100%; overflow-x: auto; }
 .eaf-inference .eaf-title { font-weight: 600; }
 .eaf-inference .eaf-dim { color: var(--jp-ui-font-color2, inherit); }
-.eaf-inference .eaf-good { color: var(--jp-success-color1, #388e3c); }
-.eaf-inference .eaf-bad { color: var(--jp-error-color1, #d32f2f); }
+.eaf-inference .eaf-good { color: var(--jp-success-color1, #388e3c);
+  color: color-mix(in srgb, var(--jp-success-color1, #388e3c) 70%, var(--jp-ui-font-color0, currentcolor)); }
+.eaf-inference .eaf-bad { color: var(--jp-error-color1, #d32f2f);
+  color: color-mix(in srgb, var(--jp-error-color1, #d32f2f) 70%, var(--jp-ui-font-color0, currentcolor)); }
 .eaf-inference table { border-collapse: collapse; margin: 4px 0; font-size: inherit; }
+.eaf-inference tr { background: none !important; }
 .eaf-inference th, .eaf-inference td { vertical-align: top; padding: 2px 12px 2px 0; border: none;
   background: none !important; color: inherit; }
 .eaf-inference th { font-weight: 500; color: var(--jp-ui-font-color2, inherit); }

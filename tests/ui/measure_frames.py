@@ -3,9 +3,9 @@
 python tests/ui/measure_frames.py [SECONDS]
 
 Two panels in Chromium, one after the other, fed by a real Jupyter server: 64 GPUs with two minutes of history and all
-rows open, and 500 models of which every tenth has a name of 10 kB, as a stand-in for a Triton lists them. A trace of so many seconds gives each script that
-ran on the page's main thread; a frame is whatever began within 1/60 s of one of them. CPU time says what the script
-costs, elapsed time also what other programs of the machine took meanwhile.
+rows open, and 500 models of which every tenth has a name of 10 kB, as a stand-in for a Triton lists them. A trace of
+so many seconds gives each script that ran on the page's main thread; a frame is whatever began within 1/60 s of one
+of them. CPU time says what the script costs, elapsed time also what other programs of the machine took meanwhile.
 """
 
 from __future__ import annotations

@@ -154,6 +154,7 @@ class LabPage:
     def choose_theme(self, name: str) -> None:
         self.execute("apputils:change-theme", theme=name)
         expect(self.tab.locator("body")).to_have_attribute("data-jp-theme-name", name)
+        expect(self.tab.locator("#jupyterlab-splash")).to_have_count(0)  # it lies over everything while it fades
 
     def close(self) -> None:
         self.context.close()

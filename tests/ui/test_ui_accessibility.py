@@ -62,7 +62,8 @@ def test_a_cpu_service_the_widget_and_what_cells_show(page):
     picture = page.run("from IPython.display import HTML; HTML(monitor._repr_mimebundle_()[0]['text/html'])")
     expect(page.output(picture)).to_contain_text("no GPU reported by this server")
     expect(page.section("Server")).to_contain_text("No GPU reported by this server", timeout=20_000)
-    assert found_in_any_theme(page, PANEL, STATUS, OUTPUTS) == []
+    found = found_in_any_theme(page, PANEL, STATUS, OUTPUTS)
+    assert found == [], "\n".join(found)
 
 
 def test_gpus_and_then_numbers_that_are_old(start_lab, visit, server, site):
