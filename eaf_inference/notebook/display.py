@@ -43,10 +43,10 @@ _STYLE = """<style>
   color: color-mix(in srgb, var(--jp-error-color1, #d32f2f) 70%, var(--jp-ui-font-color0, currentcolor)); }
 .eaf-inference table { border-collapse: collapse; margin: 4px 0; font-size: inherit; }
 .eaf-inference tr { background: none !important; }
-.eaf-inference th, .eaf-inference td { vertical-align: top; padding: 2px 12px 2px 0; border: none;
+.eaf-inference th, .eaf-inference td { vertical-align: baseline; padding: 2px 12px 2px 0; border: none;
   background: none !important; color: inherit; }
 .eaf-inference th { font-weight: 500; color: var(--jp-ui-font-color2, inherit); }
-.eaf-inference code { font-family: var(--jp-code-font-family, monospace); font-size: 0.95em; padding: 0;
+.eaf-inference code { font-family: var(--jp-code-font-family, monospace); font-size: 0.95em; padding: 0 !important;
   color: inherit; background: none !important; white-space: nowrap; }
 </style>"""
 

@@ -94,7 +94,8 @@ def main(seconds: float = 60.0) -> None:
         site = stack.enter_context(serve())
         site.answer = lambda _: (200, urllib.request.urlopen(triton.metrics, timeout=3).read().decode())  # noqa: S310
         lab = stack.enter_context(running_lab(home, urls=[triton.grpc], metrics_urls=[f"{site.url}/metrics"]))
-        (server,) = (each for each in psutil.Process().children() if "jupyterlab" in each.cmdline())
+        below = psutil.Process().children(recursive=True)  # its guardian names the same program, further behind
+        (server,) = (each for each in below if each.cmdline()[1:3] == ["-m", "jupyterlab"])
         print(f"{os.cpu_count()} CPUs ({platform.processor() or platform.machine()}), {seconds:.0f} s each")
         print("panels   of one core   scrapes in an interval   snapshots of a panel   load average")
         for count in PANELS:
