@@ -12,8 +12,9 @@ from token_service import HUB_TOKEN, token_service
 from tokens import MARK
 
 import eaf_inference
-from eaf_inference.credentials import Credentials, TokenService
+from eaf_inference.credentials import Credentials
 from eaf_inference.errors import NotAuthorized, ServerUnavailable
+from eaf_inference.token_service import TokenService
 
 HUB = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN}
 
@@ -41,7 +42,7 @@ def answering(status: int, body: bytes, **headers: str):
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/token", seen
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
     finally:
         server.shutdown()
         thread.join()
@@ -64,14 +65,14 @@ def test_half_of_a_tokens_life_is_enough_where_it_is_shared():
         now = [0.0]
         credentials = Credentials(TokenService(service.url, environment=HUB), clock=lambda: now[0])
         first = credentials.token()
-        now[0] = first.issued_at + 50
+        now[0] = first.issued_at + 44
         assert credentials.token() is first
-        assert credentials.token(spent=0.45) is not first
+        assert credentials.token(spent=0.4) is not first
 
 
 def test_without_a_hub_token_it_is_said_where_to_start_from():
     with pytest.raises(NotAuthorized, match="JUPYTERHUB_API_TOKEN is not set"):
-        TokenService("http://127.0.0.1:1/token", environment={}).read()
+        TokenService("http://127.0.0.1:1", environment={}).read()
 
 
 @pytest.mark.parametrize(
@@ -110,8 +111,8 @@ def test_a_service_that_is_silent_or_gone_keeps_nobody_for_long():
 
 def test_connect_says_that_the_token_service_is_down(monkeypatch, tmp_path):
     (tmp_path / "jupyter").mkdir()
-    settings = {"Facility": {"token_service": "http://127.0.0.1:1/token", "urls": ["grpc://127.0.0.1:1"]}}
+    settings = {"Facility": {"token_service": "http://127.0.0.1:1", "urls": ["grpc://127.0.0.1:1"]}}
     (tmp_path / "jupyter" / "eaf_inference_config.json").write_text(json.dumps(settings))
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
-    with pytest.raises(ServerUnavailable, match="token service http://127.0.0.1:1/token gives no token"):
+    with pytest.raises(ServerUnavailable, match="token service http://127.0.0.1:1 gives no token"):
         eaf_inference.connect()
