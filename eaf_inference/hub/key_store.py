@@ -99,8 +99,8 @@ def _check_private(path: Path, mode: str) -> None:
     if status.st_mode & 0o077:
         raise ConfigurationError(
             f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}), and it guards the keys "
-            f"that sign users' tokens. Make it private, `chmod {mode} {path}`, and where somebody may have read the keys remove "
-            f"{_FILE} so that new ones are made."
+            f"that sign users' tokens. Make it private, `chmod {mode} {path}`, and where somebody may have "
+            f"read the keys remove {_FILE} so that new ones are made."
         )
 
 
@@ -121,8 +121,8 @@ def _read(path: Path) -> Keys:
     except (ValueError, LookupError, TypeError) as error:
         # the cause may show a part of the key
         raise ConfigurationError(
-            f"The signing keys {path} cannot be read ({type(error).__name__}). Restore the file, or remove it: then new "
-            "keys are made, and users' tokens of before are refused until they are renewed."
+            f"The signing keys {path} cannot be read ({type(error).__name__}). Restore the file, or remove it: then "
+            "new keys are made, and users' tokens of before are refused until they are renewed."
         ) from None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import serialization
@@ -89,7 +90,7 @@ def advanced(keys: Keys, now: float, schedule: Schedule, make: Callable[[float],
     due = keys[-1].signs_from + schedule.every
     if now >= due - schedule.ahead:  # late, after a long sleep, the former key goes on signing meanwhile
         keys = (*keys, make(max(due, now + schedule.ahead)))
-    followed = zip(keys, keys[1:], strict=False)
+    followed = pairwise(keys)
     kept = (key for key, successor in followed if now < successor.signs_from + schedule.after)
     return (*kept, keys[-1])
 

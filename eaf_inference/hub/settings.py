@@ -15,7 +15,7 @@ class TokenIssuer(Configurable):
 
     key_directory = Unicode(
         "/var/lib/eaf-inference/keys",
-        help="Where the signing keys are kept, 0700, for this service's account alone; on storage that a restart keeps.",
+        help="Where the signing keys are kept, 0700, for this service's account alone, on storage that lasts.",
     ).tag(config=True)
     rotate_every = Float(7 * 86400.0, help="Seconds for which one key signs.").tag(config=True)
     publish_ahead = Float(
