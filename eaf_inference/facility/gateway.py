@@ -2,16 +2,15 @@
 
 It is the real one, with two differences from a facility's: schedulers and workers run as this user's own
 processes, without any isolation from one another (`UnsafeLocalBackend`), and, without a JupyterHub, who knows a
-random password is let in; dashboards need no password, as everywhere with Dask Gateway. Configuration and password lie in a
-directory that only this user can read. The clusters work in it too, and it goes with the gateway, however that
-ends.
+random password is let in; dashboards need no password, as everywhere with Dask Gateway. Configuration and password
+lie in a directory that only this user can read. The clusters work in it too, and it goes with the gateway, however
+that ends.
 """
 
 from __future__ import annotations
 
 import http.client
 import importlib.util
-import os
 import secrets
 import sys
 import tempfile
@@ -45,7 +44,6 @@ _GRACE_SECONDS = 10
 
 # Worth knowing of what is left at its default: workers and clusters that take more than 60 s to start are given up.
 _CONFIGURATION = """\
-import os
 
 from dask_gateway_server.backends.local import UnsafeLocalBackend
 
@@ -75,12 +73,12 @@ c.UnsafeLocalBackend.sigint_timeout = 1
 c.UnsafeLocalBackend.sigterm_timeout = 0
 """
 
-_BY_PASSWORD = """\
+_WITHOUT_HUB = """\
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
 c.SimpleAuthenticator.password = {password!r}
 """
 # The Hub is asked with each user's own token, so that the gateway has none.
-_BY_HUB = """\
+_WITH_HUB = """\
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.JupyterHubAuthenticator"
 c.JupyterHubAuthenticator.jupyterhub_api_url = {hub_api_url!r}
 c.JupyterHubAuthenticator.jupyterhub_service_name = {service!r}
@@ -182,9 +180,9 @@ class GatewayServer(Server):
         environment |= {"TMPDIR": str(scratch), "NO_COLOR": "1"}
         if self._hub_api_url is None:
             write_private(self.password_file, self._password)
-            authentication = _BY_PASSWORD.format(password=self._password)
+            authentication = _WITHOUT_HUB.format(password=self._password)
         else:
-            authentication = _BY_HUB.format(hub_api_url=self._hub_api_url, service=_HUB_SERVICE)
+            authentication = _WITH_HUB.format(hub_api_url=self._hub_api_url, service=_HUB_SERVICE)
         configuration = self._directory / "dask_gateway_config.py"
         write_private(
             configuration,

@@ -90,7 +90,8 @@ def _named(variable: str) -> str:
 
 def _log_to_stderr() -> None:
     """The audit log's lines stand alone, so that they can be read by a program."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("eaf_inference").setLevel(logging.INFO)
     lines = logging.StreamHandler()
     lines.setFormatter(logging.Formatter("%(message)s"))
     audit.LOG.addHandler(lines)

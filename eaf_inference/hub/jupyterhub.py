@@ -25,7 +25,7 @@ __all__ = ["GATEWAY", "TOKEN_SERVICE", "configure"]
 TOKEN_SERVICE = "triton-token"  # noqa: S105  (a service's name)
 GATEWAY = "dask-gateway"
 _ROLE = "eaf-inference"
-_EXTENSION = '--ServerApp.jpserver_extensions={"eaf_inference.server": true}'
+_EXTENSION = '--ServerApp.jpserver_extensions={"eaf_inference.server": True}'
 
 
 def configure(
