@@ -105,8 +105,8 @@ class TokenServiceServer(Server):
         write_private(etc / "eaf_inference_config.json", json.dumps(settings))
         environment = plain_environment(first_on_path=Path(sys.executable).parent)
         environment |= {
-            "JUPYTER_CONFIG_DIR": str(etc),
-            "JUPYTER_NO_CONFIG": "1",  # no other directory's
+            "JUPYTER_CONFIG_DIR": str(etc),  # instead of the user's own
+            "JUPYTER_CONFIG_PATH": str(etc),  # above what is in /etc
             "JUPYTERHUB_API_URL": self._hub_api_url,
             "JUPYTERHUB_SERVICE_URL": self.url,
             "JUPYTERHUB_SERVICE_PREFIX": _PREFIX,

@@ -1,4 +1,4 @@
-"""What the token service decides without a Hub: who asks too often, what users are told, what a Hub is configured to."""
+"""What the token service decides without a Hub: who asks too often, what users and a Hub are told."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ def test_what_an_operator_configured_before_stays():
     options = {"managed": False, "reached_at": "https://hub/services/triton-token/", "spawner": "KubeSpawner"}
     configure(c, service_url="http://tokens:8010", gateway_url="http://gateway", **options)
     assert [each["name"] for each in c.JupyterHub.services] == ["dask-gateway", "triton-token"]
-    assert c.JupyterHub.services[0]["api_token"] == "operators"
+    assert c.JupyterHub.services[0]["api_token"] == "operators"  # noqa: S105
     assert "command" not in c.JupyterHub.services[1]
     (server,) = (role for role in c.JupyterHub.load_roles if role["name"] == "server")
     assert server["scopes"][0] == "inherit"
     assert c.KubeSpawner.environment["OURS"] == "1"
-    assert c.KubeSpawner.environment["EAF_TOKEN_SERVICE"] == "https://hub/services/triton-token/"
+    assert c.KubeSpawner.environment["EAF_TOKEN_SERVICE"] == "https://hub/services/triton-token/"  # noqa: S105
     assert c.KubeSpawner.args[0] == "--ours"
