@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import stat
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from hub_facility import CONTACT, SCOPE, ask, hub_facility, processes_with
 
 import eaf_inference.hub.service
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.facility.http_proxy import proxy_program
 from eaf_inference.facility.jupyterhub import GROUP
+from eaf_inference.facility.ports import free_ports
+from eaf_inference.facility.processes import Child, plain_environment
 from eaf_inference.facility.token_service import TokenServiceServer
 
 OPENAPI = Path(eaf_inference.hub.service.__file__).with_name("openapi.yaml")
@@ -152,14 +156,6 @@ def test_who_leaves_the_group_gets_no_further_token_and_who_comes_gets_one_at_on
     facility.operate(f"groups/{GROUP}/users", "POST", users=["alice"])
     assert (refused.status, refused.data["message"]) == (403, REFUSED)
     assert facility.mint(hub_token).status == 200
-
-
-def test_the_token_of_a_server_that_was_stopped_is_worth_nothing(facility):
-    facility.start_servers("bob")
-    hub_token = facility.environment_of("bob")["JUPYTERHUB_API_TOKEN"]
-    assert facility.mint(hub_token).status == 200
-    facility.operate("users/bob/server", "DELETE")
-    assert facility.mint(hub_token).status == 401
 
 
 def test_a_loop_that_asks_for_tokens_is_slowed_down_and_nobody_else(facility, tmp_path):
@@ -343,3 +339,61 @@ def test_the_scope_alone_is_what_a_token_needs(facility):
 
     hub_token, _ = facility.token_of("bob", [SCOPE])
     assert claims_of(facility, fetch_token(facility.tokens.base_url, Secret(hub_token), None))["sub"] == "bob"
+
+
+def test_the_token_of_a_server_that_was_stopped_is_worth_nothing(facility):
+    """The last test: carol's server is gone after it."""
+    hub_token = facility.environment_of("carol")["JUPYTERHUB_API_TOKEN"]
+    assert facility.mint(hub_token).data["error"] == "not_authorised", "it is known"
+    facility.operate("users/carol/server", "DELETE")
+    refused = facility.mint(hub_token)
+    assert (refused.status, refused.data["error"]) == (401, "invalid_token")
+
+
+MANAGED = """
+from eaf_inference.hub.jupyterhub import configure
+
+c = get_config()
+c.JupyterHub.bind_url, c.JupyterHub.hub_port = "http://127.0.0.1:{public}/jupyter/", {hub}
+c.ConfigurableHTTPProxy.command, c.ConfigurableHTTPProxy.api_url = [{proxy!r}], "http://127.0.0.1:{api}"
+c.JupyterHub.authenticator_class, c.SharedPasswordAuthenticator.user_password = "shared-password", "not a secret here"
+c.Authenticator.allowed_users = {{"alice"}}
+c.JupyterHub.services = [{{"name": "operator", "api_token": {token!r}}}]
+c.JupyterHub.load_roles = [{{"name": "operator", "scopes": ["admin:users", "tokens"], "services": ["operator"]}}]
+c.JupyterHub.load_groups = {{"cms": {{"users": ["alice"]}}}}
+configure(c, service_url="http://127.0.0.1:{service}", groups=["cms"], environment={{"JUPYTER_CONFIG_PATH": {etc!r}}})
+"""
+
+
+def test_a_hub_starts_the_service_by_itself_under_a_base_url(tmp_path):
+    public, hub, api, service = free_ports(4)
+    token, log = secrets.token_hex(16), tmp_path / "log"
+    proxy = str(proxy_program())
+    settings = {"TokenIssuer": {"key_directory": str(tmp_path / "keys")}}
+    (tmp_path / "eaf_inference_config.json").write_text(json.dumps(settings))
+    (tmp_path / "hub").mkdir()
+    configuration = tmp_path / "jupyterhub_config.py"
+    names = {"public": public, "hub": hub, "api": api, "service": service}
+    configuration.write_text(MANAGED.format(**names, proxy=proxy, token=token, etc=str(tmp_path)))
+    child = Child(
+        [sys.executable, "-m", "jupyterhub", "--config", configuration],
+        environment=plain_environment(first_on_path=Path(sys.executable).parent),
+        log=log,
+        directory=tmp_path / "hub",
+    )
+    try:
+        base = f"http://127.0.0.1:{public}/jupyter"
+        ends = time.monotonic() + 40
+        while True:
+            try:
+                if ask(f"{base}/services/triton-token/healthz").status == 200:
+                    break
+            except OSError:
+                pass  # it is on its way
+            assert child.wait(0.1) is None, log.read_text()
+            assert time.monotonic() < ends, log.read_text()
+        made = ask(f"{base}/hub/api/users/alice/tokens", token, method="POST", data=b"{}")
+        minted = ask(f"{base}/services/triton-token/token", made.data["token"], method="POST", data=b"")
+        assert jwt.decode(minted.data["access_token"], options={"verify_signature": False})["sub"] == "alice"
+    finally:
+        child.stop()
