@@ -188,7 +188,7 @@ class HubServer(Server):
     def launch(self) -> None:
         """Start proxy and Hub, which then takes seconds until it is ready."""
         self._check_packages()
-        if self.proxy._child is None:  # noqa: SLF001  (its own kind of server)
+        if not self.proxy.launched:
             self.proxy.launch()
             self.proxy.wait_until_ready()
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
@@ -262,7 +262,7 @@ class HubServer(Server):
                 while not is_free(self._port) and time.monotonic() < deadline:
                     time.sleep(0.05)
                 attempt += 1
-                self._child = None
+                super().stop()
                 self.launch()
             elif time.monotonic() > deadline:
                 raise ServerUnavailable(

@@ -165,6 +165,11 @@ class Server(ABC):
         return self._child
 
     @property
+    def launched(self) -> bool:
+        """Whether it was started and not stopped; it may have died meanwhile."""
+        return self._child is not None
+
+    @property
     def pid(self) -> int:
         return self.child.pid
 

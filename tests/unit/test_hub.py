@@ -8,8 +8,6 @@ import pytest
 import yaml
 from traitlets.config import Config
 
-pytest.importorskip("cryptography", reason="the oldest environment has no [hub]")
-
 from eaf_inference.config import Facility
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.hub import rate
