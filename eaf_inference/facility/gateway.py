@@ -44,6 +44,7 @@ _GRACE_SECONDS = 10
 
 # Worth knowing of what is left at its default: workers and clusters that take more than 60 s to start are given up.
 _CONFIGURATION = """\
+import os
 
 from dask_gateway_server.backends.local import UnsafeLocalBackend
 
