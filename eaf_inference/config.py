@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
@@ -19,6 +19,9 @@ from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, Py
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.words import sentence
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = ["Address", "Facility", "configured", "load_facility", "parse_urls"]
 
 CONFIG_NAME = "eaf_inference_config"
@@ -27,15 +30,20 @@ _Section = TypeVar("_Section", bound=Configurable)
 
 
 class Facility(Configurable):
-    """One facility, as its users' notebooks and workers see it."""
+    """One facility, as its users' notebooks and workers see it.
+
+    What is tagged `served` a token service tells its users in the facility document: no path on its machine, no
+    secret, and nothing that a user's own machine has to decide.
+    """
 
     urls = List(
         Unicode(),
         help="Triton's gRPC addresses (grpc://host:port, grpcs://host:port). Several are replicas of one service.",
-    ).tag(config=True)
+    ).tag(config=True, served=True)
     ca = Unicode(
-        help="PEM file of the certificate authorities that signed the server's certificate; empty: the system's.",
-    ).tag(config=True)
+        help="PEM file of the certificate authorities that signed the server's certificate, or their PEM text; "
+        "empty: the system's.",
+    ).tag(config=True, served=True, pem=True)
     client_certificate = Unicode(help="PEM file of a client certificate, where the server asks for one.").tag(
         config=True
     )
@@ -46,31 +54,35 @@ class Facility(Configurable):
         help="File that holds the user's bearer token and is renewed in place; empty: WLCG bearer token discovery.",
     ).tag(config=True)
     token_service = Unicode(
-        help="URL that answers POST with a token for whoever holds a JupyterHub token; instead of a token file.",
+        help="Base URL of the token service under the Hub (…/services/triton-token/), instead of a token file; "
+        "empty: what EAF_TOKEN_SERVICE names.",
     ).tag(config=True)
     metrics_urls = List(
         Unicode(),
         help="Where each replica of Triton reports its metrics (http://host:8002/metrics); empty: not scraped.",
-    ).tag(config=True)
-    metrics_ca = Unicode(help="PEM file of the authorities for metrics and Prometheus; empty: as `ca`.").tag(
-        config=True
-    )
+    ).tag(config=True, served=True)
+    metrics_ca = Unicode(
+        help="PEM file of the authorities for metrics and Prometheus, or their text; empty: as `ca`."
+    ).tag(config=True, served=True, pem=True)
     prometheus_url = Unicode(
         help="Prometheus, for GPUs and MIG slices (dcgm-exporter) and where replicas cannot be scraped: what stands "
         "before /api/v1/query.",
-    ).tag(config=True)
+    ).tag(config=True, served=True)
     prometheus_matchers = List(
         Unicode(), help='Which Triton series are this facility\'s, such as namespace="triton".'
-    ).tag(config=True)
+    ).tag(config=True, served=True)
     prometheus_gpu_matchers = List(
         Unicode(), help="Which of dcgm-exporter's series are this facility's, such as Hostname=~\"gpu-.*\"."
-    ).tag(config=True)
+    ).tag(config=True, served=True)
     prometheus_window = Int(
         30, help="Seconds over which Prometheus takes rates: at least twice its scrape interval."
-    ).tag(config=True)
+    ).tag(config=True, served=True)
     prometheus_token_file = Unicode(help="File that holds a bearer token for Prometheus; empty: none.").tag(
         config=True
     )
+    gateway_url = Unicode(
+        help="The Dask Gateway, which takes users' Hub tokens; for those whose Dask configuration names none."
+    ).tag(config=True, served=True)
     configure_clusters = Enum(
         ("gateway", "all", "none"),
         default_value="gateway",
@@ -83,16 +95,16 @@ class Facility(Configurable):
     time_budget = Float(
         120.0,
         help="Seconds for which a request that meets a fault is tried again before ServerUnavailable.",
-    ).tag(config=True)
+    ).tag(config=True, served=True)
     request_timeout = Float(
         120.0, help="Seconds after which a request without a reply is given up and sent elsewhere."
-    ).tag(config=True)
+    ).tag(config=True, served=True)
     max_in_flight = Int(16, help="The most requests one call keeps in flight; the window adapts below it.").tag(
-        config=True
+        config=True, served=True
     )
     documentation_url = Unicode(
         help="Web page for this facility's users (http or https), which the JupyterLab panel opens."
-    ).tag(config=True)
+    ).tag(config=True, served=True)
 
     @validate("documentation_url")
     def _is_a_web_page(self, proposal: dict[str, Any]) -> str:
@@ -197,8 +209,14 @@ def load_facility() -> Facility:
     return configured(Facility)
 
 
-def configured(section: type[_Section]) -> _Section:
+def configured(section: type[_Section], *, defaults: Mapping[str, Any] | None = None) -> _Section:
     """One section of the facility's configuration, such as `Facility`, with the defaults of what is not set.
+
+    Parameters
+    ----------
+    section : type
+    defaults : mapping, optional
+        Values that stand below the files', by the setting's name.
 
     Raises
     ------
@@ -206,7 +224,7 @@ def configured(section: type[_Section]) -> _Section:
         A configuration file cannot be read, or gives a setting a value of the wrong type.
     """
     try:
-        return section(config=_read())
+        return section(config=_read(Config({section.__name__: dict(defaults or {})})))
     except TraitError as error:
         raise ConfigurationError(
             f"The facility's configuration ({CONFIG_NAME}.py or .json on Jupyter's configuration path) "
@@ -214,10 +232,10 @@ def configured(section: type[_Section]) -> _Section:
         ) from error
 
 
-def _read() -> Config:
+def _read(merged: Config) -> Config:
+    """What all files say, on top of this."""
     from jupyter_core.paths import jupyter_config_path
 
-    merged = Config()
     for directory in reversed(jupyter_config_path()):  # the first directory has the last word
         for loader in (
             JSONFileConfigLoader(f"{CONFIG_NAME}.json", directory),

@@ -10,29 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.catalogue import ModelRow, ModelTable, describe, ready_versions, why_not
-from eaf_inference.config import Facility, load_facility
+from eaf_inference.config import load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
     Credentials,
     SecretText,
     StaticToken,
-    TlsFiles,
     TokenFile,
-    TokenService,
     TokenSource,
     describe_expiry,
 )
-from eaf_inference.discovery import PROBE_TIMEOUT, Attempts, Endpoint, discover, given
-from eaf_inference.errors import (
-    ConfigurationError,
-    InvalidInput,
-    ServerUnavailable,
-)
+from eaf_inference.discovery import HUB_DOCUMENT, PROBE_TIMEOUT, Attempt, Attempts, Endpoint, discover, given
+from eaf_inference.document import Known, known_facility
+from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput, ServerUnavailable
 from eaf_inference.inference.pipeline import Limits, Question, ask
 from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import CLOSED, Server
 from eaf_inference.injected import Injected, injected
 from eaf_inference.registry import NOTHING_SAID, Follower, Options, followers, made, shared
+from eaf_inference.tls import TlsFiles
+from eaf_inference.token_service import TokenService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
+    from eaf_inference.config import Facility
     from eaf_inference.dask.clusters import ClusterTable
     from eaf_inference.dask.submit import Submission
     from eaf_inference.inference.model import Model
@@ -160,17 +158,26 @@ class Connection:
             raise ConfigurationError(CLOSED)
         with self._opening:  # a connection that arrived in a task is opened by the first thread that needs it
             if self._endpoint is None:
-                self._facility = load_facility()
                 self._given = self._what_was_given()
                 if self._given is None:
-                    self._find_server(self._facility, wait_for_all=wait_for_all)
+                    known = known_facility()
+                    self._facility = known.facility
+                    self._find_server(known, wait_for_all=wait_for_all)
+                else:
+                    self._facility = load_facility()
             if self._given is not None:
                 self._take_what_was_given(self._given)
 
-    def _find_server(self, facility: Facility, *, wait_for_all: bool) -> None:
-        options = self._options
-        self._credentials = Credentials(self._source or _source_of(facility))
-        self._credentials.token()  # a token that cannot be read is said before anything is tried
+    def _find_server(self, known: Known, *, wait_for_all: bool) -> None:
+        options, facility = self._options, known.facility
+        self._credentials = Credentials(self._source or _source_of(known.own))
+        try:
+            self._credentials.token()  # a token that cannot be read is said before anything is tried
+        except InferenceError as error:
+            if known.document is not None:
+                said = known.document.error or "it names what is to be connected to"
+                error.attempts = Attempts([Attempt(HUB_DOCUMENT, known.document.url, str(said))])
+            raise
         self.tls = TlsFiles.find(
             ca=options.ca or facility.ca,
             certificate=facility.client_certificate,
@@ -179,7 +186,7 @@ class Connection:
         insecure = self.may_send_token_unencrypted
         endpoint, self.attempts = discover(
             options.url,
-            facility=facility,
+            known=known,
             credentials=self._credentials,
             tls=self.tls,
             allow_insecure_token=insecure,
@@ -236,7 +243,7 @@ class Connection:
     def facility(self) -> Facility:
         """The facility's configuration, as it was when the connection was opened."""
         if self._facility is None:
-            self._facility = load_facility()
+            self._facility = load_facility() if self._given else known_facility().facility
         return self._facility
 
     @property
@@ -512,11 +519,11 @@ def _arrived(options: Options) -> Connection:
     return shared(options, Connection)
 
 
-def _source_of(facility: Facility) -> TokenSource:
+def _source_of(own: Facility) -> TokenSource:
     """Where this user's tokens come from, when nobody says otherwise."""
-    if facility.token_service:
-        return TokenService(facility.token_service, ca=facility.ca or None)
-    return TokenFile(facility.token_file) if facility.token_file else BearerDiscovery()
+    if own.token_service:
+        return TokenService(own.token_service, ca=own.ca or None)
+    return TokenFile(own.token_file) if own.token_file else BearerDiscovery()
 
 
 def _index_question() -> Question:

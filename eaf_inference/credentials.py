@@ -1,4 +1,4 @@
-"""Who the user is: tokens, where they come from, when they are renewed, and TLS files.
+"""Who the user is: tokens, where they come from and when they are renewed.
 
 A token's text is held in one place only, the `authorization` header that gRPC sends. That header hides
 itself from ``repr``, ``str`` and formatting and refuses to be pickled, so that no log, traceback, notebook
@@ -17,26 +17,22 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from eaf_inference.errors import ConfigurationError, InferenceError, NotAuthorized, ServerUnavailable
+from eaf_inference.errors import ConfigurationError, InferenceError, ServerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import grpc
-
 __all__ = [
+    "LARGEST_TOKEN",
     "BearerDiscovery",
     "Credentials",
     "SecretText",
     "StaticToken",
-    "TlsFiles",
     "Token",
     "TokenFile",
-    "TokenService",
     "TokenSource",
 ]
 
@@ -46,7 +42,7 @@ _RENEW_AHEAD = 60.0  # seconds before expiry at which the source is read again, 
 _RENEW_AHEAD_SHARE = 0.2  # … earlier than in the last fifth of the token's life
 _READ_AGAIN_AFTER = 1.0  # seconds: a source without a fresher token is not asked more often than this …
 _LONGEST_REST = 30.0  # … and one that fails, less and less often
-_LARGEST_TOKEN = 64 * 1024  # bytes
+LARGEST_TOKEN = 64 * 1024  # bytes
 _LATEST = 1e12  # seconds since the epoch; what a JWT puts beyond, NaN included, is no time
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _C99_SPACE = " \f\n\r\t\v"
@@ -87,7 +83,7 @@ class Token:
         self.issued_at: float | None = None
         self.expires_at: float | None = None
         text = SecretText(str.strip(text, _C99_SPACE))  # a traceback may show this function's variables
-        if len(text) > _LARGEST_TOKEN or not _B64TOKEN.fullmatch(text):
+        if len(text) > LARGEST_TOKEN or not _B64TOKEN.fullmatch(text):
             raise ConfigurationError(
                 "The token is not a bearer token (RFC 6750: letters, digits and -._~+/=, at most 64 KiB, "
                 "no white space inside). Its text is not shown here."
@@ -149,9 +145,12 @@ class TokenSource(ABC):
     ----------
     at_hand : bool
         Reading costs nothing, so that it is read whenever a token is needed.
+    spent : float or None
+        The share of a token's life after which a younger one is to be had; None: towards its end.
     """
 
     at_hand = False
+    spent: float | None = None
 
     @abstractmethod
     def read(self) -> Token | None:
@@ -230,86 +229,6 @@ class BearerDiscovery(TokenSource):
         return "WLCG bearer token discovery"
 
 
-class TokenService(TokenSource):
-    """The facility's token service, which gives a short-lived token to whoever holds a JupyterHub token.
-
-    Parameters
-    ----------
-    url : str
-        Answers ``POST`` with ``{"access_token": …}`` (RFC 6749, section 5.1).
-    ca : path, optional
-        PEM file of the certificate authorities to trust; by default the system's.
-    environment : mapping, optional
-        Holds the user's own ``JUPYTERHUB_API_TOKEN``, as the Hub sets it for every user's server.
-    timeout : float
-        Seconds for its answer.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        ca: str | os.PathLike[str] | None = None,
-        environment: Mapping[str, str] | None = None,
-        timeout: float = 5.0,
-    ) -> None:
-        self.url = url
-        self.ca = ca
-        self._environment = os.environ if environment is None else environment
-        self._timeout = timeout
-
-    def read(self) -> Token:
-        """A new token.
-
-        Raises
-        ------
-        NotAuthorized
-            There is no Hub token, or the service refuses it.
-        ServerUnavailable
-            The service does not answer, or not with a token.
-        """
-        import urllib.error
-
-        if not self._environment.get("JUPYTERHUB_API_TOKEN"):
-            raise NotAuthorized(
-                f"The token service {self.url} needs your JupyterHub token, and JUPYTERHUB_API_TOKEN is not set. "
-                "Start this notebook from the facility's JupyterHub, or pass a token yourself."
-            )
-        try:
-            return Token(self._ask())
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code in (401, 403):
-                    raise NotAuthorized(
-                        f"The token service {self.url} refuses your JupyterHub token ({error.code} {error.reason}). "
-                        "Ask the facility for access to inference, or restart your server from the Hub."
-                    ) from None
-                raise self._unavailable(f"{error.code} {error.reason}") from None
-        except OSError as error:
-            raise self._unavailable(str(getattr(error, "reason", error))) from error
-        except (ValueError, LookupError, TypeError, ConfigurationError) as error:
-            raise self._unavailable("its reply holds no token") from error
-
-    def _ask(self) -> str:
-        import ssl
-        import urllib.request
-
-        request = urllib.request.Request(self.url, method="POST", data=b"")  # noqa: S310  (the facility's own URL)
-        # not sent on to where the service might redirect
-        request.add_unredirected_header("Authorization", f"token {self._environment['JUPYTERHUB_API_TOKEN']}")
-        context = ssl.create_default_context(cafile=self.ca) if self.url.startswith("https:") else None
-        with urllib.request.urlopen(request, timeout=self._timeout, context=context) as reply:  # noqa: S310
-            return SecretText(json.loads(reply.read(2 * _LARGEST_TOKEN))["access_token"][:])  # a number has no slice
-
-    def _unavailable(self, why: str) -> ServerUnavailable:
-        error = ServerUnavailable(f"The token service {self.url} gives no token: {why}.")
-        error.reason = f"the token service gives no token: {why}"
-        return error
-
-    def __repr__(self) -> str:
-        return f"token service {self.url}"
-
-
 class Credentials:
     """One user's token, kept fresh for all threads of one connection.
 
@@ -323,7 +242,7 @@ class Credentials:
     def __init__(self, source: TokenSource, *, clock: Callable[[], float] = time.time) -> None:
         self.source = source
         self._clock = clock
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._token: Token | None = None
         self._last_read = float("-inf")
         self._pause = _READ_AGAIN_AFTER
@@ -355,23 +274,40 @@ class Credentials:
         ConfigurationError
             The source holds something that is not a token.
         """
-        with self._lock:
-            now = self._clock()
-            due = self._token is None or self.source.at_hand or self._token.renewal_due(now, spent)
-            rests = 0 <= now - self._last_read < self._pause  # a clock that was set back ends the rest
-            if due and (self.source.at_hand or not rests):
+        if not self._is_due(spent):
+            return self._token
+        # one thread reads; the others wait for it only where they have nothing to go on with
+        if not self._reading.acquire(blocking=self.source.at_hand or not self._serves()):
+            return self._token
+        try:
+            if self._is_due(spent):
                 self._read(self.source.read)
             return self._token
+        finally:
+            self._reading.release()
 
     def renewed_after(self, refused: Token | None) -> bool:
         """Whether there is another token to try, now that a server refused this one.
 
         Threads whose requests met the same refusal share the renewed one.
         """
-        with self._lock:
+        with self._reading:
             if self._token == refused:
                 self._read(self.source.renew)
             return self._token != refused
+
+    def _is_due(self, spent: float | None) -> bool:
+        if self.source.at_hand:
+            return True
+        shares = [each for each in (spent, self.source.spent) if each is not None]
+        now = self._clock()
+        rests = 0 <= now - self._last_read < self._pause  # a clock that was set back ends the rest
+        return not rests and (self._token is None or self._token.renewal_due(now, min(shares, default=None)))
+
+    def _serves(self) -> bool:
+        """Whether the token at hand has not expired."""
+        token = self._token
+        return token is not None and (token.expires_at is None or self._clock() < token.expires_at)
 
     def _read(self, read: Callable[[], Token | None]) -> None:
         try:
@@ -383,95 +319,19 @@ class Credentials:
             if self._token is None:
                 raise
             # the one at hand may still serve: a file that is being replaced is unreadable for a moment
-            log.warning("The token could not be renewed from %r: %s", self.source, error)
+            level = logging.WARNING if self._token.renewal_due(self._clock()) else logging.INFO
+            log.log(level, "The token could not be renewed from %r: %s", self.source, error)
         else:
             self._trouble = ""
             self._pause = _READ_AGAIN_AFTER
         self._last_read = self._clock()
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """The files of one TLS channel: authorities (or their text), and a client certificate where there is one."""
-
-    ca: Path | bytes | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    @classmethod
-    def find(
-        cls,
-        *,
-        ca: str | os.PathLike[str] | None,
-        certificate: str | None = None,
-        key: str | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> TlsFiles:
-        """The files given, else the user's grid proxy where ``X509_USER_PROXY`` names a readable one.
-
-        A grid proxy is a PEM file with certificate, key and chain in one.
-        """
-        environment = os.environ if environment is None else environment
-        authorities = Path(ca).expanduser() if ca else None
-        if certificate:
-            path = Path(certificate).expanduser()
-            return cls(authorities, path, Path(key).expanduser() if key else path)
-        if named := environment.get("X509_USER_PROXY"):
-            proxy = Path(named)
-            if os.access(proxy, os.R_OK):
-                return cls(authorities, proxy, proxy)
-            log.warning("X509_USER_PROXY names %s, which cannot be read; going on without it", proxy)
-        return cls(authorities)
-
-    def with_authorities(self, text: str | None) -> TlsFiles:
-        """The same with these certificate authorities; None for the system's."""
-        return replace(self, ca=None if text is None else text.encode())
-
-    @property
-    def authorities(self) -> bytes | None:
-        """The text of the certificate authorities; None for the system's.
-
-        Raises
-        ------
-        ConfigurationError
-            The file cannot be read, or is no PEM file.
-        """
-        return _pem(self.ca, "certificate authorities")
-
-    def channel_credentials(self) -> grpc.ChannelCredentials:
-        """What gRPC opens a TLS channel with.
-
-        Raises
-        ------
-        ConfigurationError
-            A file cannot be read, or is no PEM file.
-        """
-        import grpc
-
-        return grpc.ssl_channel_credentials(
-            root_certificates=self.authorities,
-            private_key=_pem(self.key, "client key"),
-            certificate_chain=_pem(self.certificate, "client certificate"),
-        )
-
-
-def _pem(path: Path | bytes | None, what: str) -> bytes | None:
-    if path is None or isinstance(path, bytes):
-        return path
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"The file of the {what} cannot be read: {error}") from error
-    if b"-----BEGIN " not in content:
-        raise ConfigurationError(f"The file of the {what}, {path}, is not a PEM file.")
-    return content
-
-
 def _read_text(path: Path) -> SecretText | None:
     """The file's stripped text; None where there is no file."""
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST_TOKEN + 1)
+            content = file.read(LARGEST_TOKEN + 1)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
-    from eaf_inference.config import Address, Facility
-    from eaf_inference.credentials import Credentials, TlsFiles
+    from eaf_inference.config import Address
+    from eaf_inference.credentials import Credentials
+    from eaf_inference.document import Document, Known
+    from eaf_inference.tls import TlsFiles
 
-__all__ = ["Attempt", "Attempts", "Endpoint", "discover", "given"]
+__all__ = ["HUB_DOCUMENT", "Attempt", "Attempts", "Endpoint", "discover", "given"]
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +106,28 @@ def _local_facilities() -> str:
         raise ConfigurationError(f"The note of a local facility cannot be read: {error}") from error
 
 
-# The sources after an explicit URL, in order: name -> URLs, separated by commas, from environment and facility.
-_SOURCES: dict[str, Callable[[Mapping[str, str], Facility], str]] = {
+def _hub_document(document: Document | None) -> str:
+    """What it names; where it cannot be read and nothing of it is known, that is raised."""
+    if document is None:
+        return ""
+    if document.error is not None and document.read_at is None:
+        raise document.error
+    return ",".join(document.settings.get("urls", ()))
+
+
+HUB_DOCUMENT = "Hub facility document"
+
+# The sources after an explicit URL, in order: name -> URLs, separated by commas, from environment and configuration.
+_SOURCES: dict[str, Callable[[Mapping[str, str], Known], str]] = {
     "EAF_TRITON_URL": lambda env, _: env.get("EAF_TRITON_URL", "").strip(),
     "TRITON_URL": lambda env, _: env.get("TRITON_URL", "").strip(),
-    "facility configuration": lambda _, facility: ",".join(facility.urls),
+    "facility configuration": lambda _, known: ",".join(known.own.urls),
+    HUB_DOCUMENT: lambda _, known: _hub_document(known.document),
     "CMS SONIC": lambda env, _: _host_and_port(env, "SONIC_LOCAL_BALANCER_HOST", "SONIC_LOCAL_BALANCER_PORT", "8001"),
     "Kubernetes service": lambda env, _: _host_and_port(
         env, "TRITON_SERVICE_HOST", "TRITON_SERVICE_PORT_GRPC", "8001"
     ),
-    "local facility": lambda _env, _facility: _local_facilities(),
+    "local facility": lambda _env, _known: _local_facilities(),
 }
 
 
@@ -127,7 +141,7 @@ def given(addresses: tuple[Address, ...]) -> tuple[Endpoint, Attempts]:
 def discover(
     url: str | Sequence[str] | None,
     *,
-    facility: Facility,
+    known: Known,
     credentials: Credentials,
     tls: TlsFiles,
     allow_insecure_token: bool = False,
@@ -140,6 +154,8 @@ def discover(
     ----------
     url : str or sequence of str, optional
         An explicit URL, or several replicas'. No other source is tried then: whoever names a server wants it.
+    known : Known
+        What this machine's files and the Hub's facility document say.
     timeout : float
         Seconds that each server has for its answers.
     wait_for_all : bool
@@ -163,7 +179,7 @@ def discover(
 
     try:
         candidates: list[_Candidate] = []
-        for source, value in _candidates(url, facility):
+        for source, value in _candidates(url, known):
             if isinstance(value, InferenceError):
                 candidates.append((source, value))
             else:
@@ -174,7 +190,7 @@ def discover(
 
 
 def _candidates(
-    url: str | Sequence[str] | None, facility: Facility
+    url: str | Sequence[str] | None, known: Known
 ) -> list[tuple[str, tuple[Address, ...] | InferenceError]]:
     """Every source, with the addresses that it names or why it cannot be read."""
     if url is not None:
@@ -182,10 +198,13 @@ def _candidates(
     found: list[tuple[str, tuple[Address, ...] | InferenceError]] = []
     for source, read in _SOURCES.items():
         try:
-            value = read(os.environ, facility)
+            value = read(os.environ, known)
             found.append((source, parse_urls(value) if value else ()))
         except InferenceError as error:
             found.append((source, error))
+            continue
+        if source == HUB_DOCUMENT and known.document is not None and known.document.error is not None:
+            found.append((source, known.document.error))  # and the addresses are those of an earlier time
     return found
 
 

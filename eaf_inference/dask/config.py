@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dask.config
 
 from eaf_inference import local
-from eaf_inference.dask.gateway import use_local_gateway
+from eaf_inference.dask.gateway import use_facility_gateway, use_local_gateway
 
 if TYPE_CHECKING:
     from eaf_inference.connection import Connection
@@ -26,7 +26,7 @@ def bring_clusters_up_connected(connection: Connection) -> None:
     """Have every Dask client that is made from now on look at its cluster (see `preload`).
 
     A configuration file of the facility's may have replaced the list in ours, so the running one is appended to.
-    Where the connection is to a facility on this machine, ``Gateway()`` finds that facility's gateway.
+    Where the connection is to a facility on this machine, or one that names its gateway, ``Gateway()`` finds that.
     """
     there = dask.config.get(_CLIENT_PRELOADS, None) or []
     preloads = [there] if isinstance(there, str) else list(there)
@@ -37,5 +37,7 @@ def bring_clusters_up_connected(connection: Connection) -> None:
         announcements.setLevel(logging.WARNING)
     urls = set(connection.endpoint.urls)
     here = next((facility for facility in local.running() if urls & set(facility.urls)), None)
-    if here is not None:
+    if here is None:
+        use_facility_gateway(connection.facility)
+    else:
         use_local_gateway(here)

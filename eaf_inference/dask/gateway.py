@@ -1,4 +1,4 @@
-"""Which Dask Gateway `Gateway()` finds when nobody named one: that of the facility on this machine.
+"""Which Dask Gateway `Gateway()` finds when nobody named one: that of the facility, or of one on this machine.
 
 Only the address and the name of a class go into Dask's configuration, which Dask copies into the environment of
 the processes it starts; the class (`auth.LocalGatewayAuth`) reads the password when a gateway asks for it.
@@ -10,9 +10,10 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from eaf_inference.config import Facility
     from eaf_inference.local import LocalFacility
 
-__all__ = ["use_local_gateway"]
+__all__ = ["use_facility_gateway", "use_local_gateway"]
 
 _AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"
 
@@ -44,4 +45,24 @@ def use_local_gateway(facility: LocalFacility) -> bool:
     if dask.config.get("gateway.http-client.proxy", None) in (None, True):
         # Taken from http_proxy, it would be asked for loopback addresses as well, and see the password.
         dask.config.set({"gateway.http-client.proxy": False})
+    return True
+
+
+def use_facility_gateway(facility: Facility) -> bool:
+    """Make the gateway of a JupyterHub's facility the one that ``dask_gateway.Gateway()`` connects to.
+
+    It takes users' Hub tokens, which Dask reads from the environment. A gateway that is configured already stays.
+
+    Returns
+    -------
+    bool
+        Whether it did.
+    """
+    if not facility.gateway_url or importlib.util.find_spec("dask_gateway") is None:
+        return False
+    import dask.config
+
+    if dask.config.get("gateway.address", None) is not None:
+        return False
+    dask.config.set({"gateway.address": facility.gateway_url, "gateway.auth.type": "jupyterhub"})
     return True

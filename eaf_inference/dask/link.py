@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 
 from eaf_inference.config import Address
 from eaf_inference.connection import Connection, connect
-from eaf_inference.credentials import SecretText, TokenService, describe_expiry
+from eaf_inference.credentials import SecretText, describe_expiry
 from eaf_inference.dask.worker_plugin import NAME, SPENT, Keeper, Secret
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound
 from eaf_inference.registry import current, followers
+from eaf_inference.token_service import TokenService
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -136,9 +137,8 @@ class Link:
             raise ConfigurationError(
                 "The scheduler can renew tokens by itself only from a token service. Set Facility.token_service."
             )
-        authorities = connection.tls.authorities
         await scheduler_of(client).eaf_inference_pull(
-            service=source.url, hub_token=hub_token[:], ca=authorities and authorities.decode()
+            service=source.url, hub_token=hub_token[:], ca=source.authorities
         )
 
     def connection_made(self) -> None:

@@ -287,8 +287,9 @@ class Keeper(SchedulerPlugin):
 
 
 def fetch_token(service: str, hub_token: Secret, ca: str | None) -> str:
-    """A new token from the facility's token service; follows no redirection with the Hub token."""
-    request = urllib.request.Request(service, method="POST", data=b"")  # noqa: S310  (the facility's own URL)
+    """A new token from the token service at this base URL; no redirection is followed with the Hub token."""
+    url = f"{service.rstrip('/')}/token"
+    request = urllib.request.Request(url, method="POST", data=b"")  # noqa: S310  (the facility's own URL)
     request.add_unredirected_header("Authorization", f"token {hub_token.reveal()}")
     context = ssl.create_default_context(cadata=ca)
     with urllib.request.urlopen(request, timeout=_ANSWER_WITHIN, context=context) as reply:  # noqa: S310

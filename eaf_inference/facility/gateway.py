@@ -1,17 +1,16 @@
 """One Dask Gateway on this machine: its server, its proxy and the clusters that it starts, all on loopback.
 
 It is the real one, with two differences from a facility's: schedulers and workers run as this user's own
-processes, without any isolation from one another (`UnsafeLocalBackend`), and who knows a random password is
-let in; dashboards need no password, as everywhere with Dask Gateway. Configuration and password lie in a
-directory that only this user can read. The clusters work in it too, and it goes with the gateway, however that
-ends.
+processes, without any isolation from one another (`UnsafeLocalBackend`), and, without a JupyterHub, who knows a
+random password is let in; dashboards need no password, as everywhere with Dask Gateway. Configuration and password
+lie in a directory that only this user can read. The clusters work in it too, and it goes with the gateway, however
+that ends.
 """
 
 from __future__ import annotations
 
 import http.client
 import importlib.util
-import os
 import secrets
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
+from eaf_inference.facility.processes import Child, Server, log_file, plain_environment, write_private
 from eaf_inference.facility.triton import ignore
 from eaf_inference.local import LocalGateway
 
@@ -57,8 +56,7 @@ class Backend(UnsafeLocalBackend):
 
 c.DaskGateway.address = {private!r}
 c.DaskGateway.backend_class = Backend
-c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
-c.SimpleAuthenticator.password = {password!r}
+{authentication}
 c.Proxy.address = {public!r}  # HTTP, and the schedulers' TLS on the same port
 
 # by default it calls dask-scheduler and dask-worker, which distributed 2026.6 has no longer
@@ -75,6 +73,18 @@ c.UnsafeLocalBackend.inherited_environment = {inherited!r}
 c.UnsafeLocalBackend.sigint_timeout = 1
 c.UnsafeLocalBackend.sigterm_timeout = 0
 """
+
+_WITHOUT_HUB = """\
+c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
+c.SimpleAuthenticator.password = {password!r}
+"""
+# The Hub is asked with each user's own token, so that the gateway has none.
+_WITH_HUB = """\
+c.DaskGateway.authenticator_class = "dask_gateway_server.auth.JupyterHubAuthenticator"
+c.JupyterHubAuthenticator.jupyterhub_api_url = {hub_api_url!r}
+c.JupyterHubAuthenticator.jupyterhub_service_name = {service!r}
+"""
+_HUB_SERVICE = "dask-gateway"
 
 
 def missing_packages() -> list[str]:
@@ -96,21 +106,34 @@ class GatewayServer(Server):
     Most callers want `GatewayServer.start`, which gives one that is ready and stops it in the end, with its
     clusters. The gateway's own log is `log`; what schedulers and workers write is in `cluster_logs`, a
     directory for each cluster, until the gateway stops.
+
+    Parameters
+    ----------
+    hub_api_url : str, optional
+        Users are those of this JupyterHub, whose tokens must have the scope of the service ``dask-gateway``; without,
+        whoever knows the password.
     """
 
     name = "dask-gateway"
 
-    def __init__(self) -> None:
+    def __init__(self, *, hub_api_url: str | None = None) -> None:
         super().__init__()
+        self._hub_api_url = hub_api_url
         self._directory: Path
         self._public_port: int
         self._password: str
 
     @classmethod
     @contextmanager
-    def start(cls, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> Iterator[GatewayServer]:
+    def start(
+        cls,
+        *,
+        hub_api_url: str | None = None,
+        timeout: float = 60.0,
+        progress: Callable[[str], None] = ignore,
+    ) -> Iterator[GatewayServer]:
         """Run one gateway for the length of a `with` block; it is ready when the block begins."""
-        server = cls()
+        server = cls(hub_api_url=hub_api_url)
         try:
             server.launch()
             server.wait_until_ready(timeout=timeout, progress=progress)
@@ -156,16 +179,20 @@ class GatewayServer(Server):
         scratch.mkdir()
         environment = plain_environment(first_on_path=Path(sys.executable).parent)
         environment |= {"TMPDIR": str(scratch), "NO_COLOR": "1"}
-        _write(self.password_file, self._password)
+        if self._hub_api_url is None:
+            write_private(self.password_file, self._password)
+            authentication = _WITHOUT_HUB.format(password=self._password)
+        else:
+            authentication = _WITH_HUB.format(hub_api_url=self._hub_api_url, service=_HUB_SERVICE)
         configuration = self._directory / "dask_gateway_config.py"
-        _write(
+        write_private(
             configuration,
             _CONFIGURATION.format(
                 logs=str(self.cluster_logs),
                 private=f"{LOOPBACK}:{private_port}",
                 public=f"{LOOPBACK}:{self._public_port}",
                 loopback=LOOPBACK,
-                password=self._password,
+                authentication=authentication,
                 python=sys.executable,
                 clusters=str(self._directory / "clusters"),
                 inherited=list(environment),
@@ -200,21 +227,17 @@ class GatewayServer(Server):
                 )
 
     def _answers(self) -> bool:
-        """Whether this gateway, and no other one, answers at its address: it knows the password."""
+        """Whether this gateway answers at its address; where there is a password, no other one knows it."""
         # not urllib: its answer would depend on http_proxy
         connection = http.client.HTTPConnection(LOOPBACK, self._public_port, timeout=1)
         credentials = b64encode(f"{self.name}:{self._password}".encode()).decode()
         try:
-            connection.request("GET", "/api/v1/clusters/", headers={"Authorization": f"Basic {credentials}"})
+            if self._hub_api_url is None:
+                connection.request("GET", "/api/v1/clusters/", headers={"Authorization": f"Basic {credentials}"})
+            else:  # the Hub need not be there yet
+                connection.request("GET", "/api/health")
             return connection.getresponse().status == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
-
-
-def _write(path: Path, text: str) -> None:
-    """Make a file that only this user can read."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)

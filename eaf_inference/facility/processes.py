@@ -11,16 +11,27 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["Child", "Server", "first_to_end", "log_file", "plain_environment", "private_directory"]
+__all__ = [
+    "Child",
+    "Server",
+    "first_to_end",
+    "log_file",
+    "owned_directory",
+    "plain_environment",
+    "private_directory",
+    "write_private",
+]
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _KEPT_LOGS = 20
@@ -109,6 +120,11 @@ class Child:
         assert self._guardian.stdout  # noqa: S101
         self._guardian.stdout.close()
 
+    def send_signal(self, number: int) -> None:
+        """Send the program a signal, if it runs."""
+        if self.wait(0) is None:
+            os.kill(self.pid, number)
+
     def kill(self) -> None:
         """Kill the program as a crash would, and return when what it left behind is gone."""
         if self.wait(0) is None:
@@ -147,6 +163,11 @@ class Server(ABC):
         if self._child is None:
             raise RuntimeError(f"{self.name} has not been launched")
         return self._child
+
+    @property
+    def launched(self) -> bool:
+        """Whether it was started and not stopped; it may have died meanwhile."""
+        return self._child is not None
 
     @property
     def pid(self) -> int:
@@ -190,6 +211,27 @@ def private_directory(path: Path) -> Path:
     except OSError as error:
         raise ConfigurationError(f"cannot make the directory {path} for this user alone: {error}") from error
     return path
+
+
+@contextmanager
+def owned_directory(prefix: str) -> Iterator[Path]:
+    """A directory for this user alone that goes with this process, however that ends."""
+    path = Path(tempfile.mkdtemp(prefix=prefix))  # 0700
+    log = log_file(path.name)
+    command = [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"]
+    owner = Child(command, environment={}, log=log, directory=path)
+    try:
+        yield path
+    finally:
+        owner.stop()
+        log.unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Make a file that only this user can read."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def log_file(name: str) -> Path:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from eaf_inference.config import Address
-    from eaf_inference.credentials import Credentials, TlsFiles, Token
+    from eaf_inference.credentials import Credentials, Token
+    from eaf_inference.tls import TlsFiles
 
 __all__ = ["CLOSED", "Action", "Failure", "Server", "frame_request", "uninterrupted"]
 

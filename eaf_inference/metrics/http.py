@@ -16,10 +16,9 @@ from urllib.parse import urlsplit
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError, NotAuthorized, ServerUnavailable
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["Fetch", "check_url", "fetching", "tls_context"]
+__all__ = ["Fetch", "check_url", "fetching"]
 
 _LARGEST_BODY = 16 * 1024 * 1024  # bytes
 _CONNECTIONS = 64  # at the same time
@@ -108,22 +107,6 @@ def check_url(url: str) -> str:
             f"The metrics URL {url!r} cannot be used. Expected http://host:port/path or https://…"
         )
     return url
-
-
-def tls_context(url: str, ca: str | os.PathLike[str] | None) -> ssl.SSLContext | None:
-    """What an https URL is verified against: this PEM file, or the system's authorities; None for http.
-
-    Raises
-    ------
-    ConfigurationError
-        The file cannot be read, or is no PEM file.
-    """
-    if not url.startswith("https:"):
-        return None
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:  # ssl.SSLError, for what is no PEM file, is one
-        raise ConfigurationError(f"The file of certificate authorities {ca} cannot be used: {error}") from error
 
 
 def _failed(kind: type[InferenceError], url: str, why: str) -> InferenceError:

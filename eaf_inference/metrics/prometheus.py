@@ -16,9 +16,10 @@ from urllib.parse import urlencode, urlsplit
 from eaf_inference.config import Address
 from eaf_inference.errors import BadReply, ConfigurationError, NotAuthorized
 from eaf_inference.metrics.exposition import TABLE, Of
-from eaf_inference.metrics.http import check_url, tls_context
+from eaf_inference.metrics.http import check_url
 from eaf_inference.metrics.reading import MOST_GPUS, MOST_INSTANCES, MOST_MODELS, Reading, Replica, clip, is_plausible
 from eaf_inference.metrics.snapshot import Gpu, Host
+from eaf_inference.tls import tls_context
 from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class Prometheus:
     allow_insecure_token : bool
         Send it unencrypted to other machines too.
     ca : path, optional
-        PEM file of the authorities to trust, for https.
+        PEM file of the authorities to trust, for https, or their text.
     timeout : float
         Seconds for an answer.
     every : float

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from eaf_inference.metrics.exposition import parse, reading
-from eaf_inference.metrics.http import check_url, tls_context
+from eaf_inference.metrics.http import check_url
 from eaf_inference.metrics.reading import Reading, Replica
+from eaf_inference.tls import tls_context
 
 if TYPE_CHECKING:
     import os
@@ -34,7 +35,7 @@ class TritonMetrics:
     url : str
         ``http://host:port/metrics``.
     ca : path, optional
-        PEM file of the authorities to trust, for https.
+        PEM file of the authorities to trust, for https, or their text.
     timeout : float
         Seconds for an answer.
     clock : callable

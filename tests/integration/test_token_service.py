@@ -7,13 +7,19 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import dask.config
+import grpc
 import pytest
+import trustme
+from door import door
 from token_service import HUB_TOKEN, token_service
 from tokens import MARK
 
 import eaf_inference
-from eaf_inference.credentials import Credentials, TokenService
+from eaf_inference import document
+from eaf_inference.credentials import Credentials
 from eaf_inference.errors import NotAuthorized, ServerUnavailable
+from eaf_inference.token_service import TokenService
 
 HUB = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN}
 
@@ -41,7 +47,7 @@ def answering(status: int, body: bytes, **headers: str):
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/token", seen
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
     finally:
         server.shutdown()
         thread.join()
@@ -64,14 +70,14 @@ def test_half_of_a_tokens_life_is_enough_where_it_is_shared():
         now = [0.0]
         credentials = Credentials(TokenService(service.url, environment=HUB), clock=lambda: now[0])
         first = credentials.token()
-        now[0] = first.issued_at + 50
+        now[0] = first.issued_at + 44
         assert credentials.token() is first
-        assert credentials.token(spent=0.45) is not first
+        assert credentials.token(spent=0.4) is not first
 
 
 def test_without_a_hub_token_it_is_said_where_to_start_from():
     with pytest.raises(NotAuthorized, match="JUPYTERHUB_API_TOKEN is not set"):
-        TokenService("http://127.0.0.1:1/token", environment={}).read()
+        TokenService("http://127.0.0.1:1", environment={}).read()
 
 
 @pytest.mark.parametrize(
@@ -110,8 +116,67 @@ def test_a_service_that_is_silent_or_gone_keeps_nobody_for_long():
 
 def test_connect_says_that_the_token_service_is_down(monkeypatch, tmp_path):
     (tmp_path / "jupyter").mkdir()
-    settings = {"Facility": {"token_service": "http://127.0.0.1:1/token", "urls": ["grpc://127.0.0.1:1"]}}
+    settings = {"Facility": {"token_service": "http://127.0.0.1:1", "urls": ["grpc://127.0.0.1:1"]}}
     (tmp_path / "jupyter" / "eaf_inference_config.json").write_text(json.dumps(settings))
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
-    with pytest.raises(ServerUnavailable, match="token service http://127.0.0.1:1/token gives no token"):
+    with pytest.raises(ServerUnavailable, match="token service http://127.0.0.1:1 gives no token"):
         eaf_inference.connect()
+
+
+def test_what_the_service_says_to_the_user_is_what_she_reads():
+    said = json.dumps({"error": "not_authorised", "message": "not authorised for inference: ask us."}).encode()
+    with (
+        answering(403, said) as (url, _),
+        pytest.raises(NotAuthorized, match=r"^not authorised for inference: ask us\.$"),
+    ):
+        TokenService(url, environment=HUB).read()
+    said = json.dumps({"message": "Too many."}).encode()
+    with answering(429, said) as (url, _), pytest.raises(ServerUnavailable, match=r"gives no token: Too many\.$"):
+        TokenService(url, environment=HUB).read()
+
+
+def test_the_facility_document_names_the_server_and_explain_says_what_became_of_it(zoo, monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
+    with token_service({}) as service:
+        monkeypatch.setenv("EAF_TOKEN_SERVICE", service.url)
+        service.facility = {"urls": [zoo.grpc], "max_in_flight": 3}
+        for _ in range(3):
+            with eaf_inference.connect(explain=True) as triton:
+                assert (triton.endpoint.source, triton.user) == ("Hub facility document", "alice")
+                assert triton.limits.max_in_flight == 3
+        assert service.documents == 1
+    monkeypatch.setattr(document, "_GOOD_FOR", 0.0)
+    with pytest.raises(ServerUnavailable, match="gives no token") as raised:
+        eaf_inference.connect()
+    assert "refused" in str(raised.value.attempts)
+    with eaf_inference.connect(token="opaque", explain=True) as triton:  # noqa: S106
+        rows = [each for each in triton.attempts if each.source == "Hub facility document"]
+        assert [bool(row.value) for row in rows] == [True, False], "what it said before, and why it says nothing now"
+        assert "gives no facility document" in rows[1].outcome
+
+
+def test_authorities_may_be_given_as_their_text(zoo, monkeypatch, tmp_path):
+    """As a facility document gives them."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    credentials = grpc.ssl_server_credentials(
+        [(certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())]
+    )
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
+    with (
+        door(zoo.grpc.removeprefix("grpc://"), credentials=credentials) as (_, port),
+        token_service({}) as service,
+    ):
+        monkeypatch.setenv("EAF_TOKEN_SERVICE", service.url)
+        service.facility = {
+            "urls": [f"grpcs://127.0.0.1:{port}"],
+            "ca": authority.cert_pem.bytes().decode(),
+            "gateway_url": "http://gateway.example",
+        }
+        with (
+            dask.config.set({"gateway.address": None, "gateway.auth.type": "basic"}),
+            eaf_inference.connect() as triton,
+        ):
+            assert triton.names()
+            assert dask.config.get("gateway.address") == "http://gateway.example"
+            assert dask.config.get("gateway.auth.type") == "jupyterhub"

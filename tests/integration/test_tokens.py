@@ -16,9 +16,10 @@ from tokens import make_token
 import eaf_inference
 from eaf_inference import TokenFile
 from eaf_inference.config import Address
-from eaf_inference.credentials import Credentials, StaticToken, TlsFiles
+from eaf_inference.credentials import Credentials, StaticToken
 from eaf_inference.errors import ConfigurationError, NoServerFound, NotAuthorized
 from eaf_inference.inference.transport import Server
+from eaf_inference.tls import TlsFiles
 
 
 @pytest.fixture

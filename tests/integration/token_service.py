@@ -17,7 +17,19 @@ HUB_TOKEN = f"hub-{MARK}"
 
 
 class TokenServer(ThreadingHTTPServer):
-    """Attributes: `lives` (seconds of a token), `given` (tokens, in order), `silent` (an event; set: it answers)."""
+    """What it does can be changed while it runs.
+
+    Attributes
+    ----------
+    lives : float
+        Seconds of a token's life.
+    given : list
+        Its tokens, in order.
+    facility : dict
+        The settings in its facility document, which was asked for so many times: `documents`.
+    answers : threading.Event
+        Set: it answers.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -26,6 +38,8 @@ class TokenServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.tokens, self.lives = tokens, lives
         self.given: list[str] = []
+        self.facility: dict = {}
+        self.documents = 0
         self.answers = threading.Event()
         self.answers.set()
 
@@ -34,21 +48,34 @@ class TokenServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/token"
+        return f"http://127.0.0.1:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: TokenServer
 
     def do_POST(self):
-        self.server.answers.wait()
-        if self.headers["Authorization"] != f"token {HUB_TOKEN}":
-            self.send_error(403)
+        if not self._admits("/token"):
             return
         token = make_token(lives=self.server.lives)
         self.server.tokens[token] = time.time() + self.server.lives
         self.server.given.append(token)
-        body = json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": self.server.lives}).encode()
+        self._say({"access_token": token, "token_type": "Bearer", "expires_in": self.server.lives})
+
+    def do_GET(self):
+        if self._admits("/facility.json"):
+            self.server.documents += 1
+            self._say({"facility": self.server.facility})
+
+    def _admits(self, path):
+        self.server.answers.wait()
+        if self.path != path or self.headers["Authorization"] != f"token {HUB_TOKEN}":
+            self.send_error(403)
+            return False
+        return True
+
+    def _say(self, reply):
+        body = json.dumps(reply).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -21,13 +21,13 @@ from eaf_inference.credentials import (
     BearerDiscovery,
     Credentials,
     StaticToken,
-    TlsFiles,
     Token,
     TokenFile,
     TokenSource,
     describe_expiry,
 )
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.tls import TlsFiles
 
 NAME = f"bt_u{os.geteuid()}"
 json_like = st.recursive(
@@ -358,7 +358,7 @@ def test_tls_files_are_those_given_else_the_grid_proxy(tmp_path, caplog):
     proxy = tmp_path / "proxy.pem"
     proxy.write_text("-----BEGIN CERTIFICATE-----")
     environment = {"X509_USER_PROXY": str(proxy)}
-    assert TlsFiles.find(ca="/ca.pem", environment=environment) == TlsFiles(Path("/ca.pem"), proxy, proxy)
+    assert TlsFiles.find(ca="/ca.pem", environment=environment) == TlsFiles("/ca.pem", proxy, proxy)
     given_ones = TlsFiles.find(ca=None, certificate="/c.pem", key="/k.pem", environment=environment)
     assert given_ones == TlsFiles(None, Path("/c.pem"), Path("/k.pem"))
     assert TlsFiles.find(ca=None, certificate="/c.pem", environment={}).key == Path("/c.pem")

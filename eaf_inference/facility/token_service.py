@@ -1,0 +1,146 @@
+"""The token service as a process of its own, configured by what a facility on this machine gives it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.processes import (
+    Child,
+    Server,
+    log_file,
+    owned_directory,
+    plain_environment,
+    private_directory,
+    write_private,
+)
+from eaf_inference.facility.triton import ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["TokenServiceServer"]
+
+_NAME = "triton-token"
+_PREFIX = f"/services/{_NAME}/"
+
+
+class TokenServiceServer(Server):
+    """One token service on a loopback port that it keeps.
+
+    Parameters
+    ----------
+    hub_api_url : str
+        The Hub that identifies users.
+    configuration : mapping
+        Section (`Facility`, `TokenPolicy`, `TokenIssuer`) -> settings; the key directory is this server's own.
+    directory : Path
+        Keys and configuration are kept in it, for a restart; it is the caller's to remove.
+    """
+
+    name = "token-service"
+
+    def __init__(self, hub_api_url: str, configuration: Mapping[str, Mapping[str, Any]], directory: Path) -> None:
+        super().__init__()
+        self._hub_api_url = hub_api_url
+        self.configuration = configuration
+        self._directory = directory
+        (self._port,) = free_ports(1)
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls,
+        hub_api_url: str,
+        configuration: Mapping[str, Mapping[str, Any]],
+        *,
+        timeout: float = 30.0,
+        progress: Callable[[str], None] = ignore,
+    ) -> Iterator[TokenServiceServer]:
+        """Run one for the length of a `with` block; it is ready when the block begins."""
+        with owned_directory("eaf-inference-tokens-") as directory:
+            server = cls(hub_api_url, configuration, directory)
+            try:
+                server.launch()
+                server.wait_until_ready(timeout=timeout, progress=progress)
+                yield server
+            finally:
+                server.stop()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, for the Hub's proxy."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    @property
+    def base_url(self) -> str:
+        """What users' servers are told: `token` and `facility.json` are below it."""
+        return f"{self.url}{_PREFIX}"
+
+    @property
+    def jwks_url(self) -> str:
+        """Where the door fetches the public keys."""
+        return f"{self.base_url}.well-known/jwks.json"
+
+    @property
+    def keys(self) -> Path:
+        """The directory of the signing keys."""
+        return self._directory / "keys"
+
+    def launch(self) -> None:
+        """Start the program with the configuration as it is now."""
+        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        settings = {section: dict(values) for section, values in self.configuration.items()}
+        settings["TokenIssuer"] = {**settings.get("TokenIssuer", {}), "key_directory": str(self.keys)}
+        etc = private_directory(self._directory / "etc")
+        (etc / "eaf_inference_config.json").unlink(missing_ok=True)
+        write_private(etc / "eaf_inference_config.json", json.dumps(settings))
+        environment = plain_environment(first_on_path=Path(sys.executable).parent)
+        environment |= {
+            "JUPYTER_CONFIG_DIR": str(etc),  # instead of the user's own
+            "JUPYTER_CONFIG_PATH": str(etc),  # above what is in /etc
+            "JUPYTERHUB_API_URL": self._hub_api_url,
+            "JUPYTERHUB_SERVICE_URL": self.url,
+            "JUPYTERHUB_SERVICE_PREFIX": _PREFIX,
+            "JUPYTERHUB_SERVICE_NAME": _NAME,
+        }
+        self._child = Child([sys.executable, "-m", "eaf_inference.hub"], environment=environment, log=self.log)
+
+    def wait_until_ready(self, *, timeout: float = 30.0, progress: Callable[[str], None] = ignore) -> None:
+        """Return when it can sign; raise with its own reason when that is not to be."""
+        progress(f"waiting for {self.name} (log: {self.log})")
+        deadline = time.monotonic() + timeout
+        while not self._answers():
+            if self.child.wait(0.05) is not None:
+                said = [line for line in self.log.read_text(errors="replace").splitlines() if "eaf_inference" in line]
+                raise ConfigurationError(
+                    f"{self.name} did not start: {said[-1] if said else ''}\nIts log: {self.log}"
+                )
+            if time.monotonic() > deadline:
+                raise ServerUnavailable(
+                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
+                )
+
+    def restart(self, *, timeout: float = 30.0) -> None:
+        """Start it again on the same port with the same keys, whether it runs or has died."""
+        self.stop()
+        self.launch()
+        self.wait_until_ready(timeout=timeout)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=1)
+        try:
+            connection.request("GET", f"{_PREFIX}healthz")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

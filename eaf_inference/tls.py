@@ -1,0 +1,136 @@
+"""TLS: the files of a channel, and what an HTTPS address is verified against.
+
+Certificate authorities are named by their file or, where a facility's own file is out of reach (a facility document,
+a Dask worker), given as the PEM text itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import grpc
+
+__all__ = ["TlsFiles", "pem_text", "tls_context"]
+
+log = logging.getLogger(__name__)
+
+_PEM = "-----BEGIN "
+
+
+def pem_text(value: str | os.PathLike[str], what: str) -> str:
+    """The text of a PEM file, or the value itself where it is such a text.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read, or is no PEM file.
+    """
+    text = os.fspath(value)
+    if _PEM in text:
+        return text
+    path = Path(text).expanduser()
+    try:
+        content = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigurationError(f"The file of the {what} cannot be read: {error}") from error
+    if _PEM not in content:
+        raise ConfigurationError(f"The file of the {what}, {path}, is not a PEM file.")
+    return content
+
+
+def tls_context(url: str, ca: str | os.PathLike[str] | None) -> ssl.SSLContext | None:
+    """What an https URL is verified against: these authorities, or the system's; None for http.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read, or holds no certificates.
+    """
+    if not url.startswith("https:"):
+        return None
+    if not ca:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cadata=pem_text(ca, "certificate authorities"))
+    except ssl.SSLError as error:
+        named = "given as text" if _PEM in os.fspath(ca) else os.fspath(ca)
+        raise ConfigurationError(f"The certificate authorities {named} cannot be used: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """The files of one TLS channel: authorities (or their PEM text), and a client certificate where there is one."""
+
+    ca: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @classmethod
+    def find(
+        cls,
+        *,
+        ca: str | os.PathLike[str] | None,
+        certificate: str | None = None,
+        key: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> TlsFiles:
+        """The files given, else the user's grid proxy where ``X509_USER_PROXY`` names a readable one.
+
+        A grid proxy is a PEM file with certificate, key and chain in one.
+        """
+        environment = os.environ if environment is None else environment
+        authorities = os.fspath(ca) if ca else None
+        if certificate:
+            path = Path(certificate).expanduser()
+            return cls(authorities, path, Path(key).expanduser() if key else path)
+        if named := environment.get("X509_USER_PROXY"):
+            proxy = Path(named)
+            if os.access(proxy, os.R_OK):
+                return cls(authorities, proxy, proxy)
+            log.warning("X509_USER_PROXY names %s, which cannot be read; going on without it", proxy)
+        return cls(authorities)
+
+    def with_authorities(self, text: str | None) -> TlsFiles:
+        """The same with these certificate authorities; None for the system's."""
+        return replace(self, ca=text)
+
+    @property
+    def authorities(self) -> bytes | None:
+        """The text of the certificate authorities; None for the system's.
+
+        Raises
+        ------
+        ConfigurationError
+            The file cannot be read, or is no PEM file.
+        """
+        return _pem(self.ca, "certificate authorities")
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """What gRPC opens a TLS channel with.
+
+        Raises
+        ------
+        ConfigurationError
+            A file cannot be read, or is no PEM file.
+        """
+        import grpc
+
+        return grpc.ssl_channel_credentials(
+            root_certificates=self.authorities,
+            private_key=_pem(self.key, "client key"),
+            certificate_chain=_pem(self.certificate, "client certificate"),
+        )
+
+
+def _pem(value: str | Path | None, what: str) -> bytes | None:
+    return None if value is None else pem_text(value, what).encode()
