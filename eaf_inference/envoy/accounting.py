@@ -1,0 +1,91 @@
+"""What is written down of each call: a line of the access log, and counters by user and model. Pure.
+
+Counted is what the door verified or measured itself, or what the request itself says and Triton has accepted: a model
+is a label of the counters only when a Triton has answered for it, so that nobody can fill them with names. `rows` is
+the first dimension of the first input, summed over the requests that Triton has answered: Triton checks it against
+the data, and it is the number of inferences for every model with a batch dimension.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.envoy.filters import CLAIMS, FIELDS, SERVICE, TOKEN, typed
+
+if TYPE_CHECKING:
+    from eaf_inference.envoy.settings import Envoy
+
+__all__ = ["access_logs"]
+
+Part = dict[str, Any]
+
+
+def _claim(name: str) -> str:
+    return f"%DYNAMIC_METADATA({TOKEN}:{CLAIMS}:{name})%"
+
+
+def _field(name: str) -> str:
+    """The first value of a field that was found in the request."""
+    return f"%CEL(metadata.filter_metadata['{FIELDS}']['{name}'][0])%"
+
+
+_MODEL = _field("model_name")
+_ROWS = _field("inputs.shape")
+_LINE = {
+    "time": "%START_TIME%",
+    "user": _claim("sub"),
+    "tier": _claim("tier"),
+    "jti": _claim("jti"),
+    "method": "%REQ(:PATH):128%",
+    "model": _MODEL,
+    "rows": _ROWS,
+    "grpc_status": "%GRPC_STATUS%",
+    "http_status": "%RESPONSE_CODE%",
+    "why": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "bytes_in": "%BYTES_RECEIVED%",
+    "bytes_out": "%BYTES_SENT%",
+    "milliseconds": "%DURATION%",
+    "upstream": "%UPSTREAM_HOST%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "from": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "id": "%REQ(X-REQUEST-ID)%",
+}
+
+
+def access_logs(settings: Envoy) -> list[Part]:
+    """The log's file, and the counters of inferences that went well and of those that did not."""
+    answered = {"grpc_status_filter": {"statuses": ["OK"]}}
+    failed = {"grpc_status_filter": {"statuses": ["OK"], "exclude": True}}
+    return [
+        {
+            "name": "envoy.access_loggers.file",
+            "typed_config": typed(
+                "extensions.access_loggers.file.v3.FileAccessLog",
+                path=settings.access_log,
+                log_format={"json_format": _LINE},
+            ),
+        },
+        _counters(answered, {"user": _claim("sub"), "model": _MODEL}, requests=1, rows=_ROWS),
+        _counters(failed, {"user": _claim("sub"), "status": "%GRPC_STATUS%"}, failures=1),
+    ]
+
+
+def _counters(filter_: Part, tags: dict[str, str], **values: int | str) -> Part:
+    counters = [
+        {
+            "stat": {"name": name, "tags": [{"name": tag, "value_format": text} for tag, text in tags.items()]},
+            **({"value_fixed": value} if isinstance(value, int) else {"value_format": value}),
+        }
+        for name, value in (values | {"bytes_in": "%BYTES_RECEIVED%", "bytes_out": "%BYTES_SENT%"}).items()
+    ]
+    only_inferences = {
+        "header_filter": {
+            "header": {"name": ":path", "string_match": {"exact": f"/{SERVICE}/ModelInfer"}}
+        }
+    }
+    return {
+        "name": "envoy.access_loggers.stats",
+        "filter": {"and_filter": {"filters": [only_inferences, filter_]}},
+        "typed_config": typed("extensions.access_loggers.stats.v3.Config", stats_scope={"prefix": "eaf", "max_counters": 10000}, counters=counters),
+    }

@@ -1,0 +1,126 @@
+"""A real Envoy in front of real Tritons, as an operator's settings make it, and raw gRPC calls through it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import grpc
+import numpy as np
+from recorded.replay import until
+from tritonclient.grpc import InferInput, service_pb2
+
+from eaf_inference.envoy.configuration import configuration
+from eaf_inference.envoy.settings import Envoy
+from eaf_inference.facility.envoy import EnvoyServer
+from eaf_inference.policy import TokenPolicy
+
+SERVICE = "/inference.GRPCInferenceService"
+NAP_MODEL = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        time.sleep(0.05)
+        inputs = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", value)]) for value in inputs]
+"""
+NAP_CONFIG = """
+backend: "python"
+max_batch_size: 1000000
+input [{ name: "x", data_type: TYPE_FP32, dims: [2] }]
+output [{ name: "y", data_type: TYPE_FP32, dims: [2] }]
+"""
+
+
+def save_nap(repository, name: str = "nap"):
+    """Make a model that gives back its input after 50 ms, one request after the other."""
+    directory = repository / name
+    (directory / "1").mkdir(parents=True)
+    (directory / "config.pbtxt").write_text(NAP_CONFIG)
+    (directory / "1" / "model.py").write_text(NAP_MODEL)
+
+
+@dataclass
+class Answer:
+    """What came of one call: the status' name, its details, the reply, and what the server said beside it."""
+
+    status: str
+    details: str
+    reply: bytes
+    metadata: dict[str, str]
+
+
+class Caller:
+    """One raw gRPC connection to the door."""
+
+    def __init__(self, server: EnvoyServer) -> None:
+        credentials = grpc.ssl_channel_credentials(server.authority.encode())
+        options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.secure_channel(server.url.removeprefix("grpcs://"), credentials, options)
+
+    def start(self, method: str, request: bytes = b"", token: str | None = None, **headers: str):
+        metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        if token is not None:
+            metadata.append(("authorization", f"Bearer {token}"))
+        return self._channel.unary_unary(method)(request, metadata=metadata, timeout=30), method
+
+    def ask(self, method: str, request: bytes = b"", token: str | None = None, **headers: str) -> Answer:
+        """Call a method of Triton's service, or of another where it is written in full."""
+        path = method if method.startswith("/") else f"{SERVICE}/{method}"
+        metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        if token is not None:
+            metadata.append(("authorization", f"Bearer {token}"))
+        try:
+            reply, call = self._channel.unary_unary(path).with_call(request, metadata=metadata, timeout=30)
+        except grpc.RpcError as error:
+            trailing = dict(error.initial_metadata() or ()) | dict(error.trailing_metadata() or ())
+            return Answer(error.code().name, error.details() or "", b"", trailing)
+        return Answer("OK", "", reply, dict(call.trailing_metadata() or ()))
+
+    def infer(self, token: str | None, model: str = "nap", rows: int = 1, **headers: str) -> Answer:
+        return self.ask("ModelInfer", inference(model, rows), token, **headers)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def inference(model: str = "nap", rows: int = 1) -> bytes:
+    """A request for the scores of so many rows of two zeros."""
+    tensor = InferInput("x", [rows, 2], "FP32")
+    tensor.set_data_from_numpy(np.zeros((rows, 2), np.float32))
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.append(tensor._get_tensor())
+    request.raw_input_contents.append(tensor._get_content())
+    return request.SerializeToString()
+
+
+@contextmanager
+def envoy(issuer, tritons, **settings):
+    """An Envoy with these settings in front of these Tritons."""
+
+    def configure(place):
+        chosen = Envoy(upstreams=[each.grpc for each in tritons], **asdict(place), **settings)
+        return configuration(chosen, TokenPolicy(jwks_url=issuer.url))
+
+    with EnvoyServer.start(configure) as server:
+        yield server
+
+
+def logged(server: EnvoyServer, number: int, **wanted) -> list[dict]:
+    """The lines of the access log that have these values, once there are so many."""
+
+    def found():
+        lines = [json.loads(line) for line in server.access_log.read_text().splitlines()]
+        return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
+
+    until(lambda: len(found()) >= number)
+    return found()
