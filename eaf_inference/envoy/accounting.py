@@ -1,16 +1,17 @@
 """What is written down of each call: a line of the access log, and counters by user and model. Pure.
 
-Counted is what the door verified or measured itself, or what the request itself says and Triton has accepted: a model
-is a label of the counters only when a Triton has answered for it, so that nobody can fill them with names. `rows` is
-the first dimension of the first input, summed over the requests that Triton has answered: Triton checks it against
-the data, and it is the number of inferences for every model with a batch dimension.
+Counted is what the door verified or measured itself, or what the request itself says and Triton has accepted. A model
+is a label of the counters only where a Triton has answered for it, or an operator has named it, so that nobody can
+fill them with names. `rows` is the first dimension of the first input, summed over the requests that Triton has
+answered: Triton checks it against the data, and it is the number of inferences for every model with a batch
+dimension. It is as honest as the client's encoder: a message that is encoded by hand, unpacked, shows another number.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.envoy.filters import CLAIMS, FIELDS, SERVICE, TOKEN, typed
+from eaf_inference.envoy.filters import CLAIMS, SERVICE, TOKEN, field, typed
 
 if TYPE_CHECKING:
     from eaf_inference.envoy.settings import Envoy
@@ -24,20 +25,16 @@ def _claim(name: str) -> str:
     return f"%DYNAMIC_METADATA({TOKEN}:{CLAIMS}:{name})%"
 
 
-def _field(name: str) -> str:
-    """The first value of a field that was found in the request."""
-    return f"%CEL(metadata.filter_metadata['{FIELDS}']['{name}'][0])%"
-
-
-_MODEL = _field("model_name")
-_ROWS = _field("inputs.shape")
+_MODEL, _SHAPE = field("model_name"), field("inputs.shape")
+# a row has a byte at least: nobody can count up by what a request cannot hold
+_ROWS = f"%CEL(int({_SHAPE}) <= request.total_size ? {_SHAPE} : '0')%"
 _LINE = {
     "time": "%START_TIME%",
     "user": _claim("sub"),
     "tier": _claim("tier"),
     "jti": _claim("jti"),
     "method": "%REQ(:PATH):128%",
-    "model": _MODEL,
+    "model": f"%CEL({_MODEL})%",
     "rows": _ROWS,
     "grpc_status": "%GRPC_STATUS%",
     "http_status": "%RESPONSE_CODE%",
@@ -66,9 +63,16 @@ def access_logs(settings: Envoy) -> list[Part]:
                 log_format={"json_format": _LINE},
             ),
         },
-        _counters(answered, {"user": _claim("sub"), "model": _MODEL}, requests=1, rows=_ROWS),
-        _counters(failed, {"user": _claim("sub"), "status": "%GRPC_STATUS%"}, failures=1),
+        _counters(answered, {"user": _claim("sub"), "model": f"%CEL({_MODEL})%"}, requests=1, rows=_ROWS),
+        _counters(failed, _of_failures(settings), failures=1),
     ]
+
+
+def _of_failures(settings: Envoy) -> dict[str, str]:
+    tags = {"user": _claim("sub"), "status": "%GRPC_STATUS%"}
+    if settings.models:
+        tags["model"] = f"%CEL({_MODEL} in {settings.models} ? {_MODEL} : '')%"  # Python's list is CEL's
+    return tags
 
 
 def _counters(filter_: Part, tags: dict[str, str], **values: int | str) -> Part:
@@ -80,12 +84,14 @@ def _counters(filter_: Part, tags: dict[str, str], **values: int | str) -> Part:
         for name, value in (values | {"bytes_in": "%BYTES_RECEIVED%", "bytes_out": "%BYTES_SENT%"}).items()
     ]
     only_inferences = {
-        "header_filter": {
-            "header": {"name": ":path", "string_match": {"exact": f"/{SERVICE}/ModelInfer"}}
-        }
+        "header_filter": {"header": {"name": ":path", "string_match": {"exact": f"/{SERVICE}/ModelInfer"}}}
     }
     return {
         "name": "envoy.access_loggers.stats",
         "filter": {"and_filter": {"filters": [only_inferences, filter_]}},
-        "typed_config": typed("extensions.access_loggers.stats.v3.Config", stats_scope={"prefix": "eaf", "max_counters": 10000}, counters=counters),
+        "typed_config": typed(
+            "extensions.access_loggers.stats.v3.Config",
+            stats_scope={"prefix": "eaf", "max_counters": 10000},
+            counters=counters,
+        ),
     }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from eaf_inference.envoy.settings import Envoy
     from eaf_inference.policy import TokenPolicy
 
-__all__ = ["FIELDS", "JWKS", "MODEL_HEADER", "TOKEN", "http_filters", "typed"]
+__all__ = ["CLAIMS", "JWKS", "MODEL_HEADER", "SERVICE", "TOKEN", "USER_HEADER", "field", "http_filters", "typed"]
 
 Part = dict[str, Any]
 
@@ -58,7 +58,9 @@ def http_filters(settings: Envoy, policy: TokenPolicy) -> list[Part]:
     ]
     if settings.affinity:
         filters.append(model_header())
-    filters.append({"name": "envoy.filters.http.router", "typed_config": typed("extensions.filters.http.router.v3.Router")})
+    filters.append(
+        {"name": "envoy.filters.http.router", "typed_config": typed("extensions.filters.http.router.v3.Router")}
+    )
     return filters
 
 
@@ -148,15 +150,13 @@ def whole_body(settings: Envoy) -> Part:
     """Bounded requests, which go on when they are complete: a slow sender holds no place at a Triton."""
     return {
         "name": "envoy.filters.http.buffer",
-        "typed_config": typed(
-            "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.largest_request
-        ),
+        "typed_config": typed("extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.largest_request),
     }
 
 
 def request_fields() -> Part:
     """The model and the shapes that a request itself names, kept for the route, the log and the counters."""
-    fields = {"model_name": {}, "inputs.shape": {}}
+    fields: Part = {"model_name": {}, "inputs.shape": {}}
     return {
         "name": FIELDS,
         "typed_config": typed(
@@ -167,10 +167,17 @@ def request_fields() -> Part:
     }
 
 
+def field(name: str) -> str:
+    """The first value of such a field, in CEL."""
+    return f"metadata.filter_metadata['{FIELDS}']['{name}'][0]"
+
+
 def model_header() -> Part:
     """The model in a header, by which requests are spread over Tritons."""
-    value = f"%DYNAMIC_METADATA({FIELDS}:model_name)%"
-    mutation = {"append": {"header": {"key": MODEL_HEADER, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    value = f"%CEL({field('model_name')})%"
+    mutation = {
+        "append": {"header": {"key": MODEL_HEADER, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    }
     return {
         "name": "envoy.filters.http.header_mutation",
         "typed_config": typed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from eaf_inference.policy import DEFAULT_TIER
 __all__ = ["Envoy", "check"]
 
 _MEBIBYTE = 1024 * 1024
+_NAME = re.compile(r"[\w.+-]+", re.ASCII)
 _LIMITS = {
     # setting → least and greatest
     "port": (1, 65535),
@@ -58,6 +60,11 @@ class Envoy(Configurable):
         default_value={DEFAULT_TIER: 256, "batch": 64},
         help=f"Tier of a token -> calls of that tier in flight. {DEFAULT_TIER!r} is also for tokens of other tiers.",
     ).tag(config=True)
+    models = List(
+        Unicode(),
+        help="Models whose failures are counted by name; those of other names are counted together, since anybody "
+        "can ask for any name.",
+    ).tag(config=True)
     affinity = Bool(
         False,  # noqa: FBT003
         help="Requests for one model meet on one Triton, instead of going where the least is to do.",
@@ -71,9 +78,9 @@ class Envoy(Configurable):
     idle_timeout = Float(300.0, help="Seconds after which a connection without a call is closed.").tag(config=True)
     handshake_timeout = Float(10.0, help="Seconds for TLS, and for a call's headers.").tag(config=True)
     request_timeout = Float(120.0, help="Seconds in which a whole request must have come.").tag(config=True)
-    memory = Int(
-        2048 * _MEBIBYTE, help="Bytes of heap near which new calls are refused, so that it lives on."
-    ).tag(config=True)
+    memory = Int(2048 * _MEBIBYTE, help="Bytes of heap near which new calls are refused, so that it lives on.").tag(
+        config=True
+    )
     jwks_ca = Unicode(
         "/etc/ssl/certs/ca-certificates.crt",
         help="PEM file of the authorities that `TokenPolicy.jwks_url` is verified against, where that is https.",
@@ -102,17 +109,26 @@ class Envoy(Configurable):
             ipaddress.ip_address(text)
         except ValueError as error:
             raise TraitError(
-                f"Envoy.{proposal['trait'].name} is {text!r}. Expected an IP address of this machine, such as 0.0.0.0."
+                f"Envoy.{proposal['trait'].name} is {text!r}. Expected an IP address of this machine: 0.0.0.0, …"
             ) from error
         return text
+
+    @validate("models")
+    def _are_names(self, proposal: dict[str, Any]) -> list[str]:
+        for name in proposal["value"]:
+            if not _NAME.fullmatch(name):
+                raise TraitError(
+                    f"Envoy.models has {name!r}. Expected names of models, as Triton's directories have."
+                )
+        return proposal["value"]  # type: ignore[no-any-return]
 
     @validate("tiers")
     def _has_the_default(self, proposal: dict[str, Any]) -> dict[str, int]:
         tiers: dict[str, int] = proposal["value"]
-        if DEFAULT_TIER not in tiers or min(tiers.values()) < 1:
+        if DEFAULT_TIER not in tiers or min(tiers.values()) < 1 or not all(map(_NAME.fullmatch, tiers)):
             raise TraitError(
-                f"Envoy.tiers is {tiers}. Expected a number of calls, at least 1, for each tier, and {DEFAULT_TIER!r} "
-                "among them."
+                f"Envoy.tiers is {tiers}. Expected a number of calls, at least 1, for each tier, "
+                f"and {DEFAULT_TIER!r} among them."
             )
         return tiers
 
@@ -137,8 +153,8 @@ def check(settings: Envoy, jwks_url: str) -> tuple[Address, ...]:
         )
     if not jwks_url:
         raise ConfigurationError(
-            "TokenPolicy.jwks_url is empty, so nobody could be let in. Expected where the token service publishes its "
-            'keys: c.TokenPolicy.jwks_url = "http://hub:8081/services/triton-token/.well-known/jwks.json".'
+            "TokenPolicy.jwks_url is empty, so nobody could be let in. Expected where the token service publishes "
+            'its keys: c.TokenPolicy.jwks_url = "http://hub:8081/services/triton-token/.well-known/jwks.json".'
         )
     parts = urlsplit(jwks_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
