@@ -130,8 +130,8 @@ def _add_envoy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "envoy",
         help="print the configuration of the Envoy in front of a facility's Tritons",
-        description="Make Envoy's configuration of the sections Envoy and TokenPolicy of eaf_inference_config.py, and "
-        "print it.",
+        description="Make Envoy's configuration of the sections Envoy and TokenPolicy of eaf_inference_config.py, "
+        "and print it.",
     )
     parser.set_defaults(run=_envoy)
     parser.add_argument("--validate", action="store_true", help="let Envoy itself judge it first")
@@ -139,7 +139,7 @@ def _add_envoy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--output",
         metavar="FILE",
         type=Path,
-        help="put it into a file that only you can read, in place of an older one",
+        help="put it into a file that only you can read",
     )
 
 
@@ -147,8 +147,8 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "usage",
         help="say what each user had of each model, as Prometheus has recorded it",
-        description="Print inference requests, inferences, bytes and failures by user and model, as the Envoy in front "
-        "of the Tritons counts them and Prometheus has recorded them.",
+        description="Print inference requests, inferences, bytes and failures by user and model, as the Envoy in "
+        "front of the Tritons counts them and Prometheus has recorded them.",
     )
     parser.set_defaults(run=_usage)
     parser.add_argument("--since", metavar="TIME", default="1d", help="30m, 12h, 1d, 2w (default: %(default)s)")

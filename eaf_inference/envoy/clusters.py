@@ -21,6 +21,19 @@ Part = dict[str, Any]
 
 ADMIN = "admin"
 _RETRIES = {"budget_percent": {"value": 50}, "min_retry_concurrency": 16}
+# A Triton that cannot be reached is left out. One that answers UNAVAILABLE is not: any user could have it left out
+# by asking for a model that is not ready.
+_OUTLIERS = {
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 3,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_consecutive_gateway_failure": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_percent": 50,
+}
 _WINDOW = 1024 * 1024  # bytes on their way before Triton says that it has read some
 
 
@@ -47,7 +60,7 @@ def tritons(settings: Envoy, tier: str, most: int, upstreams: Sequence[Address])
                 {
                     "max_requests": most,
                     "max_pending_requests": most,
-                    "max_connections": 1024,
+                    "max_connections": settings.max_connections,
                     "retry_budget": _RETRIES,
                 }
             ]
@@ -62,13 +75,10 @@ def tritons(settings: Envoy, tier: str, most: int, upstreams: Sequence[Address])
                 "grpc_health_check": {},
             }
         ],
-        "outlier_detection": {
-            "consecutive_5xx": 3,
-            "consecutive_gateway_failure": 3,
-            "interval": "1s",
-            "base_ejection_time": "5s",
-            "max_ejection_percent": 50,
-        },
+        "outlier_detection": _OUTLIERS,
+        # users share no connection to a Triton, since one of them can end it (by a complaint of Triton's that is larger
+        # than a header may be) or fill it
+        "connection_pool_per_downstream_connection": True,
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                 "extensions.upstreams.http.v3.HttpProtocolOptions",

@@ -70,6 +70,8 @@ def verified_token(policy: TokenPolicy) -> Part:
         "issuer": policy.issuer,
         "audiences": [policy.audience],
         "forward": False,
+        # not in the URL, where Envoy takes it too by default and logs would show it
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
         "require_expiration": True,
         "clock_skew_seconds": _CLOCK_SKEW,
         "payload_in_metadata": CLAIMS,

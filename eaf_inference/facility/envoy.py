@@ -194,7 +194,7 @@ class EnvoyServer(Server):
                 *("--config-path", bootstrap),
                 *("--log-level", "warning"),
                 *("--drain-time-s", str(_DRAIN_SECONDS)),
-                *("--file-flush-interval-msec", "500"),  # of the access log
+                *("--file-flush-interval-msec", "200"),  # of the access log
                 "--disable-hot-restart",  # several Envoys of one machine share its memory otherwise
             ],
             environment=plain_environment(first_on_path=program.parent),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -61,12 +62,6 @@ class Caller:
         options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.secure_channel(server.url.removeprefix("grpcs://"), credentials, options)
 
-    def start(self, method: str, request: bytes = b"", token: str | None = None, **headers: str):
-        metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
-        if token is not None:
-            metadata.append(("authorization", f"Bearer {token}"))
-        return self._channel.unary_unary(method)(request, metadata=metadata, timeout=30), method
-
     def ask(self, method: str, request: bytes = b"", token: str | None = None, **headers: str) -> Answer:
         """Call a method of Triton's service, or of another where it is written in full."""
         path = method if method.startswith("/") else f"{SERVICE}/{method}"
@@ -79,6 +74,11 @@ class Caller:
             trailing = dict(error.initial_metadata() or ()) | dict(error.trailing_metadata() or ())
             return Answer(error.code().name, error.details() or "", b"", trailing)
         return Answer("OK", "", reply, dict(call.trailing_metadata() or ()))
+
+    def begin(self, method: str, request: bytes, token: str):
+        """Start a call; gives gRPC's future."""
+        metadata = [("authorization", f"Bearer {token}")]
+        return self._channel.unary_unary(f"{SERVICE}/{method}").future(request, metadata=metadata, timeout=30)
 
     def infer(self, token: str | None, model: str = "nap", rows: int = 1, **headers: str) -> Answer:
         return self.ask("ModelInfer", inference(model, rows), token, **headers)
@@ -104,23 +104,39 @@ def inference(model: str = "nap", rows: int = 1) -> bytes:
 
 
 @contextmanager
-def envoy(issuer, tritons, **settings):
-    """An Envoy with these settings in front of these Tritons."""
+def envoy(issuer, tritons, changing=None, **settings):
+    """An Envoy with these settings in front of these Tritons; those in `changing` are read at each launch and reload."""
 
     def configure(place):
-        chosen = Envoy(upstreams=[each.grpc for each in tritons], **asdict(place), **settings)
-        return configuration(chosen, TokenPolicy(jwks_url=issuer.url))
+        chosen = {"upstreams": [each.grpc for each in tritons], **asdict(place), **settings, **(changing or {})}
+        return configuration(Envoy(**chosen), TokenPolicy(jwks_url=issuer.url))
 
     with EnvoyServer.start(configure) as server:
         yield server
 
 
-def logged(server: EnvoyServer, number: int, **wanted) -> list[dict]:
-    """The lines of the access log that have these values, once there are so many."""
+class Log:
+    """What the access log says from now on."""
 
-    def found():
-        lines = [json.loads(line) for line in server.access_log.read_text().splitlines()]
-        return [line for line in lines if all(line[name] == value for name, value in wanted.items())]
+    def __init__(self, server: EnvoyServer) -> None:
+        self._file = server.access_log
+        self._seen = self._file.stat().st_size
 
-    until(lambda: len(found()) >= number)
-    return found()
+    def lines(self, number: int = 1) -> list[dict]:
+        """The calls since, once there are so many."""
+
+        def found():
+            with self._file.open("rb") as file:
+                file.seek(self._seen)
+                return [json.loads(line) for line in file if line.endswith(b"\n")]
+
+        until(lambda: len(found()) >= number)
+        return found()
+
+
+def counters(server: EnvoyServer) -> dict[str, float]:
+    """The door's counters by user and model, as Prometheus reads them."""
+    with urlopen(server.metrics, timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("envoy_eaf_"))
+    return {name: float(value) for name, value in pairs}

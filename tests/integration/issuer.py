@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tokens import MARK
 
 PATH = "/services/triton-token/.well-known/jwks.json"
 LIVES = 600
@@ -44,7 +43,7 @@ class Issuer:
         kid, key = list(self._keys.items())[-1]
         issued = int(time.time() - age)
         whole = {"sub": user, "aud": "triton", "iss": "eaf-inference", "iat": issued, "exp": issued + int(lives)}
-        whole |= {"jti": f"{MARK}-{secrets.token_hex(4)}", "tier": "interactive"} | claims
+        whole |= {"jti": secrets.token_hex(8), "tier": "interactive"} | claims
         return jwt.encode(
             {name: value for name, value in whole.items() if value is not None},
             key,
