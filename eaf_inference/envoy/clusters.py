@@ -76,8 +76,8 @@ def tritons(settings: Envoy, tier: str, most: int, upstreams: Sequence[Address])
             }
         ],
         "outlier_detection": _OUTLIERS,
-        # users share no connection to a Triton, since one of them can end it (by a complaint of Triton's that is larger
-        # than a header may be) or fill it
+        # users share no connection to a Triton, since one of them can fill it, or end it: by a complaint of Triton's
+        # that is larger than a header may be
         "connection_pool_per_downstream_connection": True,
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(

@@ -1,4 +1,4 @@
-"""The door by itself: who is let in, as whom, to what, and what it says to the others; a real Envoy and two Tritons."""
+"""The door: who is let in, as whom, to what, and what the others are told; a real Envoy and two real Tritons."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import jwt
+import numpy as np
 import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -123,8 +124,9 @@ def test_a_request_that_is_too_large_is_told_so(pair, issuer):
         assert (answer.status, "larger than max 65536 bytes" in answer.details) == ("INVALID_ARGUMENT", True)
         assert log.lines(2)[1]["why"] == "request_payload_too_large"
         with eaf_inference.connect(server.url, token=token, ca=server.ca) as connection:
+            model = connection.model("nap", cell_budget=1_000_000)
             with pytest.raises(InvalidInput, match="larger than max"):
-                connection.model("nap", cell_budget=1_000_000)({"x": [[0.0, 0.0]] * SMALL})
+                model({"x": np.zeros((SMALL, 2), np.float32)})
 
 
 def test_nobody_can_fill_the_counters_with_names(door_of_two, caller, issuer):
@@ -152,10 +154,8 @@ def test_a_request_that_ends_connections_to_triton_costs_nobody_else_a_call(door
         for _ in range(4):
             assert caller.ask("ModelInfer", request.SerializeToString(), issuer.token()).status == "UNAVAILABLE"
         assert all(call.result() for call in calls)
-    assert (
-        door_of_two.statistics("ejections_active")["cluster.triton-interactive.outlier_detection.ejections_active"]
-        == 0
-    )
+    ejected = door_of_two.statistics(r"triton-interactive\.outlier_detection\.ejections_active")
+    assert list(ejected.values()) == [0]
 
 
 def test_500_idle_connections_keep_nobody_out(door_of_two, issuer):
@@ -172,19 +172,13 @@ def test_500_idle_connections_keep_nobody_out(door_of_two, issuer):
 
 
 def test_places_that_idle_connections_took_are_free_again(pair, issuer):
-    with (
-        envoy(issuer, pair, max_connections=20, idle_timeout=1.0, handshake_timeout=1.0) as server,
-        ExitStack() as stack,
-    ):
+    limits = {"max_connections": 20, "idle_timeout": 1.0, "handshake_timeout": 1.0}
+    with envoy(issuer, pair, **limits) as server, ExitStack() as stack:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         for _ in range(30):
             stack.enter_context(socket.create_connection(address, timeout=10))
-        until(
-            lambda: server.statistics(
-                "listener.*downstream_cx_overload_reject|global_cx_overflow|downstream_cx_active"
-            )
-        )
         with Caller(server) as caller:
+            until(lambda: caller.infer(issuer.token("bob")).status == "UNAVAILABLE")
             until(lambda: caller.infer(issuer.token("bob")).status == "OK")
 
 

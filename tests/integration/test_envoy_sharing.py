@@ -1,11 +1,13 @@
-"""The door under load and in trouble: shares, tiers, keys that change, servers that die; through our own client too."""
+"""The door under load and in trouble: shares, tiers, keys that change, servers that die; with our client too."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import awkward as ak
 import pytest
@@ -15,6 +17,10 @@ from recorded.replay import until
 from test_faults import assert_undisturbed, chunks, inferences
 
 import eaf_inference
+from eaf_inference.envoy.configuration import as_yaml, configuration
+from eaf_inference.envoy.settings import Envoy
+from eaf_inference.facility.envoy import validate
+from eaf_inference.policy import TokenPolicy
 
 
 @contextmanager
@@ -23,29 +29,27 @@ def connected(server, token):
         yield connection
 
 
-def storm(caller, token, number, workers=16, model="sums"):
-    """So many calls, some at the same time; their answers."""
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda _: caller.ask("ServerMetadata", b"", token), range(number)))
-
-
 def test_who_has_had_her_share_is_told_when_to_come_again_and_others_do_not_notice(pair, issuer):
+    tokens = [issuer.token("greedy"), issuer.token("greedy", tier="batch")]  # … which changes nothing; nor do headers
+
+    def ask(number):
+        return greedy.ask("ServerMetadata", b"", tokens[number % 2], x_user=f"user-{number}")
+
     with envoy(issuer, pair, share=20) as server, Caller(server) as greedy, Caller(server) as other:
         log = Log(server)
-        thread = threading.Thread(target=lambda: answers.extend(storm(greedy, issuer.token("greedy"), 200)))
-        answers = []
-        thread.start()
-        theirs = [other.infer(issuer.token("bob")) for _ in range(10)]
-        thread.join()
-        refused = [answer for answer in answers if answer.status == "RESOURCE_EXHAUSTED"]
+        with ThreadPoolExecutor(16) as pool:
+            began = time.monotonic()
+            storm = pool.map(ask, range(200))
+            theirs = [other.infer(issuer.token("bob")) for _ in range(10)]
+            answers = list(storm)
+            took = time.monotonic() - began
         assert {answer.status for answer in theirs} == {"OK"}
-        assert {answer.status for answer in answers} == {"OK", "RESOURCE_EXHAUSTED"}
+        assert Counter(answer.status for answer in answers)["OK"] <= 20 + 20 * (took + 1)
+        refused = [answer for answer in answers if answer.status == "RESOURCE_EXHAUSTED"]
         assert {answer.metadata["retry-after"] for answer in refused} == {"1"}
-        # another token of the same user, and headers, change nothing
-        again = greedy.ask("ServerMetadata", b"", issuer.token("greedy", tier="batch"), x_user="carol")
-        assert again.status == "RESOURCE_EXHAUSTED"
-        limited = [line for line in log.lines(211) if line["why"] == "local_rate_limited"]
-        assert {line["user"] for line in limited} == {"greedy"}
+        limited = [line for line in log.lines(210) if line["why"] == "local_rate_limited"]
+    assert {(line["user"], line["grpc_status"]) for line in limited} == {("greedy", "ResourceExhausted")}
+    assert len(limited) == len(refused) > 50
 
 
 def test_our_client_comes_again_when_it_was_told_to_and_every_score_is_right(pair, issuer, jagged):
@@ -108,7 +112,6 @@ def test_it_serves_on_while_the_token_service_is_away(pair):
 
 def test_a_triton_that_is_killed_in_mid_run_costs_no_score(pair, issuer, jagged):
     many = ak.concatenate([jagged] * 4)
-    log_of = []
     with envoy(issuer, pair, share=10_000) as server, connected(server, issuer.token()) as connection:
         log = Log(server)
         model = connection.model("sums")
@@ -185,13 +188,6 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_envoy_itself_accepts_every_kind_of_settings(door_of_two, variant, scheme):
-    from dataclasses import asdict
-
-    from eaf_inference.envoy.configuration import as_yaml, configuration
-    from eaf_inference.envoy.settings import Envoy
-    from eaf_inference.facility.envoy import validate
-    from eaf_inference.policy import TokenPolicy
-
     settings = {"upstreams": ["grpc://127.0.0.1:8001"], **asdict(door_of_two.place), **VARIANTS[variant]}
     made = configuration(Envoy(**settings), TokenPolicy(jwks_url=f"{scheme}://hub.example.org/jwks.json"))
     validate(made)
