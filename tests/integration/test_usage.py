@@ -58,8 +58,8 @@ def asked(prometheus, user=None, since=600.0):
 def until_all_is_seen(server, prometheus, user):
     """Wait until Prometheus has read what the door has counted of this user by now."""
     wanted = sum(value for name, value in counters(server).items() if f'user="{user}"' in name)
-    names = '{__name__=~"envoy_eaf_.*", user="%s"}' % user
-    until(lambda: value_of(prometheus.url, f"sum({names})") == wanted)
+    seen = f'sum({{__name__=~"envoy_eaf_.*", user="{user}"}})'
+    until(lambda: value_of(prometheus.url, seen) == wanted)
 
 
 @needs_prometheus
@@ -152,7 +152,9 @@ def run(*arguments, code=0):
 
 @needs_prometheus
 def test_the_rules_are_rules_and_give_the_numbers_of_the_study(watched, pair, issuer):
-    checked = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [shutil.which("promtool"), "check", "rules", RULES], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 0, checked.stderr
     server, prometheus = watched
     until(lambda: value_of(prometheus.url, "eaf:triton_instances:count") == 2)
