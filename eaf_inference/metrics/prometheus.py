@@ -319,9 +319,10 @@ class Prometheus:
         body = await self.query(fetch, self._expression, timeout=self._timeout)
         return await asyncio.to_thread(reading_of, body, window=self._window)
 
-    async def query(self, fetch: Fetch, promql: str, *, timeout: float) -> bytes:
-        """Its answer to any question about now; raises an `InferenceError` when there is none."""
-        form = urlencode({"query": promql, "timeout": f"{timeout:g}s"})
+    async def query(self, fetch: Fetch, promql: str, *, timeout: float, at: float | None = None) -> bytes:
+        """Its answer to any question about now, or a time; raises an `InferenceError` when there is none."""
+        moment = {} if at is None else {"time": f"{at:.3f}"}
+        form = urlencode({"query": promql, "timeout": f"{timeout:g}s", **moment})
         # finding a token may take a while, and reading megabytes of JSON too
         token = await asyncio.to_thread(self._credentials.token) if self._credentials else None
         headers = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -13,6 +13,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ _LOOK_BACK = 300  # seconds for which Prometheus takes a value as the present on
 _GONE = 900  # seconds for which an Envoy may be away between two lives
 _STEPS = 5760  # at most, in which restarts are looked for: every 15 s of a day
 _FIELD = "eaf_field"
-_ANEW = "anew"
+_BEFORE, _ANEW = "_before", "_anew"
 _TIMEOUT = 30.0  # seconds: a month of counters takes a while to read
 _FIELDS = tuple(COUNTERS.values())
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -123,12 +124,16 @@ async def usage_of(
         It cannot be asked, or does not answer.
     """
 
-    async def ask(promql: str) -> Growth:
-        return await asyncio.to_thread(growth_in, await prometheus.query(fetch, promql, timeout=_TIMEOUT))
+    async def ask(promql: str, at: float | None = None) -> Growth:
+        return await asyncio.to_thread(growth_in, await prometheus.query(fetch, promql, timeout=_TIMEOUT, at=at))
 
     first = await ask(usage_expression(user, since=since, matchers=matchers))
-    anew = {key for key, field in first if field == _ANEW}
-    earlier = await ask(earlier_lives(user, since=since, matchers=matchers)) if anew else {}
+    anew = {key for key, field in first if field.endswith(_ANEW)}
+    earlier: Growth = {}
+    if anew:
+        # a subquery looks at whole multiples of its step only: up to the next one
+        at = math.ceil(time.time() / _step(since)) * _step(since)
+        earlier = await ask(earlier_lives(user, since=since, matchers=matchers), at)
     return rows_of(first, earlier, anew)
 
 
@@ -157,20 +162,26 @@ def usage_expression(user: str | None, *, since: float, matchers: Sequence[str] 
     ConfigurationError
         A matcher is none, the time is no time, or the name cannot be one.
     """
-    counters, seconds = _counters(user, since, matchers), round(since)
-    watched = f"{_UPTIME}{selector(matchers)}"
-    parts = [_summed(_grown(counter, watched, seconds), field) for field, counter in counters.items()]
-    return " or ".join([*parts, *(_summed(_anew(counter, seconds), _ANEW) for counter in counters.values())])
+    seconds, uptime = round(since), f"{_UPTIME}{selector(matchers)}"
+    return " or ".join(
+        _summed(value, field + mark)
+        for field, counter in _counters(user, since, matchers).items()
+        for mark, value in _questions(counter, uptime, seconds).items()
+    )
 
 
 def earlier_lives(user: str | None, *, since: float, matchers: Sequence[str] = ()) -> str:
     """The PromQL expression of what counters had come to when they began anew: it takes longer to answer."""
-    seconds, step = round(since), max(1, math.ceil(since / _STEPS))
+    seconds, step = round(since), _step(since)
     parts = []
     for field, counter in _counters(user, since, matchers).items():
         fell = f"last_over_time({counter}[{_GONE}s] offset {step}s) > {counter}"
         parts.append(_summed(f"sum_over_time(({fell})[{seconds}s:{step}s])", field))
     return " or ".join(parts)
+
+
+def _step(since: float) -> int:
+    return max(1, math.ceil(since / _STEPS))
 
 
 def growth_in(body: bytes) -> Growth:
@@ -191,7 +202,14 @@ def growth_in(body: bytes) -> Growth:
 def rows_of(growth: Growth, earlier: Growth, anew: Container[Key]) -> tuple[Usage, ...]:
     """One row a user and model that had anything, in alphabetical order."""
     rows = {
-        key: {field: round(growth.get((key, field), 0.0) + earlier.get((key, field), 0.0)) for field in _FIELDS}
+        key: {
+            field: round(
+                growth.get((key, field), 0.0)
+                - growth.get((key, field + _BEFORE), 0.0)
+                + earlier.get((key, field), 0.0)
+            )
+            for field in _FIELDS
+        }
         for key in sorted({key for key, _ in (*growth, *earlier)})
     }
     return tuple(
@@ -223,15 +241,16 @@ def _counters(user: str | None, since: float, matchers: Sequence[str]) -> dict[s
     return {field: f"{name}{selected}" for name, field in COUNTERS.items()}
 
 
-def _grown(counter: str, uptime: str, since: int) -> str:
+def _questions(counter: str, uptime: str, since: int) -> dict[str, str]:
+    """By mark: what the counter has come to, what it was before, and whether it began anew."""
     now = f"last_over_time({counter}[{since}s])"
     watched = f"(min_over_time({uptime}[{since}s]) < {_YOUNG} or {uptime} offset {since}s)"
     from_nothing = f"(0 * {now} and on(job, instance) {watched})"
-    return f"{now} - ({counter} offset {since}s or {from_nothing} or min_over_time({counter}[{since}s]))"
-
-
-def _anew(counter: str, since: int) -> str:
-    return f"resets({counter}[{since + _LOOK_BACK}s]) > 0"
+    return {
+        "": now,
+        _BEFORE: f"{counter} offset {since}s or {from_nothing} or min_over_time({counter}[{since}s])",
+        _ANEW: f"resets({counter}[{since + _LOOK_BACK}s]) > 0",
+    }
 
 
 def _summed(value: str, field: str) -> str:

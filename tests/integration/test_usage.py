@@ -15,7 +15,7 @@ import psutil
 import pytest
 from envoy_facility import Caller, counters, envoy
 from recorded.replay import until
-from test_faults import chunks
+from test_faults import chunks, inferences
 
 import eaf_inference
 from eaf_inference.facility.prometheus import RULES, NotInstalled, PrometheusServer, prometheus_program
@@ -82,14 +82,16 @@ def test_usage_is_exactly_what_was_sent(watched, issuer, jagged):
 
 
 @needs_prometheus
-def test_what_our_client_scored_is_what_is_counted(watched, issuer, jagged):
+def test_what_our_client_asked_is_what_the_tritons_counted(watched, pair, issuer, jagged):
     server, prometheus = watched
+    before = sum(inferences(each) for each in pair)
     with eaf_inference.connect(server.url, token=issuer.token("erin"), ca=server.ca) as connection:
         for _ in connection.model("sums").map(chunks(jagged)):
             pass
     until_all_is_seen(server, prometheus, "erin")
     (row,) = asked(prometheus, "erin")
-    assert (row.user, row.model, row.rows) == ("erin", "sums", len(jagged))
+    assert (row.user, row.model, row.rows) == ("erin", "sums", sum(inferences(each) for each in pair) - before)
+    assert row.rows >= len(jagged)  # and a few to learn what the model takes
 
 
 @needs_prometheus
@@ -161,7 +163,7 @@ def test_the_rules_are_rules_and_give_the_numbers_of_the_study(watched, pair, is
     with eaf_inference.connect(server.url, token=issuer.token("ivy"), ca=server.ca) as connection:
         model = connection.model("nap")
         model({"x": np.zeros((200, 2), np.float32)})
-        until(lambda: (value_of(prometheus.url, 'eaf:user_requests:rate1m{user="ivy"}') or 0) == 0)
+        until_all_is_seen(server, prometheus, "ivy")  # a rate needs two values
         model({"x": np.zeros((200, 2), np.float32)})
     for rule in (
         "eaf:inferences:rate30s",

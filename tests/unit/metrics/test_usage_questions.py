@@ -39,7 +39,8 @@ def test_a_row_is_a_user_and_a_model():
 
 
 def test_what_counters_had_come_to_before_is_added_and_said():
-    growth, earlier = growth_in(answer(series("requests", -2))), growth_in(answer(series("requests", 7)))
+    growth = growth_in(answer(series("requests", 2), series("requests_before", 4), series("requests_anew", 1)))
+    earlier = growth_in(answer(series("requests", 7)))
     (row,) = rows_of(growth, earlier, {("alice", "particlenet")})
     assert (row.requests, row.estimated) == (5, True)
 
