@@ -39,6 +39,8 @@ _FOR_USERS = (
 )
 _CLOCK_SKEW = 5  # seconds
 _MOST_USERS = 1000  # with a share of their own at the same time; of more, the longest absent begins anew
+_PUSHBACK = 0.25  # seconds after which a refused client comes again
+_FILL = 0.05  # seconds between two fills, the least that Envoy takes
 _OPEN_CALLS = 100  # a second, of all who show no token together
 
 
@@ -116,7 +118,7 @@ def admitted_calls() -> Part:
 
 def fair_share(settings: Envoy) -> Part:
     """RESOURCE_EXHAUSTED for a user who has had her share of this second."""
-    bucket = _bucket(settings.share, settings.burst)
+    bucket = _bucket(settings.share, settings.burst or round(settings.share * _PUSHBACK))
     of_the_user = {
         "actions": [
             {
@@ -137,13 +139,16 @@ def fair_share(settings: Envoy) -> Part:
             filter_enforced=_always(),
             rate_limited_as_resource_exhausted=True,
             always_consume_default_token_bucket=False,
-            token_bucket=_bucket(_OPEN_CALLS),  # of calls without a user
+            token_bucket=_bucket(_OPEN_CALLS, _OPEN_CALLS),  # of calls without a user
             rate_limits=[of_the_user],
             descriptors=[{"entries": [{"key": "user"}], "token_bucket": bucket}],
             max_dynamic_descriptors=_MOST_USERS,
             enable_x_ratelimit_headers="DRAFT_VERSION_03",
-            # HTTP's unit is the second, which is also when the share is there again
-            response_headers_to_add=[{"header": {"key": "retry-after", "value": "1"}}],
+            # HTTP knows whole seconds only; who understands gRPC's own word comes sooner, and for less at a time
+            response_headers_to_add=[
+                {"header": {"key": "retry-after", "value": "1"}},
+                {"header": {"key": "grpc-retry-pushback-ms", "value": f"{1000 * _PUSHBACK:.0f}"}},
+            ],
         ),
     }
 
@@ -213,8 +218,11 @@ def _calls(method: str) -> Part:
     return {"url_path": {"path": {"exact": _path(method)}}}
 
 
-def _bucket(calls: int, burst: int = 0) -> Part:
-    return {"max_tokens": burst or calls, "tokens_per_fill": calls, "fill_interval": "1s"}
+def _bucket(calls: int, burst: int) -> Part:
+    """So many calls a second, filled as evenly as Envoy does: a second's at once would be a queue for everybody."""
+    seconds = max(_FILL, 1 / calls)
+    each = max(1, round(calls * seconds))
+    return {"max_tokens": max(burst, each), "tokens_per_fill": each, "fill_interval": f"{each / calls:.6f}s"}
 
 
 def _always() -> Part:

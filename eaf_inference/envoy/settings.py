@@ -23,7 +23,7 @@ _LIMITS = {
     "port": (1, 65535),
     "admin_port": (1, 65535),
     "metrics_port": (0, 65535),
-    "share": (1, 1_000_000),
+    "share": (1, 100_000),
     "burst": (0, 10_000_000),
     "spill": (1.0, 10.0),
     "largest_request": (4096, 1024 * _MEBIBYTE),
@@ -53,7 +53,10 @@ class Envoy(Configurable):
         help="TLS ends before it, at an ingress: it has no certificate, and listens unencrypted.",
     ).tag(config=True)
     share = Int(100, help="Calls a second that each user may make.").tag(config=True)
-    burst = Int(0, help="Calls that a user who was quiet may make at once; 0: one second's.").tag(config=True)
+    burst = Int(
+        0,
+        help="Calls that a user who was quiet may make at once; 0: those of a quarter of a second.",
+    ).tag(config=True)
     tiers = Dict(
         value_trait=Int(),
         key_trait=Unicode(),

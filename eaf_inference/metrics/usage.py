@@ -162,19 +162,21 @@ def usage_expression(user: str | None, *, since: float, matchers: Sequence[str] 
     ConfigurationError
         A matcher is none, the time is no time, or the name cannot be one.
     """
+    counters = _counters(user, since, matchers)
     seconds, uptime = round(since), f"{_UPTIME}{selector(matchers)}"
     return " or ".join(
         _summed(value, field + mark)
-        for field, counter in _counters(user, since, matchers).items()
+        for field, counter in counters.items()
         for mark, value in _questions(counter, uptime, seconds).items()
     )
 
 
 def earlier_lives(user: str | None, *, since: float, matchers: Sequence[str] = ()) -> str:
     """The PromQL expression of what counters had come to when they began anew: it takes longer to answer."""
+    counters = _counters(user, since, matchers)
     seconds, step = round(since), _step(since)
     parts = []
-    for field, counter in _counters(user, since, matchers).items():
+    for field, counter in counters.items():
         fell = f"last_over_time({counter}[{_GONE}s] offset {step}s) > {counter}"
         parts.append(_summed(f"sum_over_time(({fell})[{seconds}s:{step}s])", field))
     return " or ".join(parts)

@@ -27,7 +27,7 @@ needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="the program prometheus (Debian's package) is missing"
 )
 COMMAND = [sys.executable, "-m", "eaf_inference.cli", "usage"]
-ODD = "o'b\"r\\i é\n{}"
+ODD = "o'b\"r\\i é {}"
 
 
 @pytest.fixture(scope="module")
