@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.envoy.accounting import access_logs
@@ -31,6 +32,7 @@ _TAKEN_OFF = (
     "x-remote-user",
 )
 _HEADER_KB = 16
+_INVALID_ARGUMENT = 3  # as gRPC numbers it
 _WINDOW = 1024 * 1024  # bytes of a call on their way
 
 
@@ -125,23 +127,29 @@ def _without_claims() -> Part:
 
 
 def _own_words(settings: Envoy) -> Part:
-    """What our client, and a reader, takes for a request that is too large, where Envoy says UNKNOWN."""
-    too_large = {"status_code_filter": {"comparison": {"op": "EQ", "value": _value(413)}}}
-    text = f"the request is larger than max {settings.largest_request} bytes that this facility takes"
+    """What a user is told in place of Envoy's "local_rate_limited", and of an UNKNOWN for what is too large."""
+    share = f"you have used your share of {settings.share} calls a second"
+    too_large = f"the request is larger than max {settings.largest_request} bytes that this facility takes"
+    invalid = {
+        "header": {"key": "grpc-status", "value": str(_INVALID_ARGUMENT)},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
     return {
         "mappers": [
+            {"filter": _answered(HTTPStatus.TOO_MANY_REQUESTS), "body": {"inline_string": share}},
             {
-                "filter": too_large,
-                "headers_to_add": [
-                    {
-                        "header": {"key": "grpc-status", "value": "3"},
-                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                    }
-                ],
-                "body": {"inline_string": text},
-            }
+                "filter": _answered(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+                "headers_to_add": [invalid],
+                "body": {"inline_string": too_large},
+            },
         ]
     }
+
+
+def _answered(status: int) -> Part:
+    # Envoy wants a name by which the number could be changed while it runs: nobody does
+    value = {"default_value": int(status), "runtime_key": "eaf_inference.unused"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
 
 
 def _routes(settings: Envoy) -> Part:
@@ -188,10 +196,6 @@ def _has(tier: str) -> Part:
 
 def _address(address: str, port: int) -> Part:
     return {"socket_address": {"address": address, "port_value": port}}
-
-
-def _value(number: int) -> Part:
-    return {"default_value": number, "runtime_key": "eaf.none"}
 
 
 def _seconds(number: float) -> str:

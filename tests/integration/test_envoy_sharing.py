@@ -46,6 +46,7 @@ def test_who_has_had_her_share_is_told_when_to_come_again_and_others_do_not_noti
         assert {answer.status for answer in theirs} == {"OK"}
         assert Counter(answer.status for answer in answers)["OK"] <= 10 + 40 * (took + 0.1)
         refused = [answer for answer in answers if answer.status == "RESOURCE_EXHAUSTED"]
+        assert {answer.details for answer in refused} == {"you have used your share of 40 calls a second"}
         told = {(answer.metadata["retry-after"], answer.metadata["grpc-retry-pushback-ms"]) for answer in refused}
         assert told == {("1", "250")}
         limited = [line for line in log.lines(310) if line["why"] == "local_rate_limited"]
