@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_up(commands)
     _add_demo(commands)
     _add_doctor(commands)
+    _add_envoy(commands)
+    _add_usage(commands)
     return parser
 
 
@@ -122,6 +124,39 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "The exit code is 1 when there is a problem.",
     )
     parser.set_defaults(run=_doctor)
+
+
+def _add_envoy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "envoy",
+        help="print the configuration of the Envoy in front of a facility's Tritons",
+        description="Make Envoy's configuration of the sections Envoy and TokenPolicy of eaf_inference_config.py, "
+        "and print it.",
+    )
+    parser.set_defaults(run=_envoy)
+    parser.add_argument("--validate", action="store_true", help="let Envoy itself judge it first")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="put it into a file that only you can read",
+    )
+
+
+def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "usage",
+        help="say what each user had of each model, as Prometheus has recorded it",
+        description="Print inference requests, inferences, bytes and failures by user and model, as the Envoy in "
+        "front of the Tritons counts them and Prometheus has recorded them.",
+    )
+    parser.set_defaults(run=_usage)
+    parser.add_argument("--since", metavar="TIME", default="1d", help="30m, 12h, 1d, 2w (default: %(default)s)")
+    parser.add_argument("--user", metavar="NAME", help="of this user only")
+    parser.add_argument(
+        "--prometheus", metavar="URL", help="which Prometheus to ask (default: Facility.prometheus_url)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one object a user and model")
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -208,6 +243,50 @@ def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
         table.add_row(row.subject, state, Text(row.what), Text(row.remedy))
     console.print(table)
     return _FAILED if any(row.state is State.PROBLEM for row in found) else 0
+
+
+def _envoy(options: argparse.Namespace) -> int:
+    from eaf_inference.config import configured
+    from eaf_inference.envoy.configuration import as_yaml, configuration, write
+    from eaf_inference.envoy.settings import Envoy
+    from eaf_inference.policy import TokenPolicy
+
+    made = configuration(configured(Envoy), configured(TokenPolicy))
+    if options.validate:
+        from eaf_inference.facility.envoy import validate
+
+        validate(made)
+    if options.output:
+        write(options.output, as_yaml(made))
+    else:
+        print(as_yaml(made), end="")
+    return 0
+
+
+def _usage(options: argparse.Namespace) -> int:
+    from eaf_inference.config import load_facility
+    from eaf_inference.metrics.usage import ask_usage, seconds_of
+
+    facility = load_facility()
+    facility.prometheus_url = options.prometheus or facility.prometheus_url
+    rows = ask_usage(facility, options.user, since=seconds_of(options.since))
+    if options.json:
+        print(json.dumps([row.as_dict() for row in rows]))
+        return 0
+    console = _console()
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("user", "model", box=None, pad_edge=False)
+    for head in ("requests", "inferences", "failures", "MB in", "MB out"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        numbers = (f"{row.requests:,}", f"{row.rows:,}", f"{row.failures:,}")
+        megabytes = (f"{row.bytes_in / 1e6:,.1f}", f"{row.bytes_out / 1e6:,.1f}")
+        mark = " (about)" if row.estimated else ""
+        table.add_row(Text(row.user or "nobody"), Text(f"{row.model or '-'}{mark}"), *numbers, *megabytes)
+    console.print(table if rows else f"No use in the last {options.since}.")
+    return 0
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -74,6 +74,9 @@ class Facility(Configurable):
     prometheus_gpu_matchers = List(
         Unicode(), help="Which of dcgm-exporter's series are this facility's, such as Hostname=~\"gpu-.*\"."
     ).tag(config=True, served=True)
+    prometheus_door_matchers = List(
+        Unicode(), help='Which Envoys are this facility\'s, in the counts of usage, such as namespace="triton".'
+    ).tag(config=True)
     prometheus_window = Int(
         30, help="Seconds over which Prometheus takes rates: at least twice its scrape interval."
     ).tag(config=True, served=True)

@@ -274,11 +274,11 @@ def _parse_reply(data: bytes) -> Any:
 
 
 def _retry_after(error: grpc.RpcError) -> float | None:
-    """Seconds from ``retry-after`` (HTTP, Envoy) or ``grpc-retry-pushback-ms`` in the trailing metadata."""
+    """Seconds from ``grpc-retry-pushback-ms`` or ``retry-after`` (HTTP, Envoy) in the trailing metadata."""
     trailing = dict(error.trailing_metadata() or ())
     scales: dict[str, Callable[[float], float]] = {
+        "grpc-retry-pushback-ms": lambda milliseconds: milliseconds / 1000,  # the finer word, where there are both
         "retry-after": lambda seconds: seconds,
-        "grpc-retry-pushback-ms": lambda milliseconds: milliseconds / 1000,
     }
     for key, scale in scales.items():
         try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from eaf_inference.credentials import Credentials
     from eaf_inference.metrics.http import Fetch
 
-__all__ = ["DCGM", "Prometheus", "expression", "reading_of"]
+__all__ = ["DCGM", "Prometheus", "expression", "reading_of", "selector", "series_of"]
 
 _FIELD = "eaf_field"
 _MEBIBYTE = 1024.0 * 1024.0
@@ -67,7 +67,7 @@ def expression(matchers: Sequence[str] = (), gpu_matchers: Sequence[str] = (), *
     ConfigurationError
         A matcher is none.
     """
-    ours, gpus = _selector(matchers), _selector(gpu_matchers)
+    ours, gpus = selector(matchers), selector(gpu_matchers)
     parts = []
     for name, (of, field) in TABLE.items():
         value = f"rate({name}{ours}[{window}s])" if of is Of.COUNTER else f"{name}{ours}"
@@ -85,7 +85,14 @@ def _labelled(value: str, field: str) -> str:
     return f'label_replace(max without(prometheus_replica) ({value}), "{_FIELD}", "{field}", "", "")'
 
 
-def _selector(matchers: Sequence[str]) -> str:
+def selector(matchers: Sequence[str]) -> str:
+    """Matchers as they stand behind a metric's name.
+
+    Raises
+    ------
+    ConfigurationError
+        One is none.
+    """
     for matcher in matchers:
         if not _MATCHER.fullmatch(matcher.strip()):
             raise ConfigurationError(
@@ -110,7 +117,7 @@ def reading_of(body: bytes, *, window: float) -> Reading:
     up: set[str] = set()
     down: dict[str, Labels] = {}
     left_out: set[object] = set()
-    for labels, value in _series(body):
+    for labels, value in series_of(body):
         kind, _, field = labels.get(_FIELD, "").partition("_")
         if kind in ("dcgm", "gpu"):
             _add_gpu(gpus, labels, kind, field, value, left_out)
@@ -155,8 +162,14 @@ def reading_of(body: bytes, *, window: float) -> Reading:
     )
 
 
-def _series(body: bytes) -> Iterable[tuple[Labels, float]]:
-    """Labels and value of each series that has one."""
+def series_of(body: bytes) -> Iterable[tuple[Labels, float]]:
+    """Labels and value of each series in Prometheus' answer that has one.
+
+    Raises
+    ------
+    BadReply
+        It is no such answer.
+    """
     try:
         answer = json.loads(body)
         if answer["status"] != "success":
@@ -296,9 +309,7 @@ class Prometheus:
                 f"The token would travel to {self.name} unencrypted. Use https://, "
                 "or set Facility.allow_insecure_token for a network you trust."
             )
-        self._form = urlencode(
-            {"query": expression(matchers, gpu_matchers, window=window), "timeout": f"{timeout:g}s"}
-        )
+        self._expression = expression(matchers, gpu_matchers, window=window)
         self._window = float(window)
         self._credentials = credentials
         self._tls = tls_context(url, ca)
@@ -306,20 +317,26 @@ class Prometheus:
 
     async def read(self, fetch: Fetch) -> Reading:
         """Ask once; raises an `InferenceError` when that fails."""
+        body = await self.query(fetch, self._expression, timeout=self._timeout)
+        return await asyncio.to_thread(reading_of, body, window=self._window)
+
+    async def query(self, fetch: Fetch, promql: str, *, timeout: float, at: float | None = None) -> bytes:
+        """Its answer to any question about now, or a time; raises an `InferenceError` when there is none."""
+        moment = {} if at is None else {"time": f"{at:.3f}"}
+        form = urlencode({"query": promql, "timeout": f"{timeout:g}s", **moment})
         # finding a token may take a while, and reading megabytes of JSON too
         token = await asyncio.to_thread(self._credentials.token) if self._credentials else None
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         if token is not None:
             headers["Authorization"] = token.authorization
         try:
-            body = await fetch(
-                f"{self.name}/api/v1/query", timeout=self._timeout, tls=self._tls, headers=headers, form=self._form
+            return await fetch(
+                f"{self.name}/api/v1/query", timeout=timeout, tls=self._tls, headers=headers, form=form
             )
         except NotAuthorized:
             if self._credentials and token:
                 await asyncio.to_thread(self._credentials.renewed_after, token)  # for the next time
             raise
-        return await asyncio.to_thread(reading_of, body, window=self._window)
 
     def down(self) -> Reading:
         """What there is to tell while it does not answer: nothing."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.config import parse_urls
 from eaf_inference.credentials import Credentials, TokenFile
+from eaf_inference.errors import ConfigurationError
 from eaf_inference.local import running
 from eaf_inference.metrics.prometheus import Prometheus
 from eaf_inference.metrics.triton import TritonMetrics
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from eaf_inference.config import Facility
     from eaf_inference.metrics.sampler import MetricsSource
 
-__all__ = ["sources_of"]
+__all__ = ["prometheus_of", "sources_of"]
 
 
 def sources_of(facility: Facility, urls: Sequence[str] = ()) -> list[MetricsSource]:
@@ -47,16 +48,30 @@ def sources_of(facility: Facility, urls: Sequence[str] = ()) -> list[MetricsSour
     ca = facility.metrics_ca or facility.ca or None
     sources: list[MetricsSource] = [TritonMetrics(url, ca=ca) for url in facility.metrics_urls]
     if facility.prometheus_url:
-        token_file = facility.prometheus_token_file
-        sources.append(
-            Prometheus(
-                facility.prometheus_url,
-                matchers=facility.prometheus_matchers,
-                gpu_matchers=facility.prometheus_gpu_matchers,
-                window=facility.prometheus_window,
-                credentials=Credentials(TokenFile(token_file)) if token_file else None,
-                allow_insecure_token=facility.allow_insecure_token,
-                ca=ca,
-            )
-        )
+        sources.append(prometheus_of(facility))
     return sources
+
+
+def prometheus_of(facility: Facility) -> Prometheus:
+    """The Prometheus that the operator configured.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none, or its URL, a matcher or a file cannot be used.
+    """
+    if not facility.prometheus_url:
+        raise ConfigurationError(
+            "No Prometheus is configured. Expected its address: c.Facility.prometheus_url = "
+            '"https://prometheus.example.org".'
+        )
+    token_file = facility.prometheus_token_file
+    return Prometheus(
+        facility.prometheus_url,
+        matchers=facility.prometheus_matchers,
+        gpu_matchers=facility.prometheus_gpu_matchers,
+        window=facility.prometheus_window,
+        credentials=Credentials(TokenFile(token_file)) if token_file else None,
+        allow_insecure_token=facility.allow_insecure_token,
+        ca=facility.metrics_ca or facility.ca or None,
+    )

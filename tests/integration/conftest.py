@@ -8,6 +8,8 @@ import awkward as ak
 import numpy as np
 import pytest
 from dask_facility import facility_of
+from envoy_facility import envoy, save_nap
+from issuer import Issuer
 from token_service import HUB_TOKEN
 from zoo import make_zoo
 
@@ -37,6 +39,30 @@ def zoo_models(tmp_path_factory):
 def zoo(zoo_models):
     """A Triton with the zoo's models."""
     with TritonServer.start([zoo_models]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+    """Two Tritons with the zoo's models, and two models that take their time."""
+    repository = make_zoo(tmp_path_factory.mktemp("pair"))
+    for name in ("nap", "rest"):
+        save_nap(repository, name)
+    with TritonServer.start([repository]) as first, TritonServer.start([repository]) as second:
+        yield first, second
+
+
+@pytest.fixture(scope="session")
+def issuer():
+    """Whose tokens the door believes."""
+    with Issuer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def door_of_two(pair, issuer):
+    """An Envoy in front of both, with a share that nobody uses up."""
+    with envoy(issuer, pair, share=10_000, models=["nap"]) as server:
         yield server
 
 

@@ -1,0 +1,147 @@
+"""Whom the door talks to: the Tritons, once for each tier, and the token service. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from eaf_inference.envoy.filters import JWKS, typed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eaf_inference.config import Address
+    from eaf_inference.envoy.settings import Envoy
+    from eaf_inference.policy import TokenPolicy
+
+__all__ = ["ADMIN", "clusters", "of_tier"]
+
+Part = dict[str, Any]
+
+ADMIN = "admin"
+_RETRIES = {"budget_percent": {"value": 50}, "min_retry_concurrency": 16}
+# A Triton that cannot be reached is left out. One that answers UNAVAILABLE is not: any user could have it left out
+# by asking for a model that is not ready.
+_OUTLIERS = {
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 3,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_consecutive_gateway_failure": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_percent": 50,
+}
+_WINDOW = 1024 * 1024  # bytes on their way before Triton says that it has read some
+
+
+def of_tier(tier: str) -> str:
+    """The cluster of a tier: the same Tritons with a number of calls of its own."""
+    return f"triton-{tier}"
+
+
+def clusters(settings: Envoy, policy: TokenPolicy, upstreams: Sequence[Address]) -> list[Part]:
+    """All of them."""
+    found = [tritons(settings, tier, most, upstreams) for tier, most in settings.tiers.items()]
+    found.append(token_service(settings, policy))
+    if settings.metrics_port:
+        found.append(_cluster(ADMIN, [("127.0.0.1", settings.admin_port)]))
+    return found
+
+
+def tritons(settings: Envoy, tier: str, most: int, upstreams: Sequence[Address]) -> Part:
+    """The Tritons as one tier sees them. What overflows `most` is answered UNAVAILABLE; clients try again."""
+    cluster = _cluster(of_tier(tier), [(each.host, each.port) for each in upstreams])
+    cluster |= {
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_requests": most,
+                    "max_pending_requests": most,
+                    "max_connections": settings.max_connections,
+                    "retry_budget": _RETRIES,
+                }
+            ]
+        },
+        "health_checks": [
+            {
+                "timeout": "1s",
+                "interval": "1s",
+                "no_traffic_interval": "1s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 1,
+                "grpc_health_check": {},
+            }
+        ],
+        "outlier_detection": _OUTLIERS,
+        # users share no connection to a Triton, since one of them can fill it, or end it: by a complaint of Triton's
+        # that is larger than a header may be
+        "connection_pool_per_downstream_connection": True,
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+                "extensions.upstreams.http.v3.HttpProtocolOptions",
+                explicit_http_config={
+                    "http2_protocol_options": {
+                        "initial_stream_window_size": _WINDOW,
+                        "initial_connection_window_size": 16 * _WINDOW,
+                    }
+                },
+            )
+        },
+    }
+    if settings.affinity:
+        cluster |= {
+            "lb_policy": "RING_HASH",
+            "common_lb_config": {
+                "consistent_hashing_lb_config": {"hash_balance_factor": round(100 * settings.spill)}
+            },
+        }
+    else:
+        cluster["lb_policy"] = "LEAST_REQUEST"
+    return cluster
+
+
+def token_service(settings: Envoy, policy: TokenPolicy) -> Part:
+    """Where the keys come from."""
+    parts = urlsplit(policy.jwks_url)
+    host = parts.hostname or ""
+    cluster = _cluster(JWKS, [(host, parts.port or (443 if parts.scheme == "https" else 80))])
+    if parts.scheme == "https":
+        names = [{"san_type": "IP_ADDRESS" if _is_ip(host) else "DNS", "matcher": {"exact": host}}]
+        cluster["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": typed(
+                "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                sni=host,
+                common_tls_context={
+                    "validation_context": {
+                        "trusted_ca": {"filename": settings.jwks_ca},
+                        "match_typed_subject_alt_names": names,
+                    }
+                },
+            ),
+        }
+    return cluster
+
+
+def _cluster(name: str, addresses: Sequence[tuple[str, int]]) -> Part:
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+        for host, port in addresses
+    ]
+    return {
+        "name": name,
+        "type": "STATIC" if all(_is_ip(host) for host, _ in addresses) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+    }
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

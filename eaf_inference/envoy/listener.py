@@ -1,0 +1,202 @@
+"""The door's own side: the port with TLS, what is taken off a call at once, its route, and how it may be retried."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.envoy.accounting import access_logs
+from eaf_inference.envoy.clusters import ADMIN, of_tier
+from eaf_inference.envoy.filters import CLAIMS, MODEL_HEADER, TOKEN, USER_HEADER, http_filters, typed
+from eaf_inference.policy import DEFAULT_TIER
+
+if TYPE_CHECKING:
+    from eaf_inference.envoy.settings import Envoy
+    from eaf_inference.policy import TokenPolicy
+
+__all__ = ["door", "metrics"]
+
+Part = dict[str, Any]
+
+# What a client may say of itself in vain: who it is and whence it comes are found out here.
+_TAKEN_OFF = (
+    USER_HEADER,
+    MODEL_HEADER,
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-forwarded-user",
+    "x-real-ip",
+    "x-remote-user",
+)
+_HEADER_KB = 16
+_INVALID_ARGUMENT = 3  # as gRPC numbers it
+_WINDOW = 1024 * 1024  # bytes of a call on their way
+
+
+def door(settings: Envoy, policy: TokenPolicy) -> Part:
+    """The listener that users reach."""
+    manager = typed(
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="door",
+        codec_type="HTTP2",
+        early_header_mutation_extensions=[_without_claims()],
+        use_remote_address=True,
+        skip_xff_append=True,
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="REJECT_REQUEST",
+        server_header_transformation="PASS_THROUGH",
+        max_request_headers_kb=_HEADER_KB,
+        request_headers_timeout=_seconds(settings.handshake_timeout),
+        request_timeout=_seconds(settings.request_timeout),
+        stream_idle_timeout="0s",  # an inference may take its time; sending one is bounded by request_timeout
+        common_http_protocol_options={
+            "idle_timeout": _seconds(settings.idle_timeout),
+            "headers_with_underscores_action": "REJECT_REQUEST",
+        },
+        http2_protocol_options={
+            "max_concurrent_streams": settings.max_streams,
+            "initial_stream_window_size": _WINDOW,
+            "initial_connection_window_size": 16 * _WINDOW,
+        },
+        local_reply_config=_own_words(settings),
+        access_log=access_logs(settings),
+        http_filters=http_filters(settings, policy),
+        route_config=_routes(settings),
+    )
+    chain: Part = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
+        "transport_socket_connect_timeout": _seconds(settings.handshake_timeout),
+    }
+    if not settings.behind_tls:
+        chain["transport_socket"] = _tls(settings)
+    return {
+        "name": "door",
+        "address": _address(settings.address, settings.port),
+        "per_connection_buffer_limit_bytes": _WINDOW,
+        "filter_chains": [chain],
+    }
+
+
+def metrics(settings: Envoy) -> Part:
+    """The listener that Prometheus reaches: one page of the administration."""
+    routes = [{"match": {"path": "/stats/prometheus"}, "route": {"cluster": ADMIN}}]
+    manager = typed(
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="metrics",
+        http_filters=[
+            {"name": "envoy.filters.http.router", "typed_config": typed("extensions.filters.http.router.v3.Router")}
+        ],
+        route_config={"virtual_hosts": [{"name": "metrics", "domains": ["*"], "routes": routes}]},
+    )
+    return {
+        "name": "metrics",
+        "address": _address(settings.metrics_address, settings.metrics_port),
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _tls(settings: Envoy) -> Part:
+    certificate = {"certificate_chain": {"filename": settings.certificate}, "private_key": {"filename": settings.key}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": typed(
+            "extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            common_tls_context={
+                "alpn_protocols": ["h2"],
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificates": [certificate],
+            },
+        ),
+    }
+
+
+def _without_claims() -> Part:
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": typed(
+            "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            mutations=[{"remove": name} for name in _TAKEN_OFF],
+        ),
+    }
+
+
+def _own_words(settings: Envoy) -> Part:
+    """What a user is told in place of Envoy's "local_rate_limited", and of an UNKNOWN for what is too large."""
+    share = f"you have used your share of {settings.share} calls a second"
+    too_large = f"the request is larger than max {settings.largest_request} bytes that this facility takes"
+    invalid = {
+        "header": {"key": "grpc-status", "value": str(_INVALID_ARGUMENT)},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+    return {
+        "mappers": [
+            {"filter": _answered(HTTPStatus.TOO_MANY_REQUESTS), "body": {"inline_string": share}},
+            {
+                "filter": _answered(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+                "headers_to_add": [invalid],
+                "body": {"inline_string": too_large},
+            },
+        ]
+    }
+
+
+def _answered(status: int) -> Part:
+    # Envoy wants a name by which the number could be changed while it runs: nobody does
+    value = {"default_value": int(status), "runtime_key": "eaf_inference.unused"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _routes(settings: Envoy) -> Part:
+    tiers = [tier for tier in settings.tiers if tier != DEFAULT_TIER]
+    return {
+        "virtual_hosts": [
+            {
+                "name": "triton",
+                "domains": ["*"],
+                # the smaller default would end retries of large requests
+                "request_body_buffer_limit": settings.largest_request,
+                "routes": [*(_route(settings, tier, [_has(tier)]) for tier in tiers), _route(settings, DEFAULT_TIER)],
+            }
+        ]
+    }
+
+
+def _route(settings: Envoy, tier: str, matchers: list[Part] | None = None) -> Part:
+    route: Part = {
+        "cluster": of_tier(tier),
+        "timeout": "0s",  # the client's own deadline counts
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,reset,unavailable",
+            "num_retries": 3,
+            "host_selection_retry_max_attempts": 20,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+                }
+            ],
+            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        },
+    }
+    if settings.affinity:
+        route["hash_policy"] = [{"header": {"header_name": MODEL_HEADER}}]
+    return {"match": {"prefix": "/", "grpc": {}, "dynamic_metadata": matchers or []}, "route": route}
+
+
+def _has(tier: str) -> Part:
+    return {"filter": TOKEN, "path": [{"key": CLAIMS}, {"key": "tier"}], "value": {"string_match": {"exact": tier}}}
+
+
+def _address(address: str, port: int) -> Part:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _seconds(number: float) -> str:
+    return f"{number:g}s"

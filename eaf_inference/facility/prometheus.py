@@ -1,0 +1,185 @@
+"""One Prometheus on this machine: on a free loopback port, scraping what it is told to, with the study's queries.
+
+The program is not on PyPI: it is Debian's package `prometheus`, or the project's own download. Configuration and data
+lie in a directory that only this user can read, and go with the server.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
+from eaf_inference.facility.triton import ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+__all__ = ["RULES", "NotInstalled", "PrometheusServer", "prometheus_program", "scrape_configuration"]
+
+RULES = Path(__file__).with_name("prometheus_rules.yaml")
+_ATTEMPTS = 3  # when somebody took the port that was free a moment ago
+_RETENTION = ("15d", "512MB")  # whichever is reached first
+
+
+class NotInstalled(ConfigurationError):
+    """The program is not on this machine; a facility does without."""
+
+
+def prometheus_program() -> Path:
+    """Prometheus, as PATH has it.
+
+    Raises
+    ------
+    NotInstalled
+        There is none.
+    """
+    found = shutil.which("prometheus")
+    if found is None:
+        raise NotInstalled(
+            "the program prometheus is not on your PATH: `apt-get install prometheus`, or https://prometheus.io/download"
+        )
+    return Path(found)
+
+
+def scrape_configuration(
+    targets: Mapping[str, Sequence[str]], *, interval: int, rules: Path = RULES
+) -> dict[str, Any]:
+    """Prometheus' configuration, as plain values.
+
+    Parameters
+    ----------
+    targets
+        Job → URLs of metrics, such as ``{"triton": ["http://127.0.0.1:8002/metrics"]}``.
+    interval
+        Seconds between two readings; the rules need two within 30 s.
+    rules
+        File of recording rules.
+    """
+    return {
+        "global": {
+            "scrape_interval": f"{interval}s",
+            "scrape_timeout": f"{interval}s",
+            "evaluation_interval": f"{interval}s",
+        },
+        "rule_files": [str(rules)],
+        "scrape_configs": [
+            {"job_name": job, "static_configs": [_target(url) for url in urls]} for job, urls in targets.items()
+        ],
+    }
+
+
+def _target(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    return {"targets": [parts.netloc], "labels": {"__scheme__": parts.scheme, "__metrics_path__": parts.path}}
+
+
+class PrometheusServer(Server):
+    """One Prometheus, on a loopback port.
+
+    Most callers want `PrometheusServer.start`, which gives one that is ready and stops it in the end.
+
+    Parameters
+    ----------
+    targets, interval
+        See `scrape_configuration`.
+    """
+
+    name = "prometheus"
+
+    def __init__(self, targets: Mapping[str, Sequence[str]], *, interval: int = 5) -> None:
+        super().__init__()
+        self._targets = targets
+        self._interval = interval
+        self._port: int
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls,
+        targets: Mapping[str, Sequence[str]],
+        *,
+        interval: int = 5,
+        timeout: float = 60.0,
+        progress: Callable[[str], None] = ignore,
+    ) -> Iterator[PrometheusServer]:
+        """Run one for the length of a `with` block; it is ready when the block begins."""
+        server = cls(targets, interval=interval)
+        try:
+            server.launch()
+            server.wait_until_ready(timeout=timeout, progress=progress)
+            yield server
+        finally:
+            server.stop()
+
+    @property
+    def url(self) -> str:
+        """What stands before ``/api/v1/query``."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    def launch(self) -> None:
+        """Start the program; it then takes a second until it is ready."""
+        program = prometheus_program()
+        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        directory = Path(tempfile.mkdtemp(prefix="eaf-inference-prometheus-"))  # 0700
+        (self._port,) = free_ports(1)
+        configuration = directory / "prometheus.yml"  # of which JSON is a part
+        descriptor = os.open(configuration, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(scrape_configuration(self._targets, interval=self._interval), file, indent=1)
+        age, size = _RETENTION
+        self._child = Child(
+            [
+                program,
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                f"--storage.tsdb.retention.time={age}",
+                f"--storage.tsdb.retention.size={size}",
+                f"--web.listen-address={LOOPBACK}:{self._port}",
+                "--log.level=warn",
+            ],
+            environment=plain_environment(first_on_path=program.parent),
+            log=self.log,
+            directory=directory,
+        )
+
+    def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
+        """Return when it answers queries; raise when that is not to be."""
+        progress(f"waiting for {self.name} (log: {self.log})")
+        deadline = time.monotonic() + timeout
+        attempt = 1
+        while not self._answers():
+            if self.child.wait(0.05) is None:
+                if time.monotonic() < deadline:
+                    continue
+                raise ServerUnavailable(
+                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
+                )
+            if "address already in use" in self.log.read_text(errors="replace") and attempt < _ATTEMPTS:
+                attempt += 1
+                self.stop()
+                self.launch()
+                continue
+            raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")
+
+    def _answers(self) -> bool:
+        # not urllib: its answer would depend on http_proxy
+        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=1)
+        try:
+            connection.request("GET", "/-/ready")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

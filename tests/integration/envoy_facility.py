@@ -1,0 +1,146 @@
+"""A real Envoy in front of real Tritons, as an operator's settings make it, and raw gRPC calls through it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from urllib.request import urlopen
+
+import grpc
+import numpy as np
+from recorded.replay import until
+from tritonclient.grpc import InferInput, service_pb2
+
+from eaf_inference.envoy.configuration import configuration
+from eaf_inference.envoy.settings import Envoy
+from eaf_inference.facility.envoy import EnvoyServer
+from eaf_inference.policy import TokenPolicy
+
+SERVICE = "/inference.GRPCInferenceService"
+NAP_MODEL = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        time.sleep(0.05)
+        inputs = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", value)]) for value in inputs]
+"""
+NAP_CONFIG = """
+backend: "python"
+max_batch_size: 1000000
+input [{ name: "x", data_type: TYPE_FP32, dims: [2] }]
+output [{ name: "y", data_type: TYPE_FP32, dims: [2] }]
+"""
+
+
+def save_nap(repository, name: str = "nap"):
+    """Make a model that gives back its input after 50 ms, one request after the other."""
+    directory = repository / name
+    (directory / "1").mkdir(parents=True)
+    (directory / "config.pbtxt").write_text(NAP_CONFIG)
+    (directory / "1" / "model.py").write_text(NAP_MODEL)
+
+
+@dataclass
+class Answer:
+    """What came of one call: the status' name, its details, the reply, and what the server said beside it."""
+
+    status: str
+    details: str
+    reply: bytes
+    metadata: dict[str, str]
+
+
+class Caller:
+    """One raw gRPC connection to the door."""
+
+    def __init__(self, server: EnvoyServer) -> None:
+        credentials = grpc.ssl_channel_credentials(server.authority.encode())
+        options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.secure_channel(server.url.removeprefix("grpcs://"), credentials, options)
+
+    def ask(self, method: str, request: bytes = b"", token: str | None = None, **headers: str) -> Answer:
+        """Call a method of Triton's service, or of another where it is written in full."""
+        path = method if method.startswith("/") else f"{SERVICE}/{method}"
+        metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        if token is not None:
+            metadata.append(("authorization", f"Bearer {token}"))
+        try:
+            reply, call = self._channel.unary_unary(path).with_call(request, metadata=metadata, timeout=30)
+        except grpc.RpcError as error:
+            trailing = dict(error.initial_metadata() or ()) | dict(error.trailing_metadata() or ())
+            return Answer(error.code().name, error.details() or "", b"", trailing)
+        return Answer("OK", "", reply, dict(call.trailing_metadata() or ()))
+
+    def begin(self, method: str, request: bytes, token: str):
+        """Start a call; gives gRPC's future."""
+        metadata = [("authorization", f"Bearer {token}")]
+        return self._channel.unary_unary(f"{SERVICE}/{method}").future(request, metadata=metadata, timeout=30)
+
+    def infer(self, token: str | None, model: str = "nap", rows: int = 1, **headers: str) -> Answer:
+        return self.ask("ModelInfer", inference(model, rows), token, **headers)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def inference(model: str = "nap", rows: int = 1) -> bytes:
+    """A request for the scores of so many rows of two zeros."""
+    tensor = InferInput("x", [rows, 2], "FP32")
+    tensor.set_data_from_numpy(np.zeros((rows, 2), np.float32))
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.append(tensor._get_tensor())
+    request.raw_input_contents.append(tensor._get_content())
+    return request.SerializeToString()
+
+
+@contextmanager
+def envoy(issuer, tritons, changing=None, **settings):
+    """An Envoy with these settings in front of these Tritons; `changing` is read again when it reloads."""
+
+    def configure(place):
+        chosen = {"upstreams": [each.grpc for each in tritons], **asdict(place), **settings, **(changing or {})}
+        return configuration(Envoy(**chosen), TokenPolicy(jwks_url=issuer.url))
+
+    with EnvoyServer.start(configure) as server:
+        yield server
+
+
+class Log:
+    """What the access log says from now on."""
+
+    def __init__(self, server: EnvoyServer) -> None:
+        self._file = server.access_log
+        self._mark = f"/mark-{secrets.token_hex(4)}"
+        with Caller(server) as caller:
+            caller.ask(self._mark)
+
+    def lines(self, number: int = 1) -> list[dict]:
+        """The calls since, once there are so many."""
+
+        def found():
+            whole, _, _ = self._file.read_text().rpartition("\n")
+            lines = [json.loads(line) for line in whole.splitlines()]
+            places = [place for place, line in enumerate(lines) if line["method"] == self._mark]
+            return lines[places[0] + 1 :] if places else []
+
+        until(lambda: len(found()) >= number)
+        return found()
+
+
+def counters(server: EnvoyServer) -> dict[str, float]:
+    """The door's counters by user and model, as Prometheus reads them."""
+    with urlopen(server.metrics, timeout=10) as page:  # noqa: S310 - loopback
+        lines = page.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("envoy_eaf_"))
+    return {name: float(value) for name, value in pairs}

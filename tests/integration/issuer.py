@@ -1,0 +1,93 @@
+"""A stand-in for the token service's half that the door sees: signs tokens, publishes keys, is away on demand."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+PATH = "/services/triton-token/.well-known/jwks.json"
+LIVES = 600
+
+
+class Issuer:
+    """Signs by the newest of its keys; a context manager that publishes them until it is left.
+
+    Attributes: `url` (of the keys), `asked` (how often somebody fetched them).
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._server: ThreadingHTTPServer | None = None
+        self._port = 0
+        self._keys: dict[str, Ed25519PrivateKey] = {}
+        self.rotate()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}{PATH}"
+
+    def rotate(self, *, forget: bool = False) -> None:
+        """Sign by a new key from now on."""
+        if forget:
+            self._keys.clear()
+        self._keys[f"key-{secrets.token_hex(4)}"] = Ed25519PrivateKey.generate()
+
+    def token(self, user: str | None = "alice", *, age: float = 0, lives: float = LIVES, **claims) -> str:
+        """A token of this user; a claim that is None is left out."""
+        kid, key = list(self._keys.items())[-1]
+        issued = int(time.time() - age)
+        whole = {"sub": user, "aud": "triton", "iss": "eaf-inference", "iat": issued, "exp": issued + int(lives)}
+        whole |= {"jti": secrets.token_hex(8), "tier": "interactive"} | claims
+        return jwt.encode(
+            {name: value for name, value in whole.items() if value is not None},
+            key,
+            algorithm="EdDSA",
+            headers={"kid": kid},
+        )
+
+    def keys(self) -> dict:
+        algorithm = jwt.algorithms.OKPAlgorithm
+        return {
+            "keys": [
+                algorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": kid, "use": "sig", "alg": "EdDSA"}
+                for kid, key in self._keys.items()
+            ]
+        }
+
+    def open(self) -> None:
+        """Publish, always on the same port."""
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                issuer.asked += 1
+                body = json.dumps(issuer.keys()).encode()
+                self.send_response(200 if self.path == PATH else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                """It says nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        """Be away."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> Issuer:
+        self.open()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,193 @@
+"""What users had, as a real Prometheus recorded it of a real Envoy in front of real Tritons."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import numpy as np
+import psutil
+import pytest
+from envoy_facility import Caller, counters, envoy
+from recorded.replay import until
+from test_faults import chunks, inferences
+
+import eaf_inference
+from eaf_inference.facility.prometheus import RULES, NotInstalled, PrometheusServer, prometheus_program
+from eaf_inference.metrics.http import fetching
+from eaf_inference.metrics.prometheus import Prometheus
+from eaf_inference.metrics.usage import Usage, usage_of
+
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="the program prometheus (Debian's package) is missing"
+)
+COMMAND = [sys.executable, "-m", "eaf_inference.cli", "usage"]
+ODD = "o'b\"r\\i é {}"
+
+
+@pytest.fixture(scope="module")
+def watched(pair, issuer):
+    """An Envoy, and a Prometheus that watches it and both Tritons."""
+    with envoy(issuer, pair, share=10_000, models=["nap"]) as server:
+        targets = {"triton": [each.metrics for each in pair], "envoy": [server.metrics]}
+        with PrometheusServer.start(targets, interval=1) as prometheus:
+            until(lambda: value_of(prometheus.url, "sum(up)") == 3)
+            yield server, prometheus
+
+
+def value_of(url, promql):
+    """The value of the only series of an answer, or None."""
+    with urlopen(f"{url}/api/v1/query?query={quote(promql)}", timeout=10) as page:  # noqa: S310 - loopback
+        found = json.load(page)["data"]["result"]
+    return float(found[0]["value"][1]) if found else None
+
+
+def asked(prometheus, user=None, since=600.0):
+    async def ask():
+        async with fetching() as fetch:
+            return await usage_of(user, since=since, prometheus=Prometheus(prometheus.url), fetch=fetch)
+
+    return asyncio.run(ask())
+
+
+def until_all_is_seen(server, prometheus, user):
+    """Wait until Prometheus has read what the door has counted of this user by now."""
+    wanted = sum(value for name, value in counters(server).items() if f'user="{user}"' in name)
+    seen = f'sum({{__name__=~"envoy_eaf_.*", user="{user}"}})'
+    until(lambda: value_of(prometheus.url, seen) == wanted)
+
+
+@needs_prometheus
+def test_usage_is_exactly_what_was_sent(watched, issuer, jagged):
+    server, prometheus = watched
+    with Caller(server) as caller:
+        for rows in (1, 7, 40):
+            caller.infer(issuer.token("dana"), rows=rows)
+        caller.infer(issuer.token("dana"), "rest", rows=5)
+        caller.infer(issuer.token("dana"), "nothing")
+        caller.ask("ModelInfer", b"\n\x03nap", issuer.token("dana"))
+        caller.ask("RepositoryIndex", b"", issuer.token("dana"))  # no inference
+    until_all_is_seen(server, prometheus, "dana")
+    unnamed, nap, rest = asked(prometheus, "dana")
+    assert (nap.model, nap.requests, nap.rows, nap.failures, nap.estimated) == ("nap", 3, 48, 1, False)
+    assert (rest.model, rest.requests, rest.rows, rest.failures) == ("rest", 1, 5, 0)
+    assert (unnamed.model, unnamed.requests, unnamed.failures) == ("", 0, 1)
+    assert nap.bytes_in > 8 * 48
+    assert nap.bytes_out > 8 * 48
+
+
+@needs_prometheus
+def test_what_our_client_asked_is_what_the_tritons_counted(watched, pair, issuer, jagged):
+    server, prometheus = watched
+    before = sum(inferences(each) for each in pair)
+    with eaf_inference.connect(server.url, token=issuer.token("erin"), ca=server.ca) as connection:
+        for _ in connection.model("sums").map(chunks(jagged)):
+            pass
+    until_all_is_seen(server, prometheus, "erin")
+    (row,) = asked(prometheus, "erin")
+    assert (row.user, row.model, row.rows) == ("erin", "sums", sum(inferences(each) for each in pair) - before)
+    assert row.rows >= len(jagged)  # and a few to learn what the model takes
+
+
+@needs_prometheus
+def test_a_user_sees_her_own_use_whatever_her_name_and_nobody_elses(watched, issuer):
+    server, prometheus = watched
+    with Caller(server) as caller:
+        caller.infer(issuer.token(ODD), rows=2)
+        caller.infer(issuer.token("frank"), rows=3)
+    until_all_is_seen(server, prometheus, "frank")
+    assert [(row.user, row.rows) for row in asked(prometheus, ODD)] == [(ODD, 2)]
+    assert asked(prometheus, 'x"} or vector(1) or {user="frank') == ()
+    assert {ODD, "frank"} <= {row.user for row in asked(prometheus)}
+
+
+@needs_prometheus
+def test_an_envoy_that_began_to_count_anew_loses_nothing_that_was_seen(pair, issuer):
+    with envoy(issuer, pair) as server, PrometheusServer.start({"envoy": [server.metrics]}, interval=1) as prometheus:
+        for life in (1, 2):
+            with Caller(server) as caller:
+                for _ in range(4 - life):
+                    assert caller.infer(issuer.token("gina"), rows=10).status == "OK"
+            until_all_is_seen(server, prometheus, "gina")
+            if life == 1:
+                server.kill()
+                server.restart()
+        (row,) = asked(prometheus, "gina")
+    assert (row.requests, row.rows, row.estimated) == (5, 50, True)
+
+
+@needs_prometheus
+def test_the_command_prints_it(watched, issuer, monkeypatch, tmp_path):
+    server, prometheus = watched
+    with Caller(server) as caller:
+        caller.infer(issuer.token("hal"), rows=12)
+    until_all_is_seen(server, prometheus, "hal")
+    (row,) = json.loads(run("--since", "1h", "--user", "hal", "--json", "--prometheus", prometheus.url).stdout)
+    assert row | {"bytes_in": 0, "bytes_out": 0} == Usage("hal", "nap", requests=1, rows=12).as_dict()
+    directory = tmp_path / "configured"
+    directory.mkdir()
+    (directory / "eaf_inference_config.py").write_text(f"c.Facility.prometheus_url = {prometheus.url!r}")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(directory))
+    lines = run("--since", "30m").stdout.splitlines()
+    assert lines[0].split() == ["user", "model", "requests", "inferences", "failures", "MB", "in", "MB", "out"]
+    assert ["hal", "nap", "1", "12", "0", "0.0", "0.0"] in [line.split() for line in lines]
+    assert run("--user", "nobody-of-that-name").stdout == "No use in the last 1d.\n"
+
+
+def test_the_command_says_what_is_wrong():
+    assert "Expected such as 30m, 12h, 1d or 2w" in run("--since", "yesterday", code=1).stderr
+    assert "No Prometheus is configured" in run(code=1).stderr
+    assert "cannot be read" in run("--prometheus", "http://127.0.0.1:1", code=1).stderr
+
+
+def run(*arguments, code=0):
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@needs_prometheus
+def test_the_rules_are_rules_and_give_the_numbers_of_the_study(watched, pair, issuer):
+    checked = subprocess.run(
+        [shutil.which("promtool"), "check", "rules", RULES], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    server, prometheus = watched
+    until(lambda: value_of(prometheus.url, "eaf:triton_instances:count") == 2)
+    with eaf_inference.connect(server.url, token=issuer.token("ivy"), ca=server.ca) as connection:
+        model = connection.model("nap")
+        model({"x": np.zeros((200, 2), np.float32)})
+        until_all_is_seen(server, prometheus, "ivy")  # a rate needs two values
+        model({"x": np.zeros((200, 2), np.float32)})
+    for rule in (
+        "eaf:inferences:rate30s",
+        'eaf:model_inferences:rate30s{model="nap"}',
+        'eaf:batch:rate30s{model="nap"}',
+    ):
+        until(lambda rule=rule: (value_of(prometheus.url, rule) or 0) > 0)
+    assert value_of(prometheus.url, "eaf:queue_milliseconds:delta30s") >= 0
+    assert value_of(prometheus.url, "eaf:queue_milliseconds_per_execution:rate30s") >= 0
+    until(lambda: (value_of(prometheus.url, 'eaf:user_inferences:rate1m{user="ivy"}') or 0) > 0)
+
+
+@needs_prometheus
+def test_prometheus_listens_on_loopback_keeps_its_files_to_itself_and_leaves_none(pair):
+    with PrometheusServer.start({"triton": [pair[0].metrics]}) as prometheus:
+        process = psutil.Process(prometheus.pid)
+        (listening,) = [each for each in process.net_connections("inet") if each.status == "LISTEN"]
+        assert listening.laddr.ip == "127.0.0.1"
+        directory = process.cwd()
+        assert shutil.os.stat(directory).st_mode & 0o777 == 0o700
+    assert not shutil.os.path.exists(directory)
+
+
+def test_where_prometheus_is_not_installed_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotInstalled, match="apt-get install prometheus"):
+        prometheus_program()
