@@ -22,7 +22,8 @@ from eaf_inference.facility.environment import (
     find_interpreter,
     is_complete,
 )
-from eaf_inference.facility.gateway import PACKAGES, missing_packages, proxy_program
+from eaf_inference.facility.gateway import PACKAGES, missing_packages
+from eaf_inference.facility.gateway_proxy import proxy_program
 from eaf_inference.facility.triton import SHARED_MEMORY
 
 if TYPE_CHECKING:

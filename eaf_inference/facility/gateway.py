@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.facility.gateway_proxy import TAKEN, GatewayProxy
+from eaf_inference.facility.kept import KeptServer
 from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment, write_private
+from eaf_inference.facility.processes import log_file, plain_environment, write_private
 from eaf_inference.facility.triton import ignore
 from eaf_inference.local import LocalGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["PACKAGES", "GatewayServer", "missing_packages", "proxy_program"]
+__all__ = ["PACKAGES", "GatewayServer", "missing_packages"]
 
 # What a gateway, its schedulers and its workers import, by distribution.
 PACKAGES = {
@@ -40,7 +42,6 @@ PACKAGES = {
     "sqlalchemy": "sqlalchemy",
 }
 _ATTEMPTS = 3  # when somebody took the ports that were free a moment ago
-_GRACE_SECONDS = 10
 
 # Worth knowing of what is left at its default: workers and clusters that take more than 60 s to start are given up.
 _CONFIGURATION = """\
@@ -58,6 +59,8 @@ c.DaskGateway.address = {private!r}
 c.DaskGateway.backend_class = Backend
 {authentication}
 c.Proxy.address = {public!r}  # HTTP, and the schedulers' TLS on the same port
+c.Proxy.externally_managed = True
+c.Proxy.api_token = {proxy_token!r}
 
 # by default it calls dask-scheduler and dask-worker, which distributed 2026.6 has no longer
 c.ClusterConfig.scheduler_cmd = [{python!r}, "-m", "dask", "scheduler"]
@@ -68,6 +71,9 @@ c.ClusterConfig.adaptive_period = 1
 c.ClusterConfig.idle_timeout = 600
 
 c.UnsafeLocalBackend.clusters_directory = {clusters!r}
+c.UnsafeLocalBackend.db_url = "sqlite:///" + {database!r}
+c.UnsafeLocalBackend.db_encrypt_keys = [{database_key!r}]
+c.UnsafeLocalBackend.stop_clusters_on_shutdown = False  # they end with the directory's owner
 c.UnsafeLocalBackend.inherited_environment = {inherited!r}
 # a worker in the midst of a task would take 10 s to end by itself; killed, it leaves nothing either
 c.UnsafeLocalBackend.sigint_timeout = 1
@@ -92,20 +98,13 @@ def missing_packages() -> list[str]:
     return [name for name, module in PACKAGES.items() if importlib.util.find_spec(module) is None]
 
 
-def proxy_program() -> Path:
-    """Where the proxy should be, which is written in Go and comes with the package dask-gateway-server."""
-    spec = importlib.util.find_spec("dask_gateway_server")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("dask_gateway_server is not installed", name="dask_gateway_server")
-    return Path(spec.origin).parent / "proxy" / "dask-gateway-proxy"
-
-
-class GatewayServer(Server):
+class GatewayServer(KeptServer):
     """One Dask Gateway with its proxy, on loopback ports.
 
     Most callers want `GatewayServer.start`, which gives one that is ready and stops it in the end, with its
     clusters. The gateway's own log is `log`; what schedulers and workers write is in `cluster_logs`, a
-    directory for each cluster, until the gateway stops.
+    directory for each cluster, until the gateway stops. One that dies is started again by its parent, and its clusters
+    live on.
 
     Parameters
     ----------
@@ -119,9 +118,12 @@ class GatewayServer(Server):
     def __init__(self, *, hub_api_url: str | None = None) -> None:
         super().__init__()
         self._hub_api_url = hub_api_url
-        self._directory: Path
-        self._public_port: int
         self._password: str
+        self._choose_ports()
+
+    def _choose_ports(self) -> None:
+        self._port, self._private_port = free_ports(2)
+        self.proxy = GatewayProxy(self._port, self._private_port)
 
     @classmethod
     @contextmanager
@@ -144,15 +146,15 @@ class GatewayServer(Server):
     @property
     def address(self) -> str:
         """The URL that clients connect to."""
-        return f"http://{LOOPBACK}:{self._public_port}"
+        return f"http://{LOOPBACK}:{self._port}"
 
     @property
     def password_file(self) -> Path:
-        return self._directory / "password"
+        return self.directory / "password"
 
     @property
     def cluster_logs(self) -> Path:
-        return self._directory / "logs"
+        return self.directory / "logs"
 
     @property
     def description(self) -> LocalGateway:
@@ -172,10 +174,10 @@ class GatewayServer(Server):
                 f"{sys.executable} -m pip install 'eaf-inference[facility]'"
             )
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
-        self._directory = Path(tempfile.mkdtemp(prefix="eaf-inference-gateway-"))  # 0700
-        self._public_port, private_port = free_ports(2)
+        self.directory = Path(tempfile.mkdtemp(prefix="eaf-inference-gateway-"))  # 0700
+        self.proxy.launch()
         self._password = secrets.token_urlsafe(32)
-        scratch = self._directory / "scratch"
+        scratch = self.directory / "scratch"
         scratch.mkdir()
         environment = plain_environment(first_on_path=Path(sys.executable).parent)
         environment |= {"TMPDIR": str(scratch), "NO_COLOR": "1"}
@@ -184,26 +186,25 @@ class GatewayServer(Server):
             authentication = _WITHOUT_HUB.format(password=self._password)
         else:
             authentication = _WITH_HUB.format(hub_api_url=self._hub_api_url, service=_HUB_SERVICE)
-        configuration = self._directory / "dask_gateway_config.py"
+        configuration = self.directory / "dask_gateway_config.py"
         write_private(
             configuration,
             _CONFIGURATION.format(
                 logs=str(self.cluster_logs),
-                private=f"{LOOPBACK}:{private_port}",
-                public=f"{LOOPBACK}:{self._public_port}",
+                private=f"{LOOPBACK}:{self._private_port}",
+                public=f"{LOOPBACK}:{self._port}",
                 loopback=LOOPBACK,
                 authentication=authentication,
                 python=sys.executable,
-                clusters=str(self._directory / "clusters"),
+                proxy_token=self.proxy.token,
+                clusters=str(self.directory / "clusters"),
+                database=str(self.directory / "gateway.sqlite"),
+                database_key=b64encode(secrets.token_bytes(32)).decode(),
                 inherited=list(environment),
             ),
         )
-        self._child = Child(
-            [sys.executable, "-m", "dask_gateway_server", "--config", str(configuration)],
-            environment=environment,
-            log=self.log,
-            directory=self._directory,
-            grace=_GRACE_SECONDS,
+        self.keep(
+            [sys.executable, "-m", "dask_gateway_server", "--config", str(configuration)], environment=environment
         )
 
     def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
@@ -212,14 +213,15 @@ class GatewayServer(Server):
         deadline = time.monotonic() + timeout
         attempt = 1
         while True:
-            # The server ends when its port is taken; the proxy alone, and the server starts it again for ever.
-            if "address already in use" in self.log.read_text(errors="replace") and attempt < _ATTEMPTS:
+            if self._answers():
+                return
+            is_taken = self.proxy.port_is_taken or TAKEN in self.log.read_text(errors="replace")
+            if is_taken and attempt < _ATTEMPTS:
                 attempt += 1
                 self.stop()
+                self._choose_ports()
                 self.launch()
-            elif self._answers():
-                return
-            elif self.child.wait(0.05) is not None:
+            elif self.child.wait(0.05) is not None or self.proxy.child.wait(0) is not None:
                 raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")
             elif time.monotonic() > deadline:
                 raise ServerUnavailable(
@@ -228,8 +230,10 @@ class GatewayServer(Server):
 
     def _answers(self) -> bool:
         """Whether this gateway answers at its address; where there is a password, no other one knows it."""
+        if self.proxy.child.wait(0) is not None:
+            return False
         # not urllib: its answer would depend on http_proxy
-        connection = http.client.HTTPConnection(LOOPBACK, self._public_port, timeout=1)
+        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=1)
         credentials = b64encode(f"{self.name}:{self._password}".encode()).decode()
         try:
             if self._hub_api_url is None:
@@ -241,3 +245,13 @@ class GatewayServer(Server):
             return False
         finally:
             connection.close()
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop it, and the proxy, without waiting."""
+        super().ask_to_stop()
+        self.proxy.ask_to_stop()
+
+    def stop(self) -> None:
+        """End it, its proxy and all clusters."""
+        super().stop()
+        self.proxy.stop()

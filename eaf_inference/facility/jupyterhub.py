@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import secrets
-import signal
 import sys
 import tempfile
 import time
@@ -22,7 +21,8 @@ from typing import TYPE_CHECKING
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.http_proxy import HttpProxy, proxy_program
 from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment, write_private
+from eaf_inference.facility.kept import KeptServer
+from eaf_inference.facility.processes import log_file, plain_environment, write_private
 from eaf_inference.facility.triton import ignore
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ GROUP = "triton-users"  # its members may use inference
 OPERATOR = "facility-operator"
 
 _ATTEMPTS = 3
-_GRACE_SECONDS = 10
-_PARENT = Path(__file__).with_name("hub_parent.py")
 
 _CONFIGURATION = """\
 import os
@@ -106,7 +104,7 @@ class Services:
     gateway_url: str | None = None
 
 
-class HubServer(Server):
+class HubServer(KeptServer):
     """One JupyterHub and its proxy.
 
     Its ports are chosen when it is made, so that what it works with can be told of them before it is launched; set
@@ -133,7 +131,6 @@ class HubServer(Server):
         self._users = users
         (self._port,) = free_ports(1)
         self.proxy = HttpProxy(self._port, proxy_program(progress=progress))
-        self._directory: Path
 
     @classmethod
     @contextmanager
@@ -168,22 +165,17 @@ class HubServer(Server):
     @property
     def password_file(self) -> Path:
         """Holds the password of all users."""
-        return self._directory / "password"
+        return self.directory / "password"
 
     @property
     def operator_token_file(self) -> Path:
         """Holds a token that may do what an administrator may: make users, tokens and servers, change groups."""
-        return self._directory / "operator-token"
+        return self.directory / "operator-token"
 
     @property
     def homes(self) -> Path:
         """Holds a home directory for each user who has logged in."""
-        return self._directory / "home"
-
-    @property
-    def pid(self) -> int:
-        """The Hub's own; its parent's is that of `child`."""
-        return int((self._directory / "pid").read_text())
+        return self.directory / "home"
 
     def launch(self) -> None:
         """Start proxy and Hub, which then takes seconds until it is ready."""
@@ -192,23 +184,15 @@ class HubServer(Server):
             self.proxy.launch()
             self.proxy.wait_until_ready()
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
-        self._directory = Path(tempfile.mkdtemp(prefix="eaf-inference-hub-"))  # 0700
+        self.directory = Path(tempfile.mkdtemp(prefix="eaf-inference-hub-"))  # 0700
         self.homes.mkdir(mode=0o700)
         self._operator_token, password = secrets.token_hex(32), secrets.token_urlsafe(24)
         write_private(self.password_file, password)
         write_private(self.operator_token_file, self._operator_token)
-        configuration = self._directory / "jupyterhub_config.py"
+        configuration = self.directory / "jupyterhub_config.py"
         write_private(configuration, self._configuration(password))
         environment = plain_environment(first_on_path=Path(sys.executable).parent)
-        pid_file = self._directory / "pid"
-        command = [sys.executable, "-m", "jupyterhub", "--config", str(configuration)]
-        self._child = Child(
-            [sys.executable, "-I", "-S", _PARENT, pid_file, *command],
-            environment=environment,
-            log=self.log,
-            directory=self._directory,
-            grace=_GRACE_SECONDS,
-        )
+        self.keep([sys.executable, "-m", "jupyterhub", "--config", str(configuration)], environment=environment)
 
     def _configuration(self, password: str) -> str:
         groups: dict[str, dict[str, list[str]]] = {GROUP: {"users": []}}
@@ -268,29 +252,6 @@ class HubServer(Server):
                 raise ServerUnavailable(
                     f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
                 )
-
-    def restart(self, *, timeout: float = 60.0) -> None:
-        """End the Hub and wait until it is there again; proxy and users' servers go on."""
-        before = self.pid
-        self.child.send_signal(signal.SIGUSR1)
-        self._wait_for_another_than(before, timeout)
-
-    def kill(self) -> None:
-        """Kill the Hub as a crash would; its parent starts it again at once, see `wait_until_ready`."""
-        before = self.pid
-        os.kill(before, signal.SIGKILL)
-        self._wait_for_pid(before, _GRACE_SECONDS)
-
-    def _wait_for_another_than(self, before: int, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        self._wait_for_pid(before, timeout)
-        self.wait_until_ready(timeout=deadline - time.monotonic())
-
-    def _wait_for_pid(self, before: int, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while self.pid == before:
-            if self.child.wait(0.02) is not None or time.monotonic() > deadline:
-                raise ServerUnavailable(f"{self.name} was not started again; what it does is in {self.log}")
 
     def ask_to_stop(self) -> None:
         """Begin to stop it, and the proxy, without waiting."""

@@ -1,12 +1,13 @@
-"""JupyterHub's parent: starts it again when it dies, and keeps what it started alive meanwhile.
+"""A server's parent that starts it again when it dies, and keeps what it started alive meanwhile.
 
 Run as a script, by path and with the standard library only:
 
-    python -I -S hub_parent.py PID_FILE PROGRAM [ARGUMENT ...]
+    python -I -S parent.py PID_FILE PROGRAM [ARGUMENT ...]
 
-Users' servers are the Hub's children, and a Hub finds them again in its database. As a "subreaper" this process
-inherits them when the Hub dies, so that its own end is theirs (see guardian.py), and the Hub's is not.
-SIGUSR1 restarts the Hub, SIGTERM ends it. A Hub that ends by itself soon after its start is given up: it says why.
+Users' servers are the Hub's children, clusters the gateway's, and each finds its own again in its database. As a
+"subreaper" this process inherits them when their server dies, so that its own end is theirs (see guardian.py), and
+the server's is not. SIGUSR1 restarts the server, SIGTERM ends it. One that ends by itself soon after its start is given
+up: it says why.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 class Parent:
-    """The Hub's process, as it is now."""
+    """The server's process, as it is now."""
 
     def __init__(self, pid_file: Path, command: list[str]) -> None:
         self._pid_file, self._command = pid_file, command
@@ -45,7 +46,7 @@ class Parent:
         draft.rename(self._pid_file)
 
     def ended(self, status: int) -> bool:
-        """The Hub has ended: start it again, or say that it is to stay so."""
+        """The server has ended: start it again, or say that it is to stay so."""
         crashed = os.WIFSIGNALED(status) or time.monotonic() - self._started > STARTED_AFTER
         if self.ending or not (self.restarting or crashed):
             return True
@@ -53,7 +54,7 @@ class Parent:
         return False
 
     def told(self, number: int) -> None:
-        """A signal came: the Hub has to end, for good or to be started again."""
+        """A signal came: the server has to end, for good or to be started again."""
         self.ending |= number == signal.SIGTERM
         self.restarting |= number == signal.SIGUSR1
         os.kill(self.pid, signal.SIGTERM)
@@ -69,7 +70,7 @@ def main(pid_file: str, command: list[str]) -> int:
         number = signal.sigwait(signals)
         if number != signal.SIGCHLD:
             parent.told(number)
-        while True:  # the Hub, or a server of a user that it left: a signal may stand for several
+        while True:  # the server, or what one left: a signal may stand for several
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
