@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from test_faults import assert_undisturbed, chunks, inferences
 import eaf_inference
 from eaf_inference.envoy.configuration import as_yaml, configuration
 from eaf_inference.envoy.settings import Envoy
+from eaf_inference.facility.certificates import make_certificates
 from eaf_inference.facility.envoy import validate
 from eaf_inference.policy import TokenPolicy
 
@@ -98,6 +100,22 @@ def test_a_new_key_is_believed_and_an_old_one_no_longer(pair):
         issuer.rotate(forget=True)
         until(lambda: caller.infer(old).status == "UNAUTHENTICATED")
         assert caller.infer(issuer.token()).status == "OK"
+
+
+def test_keys_come_by_tls_from_whom_the_certificate_names(pair, door_of_two, tmp_path):
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = make_certificates()
+    certificate.write_text(made.certificate)
+    key.write_text(made.key)
+    trusted = tmp_path / "ca.pem"
+    trusted.write_text(made.authority)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with Issuer(context) as issuer:
+        with envoy(issuer, pair, jwks_ca=str(trusted)) as server, Caller(server) as caller:
+            assert caller.infer(issuer.token()).status == "OK"
+        with envoy(issuer, pair, jwks_ca=str(door_of_two.ca)) as server, Caller(server) as caller:
+            assert caller.infer(issuer.token()).status == "UNAUTHENTICATED"
 
 
 def test_it_serves_on_while_the_token_service_is_away(pair):
