@@ -252,14 +252,16 @@ def _envoy(options: argparse.Namespace) -> int:
     from eaf_inference.policy import TokenPolicy
 
     made = configuration(configured(Envoy), configured(TokenPolicy))
+    with _needing_the_extra():
+        text = as_yaml(made)
     if options.validate:
         from eaf_inference.facility.envoy import validate
 
         validate(made)
     if options.output:
-        write(options.output, as_yaml(made))
+        write(options.output, text)
     else:
-        print(as_yaml(made), end="")
+        print(text, end="")
     return 0
 
 
@@ -269,7 +271,8 @@ def _usage(options: argparse.Namespace) -> int:
 
     facility = load_facility()
     facility.prometheus_url = options.prometheus or facility.prometheus_url
-    rows = ask_usage(facility, options.user, since=seconds_of(options.since))
+    with _needing_the_extra():
+        rows = ask_usage(facility, options.user, since=seconds_of(options.since))
     if options.json:
         print(json.dumps([row.as_dict() for row in rows]))
         return 0
@@ -290,16 +293,23 @@ def _usage(options: argparse.Namespace) -> int:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    try:
+    with _needing_the_extra():
         from rich.console import Console
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"this command needs the package {error.name}: {sys.executable} -m pip install 'eaf-inference[facility]'"
-        ) from error
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.width = 200  # a file or a pipe has none, and a wrapped path cannot be copied
     return console
+
+
+@contextmanager
+def _needing_the_extra() -> Iterator[None]:
+    """Say which package is missing, where only the plain client is installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"this command needs the package {error.name}: {sys.executable} -m pip install 'eaf-inference[facility]'"
+        ) from error
 
 
 @contextmanager

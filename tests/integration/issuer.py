@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,11 +19,12 @@ LIVES = 600
 class Issuer:
     """Signs by the newest of its keys; a context manager that publishes them until it is left.
 
-    Attributes: `url` (of the keys), `asked` (how often somebody fetched them).
+    `tls`: a server's context, for https. Attributes: `url` (of the keys), `asked` (how often somebody fetched them).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked = 0
+        self._tls = tls
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
         self._keys: dict[str, Ed25519PrivateKey] = {}
@@ -30,7 +32,7 @@ class Issuer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}{PATH}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}{PATH}"
 
     def rotate(self, *, forget: bool = False) -> None:
         """Sign by a new key from now on."""
@@ -76,8 +78,16 @@ class Issuer:
             def log_message(self, *_):
                 """It says nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_):
+                """Somebody did not trust its certificate."""
+
+        self._server = Server(("127.0.0.1", self._port), Handler)
         self._port = self._server.server_address[1]
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:

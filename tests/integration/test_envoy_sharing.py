@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from test_faults import assert_undisturbed, chunks, inferences
 import eaf_inference
 from eaf_inference.envoy.configuration import as_yaml, configuration
 from eaf_inference.envoy.settings import Envoy
+from eaf_inference.facility.certificates import make_certificates
 from eaf_inference.facility.envoy import validate
 from eaf_inference.policy import TokenPolicy
 
@@ -100,6 +102,22 @@ def test_a_new_key_is_believed_and_an_old_one_no_longer(pair):
         assert caller.infer(issuer.token()).status == "OK"
 
 
+def test_keys_come_by_tls_from_whom_the_certificate_names(pair, door_of_two, tmp_path):
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = make_certificates()
+    certificate.write_text(made.certificate)
+    key.write_text(made.key)
+    trusted = tmp_path / "ca.pem"
+    trusted.write_text(made.authority)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with Issuer(context) as issuer:
+        with envoy(issuer, pair, jwks_ca=str(trusted)) as server, Caller(server) as caller:
+            assert caller.infer(issuer.token()).status == "OK"
+        with envoy(issuer, pair, jwks_ca=str(door_of_two.ca)) as server, Caller(server) as caller:
+            assert caller.infer(issuer.token()).status == "UNAUTHENTICATED"
+
+
 def test_it_serves_on_while_the_token_service_is_away(pair):
     failures = "http.door.jwt_authn.jwks_fetch_failed"
     with Issuer() as issuer, envoy(issuer, pair) as server, Caller(server) as caller:
@@ -112,11 +130,24 @@ def test_it_serves_on_while_the_token_service_is_away(pair):
         until(lambda: caller.infer(issuer.token()).status == "OK")
 
 
-def test_a_triton_that_is_killed_in_mid_run_costs_no_score(pair, issuer, jagged):
+def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_other_clients_no_call(pair, issuer, jagged):
     many = ak.concatenate([jagged] * 4)
-    with envoy(issuer, pair, share=10_000) as server, connected(server, issuer.token()) as connection:
+    others, over = [], threading.Event()
+
+    def ask_once_each(caller):
+        while not over.is_set():
+            others.append(caller.infer(issuer.token("bob")).status)
+
+    with (
+        envoy(issuer, pair, share=10_000) as server,
+        connected(server, issuer.token()) as connection,
+        Caller(server) as caller,
+        ThreadPoolExecutor(6) as pool,
+    ):
         log = Log(server)
         model = connection.model("sums")
+        for _ in range(6):
+            pool.submit(ask_once_each, caller)
 
         def disturbed():
             for number, chunk in enumerate(chunks(many, 120)):
@@ -127,10 +158,12 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score(pair, issuer, jagged)
         try:
             scores = ak.concatenate(list(model.map(disturbed())))
         finally:
+            over.set()
             pair[0].restart()
-        log_of = log.lines(120)
+        lines = log.lines(120)
     assert_undisturbed(scores, many)
-    assert {line["upstream"] for line in log_of} > {pair[1].grpc.removeprefix("grpc://")}
+    assert set(others) == {"OK"}
+    assert any(line["attempts"] > 1 and line["grpc_status"] == "OK" for line in lines)
 
 
 def test_an_envoy_that_is_restarted_in_mid_run_costs_no_score(pair, issuer, jagged):
