@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eaf_inference.facility.machine import RunningFacility
+    from eaf_inference.facility.shared import SharedFacility
 
 __all__ = ["main"]
 
@@ -61,7 +62,9 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="start a facility on this machine, and stop it with Ctrl-C",
         description=(
             "Start Triton and a Dask Gateway on this machine, wait until all is ready, and serve until Ctrl-C. "
-            "Everything listens on the loopback interface. Notebooks of the same user find it by themselves."
+            "Everything listens on the loopback interface. Notebooks of the same user find it by themselves. "
+            "With --users: what a facility of many users has, JupyterHub, its token service, Envoy, two Tritons, "
+            "Dask Gateway and Prometheus; what dies is started again."
         ),
     )
     parser.set_defaults(run=_up)
@@ -73,8 +76,12 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="a Triton model repository to serve instead of the package's own models (may be repeated)",
     )
     parser.add_argument(
-        "--triton", metavar="N", type=int, default=1, help="how many replicas of Triton to start (default: 1)"
+        "--triton",
+        metavar="N",
+        type=int,
+        help="how many replicas of Triton to start (default: 1; with --users 2)",
     )
+    parser.add_argument("--users", metavar="NAMES", help="a facility for these users, separated by commas")
     parser.add_argument(
         "--grpc-port",
         metavar="PORT",
@@ -160,6 +167,8 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _up(options: argparse.Namespace) -> int:
+    if options.users is not None:
+        return _up_for_users(options)
     console = _console(stderr=options.json)
     from eaf_inference.facility import machine
 
@@ -168,7 +177,7 @@ def _up(options: argparse.Namespace) -> int:
             facility = stack.enter_context(
                 machine.up(
                     options.models,
-                    replicas=options.triton,
+                    replicas=1 if options.triton is None else options.triton,
                     triton_server=options.triton_server,
                     grpc_port=options.grpc_port,
                     progress=progress,
@@ -184,6 +193,35 @@ def _up(options: argparse.Namespace) -> int:
             console.print("stopping")
             return 0
         raise ServerUnavailable(f"{ended.name} ended by itself, so all is stopped. Its log: {ended.log}")
+
+
+def _up_for_users(options: argparse.Namespace) -> int:
+    console = _console(stderr=options.json)
+    from eaf_inference.facility import shared
+
+    if options.grpc_port is not None:
+        raise ConfigurationError("With --users nobody reaches Triton itself: --grpc-port has no use there.")
+    with _signals_as_interrupts(), ExitStack() as stack:
+        with _progress_line(console) as progress:
+            facility = stack.enter_context(
+                shared.up_for(
+                    options.users.split(","),
+                    options.models,
+                    replicas=2 if options.triton is None else options.triton,
+                    triton_server=options.triton_server,
+                    progress=progress,
+                )
+            )
+        try:
+            if options.json:
+                print(json.dumps(facility.as_dict()), flush=True)
+            else:
+                _show_shared(facility, console)
+            ended = facility.watch(progress=lambda message: console.print(message, markup=False))
+        except KeyboardInterrupt:
+            console.print("stopping")
+            return 0
+        raise ServerUnavailable(f"{ended.name} does not stay, so all is stopped. Its log: {ended.log}")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -223,6 +261,31 @@ def _show(facility: RunningFacility, console: Console) -> None:
         console.print(f"log of {name}: {log}", soft_wrap=True, markup=False)
     console.print(
         "\nIn a notebook: [bold]%load_ext eaf_inference[/], then [bold]%triton_connect[/]. Ctrl-C stops it all."
+    )
+
+
+def _show_shared(facility: SharedFacility, console: Console) -> None:
+    from rich.table import Table
+
+    from eaf_inference.facility import shared
+
+    table = Table("server", "where", "pid", "log", box=None, pad_edge=False)
+    addresses = facility.addresses
+    for server in facility.servers:
+        table.add_row(server.name, addresses.get(server.name, ""), str(server.pid), str(server.log))
+    console.print(table, "", soft_wrap=True)
+    for what, where in (
+        ("the door's access log", facility.door.access_log),
+        ("logs of clusters", facility.gateway.cluster_logs),
+        ("authority of the door's certificate", facility.door.ca),
+    ):
+        console.print(f"{what}: {where}", soft_wrap=True, markup=False)
+    console.print(
+        f"\n{', '.join(facility.users)} log in at {facility.hub.url} with the password in "
+        f"{facility.hub.password_file}, and %triton_connect works with nothing typed.\n{shared.ONE_ACCOUNT} "
+        "Ctrl-C stops it all.",
+        soft_wrap=True,
+        markup=False,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError, InferenceError
 from eaf_inference.facility.machine import up
-from eaf_inference.facility.triton import ignore
+from eaf_inference.facility.processes import ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.certificates import make_certificates
 from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
-from eaf_inference.facility.triton import ignore
+from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -221,12 +220,6 @@ class EnvoyServer(Server):
                 raise ServerUnavailable(
                     f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
                 )
-
-    def restart(self, *, timeout: float = 30.0) -> None:
-        """Start it again on the same ports, whether it runs or has died, and wait until it is ready."""
-        self.stop()
-        self.launch()
-        self.wait_until_ready(timeout=timeout)
 
     def reload(self, *, timeout: float = 30.0) -> None:
         """Put a new configuration of listeners and clusters into use; calls in flight go on.

@@ -24,8 +24,7 @@ from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.gateway_proxy import TAKEN, GatewayProxy
 from eaf_inference.facility.kept import KeptServer
 from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import log_file, plain_environment, write_private
-from eaf_inference.facility.triton import ignore
+from eaf_inference.facility.processes import ignore, log_file, plain_environment, write_private
 from eaf_inference.local import LocalGateway
 
 if TYPE_CHECKING:
@@ -103,8 +102,8 @@ class GatewayServer(KeptServer):
 
     Most callers want `GatewayServer.start`, which gives one that is ready and stops it in the end, with its
     clusters. The gateway's own log is `log`; what schedulers and workers write is in `cluster_logs`, a
-    directory for each cluster, until the gateway stops. One that dies is started again by its parent, and its clusters
-    live on.
+    directory for each cluster, until the gateway stops. One that dies is started again by its parent, and its
+    clusters live on.
 
     Parameters
     ----------

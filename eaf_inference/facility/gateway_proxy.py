@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.ports import LOOPBACK
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
-from eaf_inference.facility.triton import ignore
+from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,12 +76,6 @@ class GatewayProxy(Server):
                 raise ServerUnavailable(
                     f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
                 )
-
-    def restart(self, *, timeout: float = 30.0) -> None:
-        """Start it again on the same port; clients connect to their schedulers again by themselves."""
-        self.stop()
-        self.launch()
-        self.wait_until_ready(timeout=timeout)
 
     @property
     def port_is_taken(self) -> bool:

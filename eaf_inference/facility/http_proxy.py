@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment, private_directory
-from eaf_inference.facility.triton import ignore
+from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment, private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,12 +142,6 @@ class HttpProxy(Server):
                 raise ServerUnavailable(
                     f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
                 )
-
-    def restart(self, *, timeout: float = 30.0) -> None:
-        """Start it again on the same ports; the Hub gives it its routes again within seconds."""
-        self.stop()
-        self.launch()
-        self.wait_until_ready(timeout=timeout)
 
     def _answers(self) -> bool:
         """Whether this proxy, and no other one, answers: it knows the token."""

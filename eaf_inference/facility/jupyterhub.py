@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.http_proxy import HttpProxy, proxy_program
-from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
 from eaf_inference.facility.kept import KeptServer
-from eaf_inference.facility.processes import log_file, plain_environment, write_private
-from eaf_inference.facility.triton import ignore
+from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
+from eaf_inference.facility.processes import ignore, log_file, plain_environment, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -6,21 +6,20 @@ import os
 import signal
 import sys
 import time
-from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ServerUnavailable
 from eaf_inference.facility.processes import Child, Server
-from eaf_inference.facility.triton import ignore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["KeptServer"]
 
 _PARENT = Path(__file__).with_name("parent.py")
 _GRACE_SECONDS = 10
+_RESTART_SECONDS = 30  # until what has to end has ended
 
 
 class KeptServer(Server):
@@ -33,10 +32,6 @@ class KeptServer(Server):
     """
 
     directory: Path
-
-    @abstractmethod
-    def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it is ready; raise with its own reason when that is not to be."""
 
     @property
     def pid(self) -> int:
@@ -53,18 +48,18 @@ class KeptServer(Server):
             grace=_GRACE_SECONDS,
         )
 
-    def restart(self, *, timeout: float = 60.0) -> None:
+    def restart(self) -> None:
         """End the server and wait until it is there again; what it has started goes on."""
-        deadline, before = time.monotonic() + timeout, self.pid
+        before = self.pid
         self.child.send_signal(signal.SIGUSR1)
-        self._wait_for_another_than(before, timeout)
-        self.wait_until_ready(timeout=deadline - time.monotonic())
+        self._wait_for_another_than(before, _RESTART_SECONDS)
+        self.wait_until_ready()
 
     def kill(self) -> None:
         """Kill the server as a crash would; its parent starts it again at once, see `wait_until_ready`."""
         before = self.pid
         os.kill(before, signal.SIGKILL)
-        self._wait_for_another_than(before, _GRACE_SECONDS)
+        self._wait_for_another_than(before, _RESTART_SECONDS)
 
     def _wait_for_another_than(self, before: int, timeout: float) -> None:
         deadline = time.monotonic() + timeout

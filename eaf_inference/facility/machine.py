@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.environment import existing_installation, make_installation
 from eaf_inference.facility.gateway import GatewayServer, missing_packages
-from eaf_inference.facility.processes import Server, first_to_end
-from eaf_inference.facility.triton import MODELS, TritonServer, check_repositories, ignore
+from eaf_inference.facility.processes import Server, first_to_end, ignore
+from eaf_inference.facility.triton import MODELS, TritonServer, check_repositories
 from eaf_inference.local import LocalFacility, announced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["RunningFacility", "up"]
+__all__ = ["RunningFacility", "make_tritons", "up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +71,11 @@ def up(
     ServerUnavailable
         A server neither became ready nor ended.
     """
-    if replicas < 1:
-        raise ConfigurationError(f"a facility needs at least one Triton, not {replicas}")
-    if grpc_port is not None and not 0 < grpc_port <= 65536 - replicas:
-        raise ConfigurationError(f"{grpc_port} is not a port that {replicas} replicas can begin at")
-    repositories = check_repositories(models or (MODELS,))
-    if triton_server is None:
-        installation = make_installation(progress=progress)
-    else:
-        installation = existing_installation(Path(triton_server))
-    servers = tuple(
-        TritonServer(
-            repositories,
-            installation=installation,
-            grpc_port=None if grpc_port is None else grpc_port + number,
-            name=f"triton-{number}",
-        )
-        for number in range(replicas)
+    tritons = make_tritons(
+        models, replicas=replicas, triton_server=triton_server, grpc_port=grpc_port, progress=progress
     )
     dask_gateway = _gateway(progress) if gateway else None
-    everything: list[Server] = [*servers, *filter(None, [dask_gateway])]
+    everything: list[Server] = [*tritons, *filter(None, [dask_gateway])]
     with ExitStack() as stack:
         for server in everything:
             stack.callback(server.stop)
@@ -103,12 +88,41 @@ def up(
         description = LocalFacility(
             pid=os.getpid(),
             started=time.time(),
-            replicas=tuple(server.replica for server in servers),
-            models=tuple(sorted(servers[0].models())),
+            replicas=tuple(triton.replica for triton in tritons),
+            models=tuple(sorted(tritons[0].models())),
             gateway=dask_gateway.description if dask_gateway else None,
         )
         stack.enter_context(announced(description))
-        yield RunningFacility(description, servers, dask_gateway)
+        yield RunningFacility(description, tritons, dask_gateway)
+
+
+def make_tritons(
+    models: Sequence[Path | str],
+    *,
+    replicas: int,
+    triton_server: Path | str | None,
+    grpc_port: int | None = None,
+    progress: Callable[[str], None] = ignore,
+) -> tuple[TritonServer, ...]:
+    """The Tritons of a facility, not launched yet; see `up` for what is asked."""
+    if replicas < 1:
+        raise ConfigurationError(f"a facility needs at least one Triton, not {replicas}")
+    if grpc_port is not None and not 0 < grpc_port <= 65536 - replicas:
+        raise ConfigurationError(f"{grpc_port} is not a port that {replicas} replicas can begin at")
+    repositories = check_repositories(models or (MODELS,))
+    if triton_server is None:
+        installation = make_installation(progress=progress)
+    else:
+        installation = existing_installation(Path(triton_server))
+    return tuple(
+        TritonServer(
+            repositories,
+            installation=installation,
+            grpc_port=None if grpc_port is None else grpc_port + number,
+            name=f"triton-{number}",
+        )
+        for number in range(replicas)
+    )
 
 
 def _gateway(progress: Callable[[str], None]) -> GatewayServer | None:

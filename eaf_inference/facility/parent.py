@@ -6,8 +6,8 @@ Run as a script, by path and with the standard library only:
 
 Users' servers are the Hub's children, clusters the gateway's, and each finds its own again in its database. As a
 "subreaper" this process inherits them when their server dies, so that its own end is theirs (see guardian.py), and
-the server's is not. SIGUSR1 restarts the server, SIGTERM ends it. One that ends by itself soon after its start is given
-up: it says why.
+the server's is not. SIGUSR1 restarts the server, SIGTERM ends it. One that ends by itself soon after its start is
+given up: it says why.
 """
 
 from __future__ import annotations

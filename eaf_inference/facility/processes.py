@@ -26,6 +26,7 @@ __all__ = [
     "Child",
     "Server",
     "first_to_end",
+    "ignore",
     "log_file",
     "owned_directory",
     "plain_environment",
@@ -50,6 +51,10 @@ _INHERITED = (
     "TZ",
     "USER",
 )
+
+
+def ignore(message: str) -> None:
+    """Tell nobody: the progress callback of those who do not want one."""
 
 
 class Child:
@@ -154,8 +159,14 @@ class Server(ABC):
         """Start the program; it then takes seconds until it is ready."""
 
     @abstractmethod
-    def wait_until_ready(self, *, progress: Callable[[str], None]) -> None:
+    def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
         """Return when it is ready; raise with its own reason when that is not to be."""
+
+    def restart(self) -> None:
+        """Start it again on the same ports, whether it runs or has died, and wait until it is ready."""
+        self.stop()
+        self.launch()
+        self.wait_until_ready()
 
     @property
     def child(self) -> Child:

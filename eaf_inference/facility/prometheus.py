@@ -1,17 +1,15 @@
 """One Prometheus on this machine: on a free loopback port, scraping what it is told to, with the study's queries.
 
 The program is not on PyPI: it is Debian's package `prometheus`, or the project's own download. Configuration and data
-lie in a directory that only this user can read, and go with the server.
+lie in a directory that only this user can read.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import secrets
 import shutil
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +18,16 @@ from urllib.parse import urlsplit
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
-from eaf_inference.facility.triton import ignore
+from eaf_inference.facility.processes import (
+    Child,
+    Server,
+    ignore,
+    log_file,
+    owned_directory,
+    plain_environment,
+    private_directory,
+    write_private,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,15 +100,18 @@ class PrometheusServer(Server):
     ----------
     targets, interval
         See `scrape_configuration`.
+    directory : Path
+        Configuration and data are kept in it, for a restart; it is the caller's to remove.
     """
 
     name = "prometheus"
 
-    def __init__(self, targets: Mapping[str, Sequence[str]], *, interval: int = 5) -> None:
+    def __init__(self, targets: Mapping[str, Sequence[str]], directory: Path, *, interval: int = 5) -> None:
         super().__init__()
         self._targets = targets
         self._interval = interval
-        self._port: int
+        self._directory = directory
+        (self._port,) = free_ports(1)
 
     @classmethod
     @contextmanager
@@ -115,13 +124,14 @@ class PrometheusServer(Server):
         progress: Callable[[str], None] = ignore,
     ) -> Iterator[PrometheusServer]:
         """Run one for the length of a `with` block; it is ready when the block begins."""
-        server = cls(targets, interval=interval)
-        try:
-            server.launch()
-            server.wait_until_ready(timeout=timeout, progress=progress)
-            yield server
-        finally:
-            server.stop()
+        with owned_directory("eaf-inference-prometheus-") as directory:
+            server = cls(targets, directory, interval=interval)
+            try:
+                server.launch()
+                server.wait_until_ready(timeout=timeout, progress=progress)
+                yield server
+            finally:
+                server.stop()
 
     @property
     def url(self) -> str:
@@ -132,12 +142,12 @@ class PrometheusServer(Server):
         """Start the program; it then takes a second until it is ready."""
         program = prometheus_program()
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
-        directory = Path(tempfile.mkdtemp(prefix="eaf-inference-prometheus-"))  # 0700
-        (self._port,) = free_ports(1)
+        directory = private_directory(self._directory)
         configuration = directory / "prometheus.yml"  # of which JSON is a part
-        descriptor = os.open(configuration, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(scrape_configuration(self._targets, interval=self._interval), file, indent=1)
+        configuration.unlink(missing_ok=True)
+        write_private(
+            configuration, json.dumps(scrape_configuration(self._targets, interval=self._interval), indent=1)
+        )
         age, size = _RETENTION
         self._child = Child(
             [
@@ -151,7 +161,6 @@ class PrometheusServer(Server):
             ],
             environment=plain_environment(first_on_path=program.parent),
             log=self.log,
-            directory=directory,
         )
 
     def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
@@ -169,6 +178,7 @@ class PrometheusServer(Server):
             if "address already in use" in self.log.read_text(errors="replace") and attempt < _ATTEMPTS:
                 attempt += 1
                 self.stop()
+                (self._port,) = free_ports(1)
                 self.launch()
                 continue
             raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")

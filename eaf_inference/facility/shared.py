@@ -1,8 +1,9 @@
 """A facility for several users on this machine: what a shared one runs, as real processes on loopback.
 
-JupyterHub with its token service, Envoy with TLS in front of the Tritons, a Dask Gateway whose users are the Hub's, and
-Prometheus where it is installed. Everything but the machine is as it is at a facility; users' notebooks, clusters and
-files belong to the one account that started it, so that the Hub keeps users apart and the operating system does not.
+JupyterHub with its token service, Envoy with TLS in front of the Tritons, a Dask Gateway whose users are the Hub's,
+and Prometheus where it is installed. Everything but the machine is as it is at a facility; users' notebooks, clusters
+and files belong to the one account that started it, so that the Hub keeps users apart and the operating system does
+not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import time
 from collections import defaultdict, deque
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.envoy.configuration import configuration
@@ -21,14 +21,16 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.envoy import EnvoyServer, Place
 from eaf_inference.facility.gateway import GatewayServer
 from eaf_inference.facility.jupyterhub import GROUP, HubServer, Services
+from eaf_inference.facility.kept import KeptServer
 from eaf_inference.facility.machine import make_tritons
-from eaf_inference.facility.processes import KeptServer, first_to_end, ignore, owned_directory
+from eaf_inference.facility.processes import first_to_end, ignore, owned_directory
 from eaf_inference.facility.prometheus import NotInstalled, PrometheusServer, prometheus_program
 from eaf_inference.facility.token_service import TokenServiceServer
 from eaf_inference.policy import TokenPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from eaf_inference.facility.processes import Server
     from eaf_inference.facility.triton import TritonServer
@@ -177,13 +179,11 @@ def check_names(users: Sequence[str]) -> list[str]:
     return names
 
 
-def _door_of(
-    tritons: Sequence[TritonServer], tokens: TokenServiceServer
-) -> Callable[[Place], Mapping[str, Any]]:
+def _door_of(tritons: Sequence[TritonServer], tokens: TokenServiceServer) -> Callable[[Place], Mapping[str, Any]]:
+    models = sorted(each.name for path in tritons[0].repositories for each in path.iterdir() if each.is_dir())
+
     def configure(place: Place) -> Mapping[str, Any]:
-        settings = Envoy(
-            upstreams=[triton.grpc for triton in tritons], models=sorted(tritons[0].models()), **asdict(place)
-        )
+        settings = Envoy(upstreams=[triton.grpc for triton in tritons], models=models, **asdict(place))
         return configuration(settings, TokenPolicy(jwks_url=tokens.jwks_url))
 
     return configure
@@ -210,4 +210,4 @@ def _prometheus(
         progress(f"no Prometheus, so that usage is not recorded: {error}")
         return None
     targets = {"triton": [triton.metrics for triton in tritons], "envoy": [door.metrics]}
-    return PrometheusServer(targets, directory=directory / "prometheus")
+    return PrometheusServer(targets, directory / "prometheus")

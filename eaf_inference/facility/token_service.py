@@ -16,13 +16,13 @@ from eaf_inference.facility.ports import LOOPBACK, free_ports
 from eaf_inference.facility.processes import (
     Child,
     Server,
+    ignore,
     log_file,
     owned_directory,
     plain_environment,
     private_directory,
     write_private,
 )
-from eaf_inference.facility.triton import ignore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -128,12 +128,6 @@ class TokenServiceServer(Server):
                 raise ServerUnavailable(
                     f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
                 )
-
-    def restart(self, *, timeout: float = 30.0) -> None:
-        """Start it again on the same port with the same keys, whether it runs or has died."""
-        self.stop()
-        self.launch()
-        self.wait_until_ready(timeout=timeout)
 
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=1)

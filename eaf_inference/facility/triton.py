@@ -15,7 +15,7 @@ from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility import triton_log
 from eaf_inference.facility.environment import make_installation
 from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
+from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 from eaf_inference.local import Replica
 
 if TYPE_CHECKING:
@@ -23,16 +23,12 @@ if TYPE_CHECKING:
 
     from eaf_inference.facility.environment import Installation
 
-__all__ = ["MODELS", "SHARED_MEMORY", "TritonServer", "check_repositories", "ignore"]
+__all__ = ["MODELS", "SHARED_MEMORY", "TritonServer", "check_repositories"]
 
 MODELS = Path(__file__).with_name("models")  # the repository that comes with the package
 SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # how the names of our Tritons' regions begin
 _ATTEMPTS = 3  # when somebody took the ports that were free a moment ago
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
-
-
-def ignore(message: str) -> None:
-    """Tell nobody: the progress callback of those who do not want one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +54,10 @@ class TritonServer(Server):
         Its gRPC port; without, a free one. The other ports are always free ones.
     name
         How the server is called in messages and in its log's file name.
+
+    Attributes
+    ----------
+    repositories : sequence of Path
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TritonServer(Server):
         name: str = "triton",
     ) -> None:
         self.name = name
-        self._models = models
+        self.repositories = models
         self._installation = installation
         self._fixed_port = grpc_port
         self._ports = _choose_ports(grpc_port)
@@ -137,7 +137,7 @@ class TritonServer(Server):
         ports = self._ports
         return [
             str(self._installation.server),
-            *(f"--model-repository={path}" for path in self._models),
+            *(f"--model-repository={path}" for path in self.repositories),
             f"--backend-directory={self._installation.backends}",
             f"--backend-config=python,shm-region-prefix-name={region}",
             f"--grpc-address={LOOPBACK}",
@@ -191,12 +191,6 @@ class TritonServer(Server):
         """Every model and its state, such as READY, as Triton lists them."""
         _, body = _request("POST", self._ports.http, "/v2/repository/index")
         return {model["name"]: model.get("state", "UNKNOWN") for model in json.loads(body)}
-
-    def restart(self, *, timeout: float = 120.0) -> None:
-        """Start it again on the same ports, whether it runs or has died, and wait until it is ready."""
-        self.stop()
-        self.launch()
-        self.wait_until_ready(timeout=timeout)
 
 
 def check_repositories(paths: Sequence[Path | str]) -> list[Path]:

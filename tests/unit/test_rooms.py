@@ -48,7 +48,7 @@ FLOORS = (
     "facility",
     "cli",
 )
-APART = ("notebook", "server", "dask", "hub", "envoy", "facility")  # never import one another
+APART = ("notebook", "server", "dask", "hub", "facility")  # never import one another
 # Imports upward, inside functions, of what a user expects on the object in her hand: (file, function, imported).
 DOORS = {
     ("connection", "connect", "dask"),
