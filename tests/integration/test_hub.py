@@ -224,7 +224,7 @@ def test_keys_that_others_can_read_keep_it_from_starting(facility, tmp_path):
         server.stop()
 
 
-def test_a_hub_that_is_gone_is_said_and_forgotten_when_it_is_back(facility):
+def test_a_hub_or_proxy_that_is_gone_is_said_and_forgotten_when_it_is_back(facility):
     environment = facility.environment_of("alice")
     hub_token, pid = environment["JUPYTERHUB_API_TOKEN"], facility.hub.pid
     facility.hub.kill()
@@ -236,7 +236,11 @@ def test_a_hub_that_is_gone_is_said_and_forgotten_when_it_is_back(facility):
     assert facility.mint(hub_token).status == 200
     facility.hub.restart()
     assert facility.mint(hub_token).status == 200
-    assert ask(f"{facility.hub.url}/user/alice/api/status", hub_token).status == 200, "her server is the same"
+    hers = f"{facility.hub.url}/user/alice/api/status"
+    assert ask(hers, hub_token).status == 200, "her server is the same"
+    facility.hub.proxy.kill()
+    facility.hub.proxy.restart()
+    eventually(lambda: ask(hers, hub_token).status, lambda status: status == 200)
 
 
 def test_a_large_or_slow_request_does_not_hold_the_service(facility):
