@@ -320,6 +320,7 @@ class Credentials:
         return token is not None and (token.expires_at is None or self._clock() < token.expires_at)
 
     def _read(self, read: Callable[[], Token | None]) -> None:
+        before = self._token
         try:
             self._token = read() or (None if self.source.at_hand else self._token)
         except InferenceError as error:
@@ -333,8 +334,9 @@ class Credentials:
             level = logging.WARNING if self._token.renewal_due(self._clock()) else logging.INFO
             log.log(level, "The token could not be renewed from %r: %s", self.source, error)
         else:
-            self._trouble, self.unavailable = "", False
-            self._pause = _READ_AGAIN_AFTER
+            if not self.source.at_hand or self._token != before:  # what is at hand may be what was refused
+                self._trouble, self.unavailable = "", False
+                self._pause = _READ_AGAIN_AFTER
         self._last_read = self._clock()
 
 

@@ -85,11 +85,18 @@ class InjectedToken(TokenSource):
         return self._token
 
     def renew(self) -> Token | None:
-        """Tell the client that a server refused the token, and wait for its answer."""
+        """Tell the client that a server refused the token, and wait for its answer.
+
+        Raises
+        ------
+        ServerUnavailable
+            There is none yet: the client is gone, or gets no younger token itself.
+        """
         held, refused = self._held, self._held.values
         if refused is not None and refused["token"] is not None:
             held.refuse(refused["issued"])
-            held.wait_until(lambda: held.values is not refused, _CLIENT_ANSWERS_WITHIN)
+            if not held.wait_until(lambda: held.values is not refused, _CLIENT_ANSWERS_WITHIN):
+                raise ServerUnavailable("Your notebook has brought this worker no younger token.")
         return self.read()
 
     def __repr__(self) -> str:

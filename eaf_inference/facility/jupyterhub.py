@@ -53,7 +53,7 @@ c.JupyterHub.load_groups = {groups!r}
 c.ConfigurableHTTPProxy.should_start = False
 c.ConfigurableHTTPProxy.api_url = {proxy_api!r}
 c.ConfigurableHTTPProxy.auth_token = {proxy_token!r}
-c.JupyterHub.proxy_check_interval = 5
+c.JupyterHub.last_activity_interval = 5  # seconds after which a proxy that was restarted has its routes again
 c.JupyterHub.cleanup_servers = False
 
 c.JupyterHub.spawner_class = "simple"

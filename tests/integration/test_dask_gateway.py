@@ -238,9 +238,13 @@ def test_workers_keep_the_last_token_while_the_service_is_down_and_get_a_new_one
         assert link.state is State.CONFIGURED
         assert "cannot be renewed" in repr(triton)
         np.testing.assert_array_equal(scores, THREES)
+        time.sleep(max(0.0, triton.credentials.known.expires_at - time.time()))  # nobody announces its end
+        refused = facility.door.refused
+        waiting = client.submit(classify, ONES, pure=False)
+        eventually(lambda: facility.door.refused, lambda now: now > refused)
         with token_service(facility.door.tokens, port=port):
             assert all_hold(client, "values['issued'] > first", first=first)
-            np.testing.assert_array_equal(client.submit(classify, ONES, pure=False).result(), THREES)
+            np.testing.assert_array_equal(waiting.result(), THREES)
 
 
 KERNEL_THAT_DIES = """
