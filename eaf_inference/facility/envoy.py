@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.certificates import make_certificates
-from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
 from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 
 if TYPE_CHECKING:
@@ -177,6 +177,12 @@ class EnvoyServer(Server):
     def launch(self) -> None:
         """Start the program; it then takes a second until it is ready."""
         program = envoy_program()
+        # Envoys share a port among themselves, so that Envoy would not complain
+        if not is_free(self._ports[0]):
+            raise ConfigurationError(
+                f"port {self._ports[0]} on {LOOPBACK} is taken by another process. Choose another one, leave it out "
+                f"to get a free one, or end what listens there (`ss -ltnp 'sport = :{self._ports[0]}'` shows it)."
+            )
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
         self.access_log.touch(mode=0o600)
         configuration = self._configure(self.place)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+if TYPE_CHECKING:
+    import ssl
 
 PATH = "/services/triton-token/.well-known/jwks.json"
 LIVES = 600
@@ -19,11 +22,10 @@ LIVES = 600
 class Issuer:
     """Signs by the newest of its keys; a context manager that publishes them until it is left.
 
-    `tls`: a server's context, for https. Attributes: `url` (of the keys), `asked` (how often somebody fetched them).
+    `tls` is a server's context, for https; `url` is where the keys are.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.asked = 0
         self._tls = tls
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
@@ -68,7 +70,6 @@ class Issuer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                issuer.asked += 1
                 body = json.dumps(issuer.keys()).encode()
                 self.send_response(200 if self.path == PATH else 404)
                 self.send_header("Content-Length", str(len(body)))

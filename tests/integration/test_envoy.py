@@ -21,6 +21,7 @@ from tritonclient.grpc import service_pb2
 
 import eaf_inference
 from eaf_inference.errors import ConfigurationError, InvalidInput
+from eaf_inference.facility.envoy import EnvoyServer
 from eaf_inference.facility.ports import free_ports
 
 MAY_BE_CALLED = {
@@ -234,3 +235,11 @@ def test_a_new_configuration_is_taken_up_while_calls_go_on(pair, issuer):
         with pytest.raises(ConfigurationError, match="refuses the new configuration"):
             server.reload()
         assert caller.infer(issuer.token()).status == "OK"
+
+
+def test_what_cannot_start_says_why_and_leaves_nothing(pair, issuer, door_of_two):
+    with pytest.raises(ConfigurationError, match=r"/nowhere\.pem"), envoy(issuer, pair, key="/nowhere.pem"):
+        pass
+    taken = int(door_of_two.url.rpartition(":")[2])
+    with pytest.raises(ConfigurationError, match=f"port {taken} on 127.0.0.1 is taken by another process"):
+        EnvoyServer(dict, port=taken).launch()

@@ -27,7 +27,7 @@ needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="the program prometheus (Debian's package) is missing"
 )
 COMMAND = [sys.executable, "-m", "eaf_inference.cli", "usage"]
-ODD = "o'b\"r\\i é {}"
+NAMES = ("o'b\"r\\i é {}", "a.b@example.org:8001/x", "%REQ(X)%", "frank")
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +98,13 @@ def test_what_our_client_asked_is_what_the_tritons_counted(watched, pair, issuer
 def test_a_user_sees_her_own_use_whatever_her_name_and_nobody_elses(watched, issuer):
     server, prometheus = watched
     with Caller(server) as caller:
-        caller.infer(issuer.token(ODD), rows=2)
-        caller.infer(issuer.token("frank"), rows=3)
-    until_all_is_seen(server, prometheus, "frank")
-    assert [(row.user, row.rows) for row in asked(prometheus, ODD)] == [(ODD, 2)]
+        for rows, name in enumerate(NAMES, start=2):
+            caller.infer(issuer.token(name), rows=rows)
+    until_all_is_seen(server, prometheus, NAMES[-1])
+    for rows, name in enumerate(NAMES, start=2):
+        assert [(row.user, row.rows) for row in asked(prometheus, name)] == [(name, rows)]
     assert asked(prometheus, 'x"} or vector(1) or {user="frank') == ()
-    assert {ODD, "frank"} <= {row.user for row in asked(prometheus)}
+    assert set(NAMES) <= {row.user for row in asked(prometheus)}
 
 
 @needs_prometheus
