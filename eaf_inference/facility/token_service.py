@@ -100,7 +100,7 @@ class TokenServiceServer(Server):
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
         settings = {section: dict(values) for section, values in self.configuration.items()}
         settings["TokenIssuer"] = {**settings.get("TokenIssuer", {}), "key_directory": str(self.keys)}
-        etc = private_directory(self._directory / "etc")
+        etc = private_directory(private_directory(self._directory) / "etc")
         (etc / "eaf_inference_config.json").unlink(missing_ok=True)
         write_private(etc / "eaf_inference_config.json", json.dumps(settings))
         environment = plain_environment(first_on_path=Path(sys.executable).parent)

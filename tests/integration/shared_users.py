@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests
 
@@ -106,9 +106,10 @@ class User:
 
 @dataclass
 class Run:
-    """A program in the midst of its work."""
+    """A program in the midst of its work, and what it said first."""
 
     program: subprocess.Popen[str]
+    first: Any = None
 
     def wait_for_a_line(self):
         line = self.program.stdout.readline()
@@ -128,7 +129,7 @@ def running(users: list[User], code: str, *arguments: object) -> Iterator[list[R
     runs = [Run(user.begin(code, *arguments)) for user in users]
     try:
         for run in runs:
-            run.wait_for_a_line()
+            run.first = run.wait_for_a_line()
         yield runs
     finally:
         for run in runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 
@@ -105,6 +106,7 @@ cluster.close()
 gateway.close()
 """
 WITH_ANOTHERS = """
+import contextlib
 import json
 import eaf_inference
 from eaf_inference.errors import NotAuthorized
@@ -156,24 +158,34 @@ def calls(shared):
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def minted(shared):
+    """The token service's record of what it has signed."""
+    lines = [line for line in shared.tokens.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in map(json.loads, lines) if line["event"] == "mint"]
+
+
+def inferences(shared, user):
+    """What the door has counted of this user, of calls that were answered."""
+    answered = [line for line in calls(shared) if (line["user"], line["grpc_status"]) == (user.name, "OK")]
+    return sum(int(line["rows"]) for line in answered if line["method"].endswith("/ModelInfer"))
+
+
 def test_with_nothing_typed_each_is_herself_and_has_the_same_scores(shared, users, expected):
     for user in users:
         name, source, scores = user.run(CLASSIFY, SAMPLE, EVENTS)
         assert (name, source) == (user.name, "Hub facility document")
         assert ak.almost_equal(scores, expected, rtol=0, atol=1e-6)
-    answered = [line for line in calls(shared) if line["method"].endswith("/ModelInfer") and not line["grpc_status"]]
-    jets = sum(map(len, expected))
-    assert {
-        name: sum(int(line["rows"]) for line in answered if line["user"] == name) for name in ("alice", "bob")
-    } == {"alice": jets, "bob": jets}
+    jets = sum(map(len, expected))  # and some more to see whether padding changes their scores
+    until(lambda: all(jets <= inferences(shared, user) < jets + 50 for user in users))
 
 
-def test_each_sees_her_own_clusters_and_sessions_only(users):
+def test_each_computes_as_herself_and_sees_her_own_clusters_and_sessions_only(users):
     with running(users, COMPUTE) as runs:
         listed = {user.name: user.get("eaf-inference/api/clusters").json()["clusters"] for user in users}
         for user, run in zip(users, runs, strict=True):
-            (own,) = run.finish()
-            assert [each["name"] for each in listed[user.name]] == [own]
+            own, workers_infer_as = run.first
+            assert workers_infer_as == [user.name] * 3
+            assert run.finish() == [own] == [each["name"] for each in listed[user.name]]
             assert user.get("eaf-inference/api/facility").json()["user"] == user.name
     alice, bob = users
     for path in ("api/sessions", "eaf-inference/api/facility", "eaf-inference/api/clusters", "lab"):
@@ -181,22 +193,25 @@ def test_each_sees_her_own_clusters_and_sessions_only(users):
         assert bob.get_of("alice", path).status_code == 403
 
 
-def test_workers_infer_as_the_user_whose_cluster_it_is(users):
-    with running(users, COMPUTE.replace("sys.stdin.readline()", "print(json.dumps(users), flush=True)")) as runs:
-        for user, run in zip(users, runs, strict=True):
-            assert run.wait_for_a_line() == [user.name] * 3
-
-
 def test_nothing_listens_but_on_loopback(shared, users):
-    family = psutil.Process().children(recursive=True)
-    listening = [
-        (process.name(), each.laddr)
-        for process in family
-        for each in process.net_connections("inet")
-        if each.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # it ended since they were listed
+            found = process.net_connections("inet")
+            listening += [(process.name(), each.laddr) for each in found if each.status == psutil.CONN_LISTEN]
     assert len(listening) >= 12
-    assert [each for each in listening if each[1].ip not in ("127.0.0.1", "::1")] == []
+    assert [each for each in listening if each[1].ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
+
+
+def test_who_has_left_has_no_token_to_leave_behind(shared, users):
+    alice, bob = users
+    kept = bob.environment["JUPYTERHUB_API_TOKEN"]
+    assert alice.run(CLASSIFY, SAMPLE, 1, JUPYTERHUB_API_TOKEN=kept)[0] == "bob"
+    bob.log_out()
+    refusal = alice.run(WITH_ANOTHERS, JUPYTERHUB_API_TOKEN=kept)
+    assert "JupyterHub does not know your token any more" in refusal
+    bob.log_in()
+    bob.wait_for_her_server()
 
 
 def triton_is_killed(shared):
@@ -265,26 +280,15 @@ def test_keys_that_rotate_in_mid_run_refuse_nobody(shared, users, expected, rest
     with running(users, ASK, SAMPLE, EVENTS, json.dumps(expected)) as runs:
         seen, begun = set(), len(calls(shared))
 
-        def keys():
-            seen.update(each.name for each in shared.tokens.keys.glob("*") if each.is_file())
+        def number_of_keys():
+            seen.update(line["kid"] for line in minted(shared))
             return len(seen)
 
-        first = keys()
-        until(lambda: keys() >= first + 2, timeout=60)
+        first = number_of_keys()
+        until(lambda: number_of_keys() >= first + 2, timeout=60)
         for user, run in zip(users, runs, strict=True):
             assert run.finish()[::2] == [user.name, 0]
-        assert {line["grpc_status"] for line in calls(shared)[begun:]} == {0}
-
-
-def test_who_has_left_has_no_token_to_leave_behind(shared, users):
-    alice, bob = users
-    kept = bob.environment["JUPYTERHUB_API_TOKEN"]
-    assert alice.run(CLASSIFY, SAMPLE, 1, JUPYTERHUB_API_TOKEN=kept)[0] == "bob"
-    bob.log_out()
-    refusal = alice.run(WITH_ANOTHERS, JUPYTERHUB_API_TOKEN=kept)
-    assert "JupyterHub token" in refusal
-    bob.log_in()
-    bob.wait_for_her_server()
+        assert {line["grpc_status"] for line in calls(shared)[begun:]} == {"OK"}
 
 
 def test_no_secret_is_where_others_could_read_it(shared, users):
