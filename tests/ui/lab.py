@@ -33,7 +33,7 @@ _DIRECTORIES = {
     "XDG_RUNTIME_DIR": "runtime",  # where `eaf-inference up` announces itself
     "XDG_STATE_HOME": "state",
 }
-_NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
+NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _environment(home: Path) -> dict[str, str]:
         paths["JUPYTERLAB_SETTINGS_DIR"] / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     )
     notification.parent.mkdir(parents=True)
-    notification.write_text(json.dumps(_NO_NEWS))
+    notification.write_text(json.dumps(NO_NEWS))
     return inherited | {name: str(path) for name, path in paths.items()}
 
 

@@ -135,10 +135,14 @@ class LabPage:
         self.tab.on("pageerror", lambda error: self.complaints.append(f"exception: {error.stack or error}"))
         self.tab.on("request", self._see)
         self.tab.on("websocket", self._follow)
-        self.tab.goto(f"{lab.url}lab/workspaces/{workspace}?token={lab.token}")
+        self.enter(lab, workspace)
         self.wait_until_restored()
 
     # Lab
+
+    def enter(self, lab: Lab, workspace: str) -> None:
+        """Go to the Lab, as somebody who may."""
+        self.tab.goto(f"{lab.url}lab/workspaces/{workspace}?token={lab.token}")
 
     def wait_until_restored(self) -> None:
         self.tab.wait_for_function("window.jupyterapp?.restored.then(() => true)", timeout=60_000)
