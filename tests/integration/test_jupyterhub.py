@@ -224,25 +224,6 @@ def test_keys_that_others_can_read_keep_it_from_starting(facility, tmp_path):
         server.stop()
 
 
-def test_a_hub_or_proxy_that_is_gone_is_said_and_forgotten_when_it_is_back(facility):
-    environment = facility.environment_of("alice")
-    hub_token, pid = environment["JUPYTERHUB_API_TOKEN"], facility.hub.pid
-    facility.hub.kill()
-    while_away = facility.mint(hub_token, around_the_proxy=True)
-    facility.hub.wait_until_ready()
-    assert facility.hub.pid != pid
-    assert (while_away.status, while_away.data["error"]) == (503, "hub_unavailable")
-    assert int(while_away.headers["Retry-After"]) > 0
-    assert facility.mint(hub_token).status == 200
-    facility.hub.restart()
-    assert facility.mint(hub_token).status == 200
-    hers = f"{facility.hub.url}/user/alice/api/status"
-    assert ask(hers, hub_token).status == 200, "her server is the same"
-    facility.hub.proxy.kill()
-    facility.hub.proxy.restart()
-    eventually(lambda: ask(hers, hub_token).status, lambda status: status == 200)
-
-
 def test_a_large_or_slow_request_does_not_hold_the_service(facility):
     import socket
 
@@ -355,7 +336,7 @@ def test_the_scope_alone_is_what_a_token_needs(facility):
 
 
 def test_the_token_of_a_server_that_was_stopped_is_worth_nothing(facility):
-    """The last test: carol's server is gone after it."""
+    """After the tests that need carol's, and before the Hub restarts: it then forgets which token was whose."""
     hub_token = facility.environment_of("carol")["JUPYTERHUB_API_TOKEN"]
     assert facility.mint(hub_token).data["error"] == "not_authorised", "it is known"
     facility.operate("users/carol/server", "DELETE")
@@ -363,6 +344,25 @@ def test_the_token_of_a_server_that_was_stopped_is_worth_nothing(facility):
         lambda: facility.mint(hub_token), lambda reply: reply.status != 403
     )  # the Hub takes its time
     assert (refused.status, refused.data["error"]) == (401, "invalid_token")
+
+
+def test_a_hub_or_proxy_that_is_gone_is_said_and_forgotten_when_it_is_back(facility):
+    environment = facility.environment_of("alice")
+    hub_token, pid = environment["JUPYTERHUB_API_TOKEN"], facility.hub.pid
+    facility.hub.kill()
+    while_away = facility.mint(hub_token, around_the_proxy=True)
+    facility.hub.wait_until_ready()
+    assert facility.hub.pid != pid
+    assert (while_away.status, while_away.data["error"]) == (503, "hub_unavailable")
+    assert int(while_away.headers["Retry-After"]) > 0
+    assert facility.mint(hub_token).status == 200
+    facility.hub.restart()
+    assert facility.mint(hub_token).status == 200
+    hers = f"{facility.hub.url}/user/alice/api/status"
+    assert ask(hers, hub_token).status == 200, "her server is the same"
+    facility.hub.proxy.kill()
+    facility.hub.proxy.restart()
+    eventually(lambda: ask(hers, hub_token).status, lambda status: status == 200)
 
 
 MANAGED = """
