@@ -12,7 +12,7 @@ c.TokenPolicy.issuer = "https://hub.example.org"
 c.TokenPolicy.jwks_url = "http://triton-token:8010/services/triton-token/.well-known/jwks.json"
 c.TokenPolicy.tiers = {"production": "batch"}
 
-c.TokenIssuer.key_directory = "/var/lib/eaf-inference/keys"  # the service makes it, in the volume that is mounted above
+c.TokenIssuer.key_directory = "/var/lib/eaf-inference/keys"  # made by the service, in the volume mounted above it
 c.TokenIssuer.contact = "triton-help@example.org"
 
 c.Envoy.upstreams = ["grpc://supersonic-triton:8001"]  # a headless Service: its name has the address of every Triton
