@@ -116,9 +116,12 @@ def token_service(keys, tmp_path):
     above.mkdir(exist_ok=True)
     (above / "eaf_inference_config.py").write_text(f"c.TokenIssuer.key_directory = {str(keys)!r}")
     environment = environment_of(container) | {
-        "JUPYTER_CONFIG_PATH": f"{above}:{FACILITY}",
+        "JUPYTER_CONFIG_DIR": str(FACILITY),
+        "JUPYTER_CONFIG_PATH": str(above),
         "JUPYTERHUB_SERVICE_URL": f"http://{LOOPBACK}:{port}",
     }
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert environment_of(container)["JUPYTER_CONFIG_DIR"] == mounts["configuration"]
     program, *arguments = container["command"]
     assert program == "python"
     child = Child(
