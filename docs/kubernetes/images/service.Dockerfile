@@ -1,5 +1,5 @@
 # The token service's image, which also makes Envoy's configuration.
-#   python -m pip wheel --no-deps --wheel-dir docs/kubernetes/images .
+#   SKIP_JUPYTER_BUILDER=1 python -m pip wheel --no-deps --wheel-dir docs/kubernetes/images .
 #   docker build -f docs/kubernetes/images/service.Dockerfile docs/kubernetes/images
 FROM python:3.12-slim
 COPY eaf_inference-*.whl /tmp/
