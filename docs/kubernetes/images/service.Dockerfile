@@ -1,0 +1,7 @@
+# The token service's image, which also makes Envoy's configuration.
+#   SKIP_JUPYTER_BUILDER=1 python -m pip wheel --no-deps --wheel-dir docs/kubernetes/images .
+#   docker build -f docs/kubernetes/images/service.Dockerfile docs/kubernetes/images
+FROM python:3.12-slim
+COPY eaf_inference-*.whl /tmp/
+RUN python -m pip install --no-cache-dir "$(echo /tmp/eaf_inference-*.whl)[hub]" pyyaml
+USER 1000:1000

@@ -1,0 +1,387 @@
+"""docs/kubernetes: manifests that Kubernetes takes, values whose code runs, and all of them of one mind.
+
+No cluster is here. Charts and custom resources were checked by hand (docs/operators.md says against what).
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import kubernetes_validate
+import pytest
+import yaml
+from dask_gateway_server.backends.base import ClusterConfig
+from kubernetes_validate import ValidationError
+from pod_network import Pod, reaches
+from recorded.replay import until
+from traitlets.config import Config
+
+from eaf_inference.config import configured, load_facility
+from eaf_inference.envoy.settings import Envoy
+from eaf_inference.facility.certificates import make_certificates
+from eaf_inference.facility.envoy import validate
+from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.processes import Child, plain_environment
+from eaf_inference.facility.prometheus import RULES
+from eaf_inference.hub.facility_document import facility_document
+from eaf_inference.hub.settings import TokenIssuer
+from eaf_inference.policy import TokenPolicy
+
+FILES = Path(__file__).parents[2] / "docs" / "kubernetes"
+FACILITY, OTHER_DOOR = FILES / "facility", FILES / "supersonic-envoy"
+KUBERNETES = "1.34"
+KUBECTL = shutil.which("kubectl")
+
+
+def manifests(path):
+    return [each for each in yaml.safe_load_all(path.read_text()) if each]
+
+
+def values(name):
+    (found,) = manifests(FILES / name)
+    return found
+
+
+ALL = {
+    (each["kind"], each["metadata"]["name"]): each
+    for path in FACILITY.glob("*.yaml")
+    if path.name != "kustomization.yaml"
+    for each in manifests(path)
+}
+HUB, GATEWAY = values("jupyterhub-values.yaml"), values("dask-gateway-values.yaml")
+SUPERSONIC = values("supersonic-values.yaml")
+PROMETHEUS = "{scheme}://{url}:{port}".format(**SUPERSONIC["prometheus"]["external"])
+
+
+def pod_of(name):
+    return ALL["Deployment", name]["spec"]["template"]
+
+
+def container_of(name):
+    return pod_of(name)["spec"]["containers"][0]
+
+
+def ports_of(name):
+    return {each["name"]: each["containerPort"] for each in container_of(name)["ports"]}
+
+
+def environment_of(container):
+    return {each["name"]: each["value"] for each in container["env"]}
+
+
+def is_custom(manifest):
+    return manifest["apiVersion"].startswith("monitoring.coreos.com/")
+
+
+@pytest.fixture
+def as_configured(monkeypatch):
+    """The directories whose files are read, and nobody else's."""
+
+    def read(*directories):
+        monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(directories[-1]))
+        monkeypatch.setenv("JUPYTER_CONFIG_PATH", ":".join(map(str, directories)))
+
+    read(FACILITY)
+    return read
+
+
+def judged(manifest):
+    kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("manifest", [each for each in ALL.values() if not is_custom(each)], ids=str)
+def test_kubernetes_takes_every_manifest(manifest):
+    judged(manifest)
+
+
+def test_a_misspelt_setting_is_not_taken():
+    wrong = yaml.safe_load(yaml.safe_dump(ALL["Deployment", "triton-token"]))
+    wrong["spec"]["template"]["spec"]["securityContext"]["fsGroupChange"] = "OnRootMismatch"
+    with pytest.raises(ValidationError, match="fsGroupChange"):
+        judged(wrong)
+
+
+@contextmanager
+def token_service(keys, tmp_path):
+    """The token service as its Deployment starts it, but for port, keys' place and the Hub, which it asks nothing."""
+    container = container_of("triton-token")
+    (port,) = free_ports(1)
+    above = tmp_path / "etc"
+    above.mkdir(exist_ok=True)
+    (above / "eaf_inference_config.py").write_text(f"c.TokenIssuer.key_directory = {str(keys)!r}")
+    environment = environment_of(container) | {
+        "JUPYTER_CONFIG_DIR": str(FACILITY),
+        "JUPYTER_CONFIG_PATH": str(above),
+        "JUPYTERHUB_SERVICE_URL": f"http://{LOOPBACK}:{port}",
+    }
+    mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+    assert environment_of(container)["JUPYTER_CONFIG_DIR"] == mounts["configuration"]
+    program, *arguments = container["command"]
+    assert program == "python"
+    child = Child(
+        [sys.executable, *arguments],
+        environment=plain_environment(first_on_path=Path(sys.executable).parent) | environment,
+        log=tmp_path / "log",
+    )
+    try:
+        yield child, port
+    finally:
+        child.stop()
+
+
+def status(port, path):
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except ConnectionError:
+        return None
+    finally:
+        connection.close()
+
+
+def test_the_token_service_keeps_its_keys_in_a_volume_and_answers_its_probes(tmp_path, as_configured):
+    container, spec = container_of("triton-token"), pod_of("triton-token")["spec"]
+    mounts = {each["name"]: PurePosixPath(each["mountPath"]) for each in container["volumeMounts"]}
+    directory = PurePosixPath(configured(TokenIssuer).key_directory)
+    assert directory.parent == mounts["keys"]  # the mount itself belongs to root, and the service refuses it
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2775)  # what fsGroup makes of a volume's root
+    keys = volume / directory.name
+    probes = [container[each]["httpGet"] for each in ("startupProbe", "readinessProbe", "livenessProbe")]
+    for _ in range(2):  # a volume that is new, and one that is mounted again
+        with token_service(keys, tmp_path) as (_, port):
+            until(lambda port=port: status(port, probes[0]["path"]) == http.client.OK)
+            assert {status(port, each["path"]) for each in probes} == {http.client.OK}
+            jwks = urlsplit(configured(TokenPolicy).jwks_url)
+            assert status(port, jwks.path) == http.client.OK
+    assert {each["port"] for each in probes} <= ports_of("triton-token").keys()
+    # what a volume that is changed at each mount looks like, and why the Deployment says OnRootMismatch
+    assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    keys.chmod(0o2770)
+    with token_service(keys, tmp_path) as (child, _):
+        assert child.wait(30) == 1
+    assert "can be read by others" in (tmp_path / "log").read_text()
+
+
+def test_one_file_configures_token_service_and_users(as_configured):
+    document = facility_document(load_facility())
+    assert document["urls"] == ["grpcs://triton.example.org:443"]
+    assert document["prometheus_url"] == PROMETHEUS
+    assert configured(TokenIssuer).checked().contact in (FACILITY / "eaf_inference_config.py").read_text()
+    policy = configured(TokenPolicy)
+    assert set(policy.tiers.values()) <= configured(Envoy).tiers.keys()
+    jwks, environment = urlsplit(policy.jwks_url), environment_of(container_of("triton-token"))
+    (port,) = ALL["Service", "triton-token"]["spec"]["ports"]
+    assert (jwks.hostname, jwks.port) == ("triton-token", port["port"])
+    assert jwks.path == environment["JUPYTERHUB_SERVICE_PREFIX"] + ".well-known/jwks.json"
+    assert urlsplit(environment["JUPYTERHUB_SERVICE_URL"]).port == ports_of("triton-token")["http"]
+
+
+def made_by(command, target):
+    """What the command, of a manifest or of the guide, writes."""
+    program, *arguments = command
+    arguments[arguments.index("--output") + 1] = str(target)
+    assert program == "eaf-inference"
+    done = subprocess.run(
+        [sys.executable, "-m", "eaf_inference.cli", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(target.read_text())
+
+
+def test_envoy_takes_what_its_pod_makes_of_the_file_and_listens_where_the_pod_says(tmp_path, as_configured):
+    spec = pod_of("triton-door")["spec"]
+    (maker,), envoy = spec["initContainers"], container_of("triton-door")
+    assert maker["command"][-1] in envoy["command"]  # the file that one writes and the other reads
+    made = made_by(maker["command"], tmp_path / "envoy.yaml")
+    door, metrics = made["static_resources"]["listeners"]
+    ports = ports_of("triton-door")
+    for listener, name in ((door, "grpc"), (metrics, "metrics")):
+        assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": ports[name]}  # noqa: S104
+    settings = configured(Envoy)
+    mounts = {each["name"]: PurePosixPath(each["mountPath"]) for each in envoy["volumeMounts"]}
+    assert {PurePosixPath(each).parent for each in (settings.certificate, settings.key)} == {mounts["tls"]}
+    assert settings.memory < 3 * 1024**3
+    assert envoy["resources"]["limits"]["memory"] == "3Gi"
+    certificates = make_certificates()
+    (tmp_path / "tls.crt").write_text(certificates.certificate)
+    (tmp_path / "tls.key").write_text(certificates.key)
+    text = yaml.safe_dump(made).replace(str(mounts["tls"]), str(tmp_path))
+    validate(yaml.safe_load(text))
+
+
+def rendered(directory):
+    done = subprocess.run([KUBECTL, "kustomize", directory], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="the program kubectl is missing")
+def test_a_change_of_the_file_restarts_what_reads_it(tmp_path):
+    def used_by_pods():
+        made = rendered(tmp_path / "facility")
+        (name,) = (each["metadata"]["name"] for each in made if each["kind"] == "ConfigMap")
+        pods = [each["spec"]["template"]["spec"] for each in made if each["kind"] == "Deployment"]
+        assert len(pods) == 2
+        for pod in pods:
+            assert name in {each["configMap"]["name"] for each in pod["volumes"] if "configMap" in each}
+        return name
+
+    shutil.copytree(FACILITY, tmp_path / "facility")
+    before = used_by_pods()
+    with (tmp_path / "facility" / "eaf_inference_config.py").open("a") as file:
+        file.write("c.Envoy.share = 10\n")
+    assert used_by_pods() != before
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="the program kubectl is missing")
+def test_supersonics_envoy_takes_the_doors_place_with_a_configuration_that_envoy_takes(tmp_path, as_configured):
+    shutil.copytree(FILES, tmp_path / "kubernetes")
+    as_configured(OTHER_DOOR, FACILITY)
+    other = tmp_path / "kubernetes" / "supersonic-envoy"
+    command = ["eaf-inference", "envoy", "--validate", "--output", "envoy.yaml"]
+    envoy = made_by(command, other / "envoy.yaml")
+    ports = [each["address"]["socket_address"]["port_value"] for each in envoy["static_resources"]["listeners"]]
+    assert ports == [8001, 9901]  # the chart's `grpc` and `admin`
+    made = rendered(other)
+    for each in made:
+        if not is_custom(each):
+            judged(each)
+    external = yaml.safe_load((OTHER_DOOR / "values.yaml").read_text())["envoy"]["external_config"]
+    kinds = {(each["kind"], each["metadata"]["name"]): each for each in made}
+    assert yaml.safe_load(kinds["ConfigMap", external["configmap_name"]]["data"][external["configmap_key"]]) == envoy
+    assert ("Deployment", "triton-door") not in kinds
+    assert ("Service", "triton-door") not in kinds
+    policies = [each["spec"] for each in made if each["kind"] == "NetworkPolicy"]
+    own, theirs = DOOR, Pod({NAME: "supersonic", COMPONENT: "envoy"}, {"grpc": 8001, "metrics": 9901})
+    assert reaches(policies, theirs, TRITON, 8001)
+    assert reaches(policies, theirs, TOKENS, 8010)
+    assert reaches(policies, USER, theirs, 8001)
+    assert not reaches(policies, own, TRITON, 8001)
+    assert not reaches(policies, own, TOKENS, 8010)
+
+
+NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
+# of this project's pods as they say themselves, of the charts' as their charts do
+TOKENS = Pod(pod_of("triton-token")["metadata"]["labels"], ports_of("triton-token"))
+DOOR = Pod(pod_of("triton-door")["metadata"]["labels"], ports_of("triton-door"))
+TRITON = Pod({NAME: "supersonic", COMPONENT: "triton"}, {"http": 8000, "grpc": 8001, "metrics": 8002})
+USER = Pod({NAME: "jupyterhub", COMPONENT: "singleuser-server"})
+THE_HUB = Pod({NAME: "jupyterhub", COMPONENT: "hub"})
+PROXY = Pod({NAME: "jupyterhub", COMPONENT: "proxy"})
+TRAEFIK = Pod({NAME: "dask-gateway", COMPONENT: "traefik"})
+SCHEDULER = Pod({NAME: "dask-gateway", COMPONENT: "dask-scheduler"})
+WORKER = Pod({NAME: "dask-gateway", COMPONENT: "dask-worker"})
+OF_USERS = {
+    "podSelector": {"matchLabels": USER.labels},
+    "policyTypes": ["Egress"],
+    "egress": HUB["singleuser"]["networkPolicy"]["egress"],
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port", "expected"),
+    [
+        (USER, TOKENS, 8010, True),
+        (USER, DOOR, 8001, True),
+        (USER, TRAEFIK, 8000, True),
+        (THE_HUB, TOKENS, 8010, True),
+        (PROXY, TOKENS, 8010, True),
+        (SCHEDULER, TOKENS, 8010, True),
+        (WORKER, DOOR, 8001, True),
+        (SCHEDULER, DOOR, 8001, True),
+        (TOKENS, THE_HUB, 8081, True),
+        (DOOR, TOKENS, 8010, True),
+        (DOOR, TRITON, 8001, True),
+        (USER, TRITON, 8001, False),
+        (WORKER, TRITON, 8001, False),
+        (WORKER, TRITON, 8000, False),
+        (DOOR, TRITON, 8000, False),
+        (USER, TRITON, 8002, False),
+        (USER, DOOR, 9902, False),
+        (WORKER, DOOR, 9901, False),
+        (WORKER, TOKENS, 8010, False),
+        (TRITON, TOKENS, 8010, False),
+        (DOOR, THE_HUB, 8081, False),
+        (TOKENS, TRITON, 8001, False),
+    ],
+)
+def test_pods_reach_what_they_need_and_nobody_a_triton_but_envoy(source, target, port, expected):
+    policies = [each["spec"] for (kind, _), each in ALL.items() if kind == "NetworkPolicy"]
+    assert reaches([*policies, OF_USERS], source, target, port) is expected
+
+
+def test_prometheus_reads_ports_that_there_are_by_the_rules_of_this_repository():
+    monitored = {name: each["spec"] for (kind, name), each in ALL.items() if kind == "PodMonitor"}
+    for name, pod in {"triton": TRITON, "triton-door": DOOR}.items():
+        assert monitored[name]["selector"]["matchLabels"].items() <= pod.labels.items()
+        (endpoint,) = monitored[name]["podMetricsEndpoints"]
+        assert endpoint["port"] in pod.ports
+    rules = yaml.safe_load(RULES.read_text())
+    assert ALL["PrometheusRule", "eaf-inference"]["spec"] == rules
+    recorded = {rule["record"] for group in rules["groups"] for rule in group["rules"]}
+    (trigger,) = values("scaled-object.yaml")["spec"]["triggers"]
+    assert trigger["metadata"]["query"] == SUPERSONIC["serverLoadMetric"]
+    assert trigger["metadata"]["query"] in recorded
+    assert trigger["metadata"]["threshold"] == str(SUPERSONIC["serverLoadThreshold"])
+    assert trigger["metadata"]["serverAddress"] == PROMETHEUS
+
+
+def test_the_hub_runs_what_its_values_hold_and_users_servers_find_everything():
+    # as Zero to JupyterHub's own jupyterhub_config.py does it before extraConfig
+    c = Config()
+    c.KubeSpawner.environment = dict(HUB["singleuser"]["extraEnv"])
+    c.JupyterHub.services = [
+        {"name": name, "api_token": "the chart's"} | each for name, each in HUB["hub"]["services"].items()
+    ]
+    c.JupyterHub.load_roles = []
+    c.JupyterHub.update(HUB["hub"]["config"]["JupyterHub"])
+    exec(HUB["hub"]["extraConfig"]["eaf-inference"], {"c": c})  # noqa: S102  (as the chart does)
+    services = {each["name"]: each for each in c.JupyterHub.services}
+    assert len(services) == len(c.JupyterHub.services) == 2
+    assert services["dask-gateway"]["api_token"] == "the chart's"  # noqa: S105
+    assert "command" not in services["triton-token"]
+    environment = environment_of(container_of("triton-token"))
+    prefix = environment["JUPYTERHUB_SERVICE_PREFIX"]
+    (port,) = ALL["Service", "triton-token"]["spec"]["ports"]
+    told = c.KubeSpawner.environment
+    assert services[environment["JUPYTERHUB_SERVICE_NAME"]]["url"] == f"http://triton-token:{port['port']}"
+    assert told["EAF_TOKEN_SERVICE"] == f"http://triton-token:{port['port']}{prefix}"
+    assert told["DASK_GATEWAY__ADDRESS"] == services["dask-gateway"]["url"] + GATEWAY["gateway"]["prefix"]
+    assert told["DASK_GATEWAY__PUBLIC_ADDRESS"].rstrip("/") == GATEWAY["gateway"]["prefix"]
+    roles = {each["name"]: each for each in c.JupyterHub.load_roles}
+    assert set(roles["eaf-inference"]["groups"]) <= c.JupyterHub.load_groups.keys()
+    service = GATEWAY["gateway"]["auth"]["jupyterhub"]["jupyterhubServiceName"]
+    assert f"access:services!service={service}" in roles["eaf-inference"]["scopes"]
+
+
+def test_the_hubs_image_needs_nothing_that_this_package_depends_on():
+    code = """
+import sys
+from traitlets.config import Config
+from eaf_inference.hub.jupyterhub import configure
+configure(Config(), service_url="http://triton-token:8010", managed=False, spawner="KubeSpawner")
+print(*sorted({each.partition(".")[0] for each in sys.modules} - set(sys.stdlib_module_names)))
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    ours = {each for each in done.stdout.split() if not each.startswith(("_", "sitecustomize"))}
+    assert ours == {"eaf_inference", "traitlets"}
+
+
+def test_the_gateway_starts_programs_that_there_are():
+    c = Config()
+    exec(GATEWAY["gateway"]["extraConfig"]["commands"], {"c": c})  # noqa: S102  (as the chart does)
+    config = ClusterConfig(config=c)
+    for command in (config.scheduler_cmd, config.worker_cmd):
+        found = shutil.which(command[0], path=str(Path(sys.executable).parent))
+        done = subprocess.run([found, *command[1:], "--version"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert config.idle_timeout == 3600
