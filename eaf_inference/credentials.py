@@ -237,6 +237,11 @@ class Credentials:
     source : TokenSource
     clock : callable
         Seconds since the epoch.
+
+    Attributes
+    ----------
+    unavailable : bool
+        The source did not answer when it was last read; it may later.
     """
 
     def __init__(self, source: TokenSource, *, clock: Callable[[], float] = time.time) -> None:
@@ -247,6 +252,7 @@ class Credentials:
         self._last_read = float("-inf")
         self._pause = _READ_AGAIN_AFTER
         self._trouble = ""
+        self.unavailable = False
 
     def __repr__(self) -> str:
         return f"<Credentials from {self.source!r}: {self._token!r}>"
@@ -292,7 +298,7 @@ class Credentials:
         Threads whose requests met the same refusal share the renewed one.
         """
         with self._reading:
-            if self._token == refused:
+            if self._token == refused and not (self.unavailable and self._rests()):
                 self._read(self.source.renew)
             return self._token != refused
 
@@ -300,9 +306,13 @@ class Credentials:
         if self.source.at_hand:
             return True
         shares = [each for each in (spent, self.source.spent) if each is not None]
-        now = self._clock()
-        rests = 0 <= now - self._last_read < self._pause  # a clock that was set back ends the rest
-        return not rests and (self._token is None or self._token.renewal_due(now, min(shares, default=None)))
+        if self._rests():
+            return False
+        return self._token is None or self._token.renewal_due(self._clock(), min(shares, default=None))
+
+    def _rests(self) -> bool:
+        """Whether the source was asked just now."""
+        return 0 <= self._clock() - self._last_read < self._pause  # a clock that was set back ends the rest
 
     def _serves(self) -> bool:
         """Whether the token at hand has not expired."""
@@ -314,7 +324,8 @@ class Credentials:
             self._token = read() or (None if self.source.at_hand else self._token)
         except InferenceError as error:
             self._trouble = error.reason or str(error)
-            if isinstance(error, ServerUnavailable):
+            self.unavailable = isinstance(error, ServerUnavailable)
+            if self.unavailable:
                 self._pause = min(2 * self._pause, _LONGEST_REST)
             if self._token is None:
                 raise
@@ -322,7 +333,7 @@ class Credentials:
             level = logging.WARNING if self._token.renewal_due(self._clock()) else logging.INFO
             log.log(level, "The token could not be renewed from %r: %s", self.source, error)
         else:
-            self._trouble = ""
+            self._trouble, self.unavailable = "", False
             self._pause = _READ_AGAIN_AFTER
         self._last_read = self._clock()
 

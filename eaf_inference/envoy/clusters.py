@@ -82,6 +82,8 @@ def tritons(settings: Envoy, tier: str, most: int, upstreams: Sequence[Address])
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                 "extensions.upstreams.http.v3.HttpProtocolOptions",
+                # those of users who are gone stay for so long
+                common_http_protocol_options={"idle_timeout": "10s"},
                 explicit_http_config={
                     "http2_protocol_options": {
                         "initial_stream_window_size": _WINDOW,

@@ -33,6 +33,7 @@ _TAKEN_OFF = (
 )
 _HEADER_KB = 16
 _INVALID_ARGUMENT = 3  # as gRPC numbers it
+_LONGEST_SILENCE = "900s"  # of a call: for an inference, and for a client that does not read its answer
 _WINDOW = 1024 * 1024  # bytes of a call on their way
 
 
@@ -52,7 +53,7 @@ def door(settings: Envoy, policy: TokenPolicy) -> Part:
         max_request_headers_kb=_HEADER_KB,
         request_headers_timeout=_seconds(settings.handshake_timeout),
         request_timeout=_seconds(settings.request_timeout),
-        stream_idle_timeout="0s",  # an inference may take its time; sending one is bounded by request_timeout
+        stream_idle_timeout=_LONGEST_SILENCE,
         common_http_protocol_options={
             "idle_timeout": _seconds(settings.idle_timeout),
             "headers_with_underscores_action": "REJECT_REQUEST",
@@ -61,6 +62,7 @@ def door(settings: Envoy, policy: TokenPolicy) -> Part:
             "max_concurrent_streams": settings.max_streams,
             "initial_stream_window_size": _WINDOW,
             "initial_connection_window_size": 16 * _WINDOW,
+            "connection_keepalive": {"interval": "60s", "timeout": "20s"},  # who is gone without a word
         },
         local_reply_config=_own_words(settings),
         access_log=access_logs(settings),

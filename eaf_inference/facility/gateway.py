@@ -120,7 +120,7 @@ class GatewayServer(Server):
         super().__init__()
         self._hub_api_url = hub_api_url
         self._directory: Path
-        self._public_port: int
+        self._ports: list[int] = []  # of users and of its proxy; kept when it is launched again
         self._password: str
 
     @classmethod
@@ -144,7 +144,7 @@ class GatewayServer(Server):
     @property
     def address(self) -> str:
         """The URL that clients connect to."""
-        return f"http://{LOOPBACK}:{self._public_port}"
+        return f"http://{LOOPBACK}:{self._ports[0]}"
 
     @property
     def password_file(self) -> Path:
@@ -173,7 +173,7 @@ class GatewayServer(Server):
             )
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
         self._directory = Path(tempfile.mkdtemp(prefix="eaf-inference-gateway-"))  # 0700
-        self._public_port, private_port = free_ports(2)
+        self._ports = self._ports or free_ports(2)
         self._password = secrets.token_urlsafe(32)
         scratch = self._directory / "scratch"
         scratch.mkdir()
@@ -189,8 +189,8 @@ class GatewayServer(Server):
             configuration,
             _CONFIGURATION.format(
                 logs=str(self.cluster_logs),
-                private=f"{LOOPBACK}:{private_port}",
-                public=f"{LOOPBACK}:{self._public_port}",
+                private=f"{LOOPBACK}:{self._ports[1]}",
+                public=f"{LOOPBACK}:{self._ports[0]}",
                 loopback=LOOPBACK,
                 authentication=authentication,
                 python=sys.executable,
@@ -216,6 +216,7 @@ class GatewayServer(Server):
             if "address already in use" in self.log.read_text(errors="replace") and attempt < _ATTEMPTS:
                 attempt += 1
                 self.stop()
+                self._ports = []
                 self.launch()
             elif self._answers():
                 return
@@ -226,10 +227,16 @@ class GatewayServer(Server):
                     f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
                 )
 
+    def restart(self, *, timeout: float = 60.0) -> None:
+        """Start it again on the same ports, without the clusters that it had."""
+        self.stop()
+        self.launch()
+        self.wait_until_ready(timeout=timeout)
+
     def _answers(self) -> bool:
         """Whether this gateway answers at its address; where there is a password, no other one knows it."""
         # not urllib: its answer would depend on http_proxy
-        connection = http.client.HTTPConnection(LOOPBACK, self._public_port, timeout=1)
+        connection = http.client.HTTPConnection(LOOPBACK, self._ports[0], timeout=1)
         credentials = b64encode(f"{self.name}:{self._password}".encode()).decode()
         try:
             if self._hub_api_url is None:

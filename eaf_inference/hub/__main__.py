@@ -8,6 +8,7 @@ the callers'.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -59,7 +60,8 @@ async def _serve() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     http.stop()
-    await asyncio.wait_for(http.close_all_connections(), _ANSWERS_WITHIN)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(http.close_all_connections(), _ANSWERS_WITHIN)
 
 
 def _service() -> Service:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
 from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import Action, Failure, Server, uninterrupted
+from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -341,27 +342,30 @@ class Pipeline(Generic[RequestT]):
         elif failure.action is Action.ELSEWHERE_ONCE and not flight.moved:
             flight.moved = True
         elif failure.action is Action.RENEW_TOKEN and not flight.renewed:
-            flight.renewed = True
-            if not server.credentials.renewed_after(flight.token):
-                raise failed(flight.failures, flight.request.subject)
+            if server.credentials.renewed_after(flight.token):
+                flight.renewed = True
+            elif server.credentials.unavailable:  # what gives tokens is down, and may be back within the budget
+                pause = self._pause_for(flight, failure, server.credentials.trouble)
+            else:
+                raise failed(flight.failures, flight.request.subject, server.credentials.trouble)
         else:
             raise failed(flight.failures, flight.request.subject)
         log.info("%s: %s; trying again in %.2f s", flight.request.subject, failure, pause)
         heapq.heappush(self._waiting, (time.monotonic() + pause, flight.number, flight))
 
-    def _pause_for(self, flight: _Flight[RequestT], failure: Failure) -> float:
+    def _pause_for(self, flight: _Flight[RequestT], failure: Failure, trouble: str = "") -> float:
         now = time.monotonic()
         flight.failing_since = flight.failing_since or now
         left = self._limits.time_budget - (now - flight.failing_since)
         if left <= 0:
-            raise failed(flight.failures, flight.request.subject)
+            raise failed(flight.failures, flight.request.subject, trouble)
         # decorrelated jitter: clients that failed together do not come back together
         flight.pause = min(_LONGEST_PAUSE, random.uniform(_FIRST_PAUSE, flight.pause * 3))  # noqa: S311
         return min(left, failure.retry_after or flight.pause)
 
 
-def failed(failures: Sequence[Failure], subject: str) -> InferenceError:
-    """The error that tells the user how a call ended, and what she can do."""
+def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> InferenceError:
+    """The error that tells the user how a call ended, and what she can do; and what the trouble with her token is."""
     last = failures[-1]
     kind, advice = last.error, f"{last.server} failed on {subject}: {last.cause}"
     if kind is ServerUnavailable and _NOT_READY.search(last.details):
@@ -372,10 +376,8 @@ def failed(failures: Sequence[Failure], subject: str) -> InferenceError:
             f"It is down, unreachable or overloaded: try later, or connect again.{_history(failures)}"
         )
     elif kind is NotAuthorized:
-        advice = (
-            f"{last.server} refused your credentials ({last.cause}). "
-            "Renew your token, or ask the facility for access."
-        )
+        remedy = sentence(trouble) or "Renew your token, or ask the facility for access."
+        advice = f"{last.server} refused your credentials ({last.cause}). {remedy}"
     elif kind is InvalidInput:
         advice = f"The server refused the input of {subject}: {last.details}."
     error = kind(advice)

@@ -125,11 +125,11 @@ class HubFacility:
         pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
         return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
-    def runs(self, user, code):
-        """What a program prints that runs with the user's environment, and nothing else."""
+    def runs(self, user, code, **environment):
+        """What a program prints that runs with the user's environment, and nothing else but this."""
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
-            env=self.environment_of(user),
+            env=self.environment_of(user) | environment,
             capture_output=True,
             text=True,
             timeout=60,

@@ -104,8 +104,12 @@ def test_only_what_users_need_can_be_called(door_of_two, caller, issuer):
     assert [caller.ask(name, b"", token).status for name in ("ServerMetadata", "RepositoryIndex")] == ["OK", "OK"]
 
 
-def test_whether_it_is_alive_anybody_may_ask(caller):
+def test_whether_it_is_alive_anybody_may_ask(door_of_two, caller, issuer):
+    log = Log(door_of_two)
     assert [caller.ask(name).status for name in ("ServerLive", "ServerReady")] == ["OK", "OK"]
+    assert caller.ask("ServerReady", b"", issuer.token("bob")).status == "OK"
+    assert caller.ask("ServerReady", b"", issuer.token(age=700)).status == "UNAUTHENTICATED"
+    assert [line["user"] for line in log.lines(4)] == [None, None, "bob", None]
 
 
 def test_a_token_in_the_url_is_not_taken_and_not_written_down(door_of_two, caller, issuer):

@@ -112,11 +112,24 @@ def test_it_serves_on_while_the_token_service_is_away(pair):
         until(lambda: caller.infer(issuer.token()).status == "OK")
 
 
-def test_a_triton_that_is_killed_in_mid_run_costs_no_score(pair, issuer, jagged):
+def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_other_clients_no_call(pair, issuer, jagged):
     many = ak.concatenate([jagged] * 4)
-    with envoy(issuer, pair, share=10_000) as server, connected(server, issuer.token()) as connection:
+    others, over = [], threading.Event()
+
+    def ask_once_each(caller):
+        while not over.is_set():
+            others.append(caller.infer(issuer.token("bob")).status)
+
+    with (
+        envoy(issuer, pair, share=10_000) as server,
+        connected(server, issuer.token()) as connection,
+        Caller(server) as caller,
+        ThreadPoolExecutor(6) as pool,
+    ):
         log = Log(server)
         model = connection.model("sums")
+        for _ in range(6):
+            pool.submit(ask_once_each, caller)
 
         def disturbed():
             for number, chunk in enumerate(chunks(many, 120)):
@@ -127,10 +140,12 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score(pair, issuer, jagged)
         try:
             scores = ak.concatenate(list(model.map(disturbed())))
         finally:
+            over.set()
             pair[0].restart()
-        log_of = log.lines(120)
+        lines = log.lines(120)
     assert_undisturbed(scores, many)
-    assert {line["upstream"] for line in log_of} > {pair[1].grpc.removeprefix("grpc://")}
+    assert set(others) == {"OK"}
+    assert any(line["attempts"] > 1 and line["grpc_status"] == "OK" for line in lines)
 
 
 def test_an_envoy_that_is_restarted_in_mid_run_costs_no_score(pair, issuer, jagged):

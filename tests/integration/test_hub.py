@@ -325,12 +325,20 @@ def test_who_is_not_in_the_group_is_told_whom_to_ask_by_magic_and_panel(facility
     assert "JupyterLab" in ask(f"{facility.hub.url}/user/alice/lab", token).text
 
 
-GATEWAY = "import dask_gateway; print([*dask_gateway.Gateway().list_clusters()])"
+LIST = "import dask_gateway; print([report.name for report in dask_gateway.Gateway().list_clusters()])"
+MAKE = "import dask_gateway; print(dask_gateway.Gateway().new_cluster(shutdown_on_close=False).name)"
+STOP = "import dask_gateway; dask_gateway.Gateway().stop_cluster('{}')"
 
 
-def test_the_gateway_knows_the_hubs_users(facility):
-    assert facility.runs("alice", GATEWAY).strip().endswith("[]")
-    assert "401" in facility.runs("carol", GATEWAY) or "Unauthorized" in facility.runs("carol", GATEWAY)
+def test_a_users_clusters_are_hers_alone_and_a_gateway_that_restarts_is_where_it_was(facility):
+    bob = {"JUPYTERHUB_API_TOKEN": facility.token_of("bob", ["access:services!service=dask-gateway"])[0]}
+    name = facility.runs("alice", MAKE).split()[0]
+    assert facility.runs("alice", LIST).split("\n")[0] == f"['{name}']"
+    assert facility.runs("alice", LIST, **bob).split("\n")[0] == "[]"
+    assert "not found" in facility.runs("alice", STOP.format(name), **bob).lower()
+    assert "jupyterhub" in facility.runs("carol", LIST), "it asks for a token of somebody who may"
+    facility.gateway.restart()
+    assert facility.runs("alice", LIST).split("\n")[0] == "[]"
 
 
 def test_the_scope_alone_is_what_a_token_needs(facility):

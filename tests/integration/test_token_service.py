@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -11,6 +13,7 @@ import dask.config
 import grpc
 import pytest
 import trustme
+from dask_facility import ONES, THREES, eventually
 from door import door
 from token_service import HUB_TOKEN, token_service
 from tokens import MARK
@@ -180,3 +183,34 @@ def test_authorities_may_be_given_as_their_text(zoo, monkeypatch, tmp_path):
             assert triton.names()
             assert dask.config.get("gateway.address") == "http://gateway.example"
             assert dask.config.get("gateway.auth.type") == "jupyterhub"
+
+
+def test_a_call_waits_for_a_token_service_that_is_down_longer_than_its_token_lives(zoo):
+    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+        handler.tokens = {"nobody": 0.0}
+        with token_service(handler.tokens, lives=1.0) as service:
+            source = TokenService(service.url, environment=HUB)
+            triton = eaf_inference.connect(f"grpc://127.0.0.1:{port}", token=source)
+            model = triton.model("sums")
+            assert model(ONES).tolist() == THREES.tolist()
+        with triton, ThreadPoolExecutor(1) as pool:
+            time.sleep(max(0.0, triton.credentials.known.expires_at - time.time()))  # nobody announces its end
+            refused = handler.refused
+            waiting = pool.submit(model, ONES)
+            eventually(lambda: handler.refused, lambda now: now > refused + 1)
+            with token_service(handler.tokens, port=int(service.url.rpartition(":")[2])):
+                assert waiting.result(60).tolist() == THREES.tolist()
+
+
+def test_who_is_taken_out_of_the_group_reads_why_when_her_token_has_ended(zoo):
+    said = json.dumps({"message": "not authorised for inference: ask us."}).encode()
+    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+        handler.tokens = {"nobody": 0.0}
+        with token_service(handler.tokens) as service:
+            source = TokenService(service.url, environment=HUB)
+            triton = eaf_inference.connect(f"grpc://127.0.0.1:{port}", token=source)
+            model = triton.model("sums")
+        handler.tokens = {"nobody": 0.0}  # it has ended
+        refused = pytest.raises(NotAuthorized, match="not authorised for inference: ask us")
+        with triton, answering(403, said) as (source.url, _), refused:
+            model(ONES)
