@@ -33,10 +33,9 @@ function All({ models }: { models: IModelUsage[] }): JSX.Element {
   const all = total(models);
   const named = byModel(models);
   const more = named.length - SHOWN;
-  const lost = share(all.failures, all.failures + all.requests);
   const inferences = trans._n(
-    '%1 inference',
-    '%1 inferences',
+    '%2 inference', // %1 is the bare number
+    '%2 inferences',
     all.inferences,
     number(all.inferences)
   );
@@ -57,8 +56,8 @@ function All({ models }: { models: IModelUsage[] }): JSX.Element {
           </span>
           <span>
             {trans._n(
-              '%1 request',
-              '%1 requests',
+              '%2 request',
+              '%2 requests',
               all.requests,
               number(all.requests)
             )}
@@ -68,7 +67,7 @@ function All({ models }: { models: IModelUsage[] }): JSX.Element {
           <span title={trans.__('Sent and received')}>{size(all.bytes)}</span>
           <span title={trans.__('Requests that were refused or failed')}>
             {all.failures
-              ? trans.__('%1 failed (%2)', number(all.failures), percent(lost))
+              ? trans.__('%1 failed', number(all.failures))
               : trans.__('none failed')}
           </span>
         </div>
