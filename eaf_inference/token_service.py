@@ -9,6 +9,8 @@ import contextlib
 import json
 import os
 import random
+from http import HTTPStatus
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.credentials import LARGEST_TOKEN, SecretText, Token, TokenSource
@@ -25,10 +27,11 @@ ENVIRONMENT = "EAF_TOKEN_SERVICE"  # names it where no configuration does; the H
 
 _LARGEST_REPLY = 1024 * 1024  # bytes
 _HALF = (0.45, 0.55)  # of a token's life, after which it is renewed: users do not all come at the same time
+_COUNTED = ("requests", "inferences", "failures", "bytes_in", "bytes_out")
 
 
 def below(base: str, name: str) -> str:
-    """The address of what the service has by this name, `token` or `facility.json`."""
+    """The address of what the service has by this name: `token`, `facility.json`, `usage`."""
     return f"{base.rstrip('/')}/{name}"
 
 
@@ -95,6 +98,30 @@ class TokenService(TokenSource):
         )
         return settings
 
+    def usage(self, since: str) -> dict[str, Any] | None:
+        """What the holder of the Hub token herself had lately: ``{"at": …, "models": [{"model": …, …}]}``.
+
+        Parameters
+        ----------
+        since : str
+            1h, 1d, 1w or 4w.
+
+        Returns
+        -------
+        dict or None
+            None where the facility does not tell it.
+
+        Raises
+        ------
+        NotAuthorized, ServerUnavailable
+            As for `read`.
+        """
+        try:
+            told: dict[str, Any] = self._answer(f"usage?since={since}", "GET", "usage", _usage)
+        except _NotThere:
+            return None
+        return told
+
     def _answer(self, name: str, method: str, what: str, read: Callable[[Any], Any]) -> Any:
         import urllib.error
 
@@ -108,13 +135,14 @@ class TokenService(TokenSource):
         except urllib.error.HTTPError as error:
             with error:
                 said = _message(error)
-            if error.code in (401, 403):
+            if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise NotAuthorized(
                     said
                     or f"The token service {self.url} refuses your JupyterHub token ({error.code} {error.reason}). "
                     "Ask the facility for access to inference, or restart your server from the Hub."
                 ) from None
-            raise self._unavailable(what, said or f"{error.code} {error.reason}") from None
+            kind = _NotThere if error.code == HTTPStatus.NOT_FOUND else ServerUnavailable
+            raise self._unavailable(what, said or f"{error.code} {error.reason}", kind) from None
         except OSError as error:
             raise self._unavailable(what, str(getattr(error, "reason", error))) from error
         except (ValueError, LookupError, TypeError, ConfigurationError) as error:
@@ -131,14 +159,32 @@ class TokenService(TokenSource):
         with urllib.request.urlopen(request, timeout=self._timeout, context=context) as reply:  # noqa: S310
             return json.loads(reply.read(_LARGEST_REPLY))
 
-    def _unavailable(self, what: str, why: str) -> ServerUnavailable:
+    def _unavailable(
+        self, what: str, why: str, kind: type[ServerUnavailable] = ServerUnavailable
+    ) -> ServerUnavailable:
         why = why.rstrip(".")
-        error = ServerUnavailable(f"The token service {self.url} gives no {what}: {why}.")
+        error = kind(f"The token service {self.url} gives no {what}: {why}.")
         error.reason = f"the token service gives no {what}: {why}"
         return error
 
     def __repr__(self) -> str:
         return f"token service {self.url}"
+
+
+class _NotThere(ServerUnavailable):
+    """The service has nothing at this address."""
+
+
+def _usage(reply: Any) -> dict[str, Any]:
+    models = [
+        {
+            "model": each["model"][:],
+            **{name: index(each[name]) for name in _COUNTED},
+            "estimated": bool(each["estimated"]),
+        }
+        for each in reply["models"]
+    ]
+    return {"at": float(reply["at"]), "models": models}
 
 
 def _message(error: Any) -> str:

@@ -25,6 +25,7 @@ from eaf_inference.hub.keys import Schedule
 from eaf_inference.hub.rate import Rate
 from eaf_inference.hub.service import Service, server
 from eaf_inference.hub.settings import TokenIssuer
+from eaf_inference.hub.usage import OwnUsage
 from eaf_inference.policy import TokenPolicy
 
 log = logging.getLogger("eaf_inference.hub")
@@ -67,7 +68,7 @@ async def _serve() -> None:
 def _service() -> Service:
     from jupyterhub.services.auth import HubAuth
 
-    policy, issuer = configured(TokenPolicy), configured(TokenIssuer).checked()
+    policy, issuer, facility = configured(TokenPolicy), configured(TokenIssuer).checked(), load_facility()
     schedule = Schedule(issuer.rotate_every, issuer.publish_ahead, policy.lifetime + issuer.clock_skew)
     name = _named("JUPYTERHUB_SERVICE_NAME")
     return Service(
@@ -75,8 +76,9 @@ def _service() -> Service:
         keys=KeyStore(Path(issuer.key_directory).expanduser(), schedule),
         policy=policy,
         rate=Rate(issuer.tokens_per_minute, issuer.burst),
-        document=facility_document(load_facility()),
+        document=facility_document(facility),
         contact=issuer.contact,
+        usage=OwnUsage(facility) if facility.prometheus_url else None,
     )
 
 

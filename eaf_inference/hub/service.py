@@ -19,6 +19,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from eaf_inference.hub import audit
 from eaf_inference.hub.callers import Refusal, caller_of
+from eaf_inference.hub.usage import FRESH, LENGTHS
 from eaf_inference.policy import DEFAULT_TIER
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from eaf_inference.hub.callers import Caller
     from eaf_inference.hub.key_store import KeyStore
     from eaf_inference.hub.rate import Rate
+    from eaf_inference.hub.usage import OwnUsage
     from eaf_inference.policy import TokenPolicy
 
 __all__ = ["Service", "server"]
@@ -38,6 +40,7 @@ _LARGEST_HEADER = 32 * 1024
 _BODY_WITHIN = 5.0  # seconds
 _HEADERS_WITHIN = 60.0  # seconds, and the longest pause of a connection that is kept
 _KEYS_FRESH = 60  # seconds for which a proxy may keep the public keys
+_A_DAY = "1d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Service:
     rate: Rate
     document: Mapping[str, Any]
     contact: str
+    usage: OwnUsage | None
 
     async def caller(self, authorization: str | None) -> Caller:
         """Who is calling; see `caller_of`."""
@@ -76,16 +80,20 @@ class _Handler(RequestHandler):
         """Send this."""
         self.write(json.dumps(answer))
 
+    def refuse(self, refusal: Refusal) -> None:
+        """Send this; the audit log does not hear of it."""
+        self.set_status(refusal.status)
+        if refusal.status == HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", "Bearer")
+        if refusal.retry_after is not None:
+            self.set_header("Retry-After", str(refusal.retry_after))
+        self.reply({"error": refusal.error, "message": refusal.message})
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what went wrong, and nothing of how this is made."""
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, Refusal):
-            self.set_status(error.status)
-            if error.status == HTTPStatus.UNAUTHORIZED:
-                self.set_header("WWW-Authenticate", "Bearer")
-            if error.retry_after is not None:
-                self.set_header("Retry-After", str(error.retry_after))
-            self.reply({"error": error.error, "message": error.message})
+            self.refuse(error)
             return
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header(
@@ -147,6 +155,27 @@ class _FacilityDocument(_Handler):
         self.reply({"facility": self.service.document})
 
 
+class _Usage(_Handler):
+    async def get(self) -> None:
+        """Tell a user what she had; whose that is, the Hub alone says."""
+        caller, usage = await self.caller(), self.service.usage
+        since = self.get_query_argument("since", _A_DAY)
+        if since not in LENGTHS:
+            message = (
+                f"since is no length of time that is told of. Expected {', '.join(LENGTHS[:-1])} or {LENGTHS[-1]}."
+            )
+            raise Refusal(HTTPStatus.BAD_REQUEST, "invalid_since", message, user=caller.name)
+        if usage is None:
+            self.refuse(Refusal(HTTPStatus.NOT_FOUND, "not_offered", "Usage is not counted at this facility."))
+            return
+        answer = await usage.of(caller.name, since)
+        if answer.problem is not None:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            self.refuse(Refusal(status, "usage_unavailable", answer.problem, retry_after=FRESH))
+            return
+        self.reply({"since": since, **answer.as_dict()})
+
+
 class _PublicKeys(_Handler):
     async def get(self) -> None:
         """The public halves of all keys that sign, signed or are about to."""
@@ -173,6 +202,7 @@ def server(service: Service, prefix: str) -> HTTPServer:
         [
             (f"{base}/token", _Token, {"service": service}),
             (f"{base}/facility.json", _FacilityDocument, {"service": service}),
+            (f"{base}/usage", _Usage, {"service": service}),
             (f"{base}/\\.well-known/jwks\\.json", _PublicKeys, {"service": service}),
             (f"{base}/healthz", _Health, {"service": service}),
         ],

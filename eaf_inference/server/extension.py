@@ -1,4 +1,4 @@
-"""How Jupyter Server loads the extension: it learns four addresses, and nobody is asked for anything.
+"""How Jupyter Server loads the extension: it learns five addresses, and nobody is asked for anything.
 
 The facility is looked for when the first browser wants to know, so that a broken or absent one neither stops nor
 slows the start of `jupyter lab`, `jupyter server` or `jupyterhub-singleuser`.
@@ -10,8 +10,9 @@ from jupyter_server.extension.application import ExtensionApp
 
 from eaf_inference.server.clusters import Clusters
 from eaf_inference.server.facility import ServedFacility
-from eaf_inference.server.handlers import ClustersHandler, FacilityHandler, HistoryHandler
+from eaf_inference.server.handlers import ClustersHandler, FacilityHandler, HistoryHandler, UsageHandler
 from eaf_inference.server.stream import Broadcast, StreamHandler
+from eaf_inference.server.usage import OwnUsage
 
 __all__ = ["InferenceExtension"]
 
@@ -19,7 +20,7 @@ _API = "/eaf-inference/api"  # below the server's base URL
 
 
 class InferenceExtension(ExtensionApp):
-    """One facility, one list of clusters and one broadcast for all browsers of this server."""
+    """What all browsers of this server share: one facility, one list of clusters, one usage, one broadcast."""
 
     name = "eaf_inference"
 
@@ -31,6 +32,7 @@ class InferenceExtension(ExtensionApp):
             [
                 (f"{_API}/facility", FacilityHandler, {"facility": facility}),
                 (f"{_API}/clusters", ClustersHandler, {"clusters": clusters}),
+                (f"{_API}/usage", UsageHandler, {"usage": OwnUsage()}),
                 (f"{_API}/history", HistoryHandler, {"facility": facility, "clusters": clusters}),
                 (f"{_API}/stream", StreamHandler, {"broadcast": self._broadcast}),
             ]

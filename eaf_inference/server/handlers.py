@@ -17,8 +17,9 @@ from tornado.web import HTTPError, authenticated
 if TYPE_CHECKING:
     from eaf_inference.server.clusters import Clusters
     from eaf_inference.server.facility import ServedFacility
+    from eaf_inference.server.usage import OwnUsage
 
-__all__ = ["RESOURCE", "ClustersHandler", "FacilityHandler", "HistoryHandler"]
+__all__ = ["RESOURCE", "ClustersHandler", "FacilityHandler", "HistoryHandler", "UsageHandler"]
 
 RESOURCE = "eaf-inference"  # for who decides what a user may do
 _LONGEST = 600  # seconds of history
@@ -64,6 +65,20 @@ class ClustersHandler(_Handler):
     async def get(self) -> None:
         """Answer with what the gateway says, or said a few seconds ago."""
         self.reply(await self._clusters.look())
+
+
+class UsageHandler(_Handler):
+    """What this user had of the facility."""
+
+    def initialize(self, usage: OwnUsage) -> None:
+        """Take what is served."""
+        self._usage = usage
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answer with what the token service says, or said within this minute."""
+        self.reply(await self._usage.look())
 
 
 class HistoryHandler(_Handler):

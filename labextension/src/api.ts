@@ -139,6 +139,29 @@ export interface IClusters {
   problem: string | null;
 }
 
+/** What this user asked of a model; its name is empty for failed calls that named none. */
+export interface IModelUsage {
+  model: string;
+  requests: number;
+  inferences: number;
+  failures: number;
+  bytes_in: number;
+  bytes_out: number;
+  /** A counter began anew meanwhile, and what it missed is counted nowhere. */
+  estimated: boolean;
+}
+
+export interface IUsage {
+  /** Whether this facility tells it; if not, the problem says why. */
+  offered: boolean;
+  since: string;
+  /** When it was read, in seconds since the epoch; null: never. */
+  at: number | null;
+  models: IModelUsage[];
+  /** Why there is nothing, or nothing newer. */
+  problem: string | null;
+}
+
 export interface IHistory {
   interval: number;
   snapshots: ISnapshot[];
@@ -189,6 +212,7 @@ export class ApiError extends Error {
 export interface IApi {
   facility(): Promise<IFacility>;
   clusters(): Promise<IClusters>;
+  usage(): Promise<IUsage>;
   history(seconds: number): Promise<IHistory>;
 }
 
@@ -202,6 +226,10 @@ export class Api implements IApi {
 
   clusters(): Promise<IClusters> {
     return this._get('clusters');
+  }
+
+  usage(): Promise<IUsage> {
+    return this._get('usage');
   }
 
   history(seconds: number): Promise<IHistory> {

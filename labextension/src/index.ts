@@ -20,6 +20,7 @@ import { ClustersModel } from './models/clusters';
 import { LiveModel } from './models/live';
 import { SessionsModel } from './models/sessions';
 import { readSettings } from './models/settings';
+import { UsageModel } from './models/usage';
 import { dragCell, insertCell } from './notebook';
 import { Stream } from './stream';
 import { followNotebooks } from './tracking';
@@ -58,6 +59,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const api = new Api(app.serviceManager.serverSettings);
     const live = new LiveModel(api, new Stream(() => api.openStream()));
     const clusters = new ClustersModel(api);
+    const usage = new UsageModel(api);
     const sessions = new SessionsModel();
     followNotebooks(notebooks, sessions, shell);
 
@@ -96,6 +98,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
       live,
       sessions,
       clusters,
+      usage,
       actions,
       settings: () => settings,
       changed,

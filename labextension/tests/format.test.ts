@@ -9,6 +9,7 @@ import {
   number,
   percent,
   share,
+  size,
   watts,
   webUrl
 } from '../src/models/format';
@@ -16,7 +17,7 @@ import {
 const GIB = 2 ** 30;
 
 test('what was not measured is a dash, and never 0', () => {
-  for (const text of [number, percent, watts, duration]) {
+  for (const text of [number, percent, watts, duration, size]) {
     expect(text(null)).toBe('–');
     expect(text(undefined)).toBe('–');
     expect(text(NaN)).toBe('–');
@@ -53,6 +54,16 @@ test('memory has the unit of the total', () => {
   expect(memory(14.2 * GIB, 20 * GIB)).toBe('14.2 / 20 GiB');
   expect(memory(512 * 2 ** 20, 768 * 2 ** 20)).toBe('512 / 768 MiB');
   expect(memory(GIB, null)).toBe('1 GiB');
+});
+
+test.each([
+  [0, '0 MB'],
+  [900, '<0.1 MB'],
+  [12_300_000, '12 MB'],
+  [3_410_000_000, '3.4 GB'],
+  [1_200_000_000_000, '1.2 TB']
+])('%d bytes read %s', (bytes, text) => {
+  expect(size(bytes)).toBe(text);
 });
 
 test('a share is between 0 and 1, or unknown', () => {

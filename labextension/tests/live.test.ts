@@ -23,6 +23,7 @@ const api: IApi = {
     return answer();
   },
   clusters: () => Promise.resolve({ clusters: [], problem: null }),
+  usage: () => Promise.reject(new Error('nobody asks')),
   history: () =>
     Promise.resolve({
       interval: 1,

@@ -143,7 +143,8 @@ test('settings are clamped, and senseless ones have their default', () => {
       gpus: true,
       models: true,
       clusters: true,
-      notebooks: true
+      notebooks: true,
+      usage: true
     },
     statusBar: true
   });

@@ -83,6 +83,37 @@ def test_without_a_hub_token_it_is_said_where_to_start_from():
         TokenService("http://127.0.0.1:1", environment={}).read()
 
 
+USED = {"model": "nap", "requests": 3, "inferences": 48, "failures": 1, "bytes_in": 900, "bytes_out": 800}
+
+
+def test_usage_is_what_the_service_tells_and_nothing_where_it_does_not():
+    told = {"since": "1d", "at": 1000.5, "models": [{**USED, "estimated": False, "of a newer service": 7}]}
+    with token_service({}) as service:
+        assert TokenService(service.url, environment=HUB).usage("1d") is None
+        service.usage = told
+        assert TokenService(service.url, environment=HUB).usage("1d") == {
+            "at": 1000.5,
+            "models": [{**USED, "estimated": False}],
+        }
+
+
+@pytest.mark.parametrize(
+    ("status", "reply", "says"),
+    [
+        (503, {"message": "Prometheus is away."}, r"gives no usage: Prometheus is away\.$"),
+        (200, {"at": 1, "models": [USED]}, "its reply holds no usage"),
+        (200, {"at": 1, "models": [{**USED, "requests": "3", "estimated": False}]}, "its reply holds no usage"),
+        (200, {"at": "now", "models": []}, "its reply holds no usage"),
+        (200, [], "its reply holds no usage"),
+    ],
+)
+def test_what_is_no_usage_is_said_in_words(status, reply, says):
+    with token_service({}) as service:
+        service.usage = (status, reply)
+        with pytest.raises(ServerUnavailable, match=says):
+            TokenService(service.url, environment=HUB).usage("1d")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "error", "says"),
     [

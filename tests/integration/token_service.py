@@ -27,6 +27,9 @@ class TokenServer(ThreadingHTTPServer):
         Its tokens, in order.
     facility : dict
         The settings in its facility document, which was asked for so many times: `documents`.
+    usage : dict, tuple or None
+        What it tells of usage, a status and what it then says, or None where it tells nothing; asked for so many
+        times: `told`.
     answers : threading.Event
         Set: it answers.
     """
@@ -40,6 +43,8 @@ class TokenServer(ThreadingHTTPServer):
         self.given: list[str] = []
         self.facility: dict = {}
         self.documents = 0
+        self.usage: dict | tuple[int, dict] | None = None
+        self.told = 0
         self.answers = threading.Event()
         self.answers.set()
 
@@ -63,9 +68,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._say({"access_token": token, "token_type": "Bearer", "expires_in": self.server.lives})
 
     def do_GET(self):
-        if self._admits("/facility.json"):
+        if self.path.startswith("/usage"):
+            self._tell_usage()
+        elif self._admits("/facility.json"):
             self.server.documents += 1
             self._say({"facility": self.server.facility})
+
+    def _tell_usage(self):
+        if self._admits("/usage?since=1d"):
+            self.server.told += 1
+            usage = self.server.usage
+            if usage is None:
+                usage = 404, {"error": "not_offered", "message": "Usage is not counted at this facility."}
+            status, reply = usage if isinstance(usage, tuple) else (200, usage)
+            self._say(reply, status)
 
     def _admits(self, path):
         self.server.answers.wait()
@@ -74,9 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _say(self, reply):
+    def _say(self, reply, status=200):
         body = json.dumps(reply).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

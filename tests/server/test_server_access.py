@@ -10,7 +10,7 @@ from jupyter_server.auth.authorizer import Authorizer
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-REST = ("facility", "clusters", "history")
+REST = ("facility", "clusters", "usage", "history")
 NOBODY = {"Authorization": ""}
 
 
@@ -117,4 +117,5 @@ async def test_no_request_names_a_place_to_ask(browser, configure, jp_fetch):
 
 async def test_a_panel_that_asks_by_itself_keeps_no_server_alive(browser, jp_serverapp):
     await browser.get("clusters")
+    await browser.get("usage")
     assert "api_last_activity" not in jp_serverapp.web_app.settings

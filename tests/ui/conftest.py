@@ -10,6 +10,7 @@ import re
 from contextlib import ExitStack
 
 import pytest
+from integration.token_service import HUB_TOKEN, token_service
 from lab import running_lab
 from page import LabPage, running_browser
 from recorded.replay import serve
@@ -57,6 +58,20 @@ def site():
     """Where metrics are that were recorded, or written down."""
     with serve() as site:
         yield site
+
+
+@pytest.fixture
+def token_giver():
+    """A stand-in for the facility's token service."""
+    with token_service({}) as running:
+        yield running
+
+
+@pytest.fixture
+def start_hub_lab(start_lab, server, token_giver):
+    """Start a Lab as a Hub would, of whose facility that is the token service."""
+    environment = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN, "EAF_TOKEN_SERVICE": token_giver.url}
+    return lambda: start_lab(environment=environment, urls=[server.grpc], metrics_urls=[server.metrics])
 
 
 @pytest.fixture

@@ -31,8 +31,10 @@ from page import DARK, LIGHT, LabPage, prompt, running_browser
 from playwright.sync_api import expect
 from pretender import refusing
 from recorded.replay import serve
+from samples import usage_of, used
 from stand_in import Gpu, Load, dcgm, triton
 from test_metrics import prometheus
+from token_service import HUB_TOKEN, token_service
 
 import eaf_inference
 from eaf_inference.facility.ports import free_ports
@@ -220,6 +222,27 @@ def many(studio: Studio) -> Iterator[None]:
     studio.panels(page, "many")
 
 
+def usage(studio: Studio) -> Iterator[None]:
+    """A user's own usage, of several models and of one; the token service that tells it is a stand-in."""
+    rows = [
+        used("particlenet", 3120, 1_240_000, 12, estimated=True),
+        used("jet_regression", 410, 81_300),
+        used("b_tagger_with_a_name_that_is_rather_long", 9, 1200),
+    ]
+    site = studio.metrics(lambda seconds: triton(seconds, EASY, [Gpu(0, "ampere-01", typical=0.63, memory=0.36)]))
+    pages = {}
+    for name, models in {"usage": rows, "usage-one": rows[1:2]}.items():
+        service = studio.stack.enter_context(token_service({}))
+        service.usage = usage_of(*models)
+        environment = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN, "EAF_TOKEN_SERVICE": service.url}
+        settings = {"urls": [studio.triton.grpc], "metrics_urls": [f"{site.url}/metrics"]}
+        pages[name] = studio.visit(studio.lab(name, environment=environment, **settings))
+    yield
+    for name, page in pages.items():
+        expect(page.section("My usage")).to_contain_text("inferences")
+        studio.panels(page, name)
+
+
 def unmeasured(studio: Studio) -> Iterator[None]:
     """A facility that does not say where its metrics are."""
     page = studio.visit_facility("unmeasured")
@@ -301,7 +324,7 @@ def static_pictures(studio: Studio, lab: Lab) -> None:
 
 
 SCENES: dict[str, Scene] = {
-    scene.__name__: scene for scene in (notebook, gpu, mig, replicas, many, unmeasured, empty, missing)
+    scene.__name__: scene for scene in (notebook, gpu, mig, replicas, many, usage, unmeasured, empty, missing)
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from page import DARK, HIGH_CONTRAST, LIGHT
 from playwright.sync_api import expect
 from recorded.replay import documented
+from samples import usage_of, used
 from server.pretender import refusing
 
 from eaf_inference.facility.ports import free_ports
@@ -76,3 +77,13 @@ def test_gpus_and_then_numbers_that_are_old(start_lab, visit, server, site):
     expect(page.health("numbers are old")).to_be_visible(timeout=20_000)
     expect(page.panel.get_by_role("status")).to_contain_text("No numbers for")
     assert found_in_any_theme(page, PANEL, STATUS) == []
+
+
+def test_a_users_own_usage(start_hub_lab, visit, token_giver):
+    token_giver.usage = usage_of(
+        used("particlenet", 1200, 1_240_000, 12, estimated=True), used("jet_regression", 20, 5000)
+    )
+    page = visit(start_hub_lab())
+    page.open_panel()
+    expect(page.section("My usage").get_by_role("row")).to_have_count(3, timeout=30_000)
+    assert found_in_any_theme(page, PANEL) == []

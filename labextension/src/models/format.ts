@@ -59,6 +59,15 @@ export function memory(used: Maybe, total: Maybe): string {
   return `${text} ${unit === 30 ? 'GiB' : 'MiB'}`;
 }
 
+/** An amount of data: "<0.1 MB", "12 MB", "3.4 GB", "1.2 TB". */
+export function size(bytes: Maybe): string {
+  return format(bytes, known => {
+    const [unit, name] =
+      known < 1e9 ? [1e6, 'MB'] : known < 1e12 ? [1e9, 'GB'] : [1e12, 'TB'];
+    return `${number(known / unit)} ${name}`;
+  });
+}
+
 /** "45 s", "8 min", "2 h", "3 d". */
 export function duration(seconds: Maybe): string {
   return format(seconds, known => {

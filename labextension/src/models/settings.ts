@@ -8,7 +8,8 @@ export const SECTIONS = [
   'gpus',
   'models',
   'clusters',
-  'notebooks'
+  'notebooks',
+  'usage'
 ] as const;
 export type Section = (typeof SECTIONS)[number];
 

@@ -8,7 +8,7 @@ import { Message } from '@lumino/messaging';
 import { ISignal } from '@lumino/signaling';
 import React from 'react';
 
-import type { IAdvice, IFacility } from '../api';
+import type { IAdvice, IFacility, IUsage } from '../api';
 import { tritonIcon } from '../icon';
 import { ClustersModel, mergedClusters } from '../models/clusters';
 import { emptyState } from '../models/empty';
@@ -18,12 +18,14 @@ import { LiveModel } from '../models/live';
 import { modelRows } from '../models/load';
 import { SessionsModel } from '../models/sessions';
 import { ISettings } from '../models/settings';
+import { UsageModel } from '../models/usage';
 import { Clusters } from './clusters';
 import { Empty, Helpers } from './empty';
 import { Gpus } from './gpus';
 import { IModelActions, Models } from './models';
 import { Notebooks } from './notebooks';
 import { Language, Remark } from './parts';
+import { Usage } from './usage';
 
 const LIMITS = new Set([
   'stuck',
@@ -49,6 +51,7 @@ export class Panel extends ReactWidget {
       live: LiveModel;
       sessions: SessionsModel;
       clusters: ClustersModel;
+      usage: UsageModel;
       actions: IPanelActions;
       settings: () => ISettings;
       /** When something else that is shown changed: settings, the current notebook. */
@@ -57,7 +60,7 @@ export class Panel extends ReactWidget {
     }
   ) {
     super();
-    const { live, sessions, clusters, changed, translator } = _options;
+    const { live, sessions, clusters, usage, changed, translator } = _options;
     this._trans = translator.load('eaf_inference');
     this.id = 'eaf-inference-panel';
     this.addClass('jp-EafInference');
@@ -66,8 +69,8 @@ export class Panel extends ReactWidget {
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', this._trans.__('Triton'));
     this.node.tabIndex = -1;
-    for (const signal of [live.changed, sessions.changed, clusters.changed]) {
-      (signal as ISignal<unknown, void>).connect(this._show, this);
+    for (const model of [live, sessions, clusters, usage]) {
+      (model.changed as ISignal<unknown, void>).connect(this._show, this);
     }
     changed.connect(this._show, this);
   }
@@ -97,7 +100,8 @@ export class Panel extends ReactWidget {
   }
 
   protected render(): JSX.Element {
-    const { live, sessions, clusters, actions, settings } = this._options;
+    const { live, sessions, clusters, usage, actions, settings } =
+      this._options;
     const offer = actions.offer();
     return (
       <Language.Provider value={this._trans}>
@@ -105,6 +109,7 @@ export class Panel extends ReactWidget {
           live={live}
           sessions={sessions}
           clusters={clusters}
+          usage={usage.answer}
           actions={actions}
           settings={settings()}
           offer={offer && { label: offer.label, run: actions.connect }}
@@ -116,6 +121,7 @@ export class Panel extends ReactWidget {
   private _look(looks: boolean): void {
     this._options.live.hold('panel', looks);
     this._options.clusters.active = looks;
+    this._options.usage.active = looks;
     this._show();
   }
 
@@ -132,12 +138,13 @@ function Content(props: {
   live: LiveModel;
   sessions: SessionsModel;
   clusters: ClustersModel;
+  usage: IUsage | null;
   actions: IPanelActions;
   settings: ISettings;
   offer: { label: string; run: () => void } | null;
 }): JSX.Element {
   const trans = React.useContext(Language);
-  const { live, sessions, clusters, actions, settings, offer } = props;
+  const { live, sessions, clusters, usage, actions, settings, offer } = props;
   const { facility, snapshot, minute } = live;
   const { sections } = settings;
   const empty = emptyState(facility, live.failure, trans);
@@ -223,6 +230,9 @@ function Content(props: {
       {sections.notebooks && (isShown || sessionsNow.length > 0) && (
         <Notebooks notebooks={sessionsNow} connect={offer} />
       )}
+      {sections.usage &&
+        usage?.offered &&
+        (isShown || usage.models.length > 0) && <Usage usage={usage} />}
       {isShown && fresh.age !== null && (
         <div className="jp-EafInference-footer">
           {fresh.stale

@@ -1,0 +1,127 @@
+/**
+ * What this user had of the facility in the last day.
+ */
+import React from 'react';
+
+import type { IModelUsage, IUsage } from '../api';
+import { clip, number, percent, share, size } from '../models/format';
+import { byModel, total } from '../models/usage';
+import { Bar, Language, Remark, Section } from './parts';
+
+const SHOWN = 5;
+
+export function Usage({ usage }: { usage: IUsage }): JSX.Element {
+  const trans = React.useContext(Language);
+  const { models, problem } = usage;
+  return (
+    <Section
+      name="usage"
+      title={trans.__('My usage')}
+      note={trans.__('last 24 hours')}
+    >
+      {models.length > 0 && <All models={models} />}
+      {!models.length && problem === null && (
+        <Remark>{trans.__('You asked for nothing yet.')}</Remark>
+      )}
+      {problem !== null && <Remark>{clip(problem, 300)}</Remark>}
+    </Section>
+  );
+}
+
+function All({ models }: { models: IModelUsage[] }): JSX.Element {
+  const trans = React.useContext(Language);
+  const all = total(models);
+  const named = byModel(models);
+  const more = named.length - SHOWN;
+  const inferences = trans._n(
+    '%2 inference', // %1 is the bare number
+    '%2 inferences',
+    all.inferences,
+    number(all.inferences)
+  );
+  return (
+    <>
+      <div className="jp-EafInference-row">
+        <div className="jp-EafInference-pair">
+          <span
+            title={
+              all.estimated
+                ? trans.__(
+                    'The counters of the facility began anew meanwhile: some of it may not be counted.'
+                  )
+                : undefined
+            }
+          >
+            {all.estimated ? trans.__('%1 (about)', inferences) : inferences}
+          </span>
+          <span>
+            {trans._n(
+              '%2 request',
+              '%2 requests',
+              all.requests,
+              number(all.requests)
+            )}
+          </span>
+        </div>
+        <div className="jp-EafInference-pair jp-mod-quiet">
+          <span title={trans.__('Sent and received')}>{size(all.bytes)}</span>
+          <span title={trans.__('Requests that were refused or failed')}>
+            {all.failures
+              ? trans.__('%1 failed', number(all.failures))
+              : trans.__('none failed')}
+          </span>
+        </div>
+      </div>
+      {named.length > 0 && (
+        <table className="jp-EafInference-models">
+          <thead>
+            <tr>
+              <th scope="col">{trans.__('name')}</th>
+              <th scope="col" title={trans.__('Inferences (rows)')}>
+                {trans.__('inferences')}
+              </th>
+              <th scope="col">{trans.__('requests')}</th>
+              <th
+                scope="col"
+                title={trans.__('Requests that were refused or failed')}
+              >
+                {trans.__('failed')}
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {named.slice(0, SHOWN).map(each => (
+              <Row key={each.model} row={each} of={all.inferences} />
+            ))}
+          </tbody>
+        </table>
+      )}
+      {more > 0 && <Remark>{trans.__('and %1 more', more)}</Remark>}
+    </>
+  );
+}
+
+function Row(props: { row: IModelUsage; of: number }): JSX.Element {
+  const trans = React.useContext(Language);
+  const { row, of } = props;
+  const name = clip(row.model);
+  const part = share(row.inferences, of);
+  return (
+    <tr>
+      <th scope="row" title={clip(row.model, 300)}>
+        <div className="jp-EafInference-modelName">
+          <span>{name}</span>
+        </div>
+        <Bar
+          label={trans.__('Share of %1 in what you asked for', name)}
+          value={part}
+          text={percent(part)}
+          level="normal"
+        />
+      </th>
+      <td>{number(row.inferences)}</td>
+      <td>{number(row.requests)}</td>
+      <td>{number(row.failures)}</td>
+    </tr>
+  );
+}

@@ -1,0 +1,74 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+
+import type { IApi, IModelUsage, IUsage } from '../src/api';
+import { UsageModel, byModel, total } from '../src/models/usage';
+
+const row = (values: Partial<IModelUsage> = {}): IModelUsage => ({
+  model: 'particlenet',
+  requests: 0,
+  inferences: 0,
+  failures: 0,
+  bytes_in: 0,
+  bytes_out: 0,
+  estimated: false,
+  ...values
+});
+
+const told: IUsage = {
+  offered: true,
+  since: '1d',
+  at: 1000,
+  models: [],
+  problem: null
+};
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+test('the total is of all models, and of what failed and named none', () => {
+  const all = total([
+    row({ requests: 3, inferences: 300, bytes_in: 1000, bytes_out: 24 }),
+    row({ model: 'affine', requests: 1, inferences: 7, bytes_in: 6 }),
+    row({ model: '', failures: 2, bytes_in: 70 })
+  ]);
+  expect(all).toEqual({
+    requests: 4,
+    inferences: 307,
+    failures: 2,
+    bytes: 1100,
+    estimated: false
+  });
+  expect(total([row(), row({ estimated: true }), row()]).estimated).toBe(true);
+  expect(total([]).requests).toBe(0);
+});
+
+test('models are told apart where there are several, the busiest first', () => {
+  const nameless = row({ model: '', failures: 2 });
+  expect(byModel([row({ inferences: 3 }), nameless])).toEqual([]);
+  const names = byModel([
+    row({ model: 'a', inferences: 3 }),
+    nameless,
+    row({ model: 'b', inferences: 30 })
+  ]).map(each => each.model);
+  expect(names).toEqual(['b', 'a']);
+});
+
+test('it is asked for at once and then every minute, and only while somebody looks', async () => {
+  const usage = vi.fn(async () => told);
+  const model = new UsageModel({ usage } as unknown as IApi);
+  const changed = vi.fn();
+  model.changed.connect(changed);
+  await vi.advanceTimersByTimeAsync(600_000);
+  expect(usage).not.toHaveBeenCalled();
+  model.active = true;
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(usage).toHaveBeenCalledTimes(1);
+  expect(model.answer).toEqual(told);
+  await vi.advanceTimersByTimeAsync(120_000);
+  expect(usage).toHaveBeenCalledTimes(3);
+  expect(changed).toHaveBeenCalledTimes(3);
+  model.active = false;
+  await vi.advanceTimersByTimeAsync(600_000);
+  expect(usage).toHaveBeenCalledTimes(3);
+  model.dispose();
+});

@@ -1,0 +1,89 @@
+"""What the panel is told of this user's own usage; the token service is a stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+from integration.token_service import HUB_TOKEN, token_service
+from tokens import MARK
+
+from eaf_inference.server import usage as server_usage
+
+COUNTS = {"requests": 3, "inferences": 48, "failures": 1, "bytes_in": 900, "bytes_out": 800}
+ROW = {"model": "particlenet", **COUNTS, "estimated": False}
+NOTHING = {"since": "1d", "at": None, "models": []}
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A token service, and this server's user came from its Hub."""
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
+    with token_service({}) as running:
+        monkeypatch.setenv("EAF_TOKEN_SERVICE", running.url)
+        yield running
+
+
+async def test_what_the_token_service_tells_is_shown_and_asked_for_once_for_all_panels(browser, service):
+    service.usage = {"since": "1d", "at": 1000.5, "models": [ROW, {**ROW, "model": "x" * 10_000}]}
+    answers = await asyncio.gather(*(browser.get("usage") for _ in range(20)))
+    assert answers == [answers[0]] * 20
+    first, clipped = answers[0].pop("models")
+    assert answers[0] == {"offered": True, "since": "1d", "at": 1000.5, "problem": None}
+    assert first == ROW
+    assert len(clipped["model"]) == 200
+    assert service.told == 1
+
+
+async def test_nothing_is_asked_before_a_panel_asks(browser, service):
+    await browser.get("clusters")
+    assert (service.told, service.documents) == (0, 0)
+
+
+async def test_without_a_token_service_it_is_not_offered(browser, monkeypatch):
+    monkeypatch.delenv("EAF_TOKEN_SERVICE", raising=False)
+    problem = "This facility does not tell its users what they used."
+    assert await browser.get("usage") == {**NOTHING, "offered": False, "problem": problem}
+
+
+async def test_a_service_that_does_not_tell_offers_nothing(browser, service):
+    assert (await browser.get("usage"))["offered"] is False
+
+
+async def test_what_was_told_stays_while_the_service_is_away(browser, service, monkeypatch):
+    monkeypatch.setattr(server_usage, "_FRESH", 0.0)
+    service.usage = {"since": "1d", "at": 1000.5, "models": [ROW]}
+    before = await browser.get("usage")
+    service.usage = (503, {"error": "usage_unavailable", "message": "Prometheus is away."})
+    told = await browser.get("usage")
+    assert told.pop("problem").endswith("gives no usage: Prometheus is away.")
+    assert told | {"problem": None} == before
+
+
+async def test_who_is_no_longer_authorised_is_told_whom_to_ask_and_nothing_else(browser, service, monkeypatch):
+    monkeypatch.setattr(server_usage, "_FRESH", 0.0)
+    service.usage = {"since": "1d", "at": 1000.5, "models": [ROW]}
+    assert (await browser.get("usage"))["models"]
+    service.usage = (403, {"message": "not authorised for inference: ask us."})
+    assert await browser.get("usage") == {
+        **NOTHING,
+        "offered": True,
+        "problem": "not authorised for inference: ask us.",
+    }
+
+
+async def test_a_broken_configuration_is_said_and_jupyter_lives(browser, configure, service):
+    configure("import sys; sys.exit(3)")
+    assert "SystemExit" in (await browser.get("usage"))["problem"]
+    assert (await browser.get("facility"))["state"] == "misconfigured"
+
+
+async def test_the_hub_token_is_in_no_answer_and_no_log(browser, service, caplog):
+    caplog.set_level(logging.DEBUG)
+    service.usage = (503, {"message": f"who is token={HUB_TOKEN}?"})
+    told = await browser.get("usage")
+    assert "who is" in told["problem"]
+    assert MARK not in json.dumps(told)
+    assert MARK not in caplog.text

@@ -1,0 +1,73 @@
+"""The panel's section of the user's own usage; the token service that tells it is a stand-in."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+from samples import usage_of, used
+from test_ui_panel import HOSTILE, LONG, SEVERAL_INTERVALS, field
+
+
+def test_totals_and_models_are_shown_and_a_setting_hides_them(start_hub_lab, visit, token_giver):
+    others = [used(f"affine_{number}", 1, 1) for number in range(1, 5)]
+    token_giver.usage = usage_of(
+        used("particlenet", 1200, 1_240_000, 12, estimated=True),
+        used(HOSTILE, 20, 5000),
+        used(LONG, 2, 3),
+        *others,
+        used("", 0, 0, 5),
+    )
+    page = visit(start_hub_lab())
+    page.open_panel()
+    page.set_panel_width(450)
+    section = page.section("My usage")
+    expect(section).to_contain_text("1.25M inferences (about)", timeout=30_000)
+    expect(section).to_contain_text("1,226 requests")
+    expect(section).to_contain_text("5 GB")
+    expect(section).to_contain_text("17 failed")
+    rows = section.get_by_role("row")
+    expect(rows.nth(1)).to_contain_text(re.compile(r"particlenet\s*1.24M\s*1,200\s*12"))
+    expect(rows.nth(2)).to_contain_text("<img src=x")
+    expect(rows).to_have_count(6)  # with the head
+    expect(section).to_contain_text("and 2 more")
+    assert page.tab.locator('img[src="x"]').count() == 0
+    page.set_panel_width(250)
+    expect(rows.first.get_by_text("failed")).to_be_hidden()
+    expect(section).to_contain_text("17 failed")
+    widths = page.panel.evaluate("node => [node.scrollWidth, node.clientWidth]")
+    assert widths[0] == widths[1]  # nothing is wider than the panel
+    page.execute("settingeditor:open", query="Triton")
+    field(page, "sections_usage").uncheck()
+    expect(section).to_have_count(0)
+    expect(page.section("Notebooks")).to_be_visible()
+    page.tab.wait_for_timeout(SEVERAL_INTERVALS)  # that nothing happens takes its time
+    assert len([url for url in page.asked if "/api/usage" in url]) == 1
+    assert token_giver.told == 1
+
+
+def test_one_model_is_its_total(start_hub_lab, visit, token_giver):
+    token_giver.usage = usage_of(used("particlenet", 1, 1))
+    page = visit(start_hub_lab())
+    page.open_panel()
+    section = page.section("My usage")
+    expect(section).to_contain_text(re.compile(r"1 inference\s*1 request"), timeout=30_000)
+    expect(section).to_contain_text("none failed")
+    expect(section.get_by_role("table")).to_have_count(0)
+
+
+def test_why_there_are_no_numbers_is_said(start_hub_lab, visit, token_giver):
+    message = "The facility's Prometheus cannot be read: no answer within 8 s."
+    token_giver.usage = 503, {"error": "usage_unavailable", "message": message}
+    page = visit(start_hub_lab())
+    page.open_panel()
+    expect(page.section("My usage")).to_contain_text(message, timeout=30_000)
+
+
+def test_where_it_is_not_offered_there_is_no_section(start_hub_lab, visit, token_giver):
+    page = visit(start_hub_lab())
+    with page.tab.expect_response(re.compile("/api/usage"), timeout=30_000) as answer:
+        page.open_panel()
+    assert answer.value.json()["offered"] is False
+    expect(page.section("Models")).to_be_visible(timeout=20_000)
+    expect(page.section("My usage")).to_have_count(0)
