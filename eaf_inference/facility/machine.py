@@ -32,7 +32,8 @@ class RunningFacility:
 
     def wait(self) -> Server:
         """Wait for as long as all is well; give the server that ended by itself."""
-        everything: list[Server] = [*self.servers, *filter(None, [self.gateway])]
+        gateway: tuple[Server, ...] = (self.gateway, self.gateway.proxy) if self.gateway else ()
+        everything = [*self.servers, *gateway]
         ended = first_to_end(server.child for server in everything)
         return next(server for server in everything if server.child is ended)
 

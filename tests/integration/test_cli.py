@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
+from recorded.replay import until
 from tiny_models import save_affine
 
 from eaf_inference import local
@@ -72,15 +74,28 @@ def test_up_says_so_when_a_triton_dies(tiny_models):
     assert not local.running()
 
 
-def test_up_says_so_when_the_gateway_dies(tiny_models):
+def test_a_gateway_that_dies_is_there_again_and_up_ends_with_its_proxy(tiny_models):
     with started("up", "--json", "--models", tiny_models) as process:
         gateway = json.loads(process.stdout.readline())["gateway"]
-        os.kill(gateway["pid"], signal.SIGKILL)
+        family = psutil.Process(process.pid).children(recursive=True)
+        dead = psutil.Process(gateway["pid"])
+        dead.kill()
+        psutil.wait_procs([dead], timeout=10)
+        until(lambda: is_healthy(gateway["address"]))
+        (proxy,) = (each for each in family if each.name() == "dask-gateway-proxy")
+        proxy.kill()
         assert process.wait(60) == 1
         said = process.stderr.read()
-    assert "dask-gateway ended by itself" in said
-    assert gateway["log"] in said
+    assert "dask-gateway-proxy ended by itself" in said
     assert not local.running()
+
+
+def is_healthy(gateway):
+    try:
+        with urllib.request.urlopen(f"{gateway}/api/health", timeout=5) as reply:  # noqa: S310
+            return reply.status == 200
+    except OSError:
+        return False
 
 
 def test_up_that_is_interrupted_before_it_is_ready_leaves_nothing(tiny_models):
