@@ -78,11 +78,11 @@ def test_a_gateway_that_dies_is_there_again_and_up_ends_with_its_proxy(tiny_mode
     with started("up", "--json", "--models", tiny_models) as process:
         gateway = json.loads(process.stdout.readline())["gateway"]
         family = psutil.Process(process.pid).children(recursive=True)
+        (proxy,) = (each for each in family if each.name() == "dask-gateway-proxy")
         dead = psutil.Process(gateway["pid"])
         dead.kill()
         psutil.wait_procs([dead], timeout=10)
         until(lambda: is_healthy(gateway["address"]))
-        (proxy,) = (each for each in family if each.name() == "dask-gateway-proxy")
         proxy.kill()
         assert process.wait(60) == 1
         said = process.stderr.read()
