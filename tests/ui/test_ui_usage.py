@@ -22,7 +22,8 @@ def test_totals_and_models_are_shown_and_a_setting_hides_them(start_hub_lab, vis
     page.open_panel()
     page.set_panel_width(450)
     section = page.section("My usage")
-    expect(section).to_contain_text("1.25M inferences (about)", timeout=30_000)
+    expect(section).to_contain_text("1.25M inferences", timeout=30_000)
+    expect(section).to_contain_text("last 24 hours (about)")
     expect(section).to_contain_text("1,226 requests")
     expect(section).to_contain_text("5 GB")
     expect(section).to_contain_text("17 failed")
@@ -53,6 +54,7 @@ def test_one_model_is_its_total(start_hub_lab, visit, token_giver):
     section = page.section("My usage")
     expect(section).to_contain_text(re.compile(r"1 inference\s*1 request"), timeout=30_000)
     expect(section).to_contain_text("none failed")
+    expect(section).not_to_contain_text("about")
     expect(section.get_by_role("table")).to_have_count(0)
 
 

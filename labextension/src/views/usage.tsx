@@ -17,7 +17,11 @@ export function Usage({ usage }: { usage: IUsage }): JSX.Element {
     <Section
       name="usage"
       title={trans.__('My usage')}
-      note={trans.__('last 24 hours')}
+      note={
+        total(models).estimated
+          ? trans.__('last 24 hours (about)')
+          : trans.__('last 24 hours')
+      }
     >
       {models.length > 0 && <All models={models} />}
       {!models.length && problem === null && (
@@ -33,12 +37,6 @@ function All({ models }: { models: IModelUsage[] }): JSX.Element {
   const all = total(models);
   const named = byModel(models);
   const more = named.length - SHOWN;
-  const inferences = trans._n(
-    '%2 inference', // %1 is the bare number
-    '%2 inferences',
-    all.inferences,
-    number(all.inferences)
-  );
   return (
     <>
       <div className="jp-EafInference-row">
@@ -52,7 +50,12 @@ function All({ models }: { models: IModelUsage[] }): JSX.Element {
                 : undefined
             }
           >
-            {all.estimated ? trans.__('%1 (about)', inferences) : inferences}
+            {trans._n(
+              '%2 inference', // %1 is the bare number
+              '%2 inferences',
+              all.inferences,
+              number(all.inferences)
+            )}
           </span>
           <span>
             {trans._n(
