@@ -26,6 +26,7 @@ import nbformat
 
 sys.path.extend(str(Path(__file__).parents[1] / each) for each in ("", "integration", "server"))
 import awkward as ak
+from hub import HubPage, furnish
 from lab import Lab, running_lab
 from page import DARK, LIGHT, LabPage, prompt, running_browser
 from playwright.sync_api import expect
@@ -38,6 +39,7 @@ from token_service import HUB_TOKEN, token_service
 
 import eaf_inference
 from eaf_inference.facility.ports import free_ports
+from eaf_inference.facility.shared import up_for
 from eaf_inference.facility.triton import TritonServer
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class Studio:
 
     Attributes
     ----------
+    browser : playwright.sync_api.Browser
     triton : TritonServer
         A real one.
     taken : list of str
@@ -106,7 +109,7 @@ class Studio:
         browser = stack.enter_context(running_browser())
         if browser is None:
             raise SystemExit("There is no browser: install Chromium.")
-        self._browser = browser
+        self.browser = browser
         self.triton = stack.enter_context(TritonServer.start())
 
     def directory(self, name: str) -> Path:
@@ -118,7 +121,7 @@ class Studio:
         return self.stack.enter_context(running_lab(self.directory(name), environment=environment, **settings))
 
     def visit(self, lab: Lab, *, width: int = 1200, height: int = 1500) -> LabPage:
-        page = LabPage(lab, self._browser, "pictures", width=width, height=height)
+        page = LabPage(lab, self.browser, "pictures", width=width, height=height)
         self.stack.callback(page.close)
         page.execute("application:toggle-left-area")
         page.open_panel()
@@ -159,7 +162,7 @@ class Studio:
 
     def tab(self) -> Page:
         """An empty page, away from JupyterLab."""
-        tab = self._browser.new_page(viewport={"width": 900, "height": 600})
+        tab = self.browser.new_page(viewport={"width": 900, "height": 600})
         self.stack.callback(tab.close)
         return tab
 
@@ -310,6 +313,26 @@ def notebook(studio: Studio) -> Iterator[None]:
     static_pictures(studio, lab)
 
 
+def hub(studio: Studio) -> Iterator[None]:
+    """The quickstart of a user who has logged in to a real Hub, and the panel beside it."""
+    facility = studio.stack.enter_context(up_for(["alice", "bob"]))
+    furnish(facility, "alice")
+    page = HubPage(facility, studio.browser, "alice", width=1400, height=850)
+    studio.stack.callback(page.close)
+    page.execute("application:toggle-left-area")
+    page.open_panel()
+    page.set_panel_width(330)
+    page.open_notebook()
+    page.run_all()
+    yield
+    expect(page.section("My usage")).to_contain_text("particlenet", timeout=90_000)
+    for theme, of_jupyterlab in THEMES.items():
+        page.choose_theme(of_jupyterlab)
+        page.notebook.locator(".jp-RenderedImage").first.evaluate("node => node.scrollIntoView({block: 'end'})")
+        page.tab.wait_for_timeout(SETTLED)
+        studio.keep(f"hub-{theme}", page.tab)
+
+
 def static_pictures(studio: Studio, lab: Lab) -> None:
     """What nbconvert makes of the widget."""
     write_notebook(lab.directory / "static.ipynb", STATIC)
@@ -324,7 +347,7 @@ def static_pictures(studio: Studio, lab: Lab) -> None:
 
 
 SCENES: dict[str, Scene] = {
-    scene.__name__: scene for scene in (notebook, gpu, mig, replicas, many, usage, unmeasured, empty, missing)
+    scene.__name__: scene for scene in (notebook, gpu, mig, replicas, many, usage, unmeasured, empty, missing, hub)
 }
 
 
