@@ -156,7 +156,7 @@ def test_a_killed_gateway_takes_its_busy_clusters_along_and_ends_the_facility(ti
                 assert not endless.done()
         family = family_of(facility.gateway)
         semaphores = shared_memory_of(family)
-        facility.gateway.kill()
+        facility.gateway.child.kill()  # its parent, which would start it again
         assert facility.wait() is facility.gateway
         facility.servers[0].kill()
     assert not [process for process in family if process.is_running()]
@@ -237,6 +237,29 @@ def test_a_port_that_somebody_takes_in_the_last_moment_is_replaced(monkeypatch, 
             server.kill()
 
 
+def test_a_gateway_that_dies_or_restarts_loses_no_task(gateway_server):
+    def slowly(number):
+        import time
+
+        time.sleep(0.2)  # longer than nothing, so that there is something to lose
+        return 2 * number
+
+    auth = BasicAuth("somebody", gateway_server.password_file.read_text())
+    with Gateway(gateway_server.address, auth=auth) as gateway, gateway.new_cluster() as cluster:
+        cluster.scale(1)
+        with cluster.get_client() as client:
+            client.wait_for_workers(1)
+            first = client.map(slowly, range(20))
+            gateway_server.restart()
+            second = client.map(slowly, range(20, 40))
+            gateway_server.kill()
+            gateway_server.wait_until_ready()
+            assert client.gather([*first, *second]) == [2 * number for number in range(40)]
+            assert [each.name for each in gateway.list_clusters()] == [cluster.name]
+            cluster.scale(2)
+            client.wait_for_workers(2)
+
+
 def test_a_gateway_that_cannot_start_names_its_log(monkeypatch):
     monkeypatch.setattr(module, "_CONFIGURATION", "c.DaskGateway.backend_class = 'nonsense'  # {logs}")
     with pytest.raises(ConfigurationError, match="Its log says why: ") as caught, GatewayServer.start():
@@ -260,7 +283,7 @@ def test_a_facility_runs_without_a_gateway_where_its_packages_are_not_installed(
 
 
 def family_of(server):
-    guardian = psutil.Process(server.pid).parent()
+    guardian = psutil.Process(server.child.pid).parent()
     return [guardian, *guardian.children(recursive=True)]
 
 
