@@ -43,6 +43,8 @@ FLOORS = (
     "hub",
     "envoy",
     "facility",
+    "bench",
+    "study",
     "cli",
 )
 APART = ("notebook", "server", "dask", "hub", "envoy", "facility")  # never import one another
