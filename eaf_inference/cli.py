@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_up(commands)
     _add_demo(commands)
     _add_doctor(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -124,6 +125,20 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=_doctor)
 
 
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from eaf_inference.bench import command
+
+    parser = commands.add_parser(
+        "bench",
+        help="measure this client beside what users would pick instead, on one server",
+        description="Measure this client beside coffea's triton_wrapper, tritonclient, perf_analyzer and local ONNX "
+        "Runtime on the same server and jets, in turns, and print the ratios. A wrong score ends it. Ctrl-C keeps what "
+        "was measured.",
+    )
+    parser.set_defaults(run=_bench)
+    command.add_arguments(parser)
+
+
 def _up(options: argparse.Namespace) -> int:
     console = _console(stderr=options.json)
     from eaf_inference.facility import machine
@@ -166,6 +181,14 @@ def _demo(options: argparse.Namespace) -> int:
     table.add_row("as HTML", str(executed.html))
     console.print("", table)
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from eaf_inference.bench import command
+
+    console = _console()
+    with _signals_as_interrupts(), _progress_line(console) as progress:
+        return command.run(options, console, progress)
 
 
 def _show(facility: RunningFacility, console: Console) -> None:
