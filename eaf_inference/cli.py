@@ -132,8 +132,8 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "bench",
         help="measure this client beside what users would pick instead, on one server",
         description="Measure this client beside coffea's triton_wrapper, tritonclient, perf_analyzer and local ONNX "
-        "Runtime on the same server and jets, in turns, and print the ratios. A wrong score ends it. Ctrl-C keeps what "
-        "was measured.",
+        "Runtime on the same server and jets, in turns, and print the ratios. A wrong score ends it. Ctrl-C keeps "
+        "what was measured.",
     )
     parser.set_defaults(run=_bench)
     command.add_arguments(parser)

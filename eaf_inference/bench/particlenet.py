@@ -1,8 +1,8 @@
 """ParticleNet in the shape of the study's model, as ONNX with random weights: its cost, not its physics.
 
-Three EdgeConv blocks with 16 neighbours and (64, 64, 64), (128, 128, 128), (256, 256, 256) channels, and a hidden layer
-of 256 (arXiv:1902.08570, table 2; arXiv:2312.06838). As at inference, batch normalisation is part of the weights. The
-masks are right, so that a jet's scores do not depend on its padding.
+Three EdgeConv blocks with 16 neighbours and (64, 64, 64), (128, 128, 128), (256, 256, 256) channels, and a hidden
+layer of 256 (arXiv:1902.08570, table 2; arXiv:2312.06838). As at inference, batch normalisation is part of the
+weights. The masks are right, so that a jet's scores do not depend on its padding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Programs that are measured beside this client and are no Python package: fetched once, kept in the user's cache.
 
-perf_analyzer is in tritonclient's wheels 2.50 to 2.56. It needs libb64 (Debian's package libb64-0d) and CUDA's runtime
-(in nvidia-cuda-runtime-cu12) even where there is no GPU. Nothing is installed: all of it is unpacked side by side.
+perf_analyzer is in tritonclient's wheels 2.50 to 2.56. It needs libb64 (Debian's package libb64-0d) and CUDA's
+runtime (in nvidia-cuda-runtime-cu12) even where there is no GPU. Nothing is installed: all is unpacked side by side.
 """
 
 from __future__ import annotations
@@ -85,20 +85,23 @@ def _fetch(place: Path) -> None:
             with ZipFile(wheel) as archive:
                 archive.extractall(draft)
         if ctypes.util.find_library("b64") is None:
-            if shutil.which("apt-get") is None:
-                raise ConfigurationError(
-                    f"{_PROGRAM} needs the library libb64.so.0d. Install your system's package (Debian, Ubuntu: "
-                    f"{_DEBIAN_PACKAGE})."
-                )
-            _run(["apt-get", "download", _DEBIAN_PACKAGE], downloads)
-            package = next(downloads.glob("*.deb"))
-            _run(["dpkg-deb", "-x", str(package), str(draft)], downloads)
+            _unpack_base64(downloads, draft)
         shutil.rmtree(downloads)
         next(draft.rglob(_PROGRAM)).chmod(0o700)
         draft.rename(place)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _unpack_base64(downloads: Path, target: Path) -> None:
+    if shutil.which("apt-get") is None:
+        raise ConfigurationError(
+            f"{_PROGRAM} needs the library libb64.so.0d. Install your system's package (Debian, Ubuntu: "
+            f"{_DEBIAN_PACKAGE})."
+        )
+    _run(["apt-get", "download", _DEBIAN_PACKAGE], downloads)
+    _run(["dpkg-deb", "-x", str(next(downloads.glob("*.deb"))), str(target)], downloads)
 
 
 def _run(command: Sequence[str], directory: Path) -> None:

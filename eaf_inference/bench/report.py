@@ -129,9 +129,7 @@ def _plot(outcome: Outcome, file: Path) -> None:
         axis.barh([each.entry.label for each in results], medians, xerr=errors, color=colours, ecolor="#333333")
         workload = WORKLOADS[key]
         if workload.model == ACCELERATOR.name:
-            axis.axvline(
-                ACCELERATOR.limit, color="#d55e00", linestyle="--", label="limit of the simulated accelerator"
-            )
+            axis.axvline(ACCELERATOR.limit, color="#d55e00", linestyle="--", label="simulated accelerator's limit")
             axis.legend(loc="lower right", fontsize="small")
         axis.set_title(f"({key}) {workload.title}", loc="left", fontsize="medium")
         axis.set_xlabel("jets/s: median and range of the rounds")

@@ -89,9 +89,8 @@ def bench(
         name for name in alone if name not in figures.FIGURES
     ]
     if unknown:
-        raise ConfigurationError(
-            f"The benchmark has no {', '.join(unknown)}. Expected some of {', '.join((*WORKLOADS, *figures.FIGURES))}."
-        )
+        known = ", ".join((*WORKLOADS, *figures.FIGURES))
+        raise ConfigurationError(f"The benchmark has no {', '.join(unknown)}. Expected some of {known}.")
     if rounds < 1 or not 0 < share <= 1:
         raise ConfigurationError(f"{rounds} rounds of {share:g} of the jets cannot be run: at least 1, and 0 to 1.")
     outcome = Outcome(machine(), software(), share, rounds)

@@ -43,7 +43,8 @@ class Workload:
     title : str
     model, output : str
     source : str
-        "numpy": dense pseudo-jets of one input; "particlenet": pseudo-jets for the study's network; "jets": the sample.
+        "numpy": dense pseudo-jets of one input; "particlenet": pseudo-jets for the study's network; "jets": the
+        sample.
     jets : int
         Of one round of a full run.
     chunk : int
@@ -69,8 +70,12 @@ WORKLOADS = {
         Workload("b", "our ParticleNet, the sample's jets", "particlenet", "softmax", "jets", 6_144, 1_024),
         Workload("c", "the study's ParticleNet", FULL_PARTICLENET, "softmax", "particlenet", 1_024, 1_024),
         Workload("d0", "simulated accelerator, Envoy", ACCELERATOR.name, "score", "numpy", 102_400, 2_560, 0.0),
-        Workload("d2", "the same, +2 ms", ACCELERATOR.name, "score", "numpy", 102_400, 2_560, 0.002),
-        Workload("d10", "the same, +10 ms", ACCELERATOR.name, "score", "numpy", 102_400, 2_560, 0.010),
+        Workload(
+            "d2", "simulated accelerator, Envoy + 2 ms", ACCELERATOR.name, "score", "numpy", 102_400, 2_560, 0.002
+        ),
+        Workload(
+            "d10", "simulated accelerator, Envoy + 10 ms", ACCELERATOR.name, "score", "numpy", 102_400, 2_560, 0.010
+        ),
     )
 }
 
