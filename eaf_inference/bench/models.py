@@ -51,6 +51,7 @@ class Simulated:
     switch: float = 0.0
     batch: int = 256
     name: str = "simulated"
+    instances: int = 2  # one copies while the other one has the device
 
     def seconds(self, rows: int) -> float:
         """What one request of so many rows is stated to take."""
@@ -65,12 +66,11 @@ class Simulated:
         """Add it to a model repository."""
         parameters = {"request_seconds": self.request, "cell_seconds": self.cell, "switch_seconds": self.switch}
         config = _ARRAY_TO_NUMBER.format(
-            # one instance copies while the other one has the device
             name=self.name,
             batch=self.batch,
             values=VALUES,
             length=CONSTITUENTS,
-            instances=2,
+            instances=self.instances,
         )
         config += "".join(_STATED.format(key=key, value=value) for key, value in parameters.items())
         _write(repository / self.name, config, _SOURCES / "simulated" / "model.py")

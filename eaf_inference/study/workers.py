@@ -1,0 +1,140 @@
+"""Part 2 with real workers: processes of a Dask Gateway, files of jets, real Tritons with a real network."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+
+import eaf_inference
+from eaf_inference.bench.workloads import recipe_of, sample
+from eaf_inference.errors import BadReply
+from eaf_inference.facility.machine import up
+from eaf_inference.study.outcome import BLOCKING, PIPELINED, Scaled
+from eaf_inference.study.servers import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from distributed import Client
+
+    from eaf_inference.study.outcome import Scale, Site
+
+__all__ = ["measure"]
+
+_MODEL = "particlenet"
+_BATCH = 64  # of coffea's requests: its best one on a processor
+_PATIENCE = 120.0  # seconds for workers to come
+
+
+def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[str], None]) -> Iterator[Scaled]:
+    """Throughput and queue of each client, number of Tritons and number of workers.
+
+    On this machine the Tritons and a Dask Gateway are started. Files are read on the workers, so a facility's have to
+    see `directory` under the same path.
+    """
+    files = write_files(directory, scale)
+    with ExitStack() as stack:
+        if site.url is None:
+            facility = stack.enter_context(up(replicas=max(scale.local_instances), progress=progress))
+            urls: Sequence[str] = facility.description.urls
+            choices = [urls[:count] for count in scale.local_instances]
+        else:
+            choices = [[site.url]]
+        connections = [stack.enter_context(eaf_inference.connect(choice)) for choice in choices]
+        cluster, client = _cluster(stack, site.gateway)
+        for workers in scale.local_workers:
+            progress(f"workers: {workers} real ones come up")
+            cluster.scale(workers)
+            client.wait_for_workers(workers, timeout=_PATIENCE)
+            for choice, connection in zip(choices, connections, strict=True):
+                connection.configure(client)
+                wanted = files[: workers * scale.files_a_worker]
+                for name, work in _CLIENTS.items():
+                    progress(f"workers: {name}, {workers} real workers, {len(choice)} Tritons")
+                    addresses = [each.partition("://")[2] for each in choice]
+                    before, began = counted(addresses, [_MODEL]), time.monotonic()
+                    jets = work(connection, client, wanted, addresses)
+                    seconds = time.monotonic() - began
+                    served = counted(addresses, [_MODEL]).since(before)
+                    yield Scaled(
+                        client=name,
+                        instances=len(choice),
+                        workers=workers,
+                        simulated=False,
+                        inferences_per_second=jets / seconds,
+                        requests_per_second=served.requests / seconds,
+                        queue=served.queue / max(served.requests, 1),
+                    )
+
+
+def write_files(directory: Path, scale: Scale) -> list[Path]:
+    """Parquet files of the recipe's variables, with the right number of jets each; the sample's, again and again."""
+    import pyarrow  # noqa: F401  (what awkward writes them with)
+
+    jets = sample(scale.file_jets)
+    whole = -(-scale.file_jets // len(jets))
+    content = ak.concatenate([jets] * whole)[: scale.file_jets]
+    files = []
+    for number in range(max(scale.local_workers) * scale.files_a_worker):
+        files.append(directory / f"jets-{number}.parquet")
+        ak.to_parquet(ak.to_packed(content), files[-1])
+    return files
+
+
+def _cluster(stack: ExitStack, address: str | None) -> tuple[Any, Client]:
+    from dask_gateway import Gateway
+
+    gateway = stack.enter_context(Gateway(address) if address else Gateway())
+    cluster = stack.enter_context(gateway.new_cluster())
+    return cluster, stack.enter_context(cluster.get_client())
+
+
+def _by_submission(connection: Any, client: Client, files: Sequence[Path], addresses: Sequence[str]) -> int:  # noqa: ARG001
+    model = connection.model(_MODEL)
+    jets = 0
+    for scores in connection.submit(model, files, client=client, progress=False):
+        _check(np.stack([ak.to_numpy(scores[name]) for name in scores.fields], axis=-1))
+        jets += len(scores)
+    return jets
+
+
+def _by_wrapper(connection: Any, client: Client, files: Sequence[Path], addresses: Sequence[str]) -> int:  # noqa: ARG001
+    futures = [
+        client.submit(
+            score_with_coffea, str(file.absolute()), addresses[number % len(addresses)], pure=False, retries=2
+        )
+        for number, file in enumerate(files)
+    ]
+    jets = 0
+    for future in futures:
+        scores = future.result()
+        _check(scores)
+        jets += len(scores)
+    return jets
+
+
+_CLIENTS: dict[str, Callable[[Any, Client, Sequence[Path], Sequence[str]], int]] = {
+    PIPELINED: _by_submission,
+    BLOCKING: _by_wrapper,
+}
+
+
+def score_with_coffea(file: str, address: str) -> Any:
+    """On a worker: what coffea's users run there."""
+    from eaf_inference.bench.contenders import Notes
+    from eaf_inference.bench.contenders.coffea_wrapper import Wrapper
+
+    wrapper = Wrapper(f"triton+grpc://{address}/{_MODEL}/1", client_args={"ssl": False}, batch_size=_BATCH)
+    wrapper.notes, wrapper.recipe = Notes(), recipe_of(_MODEL)
+    return wrapper(["softmax"], ak.from_parquet(file))["softmax"].to_numpy()
+
+
+def _check(scores: Any) -> None:
+    """Probabilities of two classes; part 1 compares each with its right value."""
+    if not np.allclose(np.sum(scores, axis=-1), 1.0, atol=1e-5):
+        raise BadReply("Scores came back that are no probabilities.")
