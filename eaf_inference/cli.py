@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_doctor(commands)
     _add_bench(commands)
+    _add_study(commands)
     return parser
 
 
@@ -139,6 +140,20 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_arguments(parser)
 
 
+def _add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from eaf_inference.study import command
+
+    parser = commands.add_parser(
+        "study",
+        help="measure what a facility carries, as arXiv:2312.06838 did, and write a report",
+        description="Timing against local inference, more workers against more Tritons, several models on one, and "
+        "what a minute tells of the capacity: on this machine, with simulated accelerators where it has too few, or "
+        "on a facility. Ctrl-C keeps what was measured.",
+    )
+    parser.set_defaults(run=_study)
+    command.add_arguments(parser)
+
+
 def _up(options: argparse.Namespace) -> int:
     console = _console(stderr=options.json)
     from eaf_inference.facility import machine
@@ -185,6 +200,14 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from eaf_inference.bench import command
+
+    console = _console()
+    with _signals_as_interrupts(), _progress_line(console) as progress:
+        return command.run(options, console, progress)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from eaf_inference.study import command
 
     console = _console()
     with _signals_as_interrupts(), _progress_line(console) as progress:

@@ -208,12 +208,13 @@ def study_inputs(jets: int) -> dict[str, NDArray[np.float32]]:
 
 
 def sample(jets: int) -> ak.Array:
-    """The recipe's variables of the sample's first jets."""
+    """The recipe's variables of the sample's first jets, of as many constituents as the model takes."""
     if not JETS.exists():
         raise ConfigurationError(f"There is no {JETS}. The benchmark of real jets runs from a clone of the project.")
     events = ak.from_parquet(JETS)
     constituents = ak.flatten(events.jets.constituents, axis=1)
-    return ak.to_packed(features(constituents[:jets]))
+    longest = recipe_of("particlenet").max_length
+    return ak.to_packed(features(constituents[:jets])[:, :longest])
 
 
 def _real_jets(workload: Workload, jets: int, directory: Path) -> Iterator[Chunk]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -19,6 +18,7 @@ from eaf_inference.study.servers import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from distributed import Client
 
@@ -55,7 +55,7 @@ def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[st
                 connection.configure(client)
                 wanted = files[: workers * scale.files_a_worker]
                 for name, work in _CLIENTS.items():
-                    progress(f"workers: {name}, {workers} real workers, {len(choice)} Tritons")
+                    progress(f"workers: {name}, {workers} real workers, Tritons: {len(choice)}")
                     addresses = [each.partition("://")[2] for each in choice]
                     before, began = counted(addresses, [_MODEL]), time.monotonic()
                     jets = work(connection, client, wanted, addresses)
