@@ -135,9 +135,7 @@ def _of_block(
         return {name: get(name) for name in names}
 
 
-def _sum(
-    values: NDArray[np.float32], starts: NDArray[np.int64], counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _sum(values: NDArray[np.float32], starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sums over each jet's constituents, in float64."""
     result = np.zeros(len(counts))
     filled = counts > 0  # reduceat has no empty sums

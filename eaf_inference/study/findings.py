@@ -59,14 +59,13 @@ def _beyond_saturation(outcome: Outcome) -> Iterator[str]:
 
 
 def _tail(last: Scaled) -> str:
-    """The latency with the most workers, against what windows that are always full would give."""
+    """The latency with the most workers, against what windows that are always full give by Little's law."""
     if last.p99 is None or not last.window:
         return ""
-    bound = last.workers * last.window / last.requests_per_second
-    compared = "within" if last.p99 <= bound else "beyond"
+    full = last.workers * last.window / last.requests_per_second
     return (
-        f"; p99 with {last.workers} workers is {last.p99:.2f} s, {compared} the {bound:.2f} s that their windows "
-        f"of at most {last.window} allow"
+        f"; p99 with {last.workers} workers is {last.p99:.2f} s, {last.p99 / full:.2f} of the {full:.2f} s that a "
+        f"mean request takes when their windows of {last.window} are always full"
     )
 
 

@@ -29,7 +29,7 @@ FULL = Scale(
     minute=60.0,
 )
 QUICK = Scale(
-    timing_jets={"b": 2_000, "c": 100},
+    timing_jets={"b": 2_560, "c": 192},
     local_workers=(1, 2, 4),
     local_instances=(1, 2),
     file_jets=500,

@@ -30,8 +30,9 @@ PREPARING = 0.05  # seconds that a simulated worker takes to prepare a request
 SERVICE = ACCELERATOR.seconds(ACCELERATOR.batch)
 DESCRIPTION = (
     f"A simulated accelerator takes {1e3 * SERVICE:.3g} ms for a request of {ACCELERATOR.batch} jets and computes "
-    f"nothing; a simulated worker, an asynchronous client, takes {1e3 * PREPARING:.3g} ms to prepare one. Each goes to "
-    "the least busy instance, which stands in for a load balancer."
+    f"nothing; a simulated worker, an asynchronous client, takes {1e3 * PREPARING:.3g} ms to prepare one. Each goes "
+    "to the least busy instance, which stands in for a load balancer. A change of models costs an accelerator "
+    f"{1e3 * MIXED[0].switch:.3g} ms where several are served."
 )
 _SETTLING = 2  # snapshots
 _FEW = 2  # workers while the capacity is measured

@@ -55,7 +55,8 @@ def _curves(
     key: str, scale: Scale, file: Path, directory: Path, url: str, progress: Callable[[str], None]
 ) -> Iterator[Timing]:
     jets = scale.timing_jets[key]
-    workload = replace(WORKLOADS[key], chunk=max(1, jets // _POINTS))
+    chunk = _BATCH * -(-jets // (_BATCH * _POINTS))  # whole batches: coffea fills each up
+    workload = replace(WORKLOADS[key], chunk=chunk)
     progress(f"timing: right scores of {workload.title}")
     prepare(workload, jets, file, directory)
     data = Data(workload, jets, directory)

@@ -89,7 +89,8 @@ def write_files(directory: Path, scale: Scale) -> list[Path]:
 def _cluster(stack: ExitStack, address: str | None) -> tuple[Any, Client]:
     from dask_gateway import Gateway
 
-    gateway = stack.enter_context(Gateway(address) if address else Gateway())
+    # not closed here: dask-gateway 2026.3 does so when it is collected, and complains where it was done before
+    gateway = Gateway(address) if address else Gateway()
     cluster = stack.enter_context(gateway.new_cluster())
     return cluster, stack.enter_context(cluster.get_client())
 
