@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.study.outcome import Outcome, Scaled
 
-__all__ = ["sentences", "tables"]
+__all__ = ["capacity", "sentences", "tables"]
 
 Row: TypeAlias = "tuple[str, ...]"
 Table: TypeAlias = "tuple[str, Row, list[Row]]"
@@ -22,7 +22,7 @@ _FAR_BEYOND = 4  # times the workers that saturate
 
 def sentences(outcome: Outcome) -> list[str]:
     """What was found, one sentence each, of the parts that were measured."""
-    return [*_timing(outcome), *_beyond_saturation(outcome), *_mixtures(outcome), *_capacity(outcome)]
+    return [*_timing(outcome), *_beyond_saturation(outcome), *_mixtures(outcome), *capacity(outcome)]
 
 
 def _timing(outcome: Outcome) -> Iterator[str]:
@@ -93,7 +93,8 @@ def crossing(points: Sequence[Scaled]) -> tuple[int | None, int | None]:
     return max(below, default=None), min(above, default=None)
 
 
-def _capacity(outcome: Outcome) -> Iterator[str]:
+def capacity(outcome: Outcome) -> Iterator[str]:
+    """What was predicted of the workers that fit, and what was measured."""
     predicted = outcome.predicted
     if predicted is None:
         return

@@ -28,6 +28,7 @@ __all__ = ["measure"]
 
 _MODEL = "particlenet"
 _BATCH = 64  # of coffea's requests: its best one on a processor
+_kept: list[Any] = []  # dask-gateway 2026.3: one that was closed complains when it is collected, not at the end
 _PATIENCE = 120.0  # seconds for workers to come
 
 
@@ -89,9 +90,9 @@ def write_files(directory: Path, scale: Scale) -> list[Path]:
 def _cluster(stack: ExitStack, address: str | None) -> tuple[Any, Client]:
     from dask_gateway import Gateway
 
-    # not closed here: dask-gateway 2026.3 does so when it is collected, and complains where it was done before
-    gateway = Gateway(address) if address else Gateway()
+    gateway = stack.enter_context(Gateway(address) if address else Gateway())
     cluster = stack.enter_context(gateway.new_cluster())
+    _kept.extend((gateway, cluster.gateway))
     return cluster, stack.enter_context(cluster.get_client())
 
 
