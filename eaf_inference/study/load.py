@@ -23,7 +23,7 @@ from eaf_inference.inference.transport import frame_request
 from eaf_inference.study.outcome import PIPELINED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 __all__ = ["Crowd", "Load", "Served", "run"]
 
@@ -114,13 +114,12 @@ class _Measurement:
         ]
         self._requests = [self._encoded(name) for name in self._crowd.models]
         work = self._pipelined if self._crowd.client == PIPELINED else self._blocking
+        jobs = [self._measure(seconds), *(work(number) for number in range(self._crowd.workers))]
+        tasks = [asyncio.create_task(each) for each in jobs]
         try:
-            workers = [asyncio.create_task(work(number)) for number in range(self._crowd.workers)]
-            watcher = asyncio.create_task(self._measure(seconds))
-            await asyncio.wait([watcher, *workers], return_when=asyncio.FIRST_EXCEPTION)
-            self._working = False
-            await asyncio.gather(watcher, *workers)
+            await asyncio.gather(*tasks)
         finally:
+            await _end(tasks)
             for channel in channels:
                 await channel.close()
         return self._load
@@ -144,21 +143,22 @@ class _Measurement:
     async def _pipelined(self, number: int) -> None:
         window = Window(Limits().max_in_flight)
         flying: set[asyncio.Task[None]] = set()
+
+        async def one(in_flight: int) -> None:
+            window.replied(await self._ask(number), 1.0, in_flight)
+
         await self._prepare(first=True)
-        while self._working:
-            while len(flying) >= window.size:
-                done, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                for each in done:
-                    each.result()
-            in_flight = len(flying) + 1
-            self._load.window = max(self._load.window, in_flight)
-
-            async def one(in_flight: int = in_flight) -> None:
-                window.replied(await self._ask(number), 1.0, in_flight)
-
-            flying.add(asyncio.create_task(one()))
-            await self._prepare()
-        await asyncio.gather(*flying)
+        try:
+            while self._working:
+                while len(flying) >= window.size:
+                    done, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.gather(*done)
+                self._load.window = max(self._load.window, len(flying) + 1)
+                flying.add(asyncio.create_task(one(len(flying) + 1)))
+                await self._prepare()
+            await asyncio.gather(*flying)
+        finally:
+            await _end(flying)
 
     async def _prepare(self, *, first: bool = False) -> None:
         """A worker's own work before a request; at first a part of it, so that workers are not in step."""
@@ -190,3 +190,10 @@ class _Measurement:
         request.inputs.add(name="x", datatype="FP32", shape=self._values.shape)
         request.outputs.add(name="score")
         return b"".join(frame_request(request.SerializeToString(), [self._values]))
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel what is not done, after a failure, and leave nothing behind that nobody looked at."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
