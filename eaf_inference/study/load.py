@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,14 @@ class Load:
 
 def run(addresses: Sequence[str], crowd: Crowd, seconds: float, watch: Callable[[], Served]) -> Load:
     """Let a crowd work for so many seconds, after it has settled."""
-    return asyncio.run(_Measurement(addresses, crowd, watch).run(seconds))
+    measurement = _Measurement(addresses, crowd, watch)
+    with ThreadPoolExecutor(1) as pool:  # in a notebook this thread has a running event loop already
+        running = pool.submit(asyncio.run, measurement.run(seconds))
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            measurement.stop()
+            raise
 
 
 class _Measurement:
@@ -93,6 +101,7 @@ class _Measurement:
         self._addresses, self._crowd, self._watch = addresses, crowd, watch
         self._random = random.Random(len(addresses) * 1000 + crowd.workers)  # noqa: S311
         self._busy: Counter[int] = Counter()
+        self._task: asyncio.Task[Any] | None = None
         self._load = Load()
         self._working = True
         self._measuring = False
@@ -100,10 +109,16 @@ class _Measurement:
         self._values = values.astype(np.float32)
         self._right = self._values[:, 0, 0].tobytes()
 
+    def stop(self) -> None:
+        """End it early, from another thread."""
+        if self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
     async def run(self, seconds: float) -> Load:
         from grpc import aio
         from tritonclient.grpc import service_pb2
 
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         channels = [aio.insecure_channel(address, options=_OPTIONS) for address in self._addresses]
         self._stubs = [
             channel.unary_unary(
