@@ -81,10 +81,17 @@ def scaling(points: Sequence[Scaled]) -> Figure:
     )
     for panel, draw in zip(panels, drawn, strict=True):
         draw(panel, points)
+        if panel.get_xscale() == "log":
+            _count_by_doubling(panel)
         panel.grid(alpha=0.3)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(fontsize="x-small")
     return figure
+
+
+def _count_by_doubling(axis: Axes) -> None:
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}")
 
 
 def _series(points: Sequence[Scaled]) -> list[tuple[str, str, str, str, list[Scaled]]]:
@@ -144,6 +151,7 @@ def _queue_against_throughput(axis: Axes, points: Sequence[Scaled]) -> None:
     axis.axhline(1e3 * QUEUE_LIMIT, color="black", linewidth=1, linestyle="--")
     axis.set(xlabel="jets/s", ylabel="time in the queue, ms", title="Queue time against throughput")
     axis.set_yscale("symlog", linthresh=1)
+    axis.set_ylim(bottom=0)
 
 
 def _throughput_against_workers(axis: Axes, points: Sequence[Scaled]) -> None:
@@ -200,6 +208,7 @@ def capacity(outcome: Outcome) -> Figure:
         axis.plot(workers, predicted, "--", color="black", label=f"predicted with {outcome.predicted.measured_with}")
         axis.plot([each.workers for each in measured], seen, "o", color=_COLOURS[BLOCKING], label="measured")
         axis.set(xlabel="workers", xscale="log")
+        _count_by_doubling(axis)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     throughput.set_ylabel("requests/s")

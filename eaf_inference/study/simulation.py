@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,13 +43,15 @@ _CROWD = 16  # workers of several models
 def with_workers(scale: Scale, *, progress: Callable[[str], None]) -> Iterator[Scaled]:
     """Part 2: each client, number of instances and number of workers."""
     most = max(scale.simulated_instances)
+    points = list(product(scale.simulated_instances, scale.simulated_workers, (PIPELINED, BLOCKING)))
     with _tritons(most, [ACCELERATOR], progress) as servers:
-        for instances in scale.simulated_instances:
-            for workers in scale.simulated_workers:
-                for client in (PIPELINED, BLOCKING):
-                    progress(f"workers: {client}, {workers} simulated workers, {instances} simulated instances")
-                    crowd = _crowd(client, workers)
-                    yield _scaled(crowd, instances, _measure(servers[:instances], crowd, scale.seconds))
+        for number, (instances, workers, client) in enumerate(points, 1):
+            progress(
+                f"workers, {number} of {len(points)}: {client}, {workers} simulated workers, "
+                f"simulated instances: {instances}"
+            )
+            crowd = _crowd(client, workers)
+            yield _scaled(crowd, instances, _measure(servers[:instances], crowd, scale.seconds))
 
 
 def _crowd(client: str, workers: int) -> Crowd:
@@ -97,8 +100,8 @@ def several_models(scale: Scale, *, progress: Callable[[str], None]) -> Iterator
     )
     service = MIXED[0].seconds(MIXED[0].batch)
     with _tritons(len(MIXED), MIXED, progress) as servers:
-        for title, models, instances, by_affinity in cases:
-            progress(f"models: {title}")
+        for number, (title, models, instances, by_affinity) in enumerate(cases, 1):
+            progress(f"models, {number} of {len(cases)}: {title}")
             # each worker has a request prepared: what is measured is the servers
             crowd = Crowd(PIPELINED, _CROWD * instances, models, MIXED[0].batch, 0.0, service, by_affinity)
             load = _measure(servers[:instances], crowd, scale.seconds)

@@ -48,6 +48,7 @@ def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[st
             choices = [[site.url]]
         connections = [stack.enter_context(eaf_inference.connect(choice)) for choice in choices]
         cluster, client = _cluster(stack, site.gateway)
+        total, number = len(scale.local_workers) * len(choices) * len(_CLIENTS), 0
         for workers in scale.local_workers:
             progress(f"workers: {workers} real ones come up")
             cluster.scale(workers)
@@ -56,7 +57,8 @@ def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[st
                 connection.configure(client)
                 wanted = files[: workers * scale.files_a_worker]
                 for name, work in _CLIENTS.items():
-                    progress(f"workers: {name}, {workers} real workers, Tritons: {len(choice)}")
+                    number += 1
+                    progress(f"workers, {number} of {total}: {name}, {workers} real workers, Tritons: {len(choice)}")
                     addresses = [each.partition("://")[2] for each in choice]
                     before, began = counted(addresses, [_MODEL]), time.monotonic()
                     jets = work(connection, client, wanted, addresses)
