@@ -38,7 +38,7 @@ class Job:
     workload: str
     jets: int
     entry: Entry
-    address: str
+    url: str
     file: str | None
     directory: str
 
@@ -124,7 +124,7 @@ def _difference(scores: list[NDArray[Any]], data: Data) -> float:
 def _ready(job: Job) -> tuple[Contender, Data]:
     workload: Workload = WORKLOADS[job.workload]
     directory = Path(job.directory)
-    contender = make(Service(job.address, Path(job.file) if job.file else None), workload, job.entry)
+    contender = make(Service(job.url, Path(job.file) if job.file else None), workload, job.entry)
     data = Data(workload, job.jets, directory)
     few = Data(workload, min(job.jets, _WARM), directory) if workload.source != "particlenet" else None
     if few is not None and job.entry.name != "perf_analyzer (C++)":

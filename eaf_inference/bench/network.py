@@ -55,8 +55,9 @@ class SimulatedNetwork(Server):
             network.stop()
 
     @property
-    def address(self) -> str:
-        return f"{LOOPBACK}:{self._port}"
+    def url(self) -> str:
+        """What clients connect to."""
+        return f"grpc://{LOOPBACK}:{self._port}"
 
     def launch(self) -> None:
         """Start the program; it then takes a moment until it is ready."""

@@ -145,14 +145,14 @@ def _run(
     if file is not None:
         progress(f"{workload.key}: the right scores, by local ONNX Runtime")
         prepare(workload, jets, file, directory)
-    address = server.grpc.removeprefix("grpc://")
+    url = server.grpc
     with ExitStack() as stack:
         if workload.delay is not None:
-            network = SimulatedNetwork.start(address, workload.delay, progress=progress)
-            address = stack.enter_context(network).address
+            network = SimulatedNetwork.start(url.partition("://")[2], workload.delay, progress=progress)
+            url = stack.enter_context(network).url
 
         def job(entry: Entry) -> Job:
-            return Job(workload.key, jets, entry, address, str(file) if file else None, str(directory))
+            return Job(workload.key, jets, entry, url, str(file) if file else None, str(directory))
 
         turns = take_turns(workload, ENTRIES[workload.key], outcome.rounds, job, server, progress)
         before = len(outcome.results)

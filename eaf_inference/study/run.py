@@ -102,8 +102,11 @@ def _timing(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str]
 
 
 def _workers(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
-    if site.url is not None and site.gateway is None:
-        outcome.remarks.append("workers: not measured on the facility, as no Dask Gateway was named (--gateway)")
+    if site.url is not None and not (site.gateway and site.prometheus):
+        outcome.remarks.append(
+            "workers: not measured on the facility, as its Dask Gateway or Prometheus was not named "
+            "(--gateway, --prometheus)"
+        )
         return
     with tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory:
         for point in workers.measure(scale, Path(directory), site, progress=progress):

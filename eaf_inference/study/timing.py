@@ -18,7 +18,7 @@ from eaf_inference.facility.triton import MODELS, TritonServer
 from eaf_inference.study.outcome import BLOCKING, PIPELINED, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from eaf_inference.bench.workloads import Workload
     from eaf_inference.study.outcome import Scale
@@ -42,7 +42,8 @@ def measure(scale: Scale, url: str | None, *, progress: Callable[[str], None]) -
         place = Path(directory)
         files = {"b": MODELS / "particlenet" / "1" / "model.onnx"}
         if url is not None:
-            yield from _curves("b", scale, files["b"], place, url, progress)
+            # coffea's wrapper has no token
+            yield from _curves("b", scale, files["b"], place, url, progress, _ENTRIES[:2])
             return
         (place / "models").mkdir()
         files["c"] = write_full_particlenet(place / "models")
@@ -52,7 +53,13 @@ def measure(scale: Scale, url: str | None, *, progress: Callable[[str], None]) -
 
 
 def _curves(
-    key: str, scale: Scale, file: Path, directory: Path, url: str, progress: Callable[[str], None]
+    key: str,
+    scale: Scale,
+    file: Path,
+    directory: Path,
+    url: str,
+    progress: Callable[[str], None],
+    entries: Sequence[Entry] = _ENTRIES,
 ) -> Iterator[Timing]:
     jets = scale.timing_jets[key]
     chunk = _BATCH * -(-jets // (_BATCH * _POINTS))  # whole batches: coffea fills each up
@@ -60,8 +67,8 @@ def _curves(
     progress(f"timing: right scores of {workload.title}")
     prepare(workload, jets, file, directory)
     data = Data(workload, jets, directory)
-    service = Service(url.partition("://")[2], file)
-    for entry in _ENTRIES:
+    service = Service(url, file)
+    for entry in entries:
         progress(f"timing: {jets} jets, {workload.title}, {entry.name}")
         yield _curve(workload, data, service, entry)
 

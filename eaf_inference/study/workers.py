@@ -14,7 +14,7 @@ from eaf_inference.bench.workloads import recipe_of, sample
 from eaf_inference.errors import BadReply
 from eaf_inference.facility.machine import up
 from eaf_inference.study.outcome import BLOCKING, PIPELINED, Scaled
-from eaf_inference.study.servers import counted
+from eaf_inference.study.watching import observing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,57 +35,63 @@ _PATIENCE = 120.0  # seconds for workers to come
 def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[str], None]) -> Iterator[Scaled]:
     """Throughput and queue of each client, number of Tritons and number of workers.
 
-    On this machine the Tritons and a Dask Gateway are started. Files are read on the workers, so a facility's have to
-    see `directory` under the same path.
+    On this machine the Tritons and a Dask Gateway are started, and workers read files in `directory`. On a facility,
+    whose workers may not see them, the jets travel; coffea's wrapper, which has no token, is not measured there.
     """
-    files = write_files(directory, scale)
     with ExitStack() as stack:
         if site.url is None:
             facility = stack.enter_context(up(replicas=max(scale.local_instances), progress=progress))
             urls: Sequence[str] = facility.description.urls
-            choices = [urls[:count] for count in scale.local_instances]
+            choices: list[Sequence[str]] = [urls[:count] for count in scale.local_instances]
+            chunks: Sequence[Any] = write_files(directory, scale)
+            clients = _CLIENTS
         else:
-            choices = [[site.url]]
+            choices, clients = [[site.url]], {PIPELINED: _by_submission}
+            chunks = [_jets(scale.file_jets)] * _most_chunks(scale)
         connections = [stack.enter_context(eaf_inference.connect(choice)) for choice in choices]
         cluster, client = _cluster(stack, site.gateway)
-        total, number = len(scale.local_workers) * len(choices) * len(_CLIENTS), 0
+        total, number = len(scale.local_workers) * len(choices) * len(clients), 0
         for workers in scale.local_workers:
             progress(f"workers: {workers} real ones come up")
             cluster.scale(workers)
             client.wait_for_workers(workers, timeout=_PATIENCE)
             for choice, connection in zip(choices, connections, strict=True):
                 connection.configure(client)
-                wanted = files[: workers * scale.files_a_worker]
-                for name, work in _CLIENTS.items():
+                wanted = chunks[: workers * scale.files_a_worker]
+                for name, work in clients.items():
                     number += 1
                     progress(f"workers, {number} of {total}: {name}, {workers} real workers, Tritons: {len(choice)}")
-                    addresses = [each.partition("://")[2] for each in choice]
-                    before, began = counted(addresses, [_MODEL]), time.monotonic()
-                    jets = work(connection, client, wanted, addresses)
-                    seconds = time.monotonic() - began
-                    served = counted(addresses, [_MODEL]).since(before)
+                    with observing(site, choice, _MODEL) as observed:
+                        began = time.monotonic()
+                        jets = work(connection, client, wanted, choice)
+                        seconds = time.monotonic() - began
                     yield Scaled(
                         client=name,
-                        instances=len(choice),
+                        instances=observed.instances,
                         workers=workers,
                         simulated=False,
                         inferences_per_second=jets / seconds,
-                        requests_per_second=served.requests / seconds,
-                        queue=served.queue / max(served.requests, 1),
+                        requests_per_second=observed.requests_per_second,
+                        queue=observed.queue,
                     )
 
 
-def write_files(directory: Path, scale: Scale) -> list[Path]:
-    """Parquet files of the recipe's variables, with the right number of jets each; the sample's, again and again."""
-    import pyarrow  # noqa: F401  (what awkward writes them with)
+def _most_chunks(scale: Scale) -> int:
+    return max(scale.local_workers) * scale.files_a_worker
 
-    jets = sample(scale.file_jets)
-    whole = -(-scale.file_jets // len(jets))
-    content = ak.concatenate([jets] * whole)[: scale.file_jets]
-    files = []
-    for number in range(max(scale.local_workers) * scale.files_a_worker):
-        files.append(directory / f"jets-{number}.parquet")
-        ak.to_parquet(ak.to_packed(content), files[-1])
+
+def _jets(count: int) -> ak.Array:
+    """So many: the sample's, again and again."""
+    jets = sample(count)
+    return ak.to_packed(ak.concatenate([jets] * -(-count // len(jets)))[:count])
+
+
+def write_files(directory: Path, scale: Scale) -> list[Path]:
+    """Parquet files of the recipe's variables, with the right number of jets each."""
+    content = _jets(scale.file_jets)
+    files = [directory / f"jets-{number}.parquet" for number in range(_most_chunks(scale))]
+    for file in files:
+        ak.to_parquet(content, file)
     return files
 
 
@@ -98,21 +104,19 @@ def _cluster(stack: ExitStack, address: str | None) -> tuple[Any, Client]:
     return cluster, stack.enter_context(cluster.get_client())
 
 
-def _by_submission(connection: Any, client: Client, files: Sequence[Path], addresses: Sequence[str]) -> int:  # noqa: ARG001
+def _by_submission(connection: Any, client: Client, chunks: Sequence[Any], urls: Sequence[str]) -> int:  # noqa: ARG001
     model = connection.model(_MODEL)
     jets = 0
-    for scores in connection.submit(model, files, client=client, progress=False):
+    for scores in connection.submit(model, chunks, client=client, progress=False):
         _check(np.stack([ak.to_numpy(scores[name]) for name in scores.fields], axis=-1))
         jets += len(scores)
     return jets
 
 
-def _by_wrapper(connection: Any, client: Client, files: Sequence[Path], addresses: Sequence[str]) -> int:  # noqa: ARG001
+def _by_wrapper(connection: Any, client: Client, chunks: Sequence[Any], urls: Sequence[str]) -> int:  # noqa: ARG001
     futures = [
-        client.submit(
-            score_with_coffea, str(file.absolute()), addresses[number % len(addresses)], pure=False, retries=2
-        )
-        for number, file in enumerate(files)
+        client.submit(score_with_coffea, str(file.absolute()), urls[number % len(urls)], pure=False, retries=2)
+        for number, file in enumerate(chunks)
     ]
     jets = 0
     for future in futures:
@@ -122,18 +126,18 @@ def _by_wrapper(connection: Any, client: Client, files: Sequence[Path], addresse
     return jets
 
 
-_CLIENTS: dict[str, Callable[[Any, Client, Sequence[Path], Sequence[str]], int]] = {
+_CLIENTS: dict[str, Callable[[Any, Client, Sequence[Any], Sequence[str]], int]] = {
     PIPELINED: _by_submission,
     BLOCKING: _by_wrapper,
 }
 
 
-def score_with_coffea(file: str, address: str) -> Any:
+def score_with_coffea(file: str, url: str) -> Any:
     """On a worker: what coffea's users run there."""
     from eaf_inference.bench.contenders import Notes
     from eaf_inference.bench.contenders.coffea_wrapper import Wrapper
 
-    wrapper = Wrapper(f"triton+grpc://{address}/{_MODEL}/1", client_args={"ssl": False}, batch_size=_BATCH)
+    wrapper = Wrapper(f"triton+{url}/{_MODEL}/1", client_args={"ssl": False}, batch_size=_BATCH)
     wrapper.notes, wrapper.recipe = Notes(), recipe_of(_MODEL)
     return wrapper(["softmax"], ak.from_parquet(file))["softmax"].to_numpy()
 

@@ -54,7 +54,7 @@ def test_a_run_gives_a_table_a_json_file_and_a_picture(monkeypatch, tmp_path):
 def test_the_scores_of_real_jets_are_right_and_a_wrong_one_ends_it(triton, tmp_path, entry):
     file = MODELS / "particlenet" / "1" / "model.onnx"
     prepare(WORKLOADS["b"], JETS, file, tmp_path)
-    job = Job("b", JETS, entry, triton.grpc.removeprefix("grpc://"), str(file), str(tmp_path))
+    job = Job("b", JETS, entry, triton.grpc, str(file), str(tmp_path))
     with Contestant(job) as contestant:
         contestant.wait_until_ready()
         seen = contestant.round()
@@ -92,7 +92,7 @@ def test_the_simulated_network_holds_each_request_back(triton):
     delay = 0.1
     with (
         SimulatedNetwork.start(triton.grpc.removeprefix("grpc://"), delay, progress=lambda _: None) as network,
-        grpc.InferenceServerClient(network.address) as client,
+        grpc.InferenceServerClient(network.url.removeprefix("grpc://")) as client,
     ):
         assert client.is_server_ready()
         began = time.monotonic()

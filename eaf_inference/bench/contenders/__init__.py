@@ -54,10 +54,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where the models are: Triton's gRPC address as ``host:port``, and the ONNX file of a network."""
+    """Where the models are: Triton's gRPC URL, and the ONNX file of a network."""
 
-    address: str
+    url: str
     file: Path | None
+
+    @property
+    def address(self) -> str:
+        """``host:port``, as tritonclient takes it."""
+        return self.url.partition("://")[2]
 
 
 @dataclass(slots=True)

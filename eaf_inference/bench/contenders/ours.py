@@ -37,7 +37,7 @@ class Contestant:
     """eaf-inference."""
 
     def __init__(self, service: Service, workload: Workload, entry: Entry) -> None:  # noqa: ARG002  (it chooses itself)
-        self._connection = eaf_inference.connect(f"grpc://{service.address}")
+        self._connection = eaf_inference.connect(service.url)
         self._model = self._connection.model(workload.model)
         self._jagged = workload.source == "particlenet"
 
