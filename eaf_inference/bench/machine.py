@@ -35,7 +35,8 @@ def software() -> dict[str, str]:
     """The installed versions of what takes part, and Triton's."""
     from eaf_inference.facility.environment import REQUIREMENTS
 
-    found = {"Triton": next(line for line in REQUIREMENTS.read_text().split() if line.startswith("nvidia-pytriton"))}
+    lines = REQUIREMENTS.read_text().splitlines()
+    found = {"Triton": next(line for line in lines if line.startswith("nvidia-pytriton"))}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
