@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.prometheus import Prometheus
 from eaf_inference.metrics.sampler import Sampler, run_in_thread
@@ -58,7 +58,10 @@ def observing(site: Site, urls: Sequence[str], model: str) -> Iterator[Observed]
     with watched([Prometheus(site.prometheus)]) as snapshots:
         yield observed
     minute = averaged(snapshots)
-    ours = [each for each in minute.models if each.name == model]
+    ours = [each for each in minute.models if each.name == model and each.requests_per_second is not None]
+    if not ours:
+        why = next((source.error for source in minute.sources if source.error), "it has no rates of that time")
+        raise ServerUnavailable(f"{site.prometheus} tells nothing of {model!r}: {why}.")
     observed.requests_per_second = sum(each.requests_per_second or 0.0 for each in ours)
     observed.queue = max((each.queue_ms or 0.0 for each in ours), default=0.0) / 1e3
     observed.instances = max(1, len(minute.instances))
