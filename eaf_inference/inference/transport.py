@@ -7,6 +7,9 @@ them twice.
 
 from __future__ import annotations
 
+# what `signal` wraps: its own functions look each handler up in an enum (a function by an exception), which for two
+# of them a request is a tenth of the client's processor time
+import _signal  # type: ignore[import-not-found]
 import enum
 import functools
 import re
@@ -229,16 +232,16 @@ def uninterrupted() -> Iterator[None]:
     `threading.Condition`, whose ``with`` may be interrupted when it holds the lock already. An interrupt at
     either place leaves the channel deaf, and the next call on it waiting for ever.
     """
-    handler = signal.getsignal(signal.SIGINT)
+    handler = _signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield  # no interrupt is raised here
         return
     held: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    _signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        _signal.signal(signal.SIGINT, handler)
         if held:
             handler(*held[0])
 
