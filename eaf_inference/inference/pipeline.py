@@ -129,9 +129,7 @@ class Window:
         Replicas that share the work; each is kept busy.
     """
 
-    # waiting requests a server; of two in flight at most two wait, so that it takes less to see that the others keep
-    # the server busy already: then one is enough, and nobody waits longer for it
-    _FEW, _MANY = 0.8, 1.8
+    _FEW, _MANY = 0.8, 2.0  # waiting requests a server
     _FADING = 1.002  # the shortest time is forgotten at this rate: a server's luck changes
 
     def __init__(self, most: int, *, servers: int = 1) -> None:

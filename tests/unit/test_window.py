@@ -108,12 +108,3 @@ def test_every_replica_is_kept_busy():
     for _ in range(9):
         window.overloaded()
     assert window.size == 4
-
-
-def test_among_many_clients_of_a_busy_server_each_keeps_one_request_in_flight():
-    window, crowd, service = Window(16), 100, 0.01
-    window.replied(2 * service, 1000.0, 1)  # before the others came
-    for _ in range(50):
-        # every request waits for those of all clients before it
-        window.replied(crowd * window.size * service, 1000.0, window.size)
-    assert window.size == 1
