@@ -1,5 +1,6 @@
 # make demo   a facility on this machine, the quickstart on it, and what it measured
 # make test   every test, after `make check`; the browser's need Chromium
+# make bench  this client beside what users would pick instead, on one server
 # make lab    JupyterLab on the quickstart, with a facility running
 # make check  ruff, mypy, tsc and eslint
 # make labextension   what JupyterLab loads and the notebook widget, by npm (Node 20)
@@ -12,7 +13,7 @@ PIP := -m pip --disable-pip-version-check -q
 NPM := npm --silent
 LABEXTENSION := eaf_inference/labextension/package.json
 
-.PHONY: demo test check lab labextension train clean
+.PHONY: demo test check bench lab labextension train clean
 
 demo: $(VENV)/demo
 	@$(BIN)/eaf-inference demo --output build/demo
@@ -33,6 +34,9 @@ check: $(VENV)/test node_modules/.package-lock.json
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(NPM) run check
+
+bench: $(VENV)/bench
+	@$(BIN)/eaf-inference bench --output build/bench
 
 train: $(VENV)/train
 	$(BIN)/python notebooks/train_particlenet.py all

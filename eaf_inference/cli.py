@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from eaf_inference.facility.machine import RunningFacility
-    from eaf_inference.facility.shared import SharedFacility
 
 __all__ = ["main"]
 
@@ -53,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_envoy(commands)
     _add_usage(commands)
+    _add_bench(commands)
+    _add_study(commands)
     return parser
 
 
@@ -166,11 +166,39 @@ def _add_usage(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object a user and model")
 
 
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from eaf_inference.bench import command
+
+    parser = commands.add_parser(
+        "bench",
+        help="measure this client beside what users would pick instead, on one server",
+        description="Measure this client beside coffea's triton_wrapper, tritonclient, perf_analyzer and local ONNX "
+        "Runtime on the same server and jets, in turns, and print the ratios. A wrong score ends it. Ctrl-C keeps "
+        "what was measured.",
+    )
+    parser.set_defaults(run=_bench)
+    command.add_arguments(parser)
+
+
+def _add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from eaf_inference.study import command
+
+    parser = commands.add_parser(
+        "study",
+        help="measure what a facility carries, as arXiv:2312.06838 did, and write a report",
+        description="Timing against local inference, more workers against more Tritons, several models on one, and "
+        "what a minute tells of the capacity: on this machine, with simulated accelerators where it has too few, or "
+        "on a facility. Ctrl-C keeps what was measured.",
+    )
+    parser.set_defaults(run=_study)
+    command.add_arguments(parser)
+
+
 def _up(options: argparse.Namespace) -> int:
     if options.users is not None:
         return _up_for_users(options)
     console = _console(stderr=options.json)
-    from eaf_inference.facility import machine
+    from eaf_inference.facility import machine, tables
 
     with _signals_as_interrupts(), ExitStack() as stack:
         with _progress_line(console) as progress:
@@ -187,7 +215,7 @@ def _up(options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps(facility.description.as_dict()), flush=True)
             else:
-                _show(facility, console)
+                tables.show(facility, console)
             ended = facility.wait()
         except KeyboardInterrupt:
             console.print("stopping")
@@ -197,7 +225,7 @@ def _up(options: argparse.Namespace) -> int:
 
 def _up_for_users(options: argparse.Namespace) -> int:
     console = _console(stderr=options.json)
-    from eaf_inference.facility import shared
+    from eaf_inference.facility import shared, tables
 
     if options.grpc_port is not None:
         raise ConfigurationError("With --users nobody reaches Triton itself: --grpc-port has no use there.")
@@ -216,7 +244,7 @@ def _up_for_users(options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps(facility.as_dict()), flush=True)
             else:
-                _show_shared(facility, console)
+                tables.show_shared(facility, console)
             ended = facility.watch(progress=lambda message: console.print(message, markup=False))
         except KeyboardInterrupt:
             console.print("stopping")
@@ -241,52 +269,20 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(facility: RunningFacility, console: Console) -> None:
-    from rich.table import Table
+def _bench(options: argparse.Namespace) -> int:
+    from eaf_inference.bench import command
 
-    servers = Table("replica", "gRPC", "HTTP", "metrics", "pid", box=None, pad_edge=False)
-    for server in facility.servers:
-        servers.add_row(server.name, server.grpc, server.http, server.metrics, str(server.pid))
-    models = Table("model", "state", box=None, pad_edge=False)
-    for name, state in facility.servers[0].models().items():
-        models.add_row(name, state.lower())
-    console.print(servers, "", models, "")
-    logs = {server.name: server.log for server in facility.servers}
-    if facility.gateway:
-        gateway = Table("Dask Gateway", "pid", box=None, pad_edge=False)
-        gateway.add_row(facility.gateway.address, str(facility.gateway.pid))
-        console.print(gateway, "")
-        logs |= {facility.gateway.name: facility.gateway.log, "its clusters": facility.gateway.cluster_logs}
-    for name, log in logs.items():
-        console.print(f"log of {name}: {log}", soft_wrap=True, markup=False)
-    console.print(
-        "\nIn a notebook: [bold]%load_ext eaf_inference[/], then [bold]%triton_connect[/]. Ctrl-C stops it all."
-    )
+    console = _console()
+    with _signals_as_interrupts(), _progress_line(console) as progress:
+        return command.run(options, console, progress)
 
 
-def _show_shared(facility: SharedFacility, console: Console) -> None:
-    from rich.table import Table
+def _study(options: argparse.Namespace) -> int:
+    from eaf_inference.study import command
 
-    from eaf_inference.facility import shared
-
-    table = Table("server", "where", "pid", "log", box=None, pad_edge=False)
-    addresses = facility.addresses
-    for server in facility.servers:
-        table.add_row(server.name, addresses.get(server.name, ""), str(server.pid), str(server.log))
-    console.print(table, "", soft_wrap=True)
-    for what, where in (
-        ("the door's access log", facility.door.access_log),
-        ("logs of clusters", facility.gateway.cluster_logs),
-        ("authority of the door's certificate", facility.door.ca),
-    ):
-        console.print(f"{what}: {where}", soft_wrap=True, markup=False)
-    console.print(
-        f"\n{', '.join(facility.users)} log in at {facility.hub.url} with the password in "
-        f"{facility.hub.password_file}, and %triton_connect works with nothing typed.\n{shared.ONE_ACCOUNT} "
-        "Ctrl-C stops it all.",
-        soft_wrap=True,
-        markup=False,
-    )
+    console = _console()
+    with _signals_as_interrupts(), _progress_line(console) as progress:
+        return command.run(options, console, progress)
 
 
 def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
@@ -333,25 +329,16 @@ def _usage(options: argparse.Namespace) -> int:
     from eaf_inference.metrics.usage import ask_usage, seconds_of
 
     facility = load_facility()
-    facility.prometheus_url = options.prometheus or facility.prometheus_url
+    facility.usage_prometheus_url = options.prometheus or facility.usage_prometheus_url
     with _needing_the_extra():
         rows = ask_usage(facility, options.user, since=seconds_of(options.since))
     if options.json:
         print(json.dumps([row.as_dict() for row in rows]))
         return 0
     console = _console()
-    from rich.table import Table
-    from rich.text import Text
+    from eaf_inference.facility import tables
 
-    table = Table("user", "model", box=None, pad_edge=False)
-    for head in ("requests", "inferences", "failures", "MB in", "MB out"):
-        table.add_column(head, justify="right")
-    for row in rows:
-        numbers = (f"{row.requests:,}", f"{row.rows:,}", f"{row.failures:,}")
-        megabytes = (f"{row.bytes_in / 1e6:,.1f}", f"{row.bytes_out / 1e6:,.1f}")
-        mark = " (about)" if row.estimated else ""
-        table.add_row(Text(row.user or "nobody"), Text(f"{row.model or '-'}{mark}"), *numbers, *megabytes)
-    console.print(table if rows else f"No use in the last {options.since}.")
+    console.print(tables.usage(rows) if rows else f"No use in the last {options.since}.")
     return 0
 
 

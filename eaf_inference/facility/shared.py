@@ -197,7 +197,7 @@ def _told_to_users(facility: SharedFacility) -> dict[str, dict[str, Any]]:
         "metrics_urls": [triton.metrics for triton in facility.tritons],
     }
     if facility.prometheus:
-        told["prometheus_url"] = facility.prometheus.url
+        told["usage_prometheus_url"] = facility.prometheus.url
     return {"Facility": told, "TokenIssuer": {"contact": "whoever started this facility"}}
 
 

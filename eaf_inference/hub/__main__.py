@@ -78,7 +78,7 @@ def _service() -> Service:
         rate=Rate(issuer.tokens_per_minute, issuer.burst),
         document=facility_document(facility),
         contact=issuer.contact,
-        usage=OwnUsage(facility) if facility.prometheus_url else None,
+        usage=OwnUsage(facility) if facility.usage_prometheus_url or facility.prometheus_url else None,
     )
 
 

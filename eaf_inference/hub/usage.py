@@ -78,7 +78,7 @@ class OwnUsage:
     """
 
     def __init__(self, facility: Facility, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._prometheus = prometheus_of(facility)
+        self._prometheus = prometheus_of(facility, usage=True)
         self._matchers = tuple(facility.prometheus_door_matchers)
         self._clock = clock
         self._turns = asyncio.Semaphore(_AT_ONCE)

@@ -114,10 +114,10 @@ class Batch:
     size: int
     tensors: list[NDArray[Any]]
     lengths: tuple[int, ...]  # of the job's ragged inputs
+    nbytes: int = field(init=False)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+    def __post_init__(self) -> None:
+        self.nbytes = sum(tensor.nbytes for tensor in self.tensors)
 
 
 class Job:

@@ -32,6 +32,7 @@ FEATURES = (
     "part_logptrel",
     "part_logerel",
 )
+_BLOCK = 1 << 15  # constituents at a time: what is computed on the way stays in the processor's cache
 
 
 def features(constituents: ak.Array, names: Iterable[str] | None = None) -> ak.Array:
@@ -68,19 +69,38 @@ def compute(
     fields: Mapping[str, NDArray[np.generic]], nested: Nested, names: Iterable[str]
 ) -> dict[str, NDArray[np.float32]]:
     """The same, of flat arrays (total,): `fields` has the `KINEMATICS`."""
-    pt, eta, phi, energy = (fields[name].astype(np.float32, copy=False) for name in KINEMATICS)
+    ends = np.cumsum(nested.counts)
+    total = int(ends[-1]) if len(ends) else 0
+    done = {name: np.empty(total, np.float32) for name in names}
+    first = at = 0
+    while at < total:
+        last = max(int(np.searchsorted(ends, at + _BLOCK, side="right")), first + 1)
+        part = slice(at, int(ends[last - 1]))
+        block = {name: fields[name][part].astype(np.float32, copy=False) for name in KINEMATICS}
+        for name, values in _of_block(block, nested.counts[first:last], tuple(done)).items():
+            done[name][part] = values
+        first, at = last, part.stop
+    return done
+
+
+def _of_block(
+    fields: Mapping[str, NDArray[np.float32]], counts: NDArray[np.int64], names: Iterable[str]
+) -> dict[str, NDArray[np.float32]]:
+    """The variables of some jets one after the other."""
+    pt, eta, phi, energy = (fields[name] for name in KINEMATICS)
+    starts = np.cumsum(counts) - counts
     # a constituent or jet without pt has no direction, and one along the beam has no finite momentum
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        jet_px = _sum(pt * np.cos(phi), nested)
-        jet_py = _sum(pt * np.sin(phi), nested)
-        jet_pz = _sum(pt * np.sinh(eta), nested)
+        jet_px = _sum(pt * np.cos(phi), starts, counts)
+        jet_py = _sum(pt * np.sin(phi), starts, counts)
+        jet_pz = _sum(pt * np.sinh(eta), starts, counts)
         jet_pt = np.hypot(jet_px, jet_py)
         jet_eta = np.arcsinh(jet_pz / jet_pt)
         jet_phi = np.arctan2(jet_py, jet_px)
-        jet_energy = _sum(energy, nested)
+        jet_energy = _sum(energy, starts, counts)
 
         def of_jet(values: NDArray[np.float64]) -> NDArray[np.float32]:
-            return np.repeat(values.astype(np.float32), nested.counts)
+            return np.repeat(values.astype(np.float32), counts)
 
         done: dict[str, NDArray[np.float32]] = {}
 
@@ -115,10 +135,10 @@ def compute(
         return {name: get(name) for name in names}
 
 
-def _sum(values: NDArray[np.float32], nested: Nested) -> NDArray[np.float64]:
+def _sum(values: NDArray[np.float32], starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sums over each jet's constituents, in float64."""
-    result = np.zeros(len(nested.counts))
-    filled = nested.counts > 0  # reduceat has no empty sums
+    result = np.zeros(len(counts))
+    filled = counts > 0  # reduceat has no empty sums
     if filled.any():
-        result[filled] = np.add.reduceat(values, nested.starts[filled], dtype=np.float64)
+        result[filled] = np.add.reduceat(values, starts[filled], dtype=np.float64)
     return result

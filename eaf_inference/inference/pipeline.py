@@ -180,6 +180,8 @@ class _Flight(Generic[RequestT]):
     request: RequestT
     server: Server | None = None
     future: Any = None
+    reply: Any = None
+    error: Any = None  # gRPC's
     token: Token | None = None
     started: float = 0.0
     ended: float = 0.0
@@ -237,9 +239,11 @@ class Pipeline(Generic[RequestT]):
     def has_room(self) -> bool:
         """Whether another request may be submitted now."""
         outstanding = len(self._flying) + len(self._waiting)
-        if outstanding >= self._window.size or (outstanding and self._all_rest()):
+        if outstanding == 0:
+            return True
+        if outstanding >= self._window.size or self._all_rest():
             return False
-        oldest = min(itertools.chain(self._flying, (number for _, number, _ in self._waiting)), default=self._next)
+        oldest = min(itertools.chain(self._flying, (number for _, number, _ in self._waiting)))
         return self._next - oldest < _LEAD * self._limits.max_in_flight
 
     def submit(self, request: RequestT) -> None:
@@ -285,15 +289,20 @@ class Pipeline(Generic[RequestT]):
             self._flying[flight.number] = flight
             self._traffic.sent()
             flight.in_flight = len(self._flying)
-            flight.future.add_done_callback(lambda _: self._done(flight))
+            flight.future.add_done_callback(lambda _: self._done(flight))  # may be done: then at once, here
 
     def _done(self, flight: _Flight[RequestT]) -> None:
-        """On gRPC's thread: note the time and hand over."""
+        """On gRPC's thread, where no interrupt comes: note the time and the outcome, and hand over."""
         flight.ended = time.monotonic()
+        flight.error = flight.future.exception()
+        if flight.error is None:
+            flight.reply = flight.future.result()
         self._finished.put(flight)
 
     def _pick(self, avoid: Server | None) -> Server:
         """The replica with the least to do among those not resting after a failure."""
+        if len(self._servers) == 1:
+            return self._servers[0]
         now = time.monotonic()
         load = Counter(flight.server for flight in self._flying.values())
         return min(
@@ -307,15 +316,11 @@ class Pipeline(Generic[RequestT]):
 
     def _examine(self, flight: _Flight[RequestT]) -> Any | None:
         """The reply, or None when the request goes out again."""
-        import grpc
-
-        try:
-            with uninterrupted():
-                del self._flying[flight.number]
-                reply, flight.future = flight.future.result(), None
-        except grpc.RpcError as error:
+        del self._flying[flight.number]
+        reply, flight.reply, flight.future = flight.reply, None, None
+        if flight.error is not None:
             assert flight.server is not None  # noqa: S101  (for the type checker: it has been sent)
-            failure = Failure.of(error, flight.server.address)
+            failure, flight.error = Failure.of(flight.error, flight.server.address), None
             flight.failures.append(failure)
             waiting = len(self._waiting)
             try:

@@ -52,22 +52,23 @@ def sources_of(facility: Facility, urls: Sequence[str] = ()) -> list[MetricsSour
     return sources
 
 
-def prometheus_of(facility: Facility) -> Prometheus:
-    """The Prometheus that the operator configured.
+def prometheus_of(facility: Facility, *, usage: bool = False) -> Prometheus:
+    """The Prometheus that the operator configured: of the load, or of users' usage where that is another.
 
     Raises
     ------
     ConfigurationError
         There is none, or its URL, a matcher or a file cannot be used.
     """
-    if not facility.prometheus_url:
+    url = (facility.usage_prometheus_url if usage else "") or facility.prometheus_url
+    if not url:
         raise ConfigurationError(
             "No Prometheus is configured. Expected its address: c.Facility.prometheus_url = "
             '"https://prometheus.example.org".'
         )
     token_file = facility.prometheus_token_file
     return Prometheus(
-        facility.prometheus_url,
+        url,
         matchers=facility.prometheus_matchers,
         gpu_matchers=facility.prometheus_gpu_matchers,
         window=facility.prometheus_window,

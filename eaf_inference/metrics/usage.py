@@ -145,7 +145,7 @@ def ask_usage(facility: Facility, user: str | None, *, since: float) -> tuple[Us
     InferenceError
         None is configured, or it cannot be asked.
     """
-    prometheus, matchers = prometheus_of(facility), facility.prometheus_door_matchers
+    prometheus, matchers = prometheus_of(facility, usage=True), facility.prometheus_door_matchers
 
     async def ask() -> tuple[Usage, ...]:
         async with fetching() as fetch:

@@ -46,6 +46,8 @@ FLOORS = (
     "hub",
     "envoy",
     "facility",
+    "bench",
+    "study",
     "cli",
 )
 APART = ("notebook", "server", "dask", "hub", "facility")  # never import one another

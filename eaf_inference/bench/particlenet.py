@@ -1,0 +1,126 @@
+"""ParticleNet in the shape of the study's model, as ONNX with random weights: its cost, not its physics.
+
+Three EdgeConv blocks with 16 neighbours and (64, 64, 64), (128, 128, 128), (256, 256, 256) channels, and a hidden
+layer of 256 (arXiv:1902.08570, table 2; arXiv:2312.06838). As at inference, batch normalisation is part of the
+weights. The masks are right, so that a jet's scores do not depend on its padding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["save"]
+
+_NEIGHBOURS = 16
+_BLOCKS = ((64, 64, 64), (128, 128, 128), (256, 256, 256))
+_HIDDEN = 256
+_FEATURES = 5
+_CLASSES = 2
+_SEED = 20231206
+
+
+class _Graph:
+    """Nodes and weights of an ONNX graph, added one after the other; the layout is (jets, points, channels)."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self._random = np.random.default_rng(_SEED)
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """A node; gives the name of its output."""
+        from onnx import helper
+
+        name = f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, value: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
+
+    def linear(self, values: str, width: int, height: int) -> str:
+        """A dense layer on the last axis, which is a convolution over points."""
+        weights = self._random.normal(0, (2 / width) ** 0.5, (width, height)).astype(np.float32)
+        product = self.add("MatMul", values, self.constant(weights))
+        return self.add("Add", product, self.constant(self._random.normal(0, 0.1, height).astype(np.float32)))
+
+    def neighbours(self, points: str) -> str:
+        """For each point the flat rows (jets × points, neighbours) of its nearest others."""
+        square = self.add("ReduceSum", self.add("Mul", points, points), self.integers(2), keepdims=1)
+        product = self.add("MatMul", points, self.add("Transpose", points, perm=[0, 2, 1]))
+        twice = self.add("Mul", product, self.constant(np.array(2, np.float32)))
+        close = self.add("Sub", self.add("Sub", twice, square), self.add("Transpose", square, perm=[0, 2, 1]))
+        nearest = f"nearest_{len(self.nodes)}"
+        self._top(close, nearest)
+        others = self.add("Slice", nearest, self.integers(1), self.integers(_NEIGHBOURS + 1), self.integers(2))
+        sizes = self.add("Shape", points)
+        jets = self.add("Gather", sizes, self.constant(np.array(0, np.int64)))
+        length = self.add("Gather", sizes, self.constant(np.array(1, np.int64)))
+        zero, one = (self.constant(np.array(each, np.int64)) for each in (0, 1))
+        first = self.add("Mul", self.add("Range", zero, jets, one), length)
+        return self.add("Add", others, self.add("Reshape", first, self.integers(-1, 1, 1)))
+
+    def _top(self, values: str, name: str) -> None:
+        from onnx import helper
+
+        wanted = self.integers(_NEIGHBOURS + 1)
+        self.nodes.append(helper.make_node("TopK", [values, wanted], [f"{name}_values", name], axis=2))
+
+    def edge_convolution(self, points: str, features: str, mask: str, width: int, widths: tuple[int, ...]) -> str:
+        rows = self.neighbours(points)
+        other = self.add("Gather", self.add("Reshape", features, self.integers(-1, width)), rows, axis=0)
+        itself = self.add("Unsqueeze", features, self.integers(2))
+        difference = self.add("Sub", other, itself)
+        message = self.add("Concat", self.add("Expand", itself, self.add("Shape", other)), difference, axis=3)
+        size = 2 * width
+        for each in widths:
+            message = self.add("Relu", self.linear(message, size, each))
+            size = each
+        message = self.add("ReduceMean", message, axes=[2], keepdims=0)
+        shortcut = self.linear(features, width, size)
+        return self.add("Mul", self.add("Relu", self.add("Add", message, shortcut)), mask)
+
+
+def save(file: Path) -> None:
+    """Write the network; its weights are the same each time."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = _Graph()
+    points, features, mask = (graph.add("Transpose", name, perm=[0, 2, 1]) for name in ("points", "features", "mask"))
+    absent = graph.add("Sub", graph.constant(np.array(1, np.float32)), mask)
+    far_away = graph.add("Mul", absent, graph.constant(np.array(1e9, np.float32)))
+    features = graph.add("Mul", features, mask)
+    width = _FEATURES
+    for widths in _BLOCKS:
+        features = graph.edge_convolution(graph.add("Add", points, far_away), features, mask, width, widths)
+        points, width = features, widths[-1]
+    count = graph.add("ReduceSum", mask, graph.integers(1), keepdims=0)
+    present = graph.add("Max", count, graph.constant(np.array(1, np.float32)))
+    mean = graph.add("Div", graph.add("ReduceSum", features, graph.integers(1), keepdims=0), present)
+    hidden = graph.add("Relu", graph.linear(mean, width, _HIDDEN))
+    scores = graph.add("Softmax", graph.linear(hidden, _HIDDEN, _CLASSES), axis=1)
+    graph.nodes.append(helper.make_node("Identity", [scores], ["softmax"]))
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["jets", channels, "constituents"])
+        for name, channels in (("points", 2), ("features", _FEATURES), ("mask", 1))
+    ]
+    output = helper.make_tensor_value_info("softmax", TensorProto.FLOAT, ["jets", _CLASSES])
+    made = helper.make_graph(graph.nodes, "particlenet_full", inputs, [output], graph.constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, file)

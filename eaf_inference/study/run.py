@@ -1,0 +1,147 @@
+"""The study from beginning to end; what was measured survives an interrupt."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.bench.machine import machine, software
+from eaf_inference.errors import BadReply, ConfigurationError, InferenceError
+from eaf_inference.study import facility, simulation, timing, workers
+from eaf_inference.study.outcome import Outcome, Scale, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["FULL", "PARTS", "QUICK", "study"]
+
+PARTS = ("timing", "workers", "models", "capacity")
+FULL = Scale(
+    timing_jets={"b": 10_000, "c": 10_000},
+    local_workers=(1, 2, 4, 8),
+    local_instances=(1, 2),
+    file_jets=5_000,
+    files_a_worker=2,
+    simulated_workers=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    simulated_instances=(1, 2, 4),
+    seconds=10.0,
+    minute=60.0,
+)
+QUICK = Scale(
+    timing_jets={"b": 2_560, "c": 192},
+    local_workers=(1, 2, 4),
+    local_instances=(1, 2),
+    file_jets=500,
+    files_a_worker=2,
+    simulated_workers=(1, 4, 16, 64, 256),
+    simulated_instances=(1, 2, 4),
+    seconds=2.0,
+    minute=15.0,
+)
+
+
+def study(
+    *,
+    quick: bool = False,
+    scale: Scale | None = None,
+    parts: Sequence[str] = PARTS,
+    site: Site | None = None,
+    progress: Callable[[str], None],
+) -> Outcome:
+    """Measure what arXiv:2312.06838 measured.
+
+    Parameters
+    ----------
+    quick : bool
+        A small part of the jets, workers and time: less than eight minutes on two cores.
+    scale : Scale, optional
+        Another size.
+    parts : sequence of str
+        Some of `PARTS`.
+    site : Site, optional
+        A facility. By default all runs on this machine, with simulated accelerators where it has too few.
+    progress : callable
+        Called with a short line whenever something else begins.
+
+    Returns
+    -------
+    Outcome
+        After an interrupt, what was measured until then.
+
+    Raises
+    ------
+    BadReply
+        A score was wrong.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise ConfigurationError(f"The study has no part {', '.join(unknown)}. Expected some of {', '.join(PARTS)}.")
+    site = site or Site()
+    if site.url is None and (site.prometheus or site.gateway):
+        raise ConfigurationError("A Prometheus or Dask Gateway alone is no facility. Name its Triton: --url.")
+    where = f"the facility at {site.url}" if site.url else "this machine"
+    outcome = Outcome(machine(), software(), quick, where)
+    size = scale or (QUICK if quick else FULL)
+    try:
+        for part in parts:
+            try:
+                _PARTS[part](outcome, size, site, progress)
+            except BadReply:
+                raise
+            except InferenceError as error:
+                outcome.remarks.append(f"{part}: {error}")
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    return outcome
+
+
+def _timing(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
+    for curve in timing.measure(scale, site.url, progress=progress):
+        outcome.timings.append(curve)
+
+
+def _workers(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
+    if site.url is not None and not (site.gateway and site.prometheus):
+        outcome.remarks.append(
+            "workers: not measured on the facility, as its Dask Gateway or Prometheus was not named "
+            "(--gateway, --prometheus)"
+        )
+        return
+    with tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory:
+        for point in workers.measure(scale, Path(directory), site, progress=progress):
+            outcome.scaled.append(point)
+    if site.url is None:
+        outcome.accelerator = simulation.DESCRIPTION
+        for point in simulation.with_workers(scale, progress=progress):
+            outcome.scaled.append(point)
+
+
+def _models(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
+    if site.url is not None:
+        outcome.remarks.append("models: measured on simulated accelerators only, so not on the facility")
+        return
+    outcome.accelerator = simulation.DESCRIPTION
+    for mixture in simulation.several_models(scale, progress=progress):
+        outcome.mixtures.append(mixture)
+
+
+def _capacity(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
+    if site.url is None:
+        outcome.accelerator = simulation.DESCRIPTION
+        outcome.predicted = simulation.predict(scale, progress=progress)
+    elif site.prometheus is None:
+        outcome.remarks.append("capacity: not measured on the facility, as no Prometheus was named (--prometheus)")
+        return
+    else:
+        outcome.predicted = facility.predict(scale, site.url, site.prometheus, progress=progress)
+    if outcome.predicted is None:
+        outcome.remarks.append("capacity: the metrics of that minute do not tell enough")
+
+
+_PARTS: dict[str, Callable[[Outcome, Scale, Site, Callable[[str], None]], None]] = {
+    "timing": _timing,
+    "workers": _workers,
+    "models": _models,
+    "capacity": _capacity,
+}

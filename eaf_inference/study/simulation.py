@@ -1,0 +1,140 @@
+"""Parts 2, 3 and 4 on simulated accelerators: any number of workers, several models, and what was to be expected."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eaf_inference.metrics.advice import Workers, advise
+from eaf_inference.metrics.average import averaged
+from eaf_inference.metrics.capacity import Capacity
+from eaf_inference.metrics.triton import TritonMetrics
+from eaf_inference.study.load import Crowd, Load, run
+from eaf_inference.study.outcome import BLOCKING, PIPELINED, QUEUE_LIMIT, Mixture, Predicted, Scaled
+from eaf_inference.study.servers import ACCELERATOR, MIXED, counted, simulated_tritons
+from eaf_inference.study.watching import watched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from eaf_inference.bench.models import Simulated
+    from eaf_inference.facility.triton import TritonServer
+    from eaf_inference.metrics.snapshot import Snapshot
+    from eaf_inference.study.outcome import Scale
+
+__all__ = ["DESCRIPTION", "predict", "prediction", "several_models", "with_workers"]
+
+PREPARING = 0.05  # seconds that a simulated worker takes to prepare a request
+SERVICE = ACCELERATOR.seconds(ACCELERATOR.batch)
+DESCRIPTION = (
+    f"A simulated accelerator takes {1e3 * SERVICE:.3g} ms for a request of {ACCELERATOR.batch} jets and computes "
+    f"nothing; a simulated worker, an asynchronous client, takes {1e3 * PREPARING:.3g} ms to prepare one. Each goes "
+    "to the least busy instance, which stands in for a load balancer. A change of models costs an accelerator "
+    f"{1e3 * MIXED[0].switch:.3g} ms where several are served."
+)
+_SETTLING = 2  # snapshots
+_FEW = 2  # workers while the capacity is measured
+_CROWD = 16  # workers of several models
+
+
+def with_workers(scale: Scale, *, progress: Callable[[str], None]) -> Iterator[Scaled]:
+    """Part 2: each client, number of instances and number of workers."""
+    most = max(scale.simulated_instances)
+    points = list(product(scale.simulated_instances, scale.simulated_workers, (PIPELINED, BLOCKING)))
+    with _tritons(most, [ACCELERATOR], progress) as servers:
+        for number, (instances, workers, client) in enumerate(points, 1):
+            progress(
+                f"workers, {number} of {len(points)}: {client}, {workers} simulated workers, "
+                f"simulated instances: {instances}"
+            )
+            crowd = _crowd(client, workers)
+            yield _scaled(crowd, instances, _measure(servers[:instances], crowd, scale.seconds))
+
+
+def _crowd(client: str, workers: int) -> Crowd:
+    return Crowd(client, workers, (ACCELERATOR.name,), ACCELERATOR.batch, PREPARING, SERVICE)
+
+
+@contextmanager
+def _tritons(
+    count: int, models: Sequence[Simulated], progress: Callable[[str], None]
+) -> Iterator[Sequence[TritonServer]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory,
+        simulated_tritons(count, Path(directory) / "models", models, progress=progress) as servers,
+    ):
+        yield servers
+
+
+def _measure(servers: Sequence[TritonServer], crowd: Crowd, seconds: float) -> Load:
+    addresses = [server.grpc.partition("://")[2] for server in servers]
+    return run(addresses, crowd, seconds, lambda: counted(addresses, crowd.models))
+
+
+def _scaled(crowd: Crowd, instances: int, load: Load) -> Scaled:
+    return Scaled(
+        client=crowd.client,
+        instances=instances,
+        workers=crowd.workers,
+        simulated=True,
+        inferences_per_second=load.served.rows / load.seconds,
+        requests_per_second=load.served.requests / load.seconds,
+        queue=load.served.queue / max(load.served.requests, 1),
+        p50=load.percentile(50),
+        p99=load.percentile(99),
+        window=load.window,
+    )
+
+
+def several_models(scale: Scale, *, progress: Callable[[str], None]) -> Iterator[Mixture]:
+    """Part 3: one model and several on one instance; several on as many, mixed and each on its own."""
+    names = tuple(model.name for model in MIXED)
+    cases = (
+        ("one model on one instance", names[:1], 1, False),
+        ("several models on one instance", names, 1, False),
+        ("several models, each request to the least busy instance", names, len(names), False),
+        ("several models, each on an instance of its own (affinity)", names, len(names), True),
+    )
+    service = MIXED[0].seconds(MIXED[0].batch)
+    with _tritons(len(MIXED), MIXED, progress) as servers:
+        for number, (title, models, instances, by_affinity) in enumerate(cases, 1):
+            progress(f"models, {number} of {len(cases)}: {title}")
+            # each worker has a request prepared: what is measured is the servers
+            crowd = Crowd(PIPELINED, _CROWD * instances, models, MIXED[0].batch, 0.0, service, by_affinity)
+            load = _measure(servers[:instances], crowd, scale.seconds)
+            yield Mixture(title, len(models), instances, load.served.requests / load.seconds)
+
+
+def predict(scale: Scale, *, progress: Callable[[str], None]) -> Predicted | None:
+    """Part 4: what a minute with few workers tells of more; None where it does not tell enough."""
+    with _tritons(1, [ACCELERATOR], progress) as servers:
+        progress(f"capacity: {scale.minute:.0f} s with {_FEW} workers")
+        crowd = _crowd(BLOCKING, _FEW)
+        with watched([TritonMetrics(server.metrics) for server in servers]) as snapshots:
+            _measure(servers, crowd, scale.minute)
+    # the first ones are of the beginning, the last one may be of the end
+    return prediction(snapshots[_SETTLING:-1], _FEW, PREPARING, scale.simulated_workers)
+
+
+def prediction(snapshots: Sequence[Snapshot], workers: int, think: float, counts: Sequence[int]) -> Predicted | None:
+    """What a minute's snapshots with blocking workers tell of other numbers of them."""
+    minute = averaged(snapshots)
+    capacity = Capacity.measured(minute)
+    if capacity is None:
+        return None
+    points = []
+    for count in counts:
+        expected = capacity.predict(count, think=think)
+        points.append((count, expected.requests_per_second, expected.queue))
+    return Predicted(
+        measured_with=workers,
+        utilization=capacity.utilization,
+        service=capacity.service,
+        limit=capacity.limit,
+        points=tuple(points),
+        workers=capacity.in_flight_until(QUEUE_LIMIT, think=think),
+        advice=str(advise(snapshots, workers=Workers(workers, capacity.inferences_per_second))),
+    )

@@ -1,0 +1,67 @@
+"""The study on a small scale: every part of it, its report, and that a wrong score ends it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from eaf_inference.bench.models import Simulated
+from eaf_inference.errors import BadReply, ConfigurationError
+from eaf_inference.facility.triton import TritonServer
+from eaf_inference.study.load import Crowd, run
+from eaf_inference.study.outcome import PIPELINED, Scale, Site
+from eaf_inference.study.report import save
+from eaf_inference.study.run import study
+from eaf_inference.study.servers import counted
+
+TINY = Scale(
+    timing_jets={"b": 64, "c": 20},
+    local_workers=(1,),
+    local_instances=(1,),
+    file_jets=64,
+    files_a_worker=1,
+    simulated_workers=(1, 8),
+    simulated_instances=(1,),
+    seconds=0.5,
+    minute=5.0,
+)
+
+
+def test_every_part_is_measured_and_the_report_needs_nothing_beside_it(tmp_path):
+    outcome = study(scale=TINY, progress=lambda _: None)
+    assert not outcome.remarks
+    assert {each.workload for each in outcome.timings} == {"b", "c"}
+    assert all(each.points[-1][0] == TINY.timing_jets[each.workload] for each in outcome.timings)
+    assert {(each.simulated, each.workers) for each in outcome.scaled} == {(False, 1), (True, 1), (True, 8)}
+    assert all(each.inferences_per_second > 0 for each in outcome.scaled)
+    one, several = outcome.mixtures[:2]
+    assert one.requests_per_second > 2 * several.requests_per_second
+    assert [workers for workers, _, _ in outcome.predicted.points] == [1, 8]
+    report, numbers = save(outcome, tmp_path)
+    page = report.read_text()
+    assert page.count("<img") == page.count("src='data:image/png;base64,") >= 5
+    assert not re.search(r"<(link|script)|src='http", page)
+    for expected in ("Timing: our ParticleNet", "What is called simulated", "Several models", "prediction"):
+        assert expected in page
+    assert json.loads(numbers.read_text())["findings"]
+
+
+def test_a_reply_with_other_scores_ends_the_measurement(tmp_path):
+    accelerator = Simulated(request=1e-3, cell=0.0, batch=4)
+    accelerator.write(tmp_path)
+    program = tmp_path / accelerator.name / "1" / "model.py"
+    program.write_text(program.read_text().replace("values[:, 0, :1]", "values[:, 1, :1]"))
+    with TritonServer.start([tmp_path]) as server:
+        address = server.grpc.removeprefix("grpc://")
+        crowd = Crowd(PIPELINED, 2, (accelerator.name,), accelerator.batch, 0.0, accelerator.seconds(4))
+        with pytest.raises(BadReply, match="not those of its request"):
+            run([address], crowd, 0.5, lambda: counted([address], crowd.models))
+
+
+def test_what_there_is_not_is_said():
+    with pytest.raises(ConfigurationError, match="no part weather"):
+        study(parts=["weather"], progress=lambda _: None)
+    with pytest.raises(ConfigurationError, match="--url"):
+        study(site=Site(prometheus="http://127.0.0.1:9"), progress=lambda _: None)
