@@ -78,8 +78,8 @@ class Facility(Configurable):
         Unicode(), help='Which Envoys are this facility\'s, in the counts of usage, such as namespace="triton".'
     ).tag(config=True)
     usage_prometheus_url = Unicode(
-        help="Prometheus that each user's usage is read from, where users are not to be told its address, since whoever "
-        "reaches it reads everybody's; empty: `prometheus_url`.",
+        help="Prometheus that usage is read from, where users are not to be told its address, since whoever reaches "
+        "it reads everybody's; empty: `prometheus_url`.",
     ).tag(config=True)
     prometheus_window = Int(
         30, help="Seconds over which Prometheus takes rates: at least twice its scrape interval."
