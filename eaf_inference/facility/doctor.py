@@ -22,8 +22,10 @@ from eaf_inference.facility.environment import (
     find_interpreter,
     is_complete,
 )
+from eaf_inference.facility.envoy import envoy_program
 from eaf_inference.facility.gateway import PACKAGES, missing_packages
 from eaf_inference.facility.gateway_proxy import proxy_program
+from eaf_inference.facility.prometheus import prometheus_program
 from eaf_inference.facility.triton import SHARED_MEMORY
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "State", "findings"]
 
-_EXTRAS = ("notebook", "dask", "facility", "demo")  # those a user installs, as opposed to a developer
+_EXTRAS = ("notebook", "dask", "hub", "facility", "demo")  # those a user installs, as opposed to a developer
 
 
 class State(enum.Enum):
@@ -60,6 +62,7 @@ def findings() -> Iterator[Finding]:
     yield _machine()
     yield _environment()
     yield _gateway()
+    yield from _for_several_users()
     yield from _extras()
     yield from _facilities()
     yield from _discovery()
@@ -98,6 +101,15 @@ def _gateway() -> Finding:
         return Finding("Dask Gateway", State.PROBLEM, f"its proxy, {proxy}, cannot be executed", remedy)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     return Finding("Dask Gateway", State.FINE, versions)
+
+
+def _for_several_users() -> Iterator[Finding]:
+    """What `up --users` has beside Triton and Dask Gateway; JupyterHub's packages are in the extras."""
+    for subject, program in {"Envoy": envoy_program, "Prometheus": prometheus_program}.items():
+        try:
+            yield Finding(subject, State.FINE, str(program()))
+        except ConfigurationError as error:
+            yield Finding(subject, State.NOTE, "not installed; `up --users` runs it", str(error))
 
 
 def _extras() -> Iterator[Finding]:
