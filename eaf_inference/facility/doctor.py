@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.local import LocalFacility, Replica
 
-__all__ = ["Finding", "State", "findings"]
+__all__ = ["Finding", "State", "findings", "leftovers"]
 
 _EXTRAS = ("notebook", "dask", "hub", "facility", "demo")  # those a user installs, as opposed to a developer
 
@@ -190,16 +190,26 @@ def _unready(replica: Replica, models: tuple[str, ...]) -> list[str] | None:
 
 
 def _leftovers() -> Finding:
-    """Shared memory of our Tritons whose guardian was killed too."""
-    present = Path("/dev/shm").glob(f"{SHARED_MEMORY}*")  # noqa: S108 - where shared memory is
-    regions = [path for path in present if path.stat().st_uid == os.geteuid()]
-    commands = _command_lines()
-    prefix = len(SHARED_MEMORY) + 12  # each server's own, see TritonServer.launch
-    dead = [path for path in regions if not any(path.name[:prefix].encode() in line for line in commands)]
-    if dead:
+    if dead := leftovers():
         remedy = "rm " + " ".join(map(str, dead))
         return Finding("shared memory", State.PROBLEM, f"{len(dead)} regions of dead Tritons", remedy)
     return Finding("shared memory", State.FINE, "nothing left behind by dead Tritons")
+
+
+def leftovers() -> list[Path]:
+    """Shared memory of our Tritons whose guardian was killed too."""
+    present = Path("/dev/shm").glob(f"{SHARED_MEMORY}*")  # noqa: S108 - where shared memory is
+    regions = [path for path in present if _is_ours(path)]
+    commands = _command_lines()
+    prefix = len(SHARED_MEMORY) + 12  # each server's own, see TritonServer.launch
+    return [path for path in regions if not any(path.name[:prefix].encode() in line for line in commands)]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except FileNotFoundError:  # its Triton has ended meanwhile
+        return False
 
 
 def _command_lines() -> list[bytes]:
