@@ -40,6 +40,7 @@ __all__ = [
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _KEPT_LOGS = 20
+_OLD = 7 * 86400  # seconds
 _MOVES = 2  # when somebody took the ports that were free a moment ago
 _TAKEN = re.compile("address already in use|EADDRINUSE", re.IGNORECASE)
 
@@ -303,13 +304,14 @@ def write_private(path: Path, text: str) -> None:
 
 
 def log_file(name: str) -> Path:
-    """Make an empty log for a server, and forget the oldest of those there are."""
+    """Make an empty log for a server, and forget old ones: but for so many, those not written to for a week."""
     import platformdirs
 
     directory = private_directory(platformdirs.user_log_path("eaf-inference", appauthor=False))
     oldest_first = sorted(directory.glob("*.log"), key=lambda path: path.stat().st_mtime)
     for path in oldest_first[:-_KEPT_LOGS]:
-        path.unlink(missing_ok=True)
+        if time.time() - path.stat().st_mtime > _OLD:
+            path.unlink(missing_ok=True)
     log = directory / f"{name}.log"
     log.touch(mode=0o600)
     return log

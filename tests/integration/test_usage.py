@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -183,9 +184,11 @@ def test_prometheus_listens_on_loopback_keeps_its_files_to_itself_and_leaves_non
         process = psutil.Process(prometheus.pid)
         (listening,) = [each for each in process.net_connections("inet") if each.status == "LISTEN"]
         assert listening.laddr.ip == "127.0.0.1"
-        directory = process.cwd()
-        assert shutil.os.stat(directory).st_mode & 0o777 == 0o700
-    assert not shutil.os.path.exists(directory)
+        (named,) = [each for each in process.cmdline() if each.startswith("--config.file=")]
+        configuration = Path(named.partition("=")[2])
+        assert configuration.parent.stat().st_mode & 0o777 == 0o700
+        assert configuration.stat().st_mode & 0o777 == 0o600
+    assert not configuration.parent.exists()
 
 
 def test_where_prometheus_is_not_installed_it_says_so(monkeypatch, tmp_path):
