@@ -101,6 +101,11 @@ def _mixtures(outcome: Outcome) -> Iterator[str]:
                 f"({100 * plain.met:.0f} % there), and waited {1e3 * each.queue:,.0f} ms "
                 f"({1e3 * plain.queue:,.0f} ms there)."
             )
+    if each := measured.get(UNSPILT):
+        yield (
+            f"Where requests for a model meet is a hash's choice, by the instances' addresses: here it gave "
+            f"{each.models} models {each.used} of {each.instances} instances, and with other addresses it differs."
+        )
 
 
 def crossing(points: Sequence[Scaled]) -> tuple[int | None, int | None]:
@@ -138,13 +143,14 @@ def tables(outcome: Outcome) -> list[Table]:
                 each.title,
                 str(each.models),
                 str(each.instances),
+                str(each.used),
                 f"{each.requests_per_second:,.1f}",
                 f"{1e3 * each.queue:,.1f}",
                 f"{100 * each.met:.0f}",
             )
             for each in outcome.mixtures
         ]
-        columns = ("", "models", "instances", "requests/s", "queue ms", "% met")
+        columns = ("", "models", "instances", "used", "requests/s", "queue ms", "% met")
         found.append(("Several models (simulated)", columns, rows))
     if outcome.predicted:
         found.append(_prediction(outcome))

@@ -83,6 +83,11 @@ class Served:
         return self.placed.total()
 
     @property
+    def servers(self) -> int:
+        """How many were used."""
+        return len({server for _, server in self.placed})
+
+    @property
     def met(self) -> float:
         """The share of requests that went to the server to which most for their model did."""
         most: Counter[str] = Counter()

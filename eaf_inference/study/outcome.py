@@ -124,6 +124,8 @@ class Mixture:
 
     Attributes
     ----------
+    used : int
+        Instances that any request went to.
     queue : float
         Mean seconds.
     met : float
@@ -133,6 +135,7 @@ class Mixture:
     title: str
     models: int
     instances: int
+    used: int
     requests_per_second: float
     queue: float
     met: float

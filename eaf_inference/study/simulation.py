@@ -139,6 +139,7 @@ def several_models(scale: Scale, *, envoy: bool, progress: Callable[[str], None]
                 title,
                 len(models),
                 len(used),
+                used=load.served.servers,
                 requests_per_second=load.served.requests / load.seconds,
                 queue=load.served.queue / max(load.served.requests, 1),
                 met=load.served.met,

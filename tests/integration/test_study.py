@@ -53,8 +53,10 @@ def test_every_part_is_measured_and_the_report_needs_nothing_beside_it(tmp_path)
     assert list(mixtures) == [ALONE, TOGETHER, LEAST_REQUEST, AFFINITY, UNSPILT, APART]
     assert mixtures[ALONE].requests_per_second > 2 * mixtures[TOGETHER].requests_per_second
     assert all(each.queue > 0 for each in outcome.mixtures)
-    assert mixtures[UNSPILT].met == mixtures[APART].met == 1
-    assert mixtures[LEAST_REQUEST].met < mixtures[AFFINITY].met < 1
+    # a model's requests are mixed up, or meet: Envoy does what its settings say
+    assert mixtures[LEAST_REQUEST].met < 0.6
+    assert mixtures[UNSPILT].met > 0.9
+    assert (mixtures[APART].met, mixtures[APART].used) == (1, 4)
     assert [workers for workers, _, _ in outcome.predicted.points] == [1, 8]
     report, numbers = save(outcome, tmp_path)
     page = report.read_text()
@@ -80,6 +82,7 @@ def test_requests_meet_as_far_as_they_go_where_most_for_their_model_do():
     after = Served(Counter({("a", "one"): 11, ("a", "two"): 2, ("b", "two"): 2}))
     assert after.since(before).requests == 10
     assert after.since(before).met == pytest.approx(0.8)
+    assert after.since(before).servers == 2
     assert Served().met == 0
 
 
