@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from eaf_inference.bench.models import Simulated
-from eaf_inference.errors import BadReply, ConfigurationError
+from eaf_inference.errors import BadReply, ConfigurationError, ServerUnavailable
 from eaf_inference.facility.triton import TritonServer
+from eaf_inference.study.door import door
 from eaf_inference.study.load import Crowd, Served, run
 from eaf_inference.study.outcome import (
     AFFINITY,
@@ -75,6 +77,16 @@ def test_without_an_envoy_the_load_chooses_instances_itself_and_that_is_said(mon
     (remark,) = outcome.remarks
     assert "not through Envoy" in remark
     assert "Envoy is not installed" in remark
+
+
+def test_the_door_lets_nobody_in_without_the_studys_token(triton):
+    address = triton.grpc.removeprefix("grpc://")
+    crowd = Crowd(PIPELINED, 1, ("particlenet",), 4, 0.0, 0.0)
+    with door([triton], {}, progress=lambda _: None) as entrance:
+        assert entrance.token not in repr(entrance)
+        forged = replace(entrance, token=entrance.token[:-8])
+        with pytest.raises(ServerUnavailable, match="UNAUTHENTICATED"):
+            run([address], crowd, 0.1, lambda: counted([address], crowd.models), forged)
 
 
 def test_requests_meet_as_far_as_they_go_where_most_for_their_model_do():
