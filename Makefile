@@ -13,7 +13,7 @@ PIP := -m pip --disable-pip-version-check -q
 NPM := npm --silent
 LABEXTENSION := eaf_inference/labextension/package.json
 
-.PHONY: demo test check bench lab labextension train clean
+.PHONY: demo test test-jupyter check bench lab labextension train clean
 
 demo: $(VENV)/demo
 	@$(BIN)/eaf-inference demo --output build/demo
@@ -22,10 +22,17 @@ lab: $(VENV)/demo labextension
 	@$(BIN)/eaf-inference up & facility=$$!; trap 'kill $$facility' EXIT INT TERM; \
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
+# Two runs at once, as both wait more than they compute; the second one's output comes at the end.
 test: check labextension $(OLDEST)/test
+	@mkdir -p build
+	@$(MAKE) test-jupyter > build/test-jupyter.log 2>&1 & jupyter=$$!; trap 'kill $$jupyter 2> /dev/null' EXIT; \
+	$(BIN)/python -m pytest; passed=$$?; \
+	echo "beside it: npm's, oldest versions', JupyterLab's and the browser's tests"; \
+	wait $$jupyter; others=$$?; cat build/test-jupyter.log; exit $$((passed || others))
+
+test-jupyter:
 	$(NPM) test
 	$(OLDEST)/bin/python -m pytest tests/unit -q
-	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest tests/server
 	$(BIN)/python -m pytest tests/ui
 

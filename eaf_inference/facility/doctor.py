@@ -22,8 +22,10 @@ from eaf_inference.facility.environment import (
     find_interpreter,
     is_complete,
 )
+from eaf_inference.facility.envoy import envoy_program
 from eaf_inference.facility.gateway import PACKAGES, missing_packages
 from eaf_inference.facility.gateway_proxy import proxy_program
+from eaf_inference.facility.prometheus import prometheus_program
 from eaf_inference.facility.triton import SHARED_MEMORY
 
 if TYPE_CHECKING:
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
 
     from eaf_inference.local import LocalFacility, Replica
 
-__all__ = ["Finding", "State", "findings"]
+__all__ = ["Finding", "State", "findings", "leftovers"]
 
-_EXTRAS = ("notebook", "dask", "facility", "demo")  # those a user installs, as opposed to a developer
+_EXTRAS = ("notebook", "dask", "hub", "facility", "demo")  # those a user installs, as opposed to a developer
 
 
 class State(enum.Enum):
@@ -60,6 +62,7 @@ def findings() -> Iterator[Finding]:
     yield _machine()
     yield _environment()
     yield _gateway()
+    yield from _for_several_users()
     yield from _extras()
     yield from _facilities()
     yield from _discovery()
@@ -98,6 +101,15 @@ def _gateway() -> Finding:
         return Finding("Dask Gateway", State.PROBLEM, f"its proxy, {proxy}, cannot be executed", remedy)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     return Finding("Dask Gateway", State.FINE, versions)
+
+
+def _for_several_users() -> Iterator[Finding]:
+    """What `up --users` has beside Triton and Dask Gateway; JupyterHub's packages are in the extras."""
+    for subject, program in {"Envoy": envoy_program, "Prometheus": prometheus_program}.items():
+        try:
+            yield Finding(subject, State.FINE, str(program()))
+        except ConfigurationError as error:
+            yield Finding(subject, State.NOTE, "not installed; `up --users` runs it", str(error))
 
 
 def _extras() -> Iterator[Finding]:
@@ -178,16 +190,26 @@ def _unready(replica: Replica, models: tuple[str, ...]) -> list[str] | None:
 
 
 def _leftovers() -> Finding:
-    """Shared memory of our Tritons whose guardian was killed too."""
-    present = Path("/dev/shm").glob(f"{SHARED_MEMORY}*")  # noqa: S108 - where shared memory is
-    regions = [path for path in present if path.stat().st_uid == os.geteuid()]
-    commands = _command_lines()
-    prefix = len(SHARED_MEMORY) + 12  # each server's own, see TritonServer.launch
-    dead = [path for path in regions if not any(path.name[:prefix].encode() in line for line in commands)]
-    if dead:
+    if dead := leftovers():
         remedy = "rm " + " ".join(map(str, dead))
         return Finding("shared memory", State.PROBLEM, f"{len(dead)} regions of dead Tritons", remedy)
     return Finding("shared memory", State.FINE, "nothing left behind by dead Tritons")
+
+
+def leftovers() -> list[Path]:
+    """Shared memory of our Tritons whose guardian was killed too."""
+    present = Path("/dev/shm").glob(f"{SHARED_MEMORY}*")  # noqa: S108 - where shared memory is
+    regions = [path for path in present if _is_ours(path)]
+    commands = _command_lines()
+    prefix = len(SHARED_MEMORY) + 12  # each server's own, see TritonServer.launch
+    return [path for path in regions if not any(path.name[:prefix].encode() in line for line in commands)]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.stat().st_uid == os.geteuid()
+    except FileNotFoundError:  # its Triton has ended meanwhile
+        return False
 
 
 def _command_lines() -> list[bytes]:

@@ -7,7 +7,6 @@ it runs. Configuration, key and certificate lie in a directory that only this us
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.certificates import make_certificates
+from eaf_inference.facility.loopback_http import OK, ask
 from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
 from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EnvoyServer", "Place", "envoy_program", "validate"]
 
-_ATTEMPTS = 3  # when somebody took the ports that were free a moment ago
 _DRAIN_SECONDS = 10  # for calls on connections that were made before a new configuration
 _TYPES = {"listeners": "config.listener.v3.Listener", "clusters": "config.cluster.v3.Cluster"}
 _CRITICAL = re.compile(r"\[critical\]\[\w+\] (?:\[[^\]]*\] )?(.*?)(?=\n\[\d{4}-|\Z)", re.DOTALL)
@@ -129,12 +128,8 @@ class EnvoyServer(Server):
     ) -> Iterator[EnvoyServer]:
         """Run one Envoy for the length of a `with` block; it is ready when the block begins."""
         server = cls(configure, port=port)
-        try:
-            server.launch()
-            server.wait_until_ready(timeout=timeout, progress=progress)
+        with server.running(timeout=timeout, progress=progress):
             yield server
-        finally:
-            server.stop()
 
     @property
     def url(self) -> str:
@@ -207,25 +202,18 @@ class EnvoyServer(Server):
             directory=self._directory,
         )
 
-    def wait_until_ready(self, *, timeout: float = 30.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it takes calls; raise with Envoy's own reason when that is not to be."""
-        progress(f"waiting for {self.name} (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        attempt = 1
-        while not self._answers():
-            ended = self.child.wait(0.05) is not None
-            said = self.log.read_text(errors="replace")
-            if "Address already in use" in said and attempt < _ATTEMPTS and self._fixed_port is None:
-                attempt += 1
-                self.stop()
-                self._ports = self._choose_ports()
-                self.launch()
-            elif ended or "Address already in use" in said or "rejected" in said:
-                raise ConfigurationError(f"{self.name} did not start: {_reason(said)}\nIts log: {self.log}")
-            elif time.monotonic() > deadline:
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
+    def has_failed(self) -> bool:
+        """Whether it has ended, or refuses what it is to do."""
+        return super().has_failed() or self.port_is_taken() or "rejected" in self.log.read_text(errors="replace")
+
+    def move(self) -> bool:
+        if self._fixed_port is not None:
+            return False
+        self._ports = self._choose_ports()
+        return True
+
+    def reason(self) -> str:
+        return _reason(self.log.read_text(errors="replace"))
 
     def reload(self, *, timeout: float = 30.0) -> None:
         """Put a new configuration of listeners and clusters into use; calls in flight go on.
@@ -264,7 +252,8 @@ class EnvoyServer(Server):
             "refused": sum(value for name, value in found.items() if name.endswith("rejected")),
         }
 
-    def _answers(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it takes calls."""
         port = self._ports[0]
         if self._ask("/ready") is None or f"{LOOPBACK}:{port}".encode() not in (self._ask("/listeners") or b""):
             return False
@@ -274,16 +263,8 @@ class EnvoyServer(Server):
 
     def _ask(self, path: str) -> bytes | None:
         """What its administration answers, or None where it does not, or is not ready."""
-        # not urllib: its answer would depend on http_proxy
-        connection = http.client.HTTPConnection(LOOPBACK, self._ports[1], timeout=5)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.read() if response.status == http.client.OK else None
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
+        status, body = ask(self._ports[1], path)
+        return body if status == OK else None
 
     def _write_resources(self, configuration: Mapping[str, Any]) -> None:
         for name, kind in reversed(_TYPES.items()):  # a listener's clusters come before it

@@ -9,7 +9,6 @@ that ends.
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
 import secrets
 import sys
@@ -20,9 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
-from eaf_inference.facility.gateway_proxy import TAKEN, GatewayProxy
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.facility.gateway_proxy import GatewayProxy
 from eaf_inference.facility.kept import KeptServer
+from eaf_inference.facility.loopback_http import OK, ask
 from eaf_inference.facility.ports import LOOPBACK, free_ports
 from eaf_inference.facility.processes import ignore, log_file, plain_environment, write_private
 from eaf_inference.local import LocalGateway
@@ -40,7 +40,6 @@ PACKAGES = {
     "dask-gateway-server": "dask_gateway_server",
     "sqlalchemy": "sqlalchemy",
 }
-_ATTEMPTS = 3  # when somebody took the ports that were free a moment ago
 
 # Worth knowing of what is left at its default: workers and clusters that take more than 60 s to start are given up.
 _CONFIGURATION = """\
@@ -135,12 +134,8 @@ class GatewayServer(KeptServer):
     ) -> Iterator[GatewayServer]:
         """Run one gateway for the length of a `with` block; it is ready when the block begins."""
         server = cls(hub_api_url=hub_api_url)
-        try:
-            server.launch()
-            server.wait_until_ready(timeout=timeout, progress=progress)
+        with server.running(timeout=timeout, progress=progress):
             yield server
-        finally:
-            server.stop()
 
     @property
     def address(self) -> str:
@@ -206,44 +201,27 @@ class GatewayServer(KeptServer):
             [sys.executable, "-m", "dask_gateway_server", "--config", str(configuration)], environment=environment
         )
 
-    def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it takes requests; raise when that is not to be."""
-        progress(f"waiting for {self.name} (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        attempt = 1
-        while True:
-            if self._answers():
-                return
-            is_taken = self.proxy.port_is_taken or TAKEN in self.log.read_text(errors="replace")
-            if is_taken and attempt < _ATTEMPTS:
-                attempt += 1
-                self.stop()
-                self._choose_ports()
-                self.launch()
-            elif self.child.wait(0.05) is not None or self.proxy.child.wait(0) is not None:
-                raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")
-            elif time.monotonic() > deadline:
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
+    def has_failed(self) -> bool:
+        """Whether it or its proxy has ended."""
+        return super().has_failed() or self.proxy.child.wait(0) is not None
 
-    def _answers(self) -> bool:
-        """Whether this gateway answers at its address; where there is a password, no other one knows it."""
+    def port_is_taken(self) -> bool:
+        return self.proxy.port_is_taken() or super().port_is_taken()
+
+    def move(self) -> bool:
+        self.stop()  # the proxy, too, of which there is another one then
+        self._choose_ports()
+        return True
+
+    def is_ready(self) -> bool:
+        """Whether it takes requests at its address; where there is a password, no other one knows it."""
         if self.proxy.child.wait(0) is not None:
             return False
-        # not urllib: its answer would depend on http_proxy
-        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=1)
+        if self._hub_api_url is not None:  # the Hub need not be there yet
+            return ask(self._port, "/api/health")[0] == OK
         credentials = b64encode(f"{self.name}:{self._password}".encode()).decode()
-        try:
-            if self._hub_api_url is None:
-                connection.request("GET", "/api/v1/clusters/", headers={"Authorization": f"Basic {credentials}"})
-            else:  # the Hub need not be there yet
-                connection.request("GET", "/api/health")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        headers = {"Authorization": f"Basic {credentials}"}
+        return ask(self._port, "/api/v1/clusters/", headers=headers)[0] == OK
 
     def ask_to_stop(self) -> None:
         """Begin to stop it, and the proxy, without waiting."""

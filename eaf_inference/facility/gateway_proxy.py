@@ -11,18 +11,11 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.ports import LOOPBACK
-from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
 
 __all__ = ["GatewayProxy", "proxy_program"]
-
-TAKEN = "address already in use"
 
 
 def proxy_program() -> Path:
@@ -65,26 +58,10 @@ class GatewayProxy(Server):
             log=self.log,
         )
 
-    def wait_until_ready(self, *, timeout: float = 30.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it listens; raise when that is not to be."""
-        progress(f"waiting for {self.name} (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        while not self._listens():
-            if self.child.wait(0.05) is not None:
-                raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")
-            if time.monotonic() > deadline:
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
-
-    @property
-    def port_is_taken(self) -> bool:
-        """Whether it ended because somebody else listens there."""
-        return self.child.wait(0) is not None and TAKEN in self.log.read_text(errors="replace")
-
-    def _listens(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it listens, and not somebody else."""
         if self.child.wait(0) is not None:
-            return False  # whoever listens there is not it
+            return False
         with suppress(OSError), socket.create_connection((LOOPBACK, self._port), timeout=1):
             return True
         return False

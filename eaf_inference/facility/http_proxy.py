@@ -6,7 +6,6 @@ Apart, because whoever restarts the Hub must not cut users off from their server
 from __future__ import annotations
 
 import fcntl
-import http.client
 import secrets
 import shutil
 import subprocess
@@ -15,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.facility.loopback_http import OK, ask
 from eaf_inference.facility.ports import LOOPBACK, free_ports
 from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment, private_directory
 
@@ -27,7 +27,6 @@ __all__ = ["VERSION", "HttpProxy", "proxy_program"]
 VERSION = "5.3.0"
 _NAME = "configurable-http-proxy"
 _CHECKOUT = Path(__file__).parents[2] / "node_modules" / ".bin" / _NAME
-_ATTEMPTS = 3  # when somebody took the ports that were free a moment ago
 
 
 def proxy_program(*, progress: Callable[[str], None] = ignore) -> Path:
@@ -102,9 +101,13 @@ class HttpProxy(Server):
         self._ports = free_ports(2)
 
     @property
+    def port(self) -> int:
+        return self._ports[0]
+
+    @property
     def url(self) -> str:
         """Where users go."""
-        return f"http://{LOOPBACK}:{self._ports[0]}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     @property
     def api_url(self) -> str:
@@ -125,31 +128,6 @@ class HttpProxy(Server):
             log=self.log,
         )
 
-    def wait_until_ready(self, *, timeout: float = 30.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it takes routes; raise when that is not to be."""
-        progress(f"waiting for {self.name} (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        attempt = 1
-        while not self._answers():
-            if self.child.wait(0.05) is not None:
-                if "EADDRINUSE" not in self.log.read_text(errors="replace") or attempt == _ATTEMPTS:
-                    raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")
-                attempt += 1
-                self.stop()
-                self._ports = free_ports(2)
-                self.launch()
-            elif time.monotonic() > deadline:
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
-
-    def _answers(self) -> bool:
-        """Whether this proxy, and no other one, answers: it knows the token."""
-        connection = http.client.HTTPConnection(LOOPBACK, self._ports[1], timeout=1)
-        try:
-            connection.request("GET", "/api/routes", headers={"Authorization": f"token {self.token}"})
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+    def is_ready(self) -> bool:
+        """Whether this proxy, and no other one, takes routes: it knows the token."""
+        return ask(self._ports[1], "/api/routes", headers={"Authorization": f"token {self.token}"})[0] == OK

@@ -6,7 +6,6 @@ it. What the Hub refuses it refuses; but whoever can run code in a notebook can 
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
@@ -18,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.http_proxy import HttpProxy, proxy_program
 from eaf_inference.facility.kept import KeptServer
+from eaf_inference.facility.loopback_http import OK, ask
 from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
 from eaf_inference.facility.processes import ignore, log_file, plain_environment, write_private
 
@@ -32,7 +32,7 @@ __all__ = ["GROUP", "HubServer", "Services"]
 GROUP = "triton-users"  # its members may use inference
 OPERATOR = "facility-operator"
 
-_ATTEMPTS = 3
+_PORT_SECONDS = 30.0
 
 _CONFIGURATION = """\
 import os
@@ -144,12 +144,8 @@ class HubServer(KeptServer):
         """Run one for the length of a `with` block; it is ready when the block begins."""
         server = cls(users, progress=progress)
         server.services = services
-        try:
-            server.launch()
-            server.wait_until_ready(timeout=timeout, progress=progress)
+        with server.running(timeout=timeout, progress=progress):
             yield server
-        finally:
-            server.stop()
 
     @property
     def url(self) -> str:
@@ -231,26 +227,14 @@ class HubServer(KeptServer):
                 f"{sys.executable} -m pip install 'eaf-inference[facility,notebook]'"
             )
 
-    def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it answers through its proxy; raise when that is not to be."""
-        progress(f"waiting for {self.name} (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        attempt = 1
-        while not self._answers():
-            if self.child.wait(0.05) is not None:
-                in_use = "address already in use" in self.log.read_text(errors="replace").lower()
-                if not in_use or attempt == _ATTEMPTS:
-                    raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")
-                # others have been told of this port; a connection that happens to have it goes away
-                while not is_free(self._port) and time.monotonic() < deadline:
-                    time.sleep(0.05)
-                attempt += 1
-                super().stop()
-                self.launch()
-            elif time.monotonic() > deadline:
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
+    def move(self) -> bool:
+        """Wait for the same port: others have been told of it, and a connection that happens to have it goes away."""
+        deadline = time.monotonic() + _PORT_SECONDS
+        while not is_free(self._port):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
 
     def ask_to_stop(self) -> None:
         """Begin to stop it, and the proxy, without waiting."""
@@ -262,16 +246,8 @@ class HubServer(KeptServer):
         super().stop()
         self.proxy.stop()
 
-    def _answers(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether this Hub, and no other one, answers through its proxy: it knows the operator's token."""
-        host = self.url.removeprefix("http://")
-        connection = http.client.HTTPConnection(host, timeout=5)
-        try:
-            headers = {"Authorization": f"token {self._operator_token}"}
-            connection.request("GET", "/hub/api/user", headers=headers)
-            response = connection.getresponse()
-            return response.status == http.client.OK and json.load(response)["name"] == OPERATOR
-        except (OSError, http.client.HTTPException, ValueError):
-            return False
-        finally:
-            connection.close()
+        headers = {"Authorization": f"token {self._operator_token}"}
+        status, body = ask(self.proxy.port, "/hub/api/user", headers=headers)
+        return status == OK and json.loads(body).get("name") == OPERATOR

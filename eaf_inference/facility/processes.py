@@ -7,20 +7,24 @@ owner that was killed are the same thing: the guardian's pipe is closed.
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from typing_extensions import Self
 
 __all__ = [
     "Child",
@@ -36,6 +40,8 @@ __all__ = [
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _KEPT_LOGS = 20
+_MOVES = 2  # when somebody took the ports that were free a moment ago
+_TAKEN = re.compile("address already in use|EADDRINUSE", re.IGNORECASE)
 
 # What a server may know of its owner's environment: no token, key or password is among it.
 _INHERITED = (
@@ -159,8 +165,59 @@ class Server(ABC):
         """Start the program; it then takes seconds until it is ready."""
 
     @abstractmethod
-    def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it is ready; raise with its own reason when that is not to be."""
+    def is_ready(self) -> bool:
+        """Whether it is this server that answers, and it can do its work."""
+
+    def has_failed(self) -> bool:
+        """Whether it will never be ready; may take a moment."""
+        return self.child.wait(0.05) is not None
+
+    def port_is_taken(self) -> bool:
+        """Whether it failed because somebody else listens where it wanted to."""
+        return bool(_TAKEN.search(self.log.read_text(errors="replace")))
+
+    def move(self) -> bool:
+        """Choose other ports, or wait for the same ones; False where nobody may."""
+        return False
+
+    def reason(self) -> str:
+        """Why it did not start."""
+        return "its log says why"
+
+    def wait_until_ready(self, *, timeout: float = 120.0, progress: Callable[[str], None] = ignore) -> None:
+        """Return when it is ready.
+
+        Raises
+        ------
+        ConfigurationError
+            It did not start; the message has its own reason, and where its log is.
+        ServerUnavailable
+            It neither became ready nor ended in time.
+        """
+        progress(f"waiting for {self.name} (log: {self.log})")
+        deadline = time.monotonic() + timeout
+        moves = 0
+        while not self.is_ready():
+            if self.has_failed():
+                if moves == _MOVES or not self.port_is_taken() or not self.move():
+                    raise ConfigurationError(f"{self.name} did not start:\n{self.reason()}\nIts log: {self.log}")
+                moves += 1
+                self.stop()
+                self.launch()
+            elif time.monotonic() > deadline:
+                raise ServerUnavailable(
+                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
+                )
+
+    @contextmanager
+    def running(self, *, timeout: float = 120.0, progress: Callable[[str], None] = ignore) -> Iterator[Self]:
+        """Run it for the length of a `with` block; it is ready when the block begins, and gone when it has ended."""
+        try:
+            self.launch()
+            self.wait_until_ready(timeout=timeout, progress=progress)
+            yield self
+        finally:
+            self.stop()
 
     def restart(self) -> None:
         """Start it again on the same ports, whether it runs or has died, and wait until it is ready."""

@@ -6,7 +6,6 @@ lie in a directory that only this user can read.
 
 from __future__ import annotations
 
-import http.client
 import json
 import secrets
 import shutil
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.facility.loopback_http import OK, ask
 from eaf_inference.facility.ports import LOOPBACK, free_ports
 from eaf_inference.facility.processes import (
     Child,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "NotInstalled", "PrometheusServer", "prometheus_program", "scrape_configuration"]
 
 RULES = Path(__file__).with_name("prometheus_rules.yaml")
-_ATTEMPTS = 3  # when somebody took the port that was free a moment ago
 _RETENTION = ("15d", "512MB")  # whichever is reached first
 
 
@@ -126,12 +125,8 @@ class PrometheusServer(Server):
         """Run one for the length of a `with` block; it is ready when the block begins."""
         with owned_directory("eaf-inference-prometheus-") as directory:
             server = cls(targets, directory, interval=interval)
-            try:
-                server.launch()
-                server.wait_until_ready(timeout=timeout, progress=progress)
+            with server.running(timeout=timeout, progress=progress):
                 yield server
-            finally:
-                server.stop()
 
     @property
     def url(self) -> str:
@@ -163,33 +158,10 @@ class PrometheusServer(Server):
             log=self.log,
         )
 
-    def wait_until_ready(self, *, timeout: float = 60.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it answers queries; raise when that is not to be."""
-        progress(f"waiting for {self.name} (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        attempt = 1
-        while not self._answers():
-            if self.child.wait(0.05) is None:
-                if time.monotonic() < deadline:
-                    continue
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
-            if "address already in use" in self.log.read_text(errors="replace") and attempt < _ATTEMPTS:
-                attempt += 1
-                self.stop()
-                (self._port,) = free_ports(1)
-                self.launch()
-                continue
-            raise ConfigurationError(f"{self.name} did not start. Its log says why: {self.log}")
+    def move(self) -> bool:
+        (self._port,) = free_ports(1)
+        return True
 
-    def _answers(self) -> bool:
-        # not urllib: its answer would depend on http_proxy
-        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=1)
-        try:
-            connection.request("GET", "/-/ready")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+    def is_ready(self) -> bool:
+        """Whether it answers queries."""
+        return ask(self._port, "/-/ready")[0] == OK

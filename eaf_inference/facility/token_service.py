@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import secrets
 import sys
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.facility.loopback_http import OK, ask
 from eaf_inference.facility.ports import LOOPBACK, free_ports
 from eaf_inference.facility.processes import (
     Child,
@@ -68,12 +67,8 @@ class TokenServiceServer(Server):
         """Run one for the length of a `with` block; it is ready when the block begins."""
         with owned_directory("eaf-inference-tokens-") as directory:
             server = cls(hub_api_url, configuration, directory)
-            try:
-                server.launch()
-                server.wait_until_ready(timeout=timeout, progress=progress)
+            with server.running(timeout=timeout, progress=progress):
                 yield server
-            finally:
-                server.stop()
 
     @property
     def url(self) -> str:
@@ -114,27 +109,10 @@ class TokenServiceServer(Server):
         }
         self._child = Child([sys.executable, "-m", "eaf_inference.hub"], environment=environment, log=self.log)
 
-    def wait_until_ready(self, *, timeout: float = 30.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when it can sign; raise with its own reason when that is not to be."""
-        progress(f"waiting for {self.name} (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        while not self._answers():
-            if self.child.wait(0.05) is not None:
-                said = [line for line in self.log.read_text(errors="replace").splitlines() if "eaf_inference" in line]
-                raise ConfigurationError(
-                    f"{self.name} did not start: {said[-1] if said else ''}\nIts log: {self.log}"
-                )
-            if time.monotonic() > deadline:
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
+    def reason(self) -> str:
+        said = [line for line in self.log.read_text(errors="replace").splitlines() if "eaf_inference" in line]
+        return said[-1] if said else super().reason()
 
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=1)
-        try:
-            connection.request("GET", f"{_PREFIX}healthz")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+    def is_ready(self) -> bool:
+        """Whether it can sign."""
+        return ask(self._port, f"{_PREFIX}healthz")[0] == OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import secrets
 import time
@@ -11,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility import triton_log
 from eaf_inference.facility.environment import make_installation
+from eaf_inference.facility.loopback_http import OK, ask
 from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
 from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 from eaf_inference.local import Replica
@@ -27,7 +27,6 @@ __all__ = ["MODELS", "SHARED_MEMORY", "TritonServer", "check_repositories"]
 
 MODELS = Path(__file__).with_name("models")  # the repository that comes with the package
 SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # how the names of our Tritons' regions begin
-_ATTEMPTS = 3  # when somebody took the ports that were free a moment ago
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
 
 
@@ -90,12 +89,8 @@ class TritonServer(Server):
         repositories = check_repositories(models)
         installation = installation or make_installation(progress=progress)
         server = cls(repositories, installation=installation, grpc_port=grpc_port)
-        try:
-            server.launch()
-            server.wait_until_ready(timeout=timeout, progress=progress)
+        with server.running(timeout=timeout, progress=progress):
             yield server
-        finally:
-            server.stop()
 
     @property
     def grpc(self) -> str:
@@ -149,47 +144,24 @@ class TritonServer(Server):
             f"--exit-timeout-secs={_EXIT_SECONDS}",
         ]
 
-    def wait_until_ready(self, *, timeout: float = 120.0, progress: Callable[[str], None] = ignore) -> None:
-        """Return when every model is ready; raise with Triton's own reason when that is not to be."""
-        progress(f"waiting for {self.name} to load its models (log: {self.log})")
-        deadline = time.monotonic() + timeout
-        attempt = 1
-        while not self._answers():
-            if self.child.wait(0.05) is None:
-                if time.monotonic() < deadline:
-                    continue
-                raise ServerUnavailable(
-                    f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
-                )
-            said = self.log.read_text(errors="replace")
-            if triton_log.address_in_use(said) and attempt < _ATTEMPTS:
-                attempt += 1
-                self.stop()
-                self._ports = _choose_ports(self._fixed_port)
-                self.launch()
-                continue
-            raise ConfigurationError(
-                f"{self.name} did not start:\n"
-                + "\n".join(f"- {reason}" for reason in triton_log.reasons(said))
-                + f"\nIts log: {self.log}"
-            )
+    def port_is_taken(self) -> bool:
+        return triton_log.address_in_use(self.log.read_text(errors="replace"))
 
-    def _answers(self) -> bool:
-        # Metrics come up last, so whoever scrapes at once gets an answer too.
-        return all(
-            self._status("GET", port, path) == http.client.OK
-            for port, path in ((self._ports.http, "/v2/health/ready"), (self._ports.metrics, "/metrics"))
-        )
+    def move(self) -> bool:
+        self._ports = _choose_ports(self._fixed_port)
+        return True
 
-    def _status(self, method: str, port: int, path: str) -> int | None:
-        try:
-            return _request(method, port, path)[0]
-        except (OSError, http.client.HTTPException):
-            return None
+    def reason(self) -> str:
+        return "\n".join(f"- {each}" for each in triton_log.reasons(self.log.read_text(errors="replace")))
+
+    def is_ready(self) -> bool:
+        """Whether all its models are; metrics come up last, so that whoever scrapes at once gets an answer too."""
+        ready = ((self._ports.http, "/v2/health/ready"), (self._ports.metrics, "/metrics"))
+        return all(ask(port, path)[0] == OK for port, path in ready)
 
     def models(self) -> dict[str, str]:
         """Every model and its state, such as READY, as Triton lists them."""
-        _, body = _request("POST", self._ports.http, "/v2/repository/index")
+        _, body = ask(self._ports.http, "/v2/repository/index", method="POST")
         return {model["name"]: model.get("state", "UNKNOWN") for model in json.loads(body)}
 
 
@@ -217,14 +189,3 @@ def _check_repository(path: Path) -> Path:
 def _choose_ports(grpc_port: int | None) -> _Ports:
     grpc, http_port, metrics = free_ports(3)
     return _Ports(grpc_port or grpc, http_port, metrics)
-
-
-def _request(method: str, port: int, path: str) -> tuple[int, bytes]:
-    # not urllib: its answer would depend on http_proxy
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -154,6 +155,7 @@ def test_the_doctor_finds_a_facility_and_what_a_dead_one_left(tiny_models):
         answer = run("doctor")
         assert answer.returncode == 0, answer.stdout
         assert f"dask-gateway-server {version('dask-gateway-server')}" in answer.stdout
+        assert re.search(r"Envoy +ok ", answer.stdout)
         assert f"{facility['replicas'][0]['grpc']} is ready with affine, mirror" in answer.stdout
         region = SHM / f"{SHARED_MEMORY}00000000dead-0000"
         region.touch()

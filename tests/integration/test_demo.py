@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from eaf_inference.errors import InferenceError
 from eaf_inference.facility.demo import NOTEBOOKS, execute
-from eaf_inference.facility.triton import SHARED_MEMORY
+from eaf_inference.facility.doctor import leftovers
 from eaf_inference.local import LocalFacility, Replica
-
-SHM = Path("/dev/shm")  # noqa: S108 - where shared memory is
-
-
-def regions():
-    """This user's shared memory of Tritons."""
-    return {path for path in SHM.glob(f"{SHARED_MEMORY}*") if path.stat().st_uid == os.geteuid()}
 
 
 def test_the_demo_classifies_the_sample_and_leaves_nothing_running(tmp_path):
-    before = regions()  # other tests' servers may be running
     done = subprocess.run(
         [sys.executable, "-m", "eaf_inference.cli", "demo", "--output", tmp_path],
         capture_output=True,
@@ -42,7 +32,7 @@ def test_the_demo_classifies_the_sample_and_leaves_nothing_running(tmp_path):
         assert value in done.stdout
     assert "Classify" in done.stdout  # progress
     assert "background rejection" in (tmp_path / "quickstart.html").read_text()
-    assert regions() <= before
+    assert leftovers() == []
     with pytest.raises(ConnectionRefusedError):
         _connect(summary["server"])
 
