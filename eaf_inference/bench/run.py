@@ -13,7 +13,7 @@ from eaf_inference.bench.contestant import Job
 from eaf_inference.bench.machine import machine, software
 from eaf_inference.bench.measuring import Result, take_turns
 from eaf_inference.bench.models import write_full_particlenet, write_zero_cost
-from eaf_inference.bench.network import SimulatedNetwork
+from eaf_inference.bench.network import simulated_network
 from eaf_inference.bench.plan import ENTRIES
 from eaf_inference.bench.workloads import ACCELERATOR, WORKLOADS, prepare
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError
@@ -148,8 +148,8 @@ def _run(
     url = server.grpc
     with ExitStack() as stack:
         if workload.delay is not None:
-            network = SimulatedNetwork.start(url.partition("://")[2], workload.delay, progress=progress)
-            url = stack.enter_context(network).url
+            network = simulated_network(url.partition("://")[2], workload.delay, progress=progress)
+            url = stack.enter_context(network)
 
         def job(entry: Entry) -> Job:
             return Job(workload.key, jets, entry, url, str(file) if file else None, str(directory))

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from eaf_inference.bench.workloads import TOLERANCE
-from eaf_inference.study.outcome import BLOCKING, PIPELINED, QUEUE_LIMIT
+from eaf_inference.study.outcome import (
+    AFFINITY,
+    ALONE,
+    APART,
+    BLOCKING,
+    LEAST_BUSY,
+    LEAST_REQUEST,
+    PIPELINED,
+    QUEUE_LIMIT,
+    TOGETHER,
+    UNSPILT,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +29,7 @@ Row: TypeAlias = "tuple[str, ...]"
 Table: TypeAlias = "tuple[str, Row, list[Row]]"
 _SATURATED = 0.95  # of the peak
 _FAR_BEYOND = 4  # times the workers that saturate
+_BALANCED = {LEAST_REQUEST: "by Envoy's LEAST_REQUEST", LEAST_BUSY: "to the least busy one"}
 
 
 def sentences(outcome: Outcome) -> list[str]:
@@ -70,19 +82,29 @@ def _tail(last: Scaled) -> str:
 
 
 def _mixtures(outcome: Outcome) -> Iterator[str]:
-    if len(outcome.mixtures) < 2:
-        return
-    alone, together = outcome.mixtures[0], outcome.mixtures[1]
-    yield (
-        f"Simulated: {together.models} models on one instance give "
-        f"{alone.requests_per_second / together.requests_per_second:.1f} times fewer requests/s than one."
-    )
-    if len(outcome.mixtures) > 3:
-        mixed, sorted_out = outcome.mixtures[2], outcome.mixtures[3]
+    measured = {each.title: each for each in outcome.mixtures}
+    if {ALONE, TOGETHER} <= measured.keys():
+        alone, together = measured[ALONE], measured[TOGETHER]
         yield (
-            f"Simulated: on {mixed.instances} instances, requests for one model that meet on one instance give "
-            f"{sorted_out.requests_per_second / mixed.requests_per_second:.1f} times as many requests/s as requests "
-            "that go to the least busy one."
+            f"Simulated: {together.models} models on one instance give "
+            f"{alone.requests_per_second / together.requests_per_second:.1f} times fewer requests/s than one."
+        )
+    plain = measured.get(LEAST_REQUEST) or measured.get(LEAST_BUSY)
+    if plain is None:
+        return
+    for title in (AFFINITY, UNSPILT, APART):
+        if each := measured.get(title):
+            yield (
+                f"Simulated, {each.instances} instances, {title}: "
+                f"{each.requests_per_second / plain.requests_per_second:.1f} times as many requests/s as "
+                f"{_BALANCED[plain.title]}; {100 * each.met:.0f} % of the requests for a model met on one instance "
+                f"({100 * plain.met:.0f} % there), and waited {1e3 * each.queue:,.0f} ms "
+                f"({1e3 * plain.queue:,.0f} ms there)."
+            )
+    if each := measured.get(UNSPILT):
+        yield (
+            f"Where requests for a model meet is a hash's choice, by the instances' addresses: here it gave "
+            f"{each.models} models {each.used} of {each.instances} instances, and with other addresses it differs."
         )
 
 
@@ -117,10 +139,19 @@ def tables(outcome: Outcome) -> list[Table]:
         found.append(("Workers", ("", *heads), [_row(each) for each in outcome.scaled]))
     if outcome.mixtures:
         rows: list[Row] = [
-            (each.title, str(each.models), str(each.instances), f"{each.requests_per_second:,.1f}")
+            (
+                each.title,
+                str(each.models),
+                str(each.instances),
+                str(each.used),
+                f"{each.requests_per_second:,.1f}",
+                f"{1e3 * each.queue:,.1f}",
+                f"{100 * each.met:.0f}",
+            )
             for each in outcome.mixtures
         ]
-        found.append(("Several models (simulated)", ("", "models", "instances", "requests/s"), rows))
+        columns = ("", "models", "instances", "used", "requests/s", "queue ms", "% met")
+        found.append(("Several models (simulated)", columns, rows))
     if outcome.predicted:
         found.append(_prediction(outcome))
     return found

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import numpy as np
 
 from eaf_inference.bench.models import CONSTITUENTS, VALUES
-from eaf_inference.errors import BadReply
+from eaf_inference.errors import BadReply, ServerUnavailable
 from eaf_inference.inference.pipeline import Limits, Window
 from eaf_inference.inference.transport import frame_request
 from eaf_inference.study.outcome import PIPELINED
@@ -26,7 +27,7 @@ from eaf_inference.study.outcome import PIPELINED
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-__all__ = ["Crowd", "Load", "Served", "run"]
+__all__ = ["Crowd", "Door", "Load", "Served", "run"]
 
 _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 _LEAST_SETTLING = 0.7  # seconds until what is measured is no beginning
@@ -47,7 +48,8 @@ class Crowd:
     service : float
         Seconds that an accelerator is stated to take for one, for the time in which the crowd settles.
     by_affinity : bool
-        Whether the requests for one model meet on one instance, or each goes to the least busy one.
+        Whether the requests for one model meet on one instance, or each goes to the least busy one; where there
+        is a door, that is the door's to choose.
     """
 
     client: str
@@ -60,15 +62,41 @@ class Crowd:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """What the servers counted of some models, all together: requests, rows, seconds in the queue."""
+class Door:
+    """The one address of all instances: who vouches for it (PEM), and a token that it lets in."""
 
-    requests: float
-    rows: float
-    queue: float
+    address: str
+    authority: str = field(repr=False)
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the servers counted of some models: requests by model and server; rows and seconds in the queue of all."""
+
+    placed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rows: float = 0.0
+    queue: float = 0.0
+
+    @property
+    def requests(self) -> int:
+        return self.placed.total()
+
+    @property
+    def servers(self) -> int:
+        """How many were used."""
+        return len({server for _, server in self.placed})
+
+    @property
+    def met(self) -> float:
+        """The share of requests that went to the server to which most for their model did."""
+        most: Counter[str] = Counter()
+        for (model, _), requests in self.placed.items():
+            most[model] = max(most[model], requests)
+        return most.total() / max(self.requests, 1)
 
     def since(self, before: Served) -> Served:
-        return Served(self.requests - before.requests, self.rows - before.rows, self.queue - before.queue)
+        return Served(self.placed - before.placed, self.rows - before.rows, self.queue - before.queue)
 
 
 @dataclass(slots=True)
@@ -76,7 +104,7 @@ class Load:
     """What came of it while it was measured."""
 
     seconds: float = 0.0
-    served: Served = field(default_factory=lambda: Served(0, 0, 0))
+    served: Served = field(default_factory=Served)
     latencies: list[float] = field(default_factory=list)
     window: int = 0
 
@@ -84,9 +112,21 @@ class Load:
         return float(np.percentile(self.latencies, share)) if self.latencies else None
 
 
-def run(addresses: Sequence[str], crowd: Crowd, seconds: float, watch: Callable[[], Served]) -> Load:
-    """Let a crowd work for so many seconds, after it has settled."""
-    measurement = _Measurement(addresses, crowd, watch)
+def run(
+    addresses: Sequence[str], crowd: Crowd, seconds: float, watch: Callable[[], Served], door: Door | None = None
+) -> Load:
+    """Let a crowd work for so many seconds, after it has settled.
+
+    Parameters
+    ----------
+    addresses : sequence of str
+        The instances.
+    watch : callable
+        What they have counted.
+    door : Door, optional
+        What stands before them, and gets the requests.
+    """
+    measurement = _Measurement(addresses, crowd, watch, door)
     with ThreadPoolExecutor(1) as pool:  # in a notebook this thread has a running event loop already
         running = pool.submit(asyncio.run, measurement.run(seconds))
         try:
@@ -97,8 +137,11 @@ def run(addresses: Sequence[str], crowd: Crowd, seconds: float, watch: Callable[
 
 
 class _Measurement:
-    def __init__(self, addresses: Sequence[str], crowd: Crowd, watch: Callable[[], Served]) -> None:
-        self._addresses, self._crowd, self._watch = addresses, crowd, watch
+    def __init__(
+        self, addresses: Sequence[str], crowd: Crowd, watch: Callable[[], Served], door: Door | None
+    ) -> None:
+        self._addresses, self._crowd, self._watch, self._door = addresses, crowd, watch, door
+        self._metadata = (("authorization", f"Bearer {door.token}"),) if door else ()
         self._random = random.Random(len(addresses) * 1000 + crowd.workers)  # noqa: S311
         self._busy: Counter[int] = Counter()
         self._task: asyncio.Task[Any] | None = None
@@ -115,11 +158,10 @@ class _Measurement:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def run(self, seconds: float) -> Load:
-        from grpc import aio
         from tritonclient.grpc import service_pb2
 
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        channels = [aio.insecure_channel(address, options=_OPTIONS) for address in self._addresses]
+        channels = self._channels()
         self._stubs = [
             channel.unary_unary(
                 "/inference.GRPCInferenceService/ModelInfer",
@@ -138,6 +180,14 @@ class _Measurement:
             for channel in channels:
                 await channel.close()
         return self._load
+
+    def _channels(self) -> list[Any]:
+        from grpc import aio
+
+        if self._door is None:
+            return [aio.insecure_channel(address, options=_OPTIONS) for address in self._addresses]
+        credentials = grpc.ssl_channel_credentials(self._door.authority.encode())
+        return [aio.secure_channel(self._door.address, credentials, options=_OPTIONS)]
 
     async def _measure(self, seconds: float) -> None:
         crowd = self._crowd
@@ -185,7 +235,11 @@ class _Measurement:
         self._busy[instance] += 1
         began = time.monotonic()
         try:
-            reply = await self._stubs[instance](self._requests[model])
+            reply = await self._stubs[instance](self._requests[model], metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise ServerUnavailable(
+                f"A simulated worker's request failed: {error.code().name}, {error.details()}"
+            ) from error
         finally:
             self._busy[instance] -= 1
         seconds = time.monotonic() - began

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 __all__ = [
+    "AFFINITY",
+    "ALONE",
+    "APART",
     "BLOCKING",
+    "LEAST_BUSY",
+    "LEAST_REQUEST",
     "PIPELINED",
     "QUEUE_LIMIT",
+    "TOGETHER",
+    "UNSPILT",
     "Mixture",
     "Outcome",
     "Predicted",
@@ -19,6 +26,14 @@ __all__ = [
 
 PIPELINED = "eaf-inference"
 BLOCKING = "coffea triton_wrapper"
+# Part 3: what is compared
+ALONE = "one model on one instance"
+TOGETHER = "several models on one instance"
+LEAST_BUSY = "several models, each request to the least busy instance"
+LEAST_REQUEST = "several models through Envoy, LEAST_REQUEST"
+AFFINITY = "several models through Envoy, affinity"
+UNSPILT = "several models through Envoy, affinity that spills nothing"
+APART = "several models, each on an instance of its own, placed by hand"
 QUEUE_LIMIT = 0.4  # seconds in the queue above which arXiv:2312.06838 starts another instance
 
 
@@ -105,12 +120,25 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Part 3: several models, and how their requests find an instance."""
+    """Part 3: several models, and how their requests find an instance.
+
+    Attributes
+    ----------
+    used : int
+        Instances that any request went to.
+    queue : float
+        Mean seconds.
+    met : float
+        The share of requests that were served where most for their model were, by the servers' own counts.
+    """
 
     title: str
     models: int
     instances: int
+    used: int
     requests_per_second: float
+    queue: float
+    met: float
 
 
 @dataclass(frozen=True, slots=True)

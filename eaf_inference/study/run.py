@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.bench.machine import machine, software
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError
+from eaf_inference.facility.envoy import envoy_program
 from eaf_inference.study import facility, simulation, timing, workers
 from eaf_inference.study.outcome import Outcome, Scale, Site
 
@@ -122,7 +123,12 @@ def _models(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str]
         outcome.remarks.append("models: measured on simulated accelerators only, so not on the facility")
         return
     outcome.accelerator = simulation.DESCRIPTION
-    for mixture in simulation.several_models(scale, progress=progress):
+    try:
+        envoy = bool(envoy_program())
+    except ConfigurationError as error:
+        envoy = False
+        outcome.remarks.append(f"models: not through Envoy, the load chose the instances itself: {error}")
+    for mixture in simulation.several_models(scale, envoy=envoy, progress=progress):
         outcome.mixtures.append(mixture)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -53,12 +54,13 @@ def counted(addresses: Sequence[str], models: Sequence[str]) -> Served:
     """What these Tritons have counted of the models since they were started."""
     from tritonclient import grpc
 
-    requests = rows = queue = 0.0
+    placed: Counter[tuple[str, str]] = Counter()
+    rows = queue = 0.0
     for address in addresses:
         with grpc.InferenceServerClient(address) as client:
             for each in client.get_inference_statistics().model_stats:
                 if each.name in models:
-                    requests += each.inference_stats.success.count
+                    placed[each.name, address] += each.inference_stats.success.count
                     rows += each.inference_count
                     queue += each.inference_stats.queue.ns / 1e9
-    return Served(requests, rows, queue)
+    return Served(placed, rows, queue)

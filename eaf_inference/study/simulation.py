@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eaf_inference.metrics.advice import Workers, advise
 from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.capacity import Capacity
 from eaf_inference.metrics.triton import TritonMetrics
+from eaf_inference.study.door import door
 from eaf_inference.study.load import Crowd, Load, run
-from eaf_inference.study.outcome import BLOCKING, PIPELINED, QUEUE_LIMIT, Mixture, Predicted, Scaled
+from eaf_inference.study.outcome import (
+    AFFINITY,
+    ALONE,
+    APART,
+    BLOCKING,
+    LEAST_BUSY,
+    LEAST_REQUEST,
+    PIPELINED,
+    QUEUE_LIMIT,
+    TOGETHER,
+    UNSPILT,
+    Mixture,
+    Predicted,
+    Scaled,
+)
 from eaf_inference.study.servers import ACCELERATOR, MIXED, counted, simulated_tritons
 from eaf_inference.study.watching import watched
 
@@ -23,6 +38,7 @@ if TYPE_CHECKING:
     from eaf_inference.bench.models import Simulated
     from eaf_inference.facility.triton import TritonServer
     from eaf_inference.metrics.snapshot import Snapshot
+    from eaf_inference.study.load import Door
     from eaf_inference.study.outcome import Scale
 
 __all__ = ["DESCRIPTION", "predict", "prediction", "several_models", "with_workers"]
@@ -32,12 +48,19 @@ SERVICE = ACCELERATOR.seconds(ACCELERATOR.batch)
 DESCRIPTION = (
     f"A simulated accelerator takes {1e3 * SERVICE:.3g} ms for a request of {ACCELERATOR.batch} jets and computes "
     f"nothing; a simulated worker, an asynchronous client, takes {1e3 * PREPARING:.3g} ms to prepare one. Each goes "
-    "to the least busy instance, which stands in for a load balancer. A change of models costs an accelerator "
+    "to the least busy instance, which stands in for a load balancer; several models go through Envoy itself, where "
+    "it is installed. A change of models costs an accelerator "
     f"{1e3 * MIXED[0].switch:.3g} ms where several are served."
 )
 _SETTLING = 2  # snapshots
 _FEW = 2  # workers while the capacity is measured
-_CROWD = 16  # workers of several models
+_CROWD = 16  # workers an instance, of several models
+_BY_ENVOY: dict[str, dict[str, Any]] = {
+    # case → settings of the section `Envoy`
+    LEAST_REQUEST: {},
+    AFFINITY: {"affinity": True},
+    UNSPILT: {"affinity": True, "spill": 10.0},
+}
 
 
 def with_workers(scale: Scale, *, progress: Callable[[str], None]) -> Iterator[Scaled]:
@@ -69,9 +92,9 @@ def _tritons(
         yield servers
 
 
-def _measure(servers: Sequence[TritonServer], crowd: Crowd, seconds: float) -> Load:
+def _measure(servers: Sequence[TritonServer], crowd: Crowd, seconds: float, through: Door | None = None) -> Load:
     addresses = [server.grpc.partition("://")[2] for server in servers]
-    return run(addresses, crowd, seconds, lambda: counted(addresses, crowd.models))
+    return run(addresses, crowd, seconds, lambda: counted(addresses, crowd.models), through)
 
 
 def _scaled(crowd: Crowd, instances: int, load: Load) -> Scaled:
@@ -89,23 +112,38 @@ def _scaled(crowd: Crowd, instances: int, load: Load) -> Scaled:
     )
 
 
-def several_models(scale: Scale, *, progress: Callable[[str], None]) -> Iterator[Mixture]:
-    """Part 3: one model and several on one instance; several on as many, mixed and each on its own."""
-    names = tuple(model.name for model in MIXED)
-    cases = (
-        ("one model on one instance", names[:1], 1, False),
-        ("several models on one instance", names, 1, False),
-        ("several models, each request to the least busy instance", names, len(names), False),
-        ("several models, each on an instance of its own (affinity)", names, len(names), True),
-    )
+def several_models(scale: Scale, *, envoy: bool, progress: Callable[[str], None]) -> Iterator[Mixture]:
+    """Part 3: one model and several on one instance; several on as many, however their requests find one.
+
+    Parameters
+    ----------
+    envoy : bool
+        Whether there is one, which chooses; without, the load itself does.
+    """
     service = MIXED[0].seconds(MIXED[0].batch)
+    cases = [ALONE, TOGETHER, *(_BY_ENVOY if envoy else [LEAST_BUSY]), APART]
     with _tritons(len(MIXED), MIXED, progress) as servers:
-        for number, (title, models, instances, by_affinity) in enumerate(cases, 1):
+        for number, title in enumerate(cases, 1):
             progress(f"models, {number} of {len(cases)}: {title}")
+            models = tuple(model.name for model in (MIXED[:1] if title == ALONE else MIXED))
+            used = servers[:1] if title in (ALONE, TOGETHER) else servers
             # each worker has a request prepared: what is measured is the servers
-            crowd = Crowd(PIPELINED, _CROWD * instances, models, MIXED[0].batch, 0.0, service, by_affinity)
-            load = _measure(servers[:instances], crowd, scale.seconds)
-            yield Mixture(title, len(models), instances, load.served.requests / load.seconds)
+            crowd = Crowd(
+                PIPELINED, _CROWD * len(used), models, MIXED[0].batch, 0.0, service, by_affinity=title == APART
+            )
+            settings = _BY_ENVOY.get(title)
+            before = nullcontext() if settings is None else door(used, settings, progress=progress)
+            with before as through:
+                load = _measure(used, crowd, scale.seconds, through)
+            yield Mixture(
+                title,
+                len(models),
+                len(used),
+                used=load.served.servers,
+                requests_per_second=load.served.requests / load.seconds,
+                queue=load.served.queue / max(load.served.requests, 1),
+                met=load.served.met,
+            )
 
 
 def predict(scale: Scale, *, progress: Callable[[str], None]) -> Predicted | None:

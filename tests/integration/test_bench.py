@@ -16,7 +16,7 @@ from eaf_inference.bench import plan
 from eaf_inference.bench.contenders import Entry
 from eaf_inference.bench.contestant import Job
 from eaf_inference.bench.measuring import Contestant
-from eaf_inference.bench.network import SimulatedNetwork
+from eaf_inference.bench.network import simulated_network
 from eaf_inference.bench.report import save, show
 from eaf_inference.bench.run import bench
 from eaf_inference.bench.workloads import WORKLOADS, prepare
@@ -91,8 +91,8 @@ def test_the_simulated_network_holds_each_request_back(triton):
 
     delay = 0.1
     with (
-        SimulatedNetwork.start(triton.grpc.removeprefix("grpc://"), delay, progress=lambda _: None) as network,
-        grpc.InferenceServerClient(network.url.removeprefix("grpc://")) as client,
+        simulated_network(triton.grpc.removeprefix("grpc://"), delay, progress=lambda _: None) as url,
+        grpc.InferenceServerClient(url.removeprefix("grpc://")) as client,
     ):
         assert client.is_server_ready()
         began = time.monotonic()

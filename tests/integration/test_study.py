@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from eaf_inference.bench.models import Simulated
-from eaf_inference.errors import BadReply, ConfigurationError
+from eaf_inference.errors import BadReply, ConfigurationError, ServerUnavailable
 from eaf_inference.facility.triton import TritonServer
-from eaf_inference.study.load import Crowd, run
-from eaf_inference.study.outcome import PIPELINED, Scale, Site
+from eaf_inference.study.door import door
+from eaf_inference.study.load import Crowd, Served, run
+from eaf_inference.study.outcome import (
+    AFFINITY,
+    ALONE,
+    APART,
+    LEAST_BUSY,
+    LEAST_REQUEST,
+    PIPELINED,
+    TOGETHER,
+    UNSPILT,
+    Scale,
+    Site,
+)
 from eaf_inference.study.report import save
 from eaf_inference.study.run import study
 from eaf_inference.study.servers import counted
@@ -36,8 +51,14 @@ def test_every_part_is_measured_and_the_report_needs_nothing_beside_it(tmp_path)
     assert all(each.points[-1][0] == TINY.timing_jets[each.workload] for each in outcome.timings)
     assert {(each.simulated, each.workers) for each in outcome.scaled} == {(False, 1), (True, 1), (True, 8)}
     assert all(each.inferences_per_second > 0 for each in outcome.scaled)
-    one, several = outcome.mixtures[:2]
-    assert one.requests_per_second > 2 * several.requests_per_second
+    mixtures = {each.title: each for each in outcome.mixtures}
+    assert list(mixtures) == [ALONE, TOGETHER, LEAST_REQUEST, AFFINITY, UNSPILT, APART]
+    assert mixtures[ALONE].requests_per_second > 2 * mixtures[TOGETHER].requests_per_second
+    assert all(each.queue > 0 for each in outcome.mixtures)
+    # a model's requests are mixed up, or meet: Envoy does what its settings say
+    assert mixtures[LEAST_REQUEST].met < 0.6
+    assert mixtures[UNSPILT].met > 0.9
+    assert (mixtures[APART].met, mixtures[APART].used) == (1, 4)
     assert [workers for workers, _, _ in outcome.predicted.points] == [1, 8]
     report, numbers = save(outcome, tmp_path)
     page = report.read_text()
@@ -46,6 +67,35 @@ def test_every_part_is_measured_and_the_report_needs_nothing_beside_it(tmp_path)
     for expected in ("Timing: our ParticleNet", "What is called simulated", "Several models", "prediction"):
         assert expected in page
     assert json.loads(numbers.read_text())["findings"]
+
+
+def test_without_an_envoy_the_load_chooses_instances_itself_and_that_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "envoy", None)  # as if it were not installed
+    outcome = study(scale=TINY, parts=["models"], progress=lambda _: None)
+    assert [each.title for each in outcome.mixtures] == [ALONE, TOGETHER, LEAST_BUSY, APART]
+    assert outcome.mixtures[-1].requests_per_second > 2 * outcome.mixtures[-2].requests_per_second
+    (remark,) = outcome.remarks
+    assert "not through Envoy" in remark
+    assert "Envoy is not installed" in remark
+
+
+def test_the_door_lets_nobody_in_without_the_studys_token(triton):
+    address = triton.grpc.removeprefix("grpc://")
+    crowd = Crowd(PIPELINED, 1, ("particlenet",), 4, 0.0, 0.0)
+    with door([triton], {}, progress=lambda _: None) as entrance:
+        assert entrance.token not in repr(entrance)
+        forged = replace(entrance, token=entrance.token[:-8])
+        with pytest.raises(ServerUnavailable, match="UNAUTHENTICATED"):
+            run([address], crowd, 0.1, lambda: counted([address], crowd.models), forged)
+
+
+def test_requests_meet_as_far_as_they_go_where_most_for_their_model_do():
+    before = Served(Counter({("a", "one"): 5}))
+    after = Served(Counter({("a", "one"): 11, ("a", "two"): 2, ("b", "two"): 2}))
+    assert after.since(before).requests == 10
+    assert after.since(before).met == pytest.approx(0.8)
+    assert after.since(before).servers == 2
+    assert Served().met == 0
 
 
 def test_a_reply_with_other_scores_ends_the_measurement(tmp_path):
