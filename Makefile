@@ -74,6 +74,7 @@ $(VENV)/%: pyproject.toml
 		"eaf-inference needs Python 3.10 or newer; this is %s. Name one: make PYTHON=python3.12" % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing eaf-inference[$*] into $(VENV)"
+	@rm -rf $(VENV)/share/jupyter/labextensions/eaf-inference # not through the link that `labextension` makes
 	@SKIP_JUPYTER_BUILDER=1 $(BIN)/python $(PIP) install -e '.[$*]'
 	@touch $@
 
