@@ -12,7 +12,6 @@ import secrets
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
 from eaf_inference.facility.processes import ignore, log_file, plain_environment, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["GROUP", "HubServer", "Services"]
 
@@ -130,22 +129,6 @@ class HubServer(KeptServer):
         self._users = users
         (self._port,) = free_ports(1)
         self.proxy = HttpProxy(self._port, proxy_program(progress=progress))
-
-    @classmethod
-    @contextmanager
-    def start(
-        cls,
-        users: Mapping[str, Sequence[str]],
-        services: Services,
-        *,
-        timeout: float = 60.0,
-        progress: Callable[[str], None] = ignore,
-    ) -> Iterator[HubServer]:
-        """Run one for the length of a `with` block; it is ready when the block begins."""
-        server = cls(users, progress=progress)
-        server.services = services
-        with server.running(timeout=timeout, progress=progress):
-            yield server
 
     @property
     def url(self) -> str:

@@ -6,7 +6,6 @@ import json
 import secrets
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +14,14 @@ from eaf_inference.facility.ports import LOOPBACK, free_ports
 from eaf_inference.facility.processes import (
     Child,
     Server,
-    ignore,
     log_file,
-    owned_directory,
     plain_environment,
     private_directory,
     write_private,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["TokenServiceServer"]
 
@@ -53,22 +50,6 @@ class TokenServiceServer(Server):
         self.configuration = configuration
         self._directory = directory
         (self._port,) = free_ports(1)
-
-    @classmethod
-    @contextmanager
-    def start(
-        cls,
-        hub_api_url: str,
-        configuration: Mapping[str, Mapping[str, Any]],
-        *,
-        timeout: float = 30.0,
-        progress: Callable[[str], None] = ignore,
-    ) -> Iterator[TokenServiceServer]:
-        """Run one for the length of a `with` block; it is ready when the block begins."""
-        with owned_directory("eaf-inference-tokens-") as directory:
-            server = cls(hub_api_url, configuration, directory)
-            with server.running(timeout=timeout, progress=progress):
-                yield server
 
     @property
     def url(self) -> str:
