@@ -74,27 +74,36 @@ class RaggedInput:
         """The dense tensor of some rows."""
         place = (id(self.starts), id(self.counts), length)
         if place not in shared.cells:
-            positions = np.arange(length)
-            shared.cells[place] = self.starts[rows, None] + positions, positions >= self.counts[rows, None]
-        index, padding = shared.cells[place]
+            shared.cells[place] = self.starts[rows], np.arange(length) >= self.counts[rows, None]
+        starts, padding = shared.cells[place]
+        end = int(starts.max(initial=0)) + length
         shape = tuple(length if size == -1 else size for size in self.spec.shape)
         buffer = np.empty((len(rows), *shape), self.spec.dtype)
+        if len(shape) == 1:
+            channels = buffer[:, None]
+        else:
+            channels = buffer.swapaxes(1, 2) if self.spec.variable_axis == 0 else buffer
         for channel, (column, pad) in enumerate(zip(self.columns, self.pads, strict=True)):
-            target = self._channel(buffer, channel)
+            target = channels[:, channel]
             key = (place, id(column), pad)
             if key in shared.channels:
                 target[...] = shared.channels[key]
                 continue
-            if len(column):
-                target[...] = column.take(index, mode="clip")
+            if end <= len(column):
+                target[...] = _windows(column, length)[starts]  # whole rows; what is behind their ends is padded over
+            elif len(column):  # the column's last row ends before the padding does
+                target[...] = column.take(starts[:, None] + np.arange(length), mode="clip")
             np.copyto(target, self.spec.dtype.type(pad), where=padding)
             shared.channels[key] = target
         return buffer
 
-    def _channel(self, buffer: NDArray[Any], channel: int) -> NDArray[Any]:
-        if len(self.spec.shape) == 1:
-            return buffer
-        return buffer[:, :, channel] if self.spec.variable_axis == 0 else buffer[:, channel, :]
+
+def _windows(column: NDArray[Any], length: int) -> NDArray[Any]:
+    """All runs of so many values, one value apart, without a copy."""
+    column = np.ascontiguousarray(column)
+    starts = len(column) - length + 1
+    windows: NDArray[Any] = np.ndarray((starts, length), column.dtype, column, strides=column.strides * 2)
+    return windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,6 +152,7 @@ class Job:
         max_batch_size: int,
     ) -> None:
         self.inputs = inputs
+        self.names = tuple(each.spec.name for each in inputs)  # in the order of a batch's tensors
         self.outer = outer
         self.rows = outer.rows
         self._ragged = [each for each in inputs if isinstance(each, RaggedInput)]
@@ -161,11 +171,6 @@ class Job:
     @property
     def is_ragged(self) -> bool:
         return bool(self._ragged) and self.max_batch_size > 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The inputs' names, in the order of a batch's tensors."""
-        return tuple(each.spec.name for each in self.inputs)
 
     def shortest_first(self) -> NDArray[np.int64]:
         """The rows that are not empty, by length."""
@@ -337,15 +342,16 @@ def read_outputs(
         An output is missing, or its data type, shape or number of bytes is not the declared one.
     """
     found: dict[str, NDArray[Any]] = {}
+    contents = reply.raw_output_contents
     for position, output in enumerate(reply.outputs):
         spec = specs.get(output.name)
         if spec is None:
             continue
-        raw = reply.raw_output_contents[position] if position < len(reply.raw_output_contents) else b""
+        raw = contents[position] if position < len(contents) else b""
         shape = tuple(output.shape)
         declared = (size, *spec.shape) if batched else spec.shape
-        agree = len(shape) == len(declared) and all(
-            want in (-1, got) for got, want in zip(shape, declared, strict=True)
+        agree = shape == declared or (
+            len(shape) == len(declared) and all(want in (-1, got) for got, want in zip(shape, declared, strict=True))
         )
         expected = math.prod(shape) * spec.dtype.itemsize
         if output.datatype != spec.datatype or not agree or min(shape, default=0) < 0 or len(raw) != expected:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
 from eaf_inference.inference.traffic import Traffic
-from eaf_inference.inference.transport import Action, Failure, Server, uninterrupted
+from eaf_inference.inference.transport import Action, Failure, Server, Uninterrupted, outcome
 from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ class Pipeline(Generic[RequestT]):
         flight.token = server.credentials.token()
         flight.server = server
         flight.started = time.monotonic()
-        with uninterrupted():
+        with Uninterrupted():
             flight.future = flight.request.start(server, flight.token, self._limits.request_timeout)
             self._flying[flight.number] = flight
             self._traffic.sent()
@@ -294,9 +294,7 @@ class Pipeline(Generic[RequestT]):
     def _done(self, flight: _Flight[RequestT]) -> None:
         """On gRPC's thread, where no interrupt comes: note the time and the outcome, and hand over."""
         flight.ended = time.monotonic()
-        flight.error = flight.future.exception()
-        if flight.error is None:
-            flight.reply = flight.future.result()
+        flight.reply, flight.error = outcome(flight.future)
         self._finished.put(flight)
 
     def _pick(self, avoid: Server | None) -> Server:
