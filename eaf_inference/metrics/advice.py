@@ -102,8 +102,7 @@ class _Facts:
     @property
     def waits(self) -> bool:
         """Whether requests wait at least as long as they are computed."""
-        model = self.model
-        return model.queue_ms is not None and model.compute_ms is not None and model.queue_ms >= model.compute_ms
+        return _waits(self.model)
 
     @property
     def is_short(self) -> bool:
@@ -180,7 +179,7 @@ def advise(
     facts = _Facts(
         minute,
         model,
-        _is_growing(snapshots, model),
+        _waits(model) and _is_growing(snapshots, model),
         (max_batch or {}).get(model.name) or None,
         workers,
         Capacity.measured(minute),
@@ -193,6 +192,10 @@ def advise(
 
 def _under_way(model: ModelLoad) -> float:
     return (model.waiting or 0.0) + (model.executing or 0.0) + (model.pending or 0.0)
+
+
+def _waits(model: ModelLoad) -> bool:
+    return model.queue_ms is not None and model.compute_ms is not None and model.queue_ms >= model.compute_ms
 
 
 def _is_growing(snapshots: Sequence[Snapshot], model: ModelLoad) -> bool:
@@ -353,7 +356,7 @@ def _wait(facts: _Facts) -> str:
     queue = facts.model.queue_ms
     if queue is None:
         return "queue time is not reported"
-    return f"requests wait {_number(queue)} ms{' and ever longer' if facts.growing and facts.waits else ''}"
+    return f"requests wait {_number(queue)} ms{' and ever longer' if facts.growing else ''}"
 
 
 def _how_busy(facts: _Facts) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -28,28 +29,46 @@ log = logging.getLogger(__name__)
 
 _METRICS = "eaf_inference"  # the name of ours among a worker's, see eaf_inference.dask.worker_plugin
 _LOCAL_AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"  # which dask_gateway finds by its name
-_FRESH = 3.0  # seconds for which a list is good
-_KNOWN = 60.0  # seconds for which it serves advice
+_FRESH = 5.0  # seconds for which a list is good
+_KNOWN = 60.0  # seconds for which it serves advice, and a browser that has just come
 _WITHIN = 8.0  # seconds for all of it, and …
 _SCHEDULER_WITHIN = 4.0  # … for one scheduler
 _MOST = 20  # clusters that are asked
 
 
 class Clusters:
-    """The list, asked for when somebody wants it and the last one is old."""
+    """The list, asked for when somebody wants it and the last one is old.
+
+    Attributes
+    ----------
+    changed : callable
+        Called after each look.
+    """
 
     def __init__(self) -> None:
+        self.changed: Callable[[], None] = lambda: None
         self._reply: dict[str, Any] = {"clusters": [], "problem": None}
+        self._text = ""
         self._asked = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
     async def look(self) -> dict[str, Any]:
         """The clusters, at most a few seconds old; ``problem`` says why there are none to see."""
+        task = self.look_soon()
+        if task is not None:
+            await asyncio.shield(task)
+        return self._reply
+
+    def look_soon(self) -> asyncio.Task[None] | None:
+        """Begin to look, if the last list is old and none is under way; what is under way then."""
         if self._asking is None and time.monotonic() - self._asked >= _FRESH:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
-        if self._asking is not None:
-            await asyncio.shield(self._asking)
-        return self._reply
+        return self._asking
+
+    @property
+    def text(self) -> str:
+        """The list, for a browser; empty where none is known."""
+        return self._text if time.monotonic() - self._asked < _KNOWN else ""
 
     @property
     def workers(self) -> Workers | None:
@@ -72,6 +91,8 @@ class Clusters:
         finally:
             self._asked, self._asking = time.monotonic(), None
             self._reply = {"clusters": rows, "problem": problem}
+            self._text = json.dumps({"type": "clusters", **self._reply}, allow_nan=False)
+        self.changed()
 
 
 async def _clusters() -> list[dict[str, Any]]:

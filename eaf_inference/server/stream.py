@@ -47,7 +47,7 @@ class Broadcast:
         self._listening: Listener | None = None
         self._running: asyncio.Task[None] | None = None
         self._down: set[str] = set()
-        facility.changed = self._tell
+        facility.changed = clusters.changed = self._tell
 
     def join(self, socket: StreamHandler) -> None:
         """One more."""
@@ -71,6 +71,11 @@ class Broadcast:
         sampler.interval = wanted
         if is_faster:  # it may be asleep for the length of the slower interval
             self._listen_again()
+
+    def look_at_clusters(self) -> None:
+        """Ask for them while a socket wants them."""
+        if any(socket.wants_clusters for socket in self._sockets):
+            self._clusters.look_soon()
 
     async def close(self) -> None:
         """Close all sockets."""
@@ -99,6 +104,7 @@ class Broadcast:
                         down = {instance.id for instance in snapshot.instances if not instance.up}
                         self._facility.look_soon(hurry=down != self._down)  # an instance went, or came back
                         self._down = down
+                        self.look_at_clusters()
                         self._tell(await asyncio.to_thread(self._facility.frame, snapshot, self._clusters.workers))
                 await asyncio.sleep(_PAUSE)
         except Exception:  # a fault of ours: the browsers are told by a closed socket, and come back
@@ -108,7 +114,7 @@ class Broadcast:
 
     def _tell(self, frame: str | None = None) -> None:
         for socket in self._sockets:
-            socket.tell(self._facility.text, frame)
+            socket.tell(self._facility.text, self._clusters.text, frame)
 
 
 class StreamHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
@@ -118,6 +124,8 @@ class StreamHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     ----------
     interval : float
         Seconds between two snapshots that it wants.
+    wants_clusters : bool
+        Whether it shows the user's clusters.
     """
 
     auth_resource = RESOURCE
@@ -125,8 +133,9 @@ class StreamHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     def initialize(self, broadcast: Broadcast) -> None:
         """Take what it belongs to."""
         self.interval = _FASTEST
+        self.wants_clusters = False
         self._broadcast = broadcast
-        self._facility = ""
+        self._facility = self._clusters = ""
         self._due = float("-inf")
         self._writing: asyncio.Task[None] | None = None
 
@@ -153,23 +162,30 @@ class StreamHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         super().on_close()
 
     def on_message(self, message: str | bytes) -> None:
-        """Take the interval that the browser wants, and nothing else."""
+        """Take the interval that the browser wants, and whether it wants clusters; nothing else."""
         try:
             content = json.loads(message)
         except (ValueError, RecursionError):
             return
-        wanted = content.get("interval") if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            return
+        self.wants_clusters = content.get("clusters") is True
+        self._broadcast.look_at_clusters()
+        wanted = content.get("interval")
         if isinstance(wanted, int | float) and not isinstance(wanted, bool) and wanted == wanted:  # not NaN
             self.interval = float(min(max(wanted, _FASTEST), _SLOWEST))
             self._due = float("-inf")
             self._broadcast.keep_pace()
 
-    def tell(self, facility: str, frame: str | None) -> None:
+    def tell(self, facility: str, clusters: str, frame: str | None) -> None:
         """Send what is new to this browser, unless it has not read the last yet."""
         if self._writing is not None and not self._writing.done():
             return
         now = time.monotonic()
         texts = [] if facility == self._facility else [facility]
+        if self.wants_clusters and clusters not in ("", self._clusters):
+            texts.append(clusters)
+            self._clusters = clusters
         if frame is not None and now >= self._due:
             self._due = now + self.interval - _FASTEST / 2
             texts.append(frame)

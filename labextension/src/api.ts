@@ -196,7 +196,8 @@ export type Frame =
       minute: ISnapshot;
       advice: IAdvice | null;
     }
-  | { type: 'facility'; facility: IFacility };
+  | { type: 'facility'; facility: IFacility }
+  | ({ type: 'clusters' } & IClusters);
 
 /** A call that failed; `status` is that of HTTP, 0 where nobody answered. */
 export class ApiError extends Error {
@@ -211,7 +212,6 @@ export class ApiError extends Error {
 /** The calls, as the models use them. */
 export interface IApi {
   facility(): Promise<IFacility>;
-  clusters(): Promise<IClusters>;
   usage(): Promise<IUsage>;
   history(seconds: number): Promise<IHistory>;
 }
@@ -222,10 +222,6 @@ export class Api implements IApi {
 
   facility(): Promise<IFacility> {
     return this._get('facility');
-  }
-
-  clusters(): Promise<IClusters> {
-    return this._get('clusters');
   }
 
   usage(): Promise<IUsage> {

@@ -16,7 +16,6 @@ import { Signal } from '@lumino/signaling';
 
 import { Api } from './api';
 import { Commands, addCommands, listCommands } from './commands';
-import { ClustersModel } from './models/clusters';
 import { LiveModel } from './models/live';
 import { SessionsModel } from './models/sessions';
 import { readSettings } from './models/settings';
@@ -58,7 +57,6 @@ const plugin: JupyterFrontEndPlugin<void> = {
 
     const api = new Api(app.serviceManager.serverSettings);
     const live = new LiveModel(api, new Stream(() => api.openStream()));
-    const clusters = new ClustersModel(api);
     const usage = new UsageModel(api);
     const sessions = new SessionsModel();
     followNotebooks(notebooks, sessions, shell);
@@ -97,7 +95,6 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const panel = new Panel({
       live,
       sessions,
-      clusters,
       usage,
       actions,
       settings: () => settings,

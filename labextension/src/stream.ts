@@ -48,7 +48,8 @@ export function parse(data: unknown): Frame | null {
   }
   const known =
     (frame?.type === 'snapshot' && frame.snapshot && frame.minute) ||
-    (frame?.type === 'facility' && frame.facility);
+    (frame?.type === 'facility' && frame.facility) ||
+    (frame?.type === 'clusters' && frame.clusters);
   return known ? (frame as Frame) : null;
 }
 
@@ -82,7 +83,15 @@ export class Stream implements IDisposable {
   set interval(seconds: number) {
     if (seconds !== this._interval) {
       this._interval = seconds;
-      this._sendInterval();
+      this._sendWishes();
+    }
+  }
+
+  /** Whether the user's clusters are wanted too: each time the server asks her gateway. */
+  set clusters(wanted: boolean) {
+    if (wanted !== this._clusters) {
+      this._clusters = wanted;
+      this._sendWishes();
     }
   }
 
@@ -127,7 +136,7 @@ export class Stream implements IDisposable {
     this._watch();
     socket.onopen = () => {
       this._setState({ kind: 'open' });
-      this._sendInterval();
+      this._sendWishes();
       this._watch();
     };
     socket.onclose = () => this._failed();
@@ -168,9 +177,10 @@ export class Stream implements IDisposable {
     }
   }
 
-  private _sendInterval(): void {
+  private _sendWishes(): void {
     if (this._state.kind === 'open') {
-      this._socket?.send(JSON.stringify({ interval: this._interval }));
+      const wishes = { interval: this._interval, clusters: this._clusters };
+      this._socket?.send(JSON.stringify(wishes));
     }
   }
 
@@ -182,6 +192,7 @@ export class Stream implements IDisposable {
   }
 
   private _interval = 1;
+  private _clusters = false;
   private _failures = 0;
   private _isDisposed = false;
   private _socket: ISocket | null = null;

@@ -22,7 +22,6 @@ const api: IApi = {
     asked += 1;
     return answer();
   },
-  clusters: () => Promise.resolve({ clusters: [], problem: null }),
   usage: () => Promise.reject(new Error('nobody asks')),
   history: () =>
     Promise.resolve({

@@ -84,13 +84,19 @@ test('nothing is open before it starts, nor after it stops', () => {
   expect(stream.state.kind).toBe('closed');
 });
 
-test('the interval is told when it opens, and when it changes', () => {
+test('what is wanted is told when it opens, and when it changes', () => {
   stream.interval = 2;
   stream.start();
   sockets[0].open();
   stream.interval = 5;
   stream.interval = 5;
-  expect(sockets[0].sent).toEqual(['{"interval":2}', '{"interval":5}']);
+  stream.clusters = true;
+  stream.clusters = true;
+  expect(sockets[0].sent).toEqual([
+    '{"interval":2,"clusters":false}',
+    '{"interval":5,"clusters":false}',
+    '{"interval":5,"clusters":true}'
+  ]);
 });
 
 test('it connects again with growing pauses, which a frame makes short again', () => {

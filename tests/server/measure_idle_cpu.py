@@ -3,8 +3,9 @@
 python tests/server/measure_idle_cpu.py [SECONDS]
 
 A real JupyterLab server looks at a real Triton that nobody asks for scores. A panel is what a browser's is to the
-server: the websocket at an interval of 1 s, and a look at the clusters every 5 s. CPU time is that of the server's
-process, user and system. Triton's metrics pass through a small relay of this program, which counts the scrapes.
+server: the websocket at an interval of 1 s, on which it wants the user's clusters too. CPU time is that of the
+server's process, user and system. Triton's metrics pass through a small relay of this program, which counts the
+scrapes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 sys.path.extend(str(Path(__file__).parents[1] / each) for each in ("", "ui"))
@@ -32,7 +33,6 @@ from eaf_inference.facility.triton import TritonServer
 
 PANELS = (0, 1, 50)
 INTERVAL = 1.0
-CLUSTERS_EVERY = 5.0
 SETTLES = 15.0  # seconds: the first look, imports, an empty history
 
 
@@ -43,30 +43,24 @@ class Panel:
         self.snapshots = 0
         self._api = f"{lab.url}eaf-inference/api/"
         self._headers = {"Authorization": f"token {lab.token}"}
-        self._tasks = [asyncio.create_task(each) for each in (self._listen(), self._look_at_clusters())]
+        self._listening = asyncio.create_task(self._listen())
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for error in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(error, Exception):  # no cancellation, so it did not live to the end
-                raise error
+        self._listening.cancel()
+        [error] = await asyncio.gather(self._listening, return_exceptions=True)
+        if isinstance(error, Exception):  # no cancellation, so it did not live to the end
+            raise error
 
     async def _listen(self) -> None:
         url = self._api.replace("http", "ws", 1) + "stream"
         socket = await websocket_connect(HTTPRequest(url, headers=self._headers))
         try:
-            await socket.write_message(json.dumps({"interval": INTERVAL}))
+            await socket.write_message(json.dumps({"interval": INTERVAL, "clusters": True}))
             while (text := await socket.read_message()) is not None:
                 self.snapshots += json.loads(text)["type"] == "snapshot"
             raise RuntimeError("the server closed the socket")
         finally:
             socket.close()
-
-    async def _look_at_clusters(self) -> None:
-        while True:
-            await AsyncHTTPClient().fetch(f"{self._api}clusters", headers=self._headers)
-            await asyncio.sleep(CLUSTERS_EVERY)
 
 
 async def measure(lab, server: psutil.Process, site, count: int, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from eaf_inference.local import LocalFacility
 from eaf_inference.metrics.snapshot import Busy, Gpu, ModelLoad, Snapshot
 from eaf_inference.server.clusters import Clusters
 
+WISH = '{"interval": 1, "clusters": true}'
 KEYS = {"name", "status", "workers", "configured", "inferences_per_second", "oldest_token", "dashboard"}
 
 
@@ -40,6 +42,19 @@ async def test_a_gateway_that_is_away_is_said_to_be(browser, jp_environ):
         told = await browser.get("clusters")
     assert told["clusters"] == []
     assert "The Dask Gateway cannot be asked" in told["problem"]
+
+
+async def test_a_browser_that_shows_clusters_is_told_of_them_and_no_other(browser, jp_environ):
+    (port,) = free_ports(1)
+    with dask.config.set({"gateway.address": f"http://127.0.0.1:{port}"}):
+        async with browser.stream() as panel, browser.stream() as status_bar:
+            assert await status_bar.next() is not None
+            assert await panel.next() is not None
+            await panel.say(WISH)
+            told = await panel.next("clusters")
+            kinds = {json.loads(await status_bar.connection.read_message())["type"] for _ in range(3)}
+    assert "The Dask Gateway cannot be asked" in told["problem"]
+    assert "clusters" not in kinds
 
 
 def infer():
@@ -112,11 +127,11 @@ async def test_the_local_facilitys_gateway_lists_this_users_clusters_and_nobody_
         work = asyncio.create_task(asyncio.to_thread(run))
         try:
             await asyncio.wait([work, asyncio.create_task(up.wait())], return_when="FIRST_COMPLETED")
-            for _ in range(10):
-                told = await browser.get("clusters")
-                if told["clusters"] and told["clusters"][0]["inferences_per_second"]:
-                    break
-                await asyncio.sleep(1)
+            async with browser.stream() as stream:
+                await stream.say(WISH)
+                told = await stream.until(
+                    lambda each: each["clusters"] and each["clusters"][0]["inferences_per_second"], "clusters"
+                )
             advice = await advice_of_a_server_with_room(browser, jp_serverapp)
             as_bob = {"type": "basic", "kwargs": {"username": "bob", "password": password}}
             with dask.config.set({"gateway.address": gateway_server.address, "gateway.auth": as_bob}):

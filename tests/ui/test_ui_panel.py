@@ -54,14 +54,18 @@ def test_settings_hide_the_status_bar_item_and_a_section(live_lab, visit):
     expect(page.status).to_be_visible()
 
 
+def wishes(interval):
+    return {"interval": interval, "clusters": True}
+
+
 def test_the_interval_of_the_settings_is_sent_and_kept_above_its_limit(live_lab, visit):
     page = visit(live_lab)
     page.open_panel()
     page.execute("settingeditor:open", query="Triton")
     expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=20_000)
-    assert page.sent == [{"interval": 1}]
+    assert page.sent == [wishes(1)]
     (stream,) = page.streams
-    with stream.expect_event("framesent", lambda text: json.loads(text) == {"interval": 3}):
+    with stream.expect_event("framesent", lambda text: json.loads(text) == wishes(3)):
         field(page, "interval").fill("3")
     times = []
     for _ in range(3):
@@ -72,9 +76,9 @@ def test_the_interval_of_the_settings_is_sent_and_kept_above_its_limit(live_lab,
     assert times[2] - times[1] > 2
     field(page, "interval").fill("0.2")
     expect(page.tab.locator(".jp-SettingsPanel")).to_contain_text("must be >= 1")
-    with stream.expect_event("framesent", lambda text: json.loads(text) == {"interval": 2}):
+    with stream.expect_event("framesent", lambda text: json.loads(text) == wishes(2)):
         field(page, "interval").fill("2")
-    assert page.sent == [{"interval": 1}, {"interval": 3}, {"interval": 2}]
+    assert page.sent == [wishes(1), wishes(3), wishes(2)]
 
 
 def test_every_control_is_reached_and_used_by_keyboard(page):

@@ -1,11 +1,4 @@
-/**
- * This user's Dask clusters: asked for now and then while the panel is visible.
- */
-import type { IApi, ICluster, IClusters, ISession } from '../api';
-import { AskedModel } from './asked';
-
-/** Milliseconds; the second after failures. */
-const EVERY: [number, number] = [5000, 60000];
+import type { ICluster, ISession } from '../api';
 
 /**
  * The gateway's clusters with what this browser's kernels know of them. A
@@ -33,10 +26,4 @@ export function mergedClusters(
     }
   }
   return [...byName.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-}
-
-export class ClustersModel extends AskedModel<IClusters> {
-  constructor(api: IApi) {
-    super('clusters', () => api.clusters(), EVERY);
-  }
 }

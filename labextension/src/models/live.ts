@@ -10,6 +10,7 @@ import {
   Frame,
   IAdvice,
   IApi,
+  IClusters,
   IFacility,
   ISnapshot,
   ISource
@@ -59,6 +60,11 @@ export class LiveModel implements IDisposable {
     return this._advice;
   }
 
+  /** This user's Dask clusters; null until they are known. */
+  get clusters(): IClusters | null {
+    return this._clusters;
+  }
+
   /** Where numbers come from, and how each fares now. */
   get sources(): readonly ISource[] {
     return this._sources;
@@ -103,6 +109,11 @@ export class LiveModel implements IDisposable {
       void this._fillHistory();
     }
     this._changed.emit();
+  }
+
+  /** Somebody who shows clusters began, or ceased, to look. */
+  set wantsClusters(wants: boolean) {
+    this._stream.clusters = wants;
   }
 
   /** Somebody began, or ceased, to look. */
@@ -157,6 +168,8 @@ export class LiveModel implements IDisposable {
     if (frame.type === 'facility') {
       this._facility = frame.facility;
       this._failure = null;
+    } else if (frame.type === 'clusters') {
+      this._clusters = frame;
     } else {
       this._take(frame.snapshot, frame.minute, frame.advice);
     }
@@ -222,6 +235,7 @@ export class LiveModel implements IDisposable {
   private _snapshot: ISnapshot | null = null;
   private _minute: ISnapshot | null = null;
   private _advice: IAdvice | null = null;
+  private _clusters: IClusters | null = null;
   private _sources: readonly ISource[] = [];
   private _points: readonly IPoint[] = [];
   private _window = 120;

@@ -1,11 +1,15 @@
 /**
  * What this user had of the facility in the last day.
  */
+import { IDisposable } from '@lumino/disposable';
+import { Poll } from '@lumino/polling';
+import { ISignal, Signal } from '@lumino/signaling';
+
 import type { IApi, IModelUsage, IUsage } from '../api';
-import { AskedModel } from './asked';
 
 /** Milliseconds; the second after failures. */
-const EVERY: [number, number] = [60000, 600000];
+const EVERY = 60_000;
+const SLOWEST = 600_000;
 
 /** What is said of one model, or of all. */
 export interface IUsed {
@@ -44,8 +48,54 @@ export function byModel(models: readonly IModelUsage[]): IModelUsage[] {
     : [];
 }
 
-export class UsageModel extends AskedModel<IUsage> {
+/** Asked for now and then, while the panel is visible. */
+export class UsageModel implements IDisposable {
   constructor(api: IApi) {
-    super('usage', () => api.usage(), EVERY);
+    this._poll = new Poll<IUsage>({
+      name: 'eaf-inference:usage',
+      auto: false,
+      factory: () => api.usage(),
+      frequency: { interval: EVERY, backoff: true, max: SLOWEST },
+      standby: 'when-hidden'
+    });
+    this._poll.ticked.connect((_, state) => {
+      if (state.phase === 'resolved') {
+        this._answer = state.payload as IUsage;
+        this._changed.emit();
+      }
+    });
   }
+
+  get changed(): ISignal<this, void> {
+    return this._changed;
+  }
+
+  /** Null until the server has answered. */
+  get answer(): IUsage | null {
+    return this._answer;
+  }
+
+  get isDisposed(): boolean {
+    return this._poll.isDisposed;
+  }
+
+  /** Ask while somebody looks. */
+  set active(looks: boolean) {
+    if (looks !== this._active) {
+      this._active = looks;
+      void (looks ? this._poll.refresh() : this._poll.stop());
+    }
+  }
+
+  dispose(): void {
+    if (!this.isDisposed) {
+      this._poll.dispose();
+      Signal.clearData(this);
+    }
+  }
+
+  private _active = false;
+  private _answer: IUsage | null = null;
+  private _poll: Poll<IUsage>;
+  private _changed = new Signal<this, void>(this);
 }

@@ -10,7 +10,7 @@ import React from 'react';
 
 import type { IAdvice, IFacility, IUsage } from '../api';
 import { tritonIcon } from '../icon';
-import { ClustersModel, mergedClusters } from '../models/clusters';
+import { mergedClusters } from '../models/clusters';
 import { emptyState } from '../models/empty';
 import { clip, duration, hostOf, webUrl } from '../models/format';
 import { IFreshness, freshness } from '../models/freshness';
@@ -50,7 +50,6 @@ export class Panel extends ReactWidget {
     private readonly _options: {
       live: LiveModel;
       sessions: SessionsModel;
-      clusters: ClustersModel;
       usage: UsageModel;
       actions: IPanelActions;
       settings: () => ISettings;
@@ -60,7 +59,7 @@ export class Panel extends ReactWidget {
     }
   ) {
     super();
-    const { live, sessions, clusters, usage, changed, translator } = _options;
+    const { live, sessions, usage, changed, translator } = _options;
     this._trans = translator.load('eaf_inference');
     this.id = 'eaf-inference-panel';
     this.addClass('jp-EafInference');
@@ -69,7 +68,7 @@ export class Panel extends ReactWidget {
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', this._trans.__('Triton'));
     this.node.tabIndex = -1;
-    for (const model of [live, sessions, clusters, usage]) {
+    for (const model of [live, sessions, usage]) {
       (model.changed as ISignal<unknown, void>).connect(this._show, this);
     }
     changed.connect(this._show, this);
@@ -100,15 +99,13 @@ export class Panel extends ReactWidget {
   }
 
   protected render(): JSX.Element {
-    const { live, sessions, clusters, usage, actions, settings } =
-      this._options;
+    const { live, sessions, usage, actions, settings } = this._options;
     const offer = actions.offer();
     return (
       <Language.Provider value={this._trans}>
         <Content
           live={live}
           sessions={sessions}
-          clusters={clusters}
           usage={usage.answer}
           actions={actions}
           settings={settings()}
@@ -119,8 +116,8 @@ export class Panel extends ReactWidget {
   }
 
   private _look(looks: boolean): void {
+    this._options.live.wantsClusters = looks;
     this._options.live.hold('panel', looks);
-    this._options.clusters.active = looks;
     this._options.usage.active = looks;
     this._show();
   }
@@ -137,14 +134,13 @@ export class Panel extends ReactWidget {
 function Content(props: {
   live: LiveModel;
   sessions: SessionsModel;
-  clusters: ClustersModel;
   usage: IUsage | null;
   actions: IPanelActions;
   settings: ISettings;
   offer: { label: string; run: () => void } | null;
 }): JSX.Element {
   const trans = React.useContext(Language);
-  const { live, sessions, clusters, usage, actions, settings, offer } = props;
+  const { live, sessions, usage, actions, settings, offer } = props;
   const { facility, snapshot, minute } = live;
   const { sections } = settings;
   const empty = emptyState(facility, live.failure, trans);
@@ -173,7 +169,7 @@ function Content(props: {
   };
   const sessionsNow = sessions.all;
   const knownClusters = mergedClusters(
-    clusters.answer?.clusters ?? [],
+    live.clusters?.clusters ?? [],
     sessionsNow.map(each => each.session)
   );
   const isShown = facility?.state === 'connected' && !empty;
@@ -223,8 +219,8 @@ function Content(props: {
       {sections.clusters && (isShown || knownClusters.length > 0) && (
         <Clusters
           clusters={knownClusters}
-          isKnown={clusters.answer !== null}
-          problem={clusters.answer?.problem ?? null}
+          isKnown={live.clusters !== null}
+          problem={live.clusters?.problem ?? null}
         />
       )}
       {sections.notebooks && (isShown || sessionsNow.length > 0) && (
