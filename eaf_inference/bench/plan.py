@@ -34,7 +34,6 @@ ENTRIES: dict[str, tuple[Entry, ...]] = {
         Entry(_COFFEA, batch=1024),
         Entry("tritonclient", batch=1024),
         Entry("tritonclient async_infer", batch=64, in_flight=2),
-        Entry("local ONNX Runtime", batch=1024),
         Entry("local ONNX Runtime", batch=64),
     ),
     "d0": _BEHIND_NETWORK,

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "bench"]
 
 _MEMORY_JETS = 1_000_000
-_LEAST_JETS = 256  # of a round, however small a share of a full run is asked for
 
 
 @dataclass(slots=True)
@@ -141,7 +140,8 @@ def _run(
     outcome: Outcome,
     progress: Callable[[str], None],
 ) -> None:
-    jets = max(_LEAST_JETS, round(workload.jets * outcome.share))
+    # whole chunks: who fills its last batch up with made-up rows must not pay for how a share is cut
+    jets = workload.chunk * max(1, round(workload.jets * outcome.share / workload.chunk))
     if file is not None:
         progress(f"{workload.key}: the right scores, by local ONNX Runtime")
         prepare(workload, jets, file, directory)
@@ -166,7 +166,7 @@ def _run(
 def _measure_alone(
     names: Sequence[str], server: TritonServer, outcome: Outcome, progress: Callable[[str], None]
 ) -> None:
-    where = figures.Where(server.grpc, server.metrics, max(_LEAST_JETS, round(_MEMORY_JETS * outcome.share)))
+    where = figures.Where(server.grpc, server.metrics, round(_MEMORY_JETS * outcome.share))
     for turn in range(outcome.rounds):
         for name in names:
             progress(f"{name}, round {turn + 1} of {outcome.rounds}")
