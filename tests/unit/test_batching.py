@@ -263,6 +263,22 @@ def test_without_a_batch_axis_every_row_is_a_request_of_its_own_length():
     assert ak.Array(job.nested("each")).to_list() == data
 
 
+@pytest.mark.parametrize("shape", [(2, -1), (-1, 2)])
+def test_rows_are_the_same_at_the_end_of_a_column_and_far_from_it(shape):
+    counts = np.array([3, 40, 0, 17, 8, 1] * 20)
+    starts = np.cumsum(counts) - counts
+    both = np.arange(2.0 * counts.sum(), dtype=np.float32).reshape(-1, 2)
+    columns = [both[:, 0], both[:, 1]]  # views, every other value
+    job = job_of([RaggedInput(tensor("x", *shape), columns, [PAD, -PAD], starts, counts)], [], max_batch_size=64)
+    for rows in np.arange(120).reshape(-1, 6), np.arange(120)[:, None]:
+        for some in rows:
+            (sent,) = job.batch(some, Lengths(1)).tensors
+            for row, values in zip(some, sent if shape[0] == 2 else sent.swapaxes(1, 2), strict=True):
+                for column, pad, given in zip(columns, (PAD, -PAD), values, strict=True):
+                    own = column[starts[row] :][: counts[row]].tolist()
+                    assert given.tolist() == own + [pad] * (len(given) - len(own))
+
+
 @pytest.mark.parametrize("max_batch_size", [0, 64])
 def test_a_model_of_fixed_length_gets_that_length(max_batch_size):
     made = ragged(tensor("x", 2, 4), [[1.0], [2.0, 3.0]], channels=2, pad=PAD)
