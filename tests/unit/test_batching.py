@@ -274,9 +274,9 @@ def test_rows_are_the_same_at_the_end_of_a_column_and_far_from_it(shape):
         for some in rows:
             (sent,) = job.batch(some, Lengths(1)).tensors
             for row, values in zip(some, sent if shape[0] == 2 else sent.swapaxes(1, 2), strict=True):
-                for column, pad, given in zip(columns, (PAD, -PAD), values, strict=True):
+                for column, pad, got in zip(columns, (PAD, -PAD), values, strict=True):
                     own = column[starts[row] :][: counts[row]].tolist()
-                    assert given.tolist() == own + [pad] * (len(given) - len(own))
+                    assert got.tolist() == own + [pad] * (len(got) - len(own))
 
 
 @pytest.mark.parametrize("max_batch_size", [0, 64])
