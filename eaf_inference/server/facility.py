@@ -93,7 +93,9 @@ class ServedFacility:
 
     @property
     def text(self) -> str:
-        """What is known, for a browser; written anew only when there is something new."""
+        """What is known, for a browser, written anew when there is something new; empty before the first look."""
+        if self._findings is None:
+            return ""
         key = (self._findings, self._gpu())
         if self._written is None or self._written[0] != key:
             self._written = key, json.dumps({"type": "facility", "facility": self.reply}, allow_nan=False)

@@ -22,6 +22,7 @@ from eaf_inference.facility.ports import free_ports
 from eaf_inference.local import LocalFacility
 from eaf_inference.metrics.snapshot import Busy, Gpu, ModelLoad, Snapshot
 from eaf_inference.server.clusters import Clusters
+from eaf_inference.server.inquiry import Inquiry
 
 WISH = '{"interval": 1, "clusters": true}'
 KEYS = {"name", "status", "workers", "configured", "inferences_per_second", "oldest_token", "dashboard"}
@@ -55,6 +56,17 @@ async def test_a_browser_that_shows_clusters_is_told_of_them_and_no_other(browse
             kinds = {json.loads(await status_bar.connection.read_message())["type"] for _ in range(3)}
     assert "The Dask Gateway cannot be asked" in told["problem"]
     assert "clusters" not in kinds
+
+
+async def test_clusters_do_not_wait_for_a_facility_that_takes_its_time(browser, jp_environ, monkeypatch):
+    ask, may_answer = Inquiry.ask, threading.Event()
+    monkeypatch.setattr(Inquiry, "ask", lambda inquiry: may_answer.wait(30) and ask(inquiry))
+    async with browser.stream() as panel:
+        await panel.say(WISH)
+        assert await panel.next("clusters") == {"type": "clusters", "clusters": [], "problem": None}
+        assert panel.facility is None
+        may_answer.set()
+        assert (await panel.next("facility"))["facility"]["state"] == "no-facility"
 
 
 def infer():
