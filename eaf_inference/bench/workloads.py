@@ -199,10 +199,12 @@ def _study_jets(workload: Workload, jets: int, directory: Path) -> Iterator[Chun
 
 
 def study_inputs(jets: int) -> dict[str, NDArray[np.float32]]:
-    """Pseudo-jets for the study's network: as many constituents each as the study's have."""
-    random = np.random.default_rng(_SEED)
+    """Pseudo-jets for the study's network, with as many constituents as the study's; fewer are the first of more."""
     shapes = {"points": 2, "features": 5}
-    inputs = {name: random.normal(size=(jets, width, CONSTITUENTS)) for name, width in shapes.items()}
+    inputs = {
+        name: np.random.default_rng((_SEED, width)).normal(size=(jets, width, CONSTITUENTS))
+        for name, width in shapes.items()
+    }
     inputs["mask"] = np.ones((jets, 1, CONSTITUENTS))
     return {name: values.astype(np.float32) for name, values in inputs.items()}
 
