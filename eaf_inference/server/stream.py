@@ -113,8 +113,9 @@ class Broadcast:
                 socket.close(_INTERNAL_ERROR)
 
     def _tell(self, frame: str | None = None) -> None:
+        facility, clusters = self._facility.text, self._clusters.text
         for socket in self._sockets:
-            socket.tell(self._facility.text, self._clusters.text, frame)
+            socket.tell(facility, clusters, frame)
 
 
 class StreamHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):

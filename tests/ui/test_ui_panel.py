@@ -81,6 +81,23 @@ def test_the_interval_of_the_settings_is_sent_and_kept_above_its_limit(live_lab,
     assert page.sent == [wishes(1), wishes(3), wishes(2)]
 
 
+def test_a_browser_tab_that_nobody_sees_leaves_the_gateway_alone(live_lab, visit):
+    page = visit(live_lab)
+    page.open_panel()
+    expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=20_000)
+    (stream,) = page.streams
+    for state, wanted in ("hidden", False), ("visible", True):
+        with stream.expect_event("framesent", lambda text, wanted=wanted: json.loads(text)["clusters"] is wanted):
+            page.tab.evaluate(
+                """state => {
+                    Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
+                    document.dispatchEvent(new Event("visibilitychange"));
+                }""",
+                state,
+            )
+    assert page.sent == [wishes(1), {"interval": 1, "clusters": False}, wishes(1)]
+
+
 def test_every_control_is_reached_and_used_by_keyboard(page):
     page.open_panel()
     page.new_triton_notebook()

@@ -76,6 +76,7 @@ export class Panel extends ReactWidget {
 
   protected override onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
+    document.addEventListener('visibilitychange', this._wish);
     this._look(this.isVisible);
   }
 
@@ -91,6 +92,7 @@ export class Panel extends ReactWidget {
 
   protected override onBeforeDetach(message: Message): void {
     this._look(false);
+    document.removeEventListener('visibilitychange', this._wish);
     super.onBeforeDetach(message);
   }
 
@@ -116,11 +118,18 @@ export class Panel extends ReactWidget {
   }
 
   private _look(looks: boolean): void {
-    this._options.live.wantsClusters = looks;
+    this._looks = looks;
+    this._wish();
     this._options.live.hold('panel', looks);
     this._options.usage.active = looks;
     this._show();
   }
+
+  /** The user's gateway is left alone by a browser tab that nobody sees. */
+  private readonly _wish = (): void => {
+    this._options.live.wantsClusters =
+      this._looks && document.visibilityState === 'visible';
+  };
 
   private _show(): void {
     if (this.isVisible) {
@@ -128,6 +137,7 @@ export class Panel extends ReactWidget {
     }
   }
 
+  private _looks = false;
   private readonly _trans: TranslationBundle;
 }
 
