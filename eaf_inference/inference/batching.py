@@ -1,7 +1,7 @@
 """From flat, jagged inputs to dense batches of similar lengths, and back to the user's order.
 
-Rows are sorted by length inside a window, cut into batches by a budget of cells, and each batch padded to its
-own longest row, rounded up: nothing is padded to a global maximum. Pure functions of arrays.
+Rows are sorted by length inside a window, cut into batches within a budget of cells where that pads least, and each
+batch padded to its own longest row, rounded up: nothing is padded to a global maximum. Pure functions of arrays.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = ["Batch", "DenseInput", "Job", "Lengths", "RaggedInput", "read_outputs
 
 _WINDOW = 1024  # rows sorted together: as good as 8,192, and it streams
 _MULTIPLE = 8  # padded lengths: a server merges only requests of equal length
+_REQUEST = 0.5  # of the cell budget: what one more request must save in padding
 _LARGEST_DENSE = 4 << 20  # bytes of a request whose shape is fixed
 
 
@@ -205,17 +206,15 @@ class Job:
         counts = counts[:, order]
         padded = -(-np.maximum(counts, lengths.minimum) // _MULTIPLE) * _MULTIPLE
         cells = np.maximum.accumulate(padded, axis=1).sum(axis=0)
-        changes = np.flatnonzero(np.any(np.diff(counts, axis=1) != 0, axis=0)) + 1
+        alike = counts if lengths.exact else cells[None]
+        ends = np.append(np.flatnonzero(np.any(np.diff(alike, axis=1) != 0, axis=0)) + 1, len(order))
+        most = np.clip(cell_budget // np.maximum(cells[ends - 1], 1), 1, self.max_batch_size)
+        joined = range(len(ends)) if lengths.exact else _joined(ends, cells[ends - 1], most, _REQUEST * cell_budget)
         first = 0
-        while first < len(order):
-            number = np.arange(1, len(order) - first + 1)
-            fitting = int(np.searchsorted(number * cells[first:], cell_budget, side="right"))
-            last = first + min(max(fitting, 1), self.max_batch_size)
-            if lengths.exact:
-                following = changes[np.searchsorted(changes, first, side="right") :]
-                last = min([last, *following[:1].tolist()])
-            yield order[first:last] + start
-            first = last
+        for run in joined:
+            number = -(-(ends[run] - first) // most[run])
+            yield from np.array_split(order[first : ends[run]] + start, number)
+            first = ends[run]
 
     def batch(self, rows: NDArray[np.int64] | slice, lengths: Lengths) -> Batch:
         """These rows, padded."""
@@ -247,6 +246,35 @@ class Job:
     def nested(self, name: str) -> ak.contents.Content:
         """An output as the content of the outer lists, one entry a row."""
         return self._collected[name].nested()
+
+
+def _joined(ends: NDArray[np.int64], cells: NDArray[np.int64], most: NDArray[np.int64], request: float) -> list[int]:
+    """The last run of each group of runs whose rows are best padded to one length.
+
+    Dynamic programming over the runs' ends: the least cost of all rows before each is known from those before it.
+
+    Parameters
+    ----------
+    ends, cells, most : array of int64
+        Of each run of rows of equal length, shortest first: where it ends, the cells of a row, and how many such rows
+        a batch may have.
+    request : float
+        What a request costs besides its cells, in cells.
+    """
+    edges = np.append(0, ends)
+    costs = np.zeros(len(edges))  # of all rows before an edge
+    previous = np.zeros(len(edges), np.int64)
+    for edge in range(1, len(edges)):
+        rows = edges[edge] - edges[:edge]
+        cost = costs[:edge] + rows * cells[edge - 1] + request * -(-rows // most[edge - 1])
+        previous[edge] = np.argmin(cost)
+        costs[edge] = cost[previous[edge]]
+    last = []
+    edge = len(ends)
+    while edge > 0:
+        last.append(int(edge) - 1)
+        edge = previous[edge]
+    return last[::-1]
 
 
 class _Collected:

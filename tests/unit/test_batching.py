@@ -5,6 +5,9 @@ The server of these tests is a function of a batch's tensors.
 
 from __future__ import annotations
 
+import math
+from itertools import combinations, pairwise
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -72,6 +75,20 @@ def test_rows_beyond_the_first_window_are_sent_too():
     ends = np.cumsum(counts)
     sums = ends * (ends - 1) // 2 - (ends - counts) * (ends - counts - 1) // 2
     np.testing.assert_allclose(job.dense("sum"), sums, rtol=1e-6)
+
+
+@given(counts=st.lists(st.integers(1, 48), min_size=1, max_size=60), budget=st.integers(64, 1024))
+def test_no_other_cut_pads_less_with_as_few_requests(counts, budget):
+    batches = job_of([with_counts(counts)], []).batches(Lengths(), budget)
+    padded = np.sort(-(-np.array(counts) // 8) * 8)
+    ends = [*(np.flatnonzero(np.diff(padded)) + 1), len(counts)]  # only there another cut can be better
+
+    def cost(cuts):
+        groups = [padded[first:last] for first, last in pairwise((0, *cuts, len(counts)))]
+        return sum(len(rows) * rows[-1] + budget / 2 * math.ceil(len(rows) / (budget // rows[-1])) for rows in groups)
+
+    others = (cuts for number in range(len(ends)) for cuts in combinations(ends[:-1], number))
+    assert sum(batch.size * batch.lengths[0] + budget / 2 for batch in batches) <= min(map(cost, others))
 
 
 def test_the_budget_counts_the_longest_row_of_each_input():
