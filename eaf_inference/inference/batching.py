@@ -57,7 +57,7 @@ class Lengths:
 class _Shared:
     """What the inputs of one batch have in common, by the identity of the arrays that it is made of."""
 
-    cells: dict[tuple[int, int, int], tuple[NDArray[np.int64], NDArray[np.bool_]]] = field(default_factory=dict)
+    places: dict[tuple[int, int, int], tuple[NDArray[np.int64], int, NDArray[np.bool_]]] = field(default_factory=dict)
     channels: dict[tuple[tuple[int, int, int], int, float], NDArray[Any]] = field(default_factory=dict)
 
 
@@ -74,9 +74,11 @@ class RaggedInput:
     def fill(self, rows: NDArray[np.int64], length: int, shared: _Shared) -> NDArray[Any]:
         """The dense tensor of some rows."""
         place = (id(self.starts), id(self.counts), length)
-        if place not in shared.cells:
-            shared.cells[place] = self.starts[rows], np.arange(length) >= self.counts[rows, None]
-        starts, padding = shared.cells[place]
+        if place not in shared.places:
+            counts = self.counts[rows]
+            shortest = int(counts.min(initial=length))
+            shared.places[place] = self.starts[rows], shortest, np.arange(shortest, length) >= counts[:, None]
+        starts, shortest, padding = shared.places[place]  # nothing is padded before the shortest row's end
         end = int(starts.max(initial=0)) + length
         shape = tuple(length if size == -1 else size for size in self.spec.shape)
         buffer = np.empty((len(rows), *shape), self.spec.dtype)
@@ -94,7 +96,7 @@ class RaggedInput:
                 target[...] = _windows(column, length)[starts]  # whole rows; what is behind their ends is padded over
             elif len(column):  # the column's last row ends before the padding does
                 target[...] = column.take(starts[:, None] + np.arange(length), mode="clip")
-            np.copyto(target, self.spec.dtype.type(pad), where=padding)
+            np.copyto(target[:, shortest:], self.spec.dtype.type(pad), where=padding)
             shared.channels[key] = target
         return buffer
 
@@ -210,11 +212,14 @@ class Job:
         ends = np.append(np.flatnonzero(np.any(np.diff(alike, axis=1) != 0, axis=0)) + 1, len(order))
         most = np.clip(cell_budget // np.maximum(cells[ends - 1], 1), 1, self.max_batch_size)
         joined = range(len(ends)) if lengths.exact else _joined(ends, cells[ends - 1], most, _REQUEST * cell_budget)
+        order += start
         first = 0
         for run in joined:
-            number = -(-(ends[run] - first) // most[run])
-            yield from np.array_split(order[first : ends[run]] + start, number)
-            first = ends[run]
+            rows = int(ends[run]) - first
+            number = -(-rows // int(most[run]))
+            for part in range(number):
+                yield order[first + rows * part // number : first + rows * (part + 1) // number]
+            first += rows
 
     def batch(self, rows: NDArray[np.int64] | slice, lengths: Lengths) -> Batch:
         """These rows, padded."""
@@ -261,19 +266,17 @@ def _joined(ends: NDArray[np.int64], cells: NDArray[np.int64], most: NDArray[np.
     request : float
         What a request costs besides its cells, in cells.
     """
-    edges = np.append(0, ends)
-    costs = np.zeros(len(edges))  # of all rows before an edge
-    previous = np.zeros(len(edges), np.int64)
-    for edge in range(1, len(edges)):
-        rows = edges[edge] - edges[:edge]
-        cost = costs[:edge] + rows * cells[edge - 1] + request * -(-rows // most[edge - 1])
-        previous[edge] = np.argmin(cost)
-        costs[edge] = cost[previous[edge]]
-    last = []
-    edge = len(ends)
-    while edge > 0:
-        last.append(int(edge) - 1)
-        edge = previous[edge]
+    rows = ends - np.append(0, ends[:-1])[:, None]  # of all runs from one to another
+    cost = rows * cells + request * -(-rows // most)
+    least = np.zeros(len(ends) + 1)  # of all runs before each
+    previous = np.zeros(len(ends), np.int64)
+    for run in range(len(ends)):
+        costs = least[: run + 1] + cost[: run + 1, run]
+        previous[run] = best = costs.argmin()
+        least[run + 1] = costs[best]
+    last = [len(ends) - 1]
+    while previous[last[-1]] > 0:
+        last.append(int(previous[last[-1]]) - 1)
     return last[::-1]
 
 
