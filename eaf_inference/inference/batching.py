@@ -28,7 +28,7 @@ __all__ = ["Batch", "DenseInput", "Job", "Lengths", "RaggedInput", "read_outputs
 
 _WINDOW = 1024  # rows sorted together: as good as 8,192, and it streams
 _MULTIPLE = 8  # padded lengths: a server merges only requests of equal length
-_REQUEST = 0.5  # of the cell budget: what one more request must save in padding
+_REQUEST = 1 / 8  # of the cell budget: what one more request must save in padding
 _LARGEST_DENSE = 4 << 20  # bytes of a request whose shape is fixed
 
 

@@ -85,16 +85,16 @@ def test_no_other_cut_pads_less_with_as_few_requests(counts, budget):
 
     def cost(cuts):
         groups = [padded[first:last] for first, last in pairwise((0, *cuts, len(counts)))]
-        return sum(len(rows) * rows[-1] + budget / 2 * math.ceil(len(rows) / (budget // rows[-1])) for rows in groups)
+        return sum(len(rows) * rows[-1] + budget / 8 * math.ceil(len(rows) / (budget // rows[-1])) for rows in groups)
 
     others = (cuts for number in range(len(ends)) for cuts in combinations(ends[:-1], number))
-    assert sum(batch.size * batch.lengths[0] + budget / 2 for batch in batches) <= min(map(cost, others))
+    assert sum(batch.size * batch.lengths[0] + budget / 8 for batch in batches) <= min(map(cost, others))
 
 
 def test_the_budget_counts_the_longest_row_of_each_input():
     inputs = [with_counts([20, 0]), with_counts([0, 21])]
     assert [batch.size for batch in job_of(inputs, []).batches(Lengths(), 64)] == [1, 1]
-    assert [batch.size for batch in job_of(inputs, []).batches(Lengths(), 96)] == [2]
+    assert [batch.size for batch in job_of(inputs, []).batches(Lengths(), 256)] == [2]
 
 
 def test_exact_lengths_still_put_all_rows_of_the_same_lengths_together():
