@@ -179,7 +179,6 @@ class _Flight(Generic[RequestT]):
     number: int
     request: RequestT
     server: Server | None = None
-    future: Any = None
     reply: Any = None
     error: Any = None  # gRPC's
     token: Token | None = None
@@ -285,16 +284,17 @@ class Pipeline(Generic[RequestT]):
         flight.server = server
         flight.started = time.monotonic()
         with Uninterrupted():
-            flight.future = flight.request.start(server, flight.token, self._limits.request_timeout)
+            future = flight.request.start(server, flight.token, self._limits.request_timeout)
             self._flying[flight.number] = flight
             self._traffic.sent()
             flight.in_flight = len(self._flying)
-            flight.future.add_done_callback(lambda _: self._done(flight))  # may be done: then at once, here
+            future.add_done_callback(lambda future: self._done(flight, future))  # may be done: then at once, here
+            del future  # in its __del__ on the main thread an interrupt would be lost: gRPC's thread has the last one
 
-    def _done(self, flight: _Flight[RequestT]) -> None:
+    def _done(self, flight: _Flight[RequestT], future: Any) -> None:
         """On gRPC's thread, where no interrupt comes: note the time and the outcome, and hand over."""
         flight.ended = time.monotonic()
-        flight.reply, flight.error = outcome(flight.future)
+        flight.reply, flight.error = outcome(future)
         self._finished.put(flight)
 
     def _pick(self, avoid: Server | None) -> Server:
@@ -315,7 +315,7 @@ class Pipeline(Generic[RequestT]):
     def _examine(self, flight: _Flight[RequestT]) -> Any | None:
         """The reply, or None when the request goes out again."""
         del self._flying[flight.number]
-        reply, flight.reply, flight.future = flight.reply, None, None
+        reply, flight.reply = flight.reply, None
         if flight.error is not None:
             assert flight.server is not None  # noqa: S101  (for the type checker: it has been sent)
             failure, flight.error = Failure.of(flight.error, flight.server.address), None
