@@ -103,9 +103,10 @@ def packing(where: Where) -> dict[str, float]:  # noqa: ARG001
     """Jagged to dense, seven fields."""
     import awkward as ak
 
-    from eaf_inference.inference.batching import Job, Lengths, RaggedInput
+    from eaf_inference.inference.batching import Job, RaggedInput
     from eaf_inference.inference.features import FEATURES, features
     from eaf_inference.inference.layout import flatten_fields
+    from eaf_inference.inference.lengths import Lengths
     from eaf_inference.inference.model import CELL_BUDGET
     from eaf_inference.inference.spec import TensorSpec
 
@@ -117,7 +118,7 @@ def packing(where: Where) -> dict[str, float]:  # noqa: ARG001
         columns = [fields[name] for name in FEATURES]
         ragged = RaggedInput(spec, columns, [0.0] * len(columns), nested.starts, nested.counts)
         job = Job(inputs=[ragged], outputs=(), outer=nested.outer, max_batch_size=1024)
-        return job.batches(Lengths(minimum=16), CELL_BUDGET)
+        return job.batches([Lengths(minimum=16)], CELL_BUDGET)
 
     jets = ak.flatten(records, axis=1)
     for batch in batches():

@@ -28,8 +28,8 @@ from distributed.scheduler import KilledWorker
 from eaf_inference.dask.summary import Summary, WorkerShare
 from eaf_inference.dask.task import Failed, Scored, Task
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
-from eaf_inference.inference.model import truncation_warning
 from eaf_inference.inference.progress import Progress
+from eaf_inference.inference.traffic import remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,7 +168,8 @@ class Submission:
         self._key = f"{task.model.name}-{uuid.uuid4().hex}"
         self._started = time.monotonic()
         self._shares: dict[str, WorkerShare] = {}
-        self._chunks = self._jets = self._request_retries = self._truncated = 0
+        self._chunks = self._jets = self._request_retries = 0
+        self._truncated = self._leading = self._not_finite = 0
         self._seconds = 0.0
         self._starts = _Starts()
         self._pending: deque[_Sent] = deque()
@@ -198,8 +199,8 @@ class Submission:
             raise
         if scored is None:
             self.close()
-            if self._truncated:
-                warnings.warn(truncation_warning(self._truncated, self._task.model), stacklevel=2)
+            for remark in remarks(self.summary, self._task.model.name, self._task.model.longest):
+                warnings.warn(remark, stacklevel=2)
             raise StopIteration
         sent = self._pending.popleft()
         sent.future.release()
@@ -227,6 +228,8 @@ class Submission:
             restarts=self._starts.again,
             retries=self._request_retries,
             truncated=self._truncated,
+            leading=self._leading,
+            not_finite=self._not_finite,
             workers=tuple(self._shares[name] for name in sorted(self._shares)),
         )
 
@@ -279,6 +282,8 @@ class Submission:
         self._jets += scored.jets
         self._request_retries += scored.retries
         self._truncated += scored.truncated
+        self._leading += scored.leading
+        self._not_finite += scored.not_finite
         self._seconds = time.monotonic() - self._started
         self._starts.forget(sent.number)
         share = self._shares.get(scored.worker, WorkerShare(scored.worker))

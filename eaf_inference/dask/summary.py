@@ -51,7 +51,11 @@ class Summary:
     retries : int
         Requests that were sent to the server once more.
     truncated : int
-        Jets with more constituents than the model takes, of which the leading ones were used.
+        Jets with more constituents than the model takes: those of largest pt were used.
+    leading : int
+        Those of them whose leading constituents were used instead, since no pt is known.
+    not_finite : int
+        Jets with NaN or infinite scores, although their inputs are finite.
     workers : tuple of WorkerShare
     """
 
@@ -63,6 +67,8 @@ class Summary:
     restarts: int
     retries: int
     truncated: int
+    leading: int
+    not_finite: int
     workers: tuple[WorkerShare, ...]
 
     @property
@@ -75,6 +81,7 @@ class Summary:
             f"{self.jets:,} jets in {self.chunks:,} chunks, {self.seconds:.1f} s, "
             f"{self.jets_per_second:,.0f} jets/s, {self.restarts:,} chunks begun again, "
             f"{self.retries:,} requests sent again"
+            + (f", {self.not_finite:,} jets with NaN or infinite scores" if self.not_finite else "")
         )
 
     def rows(self) -> list[tuple[str, ...]]:

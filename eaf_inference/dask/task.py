@@ -29,12 +29,14 @@ _AWAY = (NoServerFound, ModelNotReady)
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a worker gives back for a chunk."""
+    """What a worker gives back for a chunk; the counts are those of `Traffic`."""
 
     scores: Any
     jets: int
     retries: int
     truncated: int
+    leading: int
+    not_finite: int
     seconds: float
     worker: str
 
@@ -66,7 +68,16 @@ class Task:
         except InferenceError as error:
             return Failed(error)
         seconds = time.monotonic() - started
-        return Scored(scores, traffic.inferences, traffic.retries, traffic.truncated, seconds, str(worker.name))
+        return Scored(
+            scores=scores,
+            jets=traffic.inferences,
+            retries=traffic.retries,
+            truncated=traffic.truncated,
+            leading=traffic.leading,
+            not_finite=traffic.not_finite,
+            seconds=seconds,
+            worker=str(worker.name),
+        )
 
 
 def _patiently(model: Model, data: Any) -> tuple[Any, Traffic]:

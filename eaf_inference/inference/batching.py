@@ -7,7 +7,8 @@ batch padded to its own longest row, rounded up: nothing is padded to a global m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
@@ -22,35 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from eaf_inference.inference.layout import Outer
+    from eaf_inference.inference.lengths import Lengths
     from eaf_inference.inference.spec import TensorSpec
 
-__all__ = ["Batch", "DenseInput", "Job", "Lengths", "RaggedInput", "read_outputs"]
+__all__ = ["Batch", "Collection", "DenseInput", "Given", "Job", "RaggedInput", "read_outputs"]
 
 _WINDOW = 1024  # rows sorted together: as good as 8,192, and it streams
-_MULTIPLE = 8  # padded lengths: a server merges only requests of equal length
 _REQUEST = 1 / 8  # of the cell budget: what one more request must save in padding
 _LARGEST_DENSE = 4 << 20  # bytes of a request whose shape is fixed
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """To which length a row is padded.
-
-    `exact` pads nothing beyond `minimum`: only rows of one length share a batch. For models whose scores depend
-    on padding.
-    """
-
-    minimum: int = 1
-    maximum: int | None = None
-    exact: bool = False
-
-    def padded(self, longest: int) -> int:
-        """The length of a batch whose longest row has this many constituents."""
-        least = max(longest, self.minimum)
-        if self.exact:
-            return least
-        length = -(-least // _MULTIPLE) * _MULTIPLE
-        return length if self.maximum is None else max(min(length, self.maximum), longest)  # never cut here
 
 
 @dataclass(slots=True, eq=False)
@@ -117,6 +97,36 @@ class DenseInput:
     rows: NDArray[Any]  # (rows, *shape), of the input's dtype
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Collection:
+    """The jagged inputs of a job whose rows have the same lengths."""
+
+    inputs: tuple[RaggedInput, ...]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """The caller's own numbers, before a recipe: what tells whose fault a score is that is not finite."""
+
+    columns: Sequence[NDArray[Any]]  # each (total,), or (rows, …) where there are no counts
+    counts: NDArray[np.int64] | None = None
+
+    def finite(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these rows have finite numbers alone."""
+        found = np.ones(len(rows), np.bool_)
+        ends = None if self.counts is None else np.cumsum(self.counts)
+        for column in self.columns:
+            if column.dtype.kind != "f":
+                continue
+            if ends is None:
+                found &= np.isfinite(column[rows].reshape(len(rows), -1)).all(axis=1)
+            else:
+                wrong = np.append(0, np.cumsum(~np.isfinite(column)))
+                found &= wrong[ends[rows]] == wrong[ends[rows] - self.counts[rows]]  # type: ignore[index]
+        return found
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Some rows of a job, as they go to the server."""
@@ -125,7 +135,7 @@ class Batch:
     rows: NDArray[np.int64] | slice
     size: int
     tensors: list[NDArray[Any]]
-    lengths: tuple[int, ...]  # of the job's ragged inputs
+    lengths: tuple[int, ...]  # of the job's collections
     nbytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -144,6 +154,15 @@ class Job:
         The lists around the rows.
     max_batch_size : int
         0: no batch axis, one request a row.
+    given : sequence of Given, optional
+        The caller's numbers, where the inputs were computed from them.
+    part_of : Job, optional
+        Whose collections this job has too, also where a few rows happen to have the same lengths.
+
+    Attributes
+    ----------
+    collections : tuple of Collection
+        The jagged inputs by their lengths; rules about lengths come in this order.
     """
 
     def __init__(
@@ -153,19 +172,20 @@ class Job:
         outputs: Sequence[TensorSpec],
         outer: Outer,
         max_batch_size: int,
+        given: Sequence[Given] | None = None,
+        part_of: Job | None = None,
     ) -> None:
         self.inputs = inputs
         self.names = tuple(each.spec.name for each in inputs)  # in the order of a batch's tensors
+        self.outputs = outputs
         self.outer = outer
         self.rows = outer.rows
-        self._ragged = [each for each in inputs if isinstance(each, RaggedInput)]
-        self._counts: list[NDArray[np.int64]] = []  # once each: the cells of a point are counted once
-        for ragged in self._ragged:
-            if not any(np.array_equal(ragged.counts, known) for known in self._counts):
-                self._counts.append(ragged.counts)
+        ragged = [each for each in inputs if isinstance(each, RaggedInput)]
+        self.collections = _collections(ragged) if part_of is None else _same_collections(ragged, part_of)
         self.max_batch_size = max_batch_size
+        self._given = _given(inputs) if given is None else given
         self._left = self.rows
-        self._collected = {spec.name: _Collected(spec, self.rows, self._ragged) for spec in outputs}
+        self._collected = {spec.name: _Collected(spec, self.rows, self.collections) for spec in outputs}
 
     @property
     def complete(self) -> bool:
@@ -173,25 +193,22 @@ class Job:
 
     @property
     def is_ragged(self) -> bool:
-        return bool(self._ragged) and self.max_batch_size > 0
+        return bool(self.collections) and self.max_batch_size > 0
 
-    def shortest_first(self) -> NDArray[np.int64]:
-        """The rows that are not empty, by length."""
-        counts = np.stack([each.counts for each in self._ragged])
-        order = np.argsort(counts.sum(axis=0), kind="stable")
-        filled: NDArray[np.int64] = order[counts.min(axis=0)[order] > 0]
-        return filled
+    def batches(self, lengths: Sequence[Lengths], cell_budget: int) -> Iterator[Batch]:
+        """The job's rows, each in one batch, made one at a time.
 
-    def shortest_of(self, rows: NDArray[np.int64]) -> int:
-        return min(int(each.counts[rows].min()) for each in self._ragged)
-
-    def batches(self, lengths: Lengths, cell_budget: int) -> Iterator[Batch]:
-        """The job's rows, each in one batch, made one at a time."""
+        Parameters
+        ----------
+        lengths : sequence of Lengths
+            Of each collection.
+        cell_budget : int
+            The most rows × padded length of a batch of several rows.
+        """
         if self.max_batch_size == 0:
-            alone = lengths if lengths.minimum == lengths.maximum else replace(lengths, exact=True)
             for row in range(self.rows):
-                yield self.batch(np.array([row]), alone)
-        elif not self._ragged:
+                yield self.batch(np.array([row]), lengths)
+        elif not self.collections:
             row_bytes = sum(each.rows[:1].nbytes for each in self.inputs if isinstance(each, DenseInput))
             size = min(self.max_batch_size, max(1, _LARGEST_DENSE // max(row_bytes, 1)))
             for start in range(0, self.rows, size):
@@ -201,42 +218,77 @@ class Job:
                 for rows in self._cut(start, min(start + _WINDOW, self.rows), lengths, cell_budget):
                     yield self.batch(rows, lengths)
 
-    def _cut(self, start: int, stop: int, lengths: Lengths, cell_budget: int) -> Iterator[NDArray[np.int64]]:
-        """A window's rows in order of length, in groups that hold the budget."""
-        counts = np.stack([each[start:stop] for each in self._counts])
-        order = np.lexsort(counts) if lengths.exact else np.argsort(counts.sum(axis=0), kind="stable")
-        counts = counts[:, order]
-        padded = -(-np.maximum(counts, lengths.minimum) // _MULTIPLE) * _MULTIPLE
-        cells = np.maximum.accumulate(padded, axis=1).sum(axis=0)
-        alike = counts if lengths.exact else cells[None]
-        ends = np.append(np.flatnonzero(np.any(np.diff(alike, axis=1) != 0, axis=0)) + 1, len(order))
-        most = np.clip(cell_budget // np.maximum(cells[ends - 1], 1), 1, self.max_batch_size)
-        joined = range(len(ends)) if lengths.exact else _joined(ends, cells[ends - 1], most, _REQUEST * cell_budget)
+    def _cut(
+        self, start: int, stop: int, lengths: Sequence[Lengths], cell_budget: int
+    ) -> Iterator[NDArray[np.int64]]:
+        """A window's rows in order of length, in groups that hold the budget and share what has to be shared."""
+        counts = np.stack([each.counts[start:stop] for each in self.collections])
+        apart = np.stack([rule.apart(own) for rule, own in zip(lengths, counts, strict=True)])
+        order = np.lexsort((counts.sum(axis=0), *apart))
+        counts, apart = counts[:, order], apart[:, order]
+        groups = np.flatnonzero(np.any(np.diff(apart, axis=1) != 0, axis=0)) + 1
         order += start
+        for first, last in pairwise((0, *groups.tolist(), len(order))):
+            for rows in self._cut_alike(counts[:, first:last], lengths, cell_budget):
+                yield order[first:last][rows]
+
+    def _cut_alike(self, counts: NDArray[np.int64], lengths: Sequence[Lengths], cell_budget: int) -> Iterator[slice]:
+        """The same for rows, shortest first, that may all share a batch."""
+        padded = np.stack([rule.padded(own) for rule, own in zip(lengths, counts, strict=True)])
+        cells = np.maximum.accumulate(padded, axis=1).sum(axis=0)
+        ends = np.append(np.flatnonzero(np.diff(cells)) + 1, len(cells))
+        most = np.clip(cell_budget // np.maximum(cells[ends - 1], 1), 1, self.max_batch_size)
         first = 0
-        for run in joined:
+        for run in _joined(ends, cells[ends - 1], most, _REQUEST * cell_budget):
             rows = int(ends[run]) - first
             number = -(-rows // int(most[run]))
             for part in range(number):
-                yield order[first + rows * part // number : first + rows * (part + 1) // number]
+                yield slice(first + rows * part // number, first + rows * (part + 1) // number)
             first += rows
 
-    def batch(self, rows: NDArray[np.int64] | slice, lengths: Lengths) -> Batch:
+    def batch(self, rows: NDArray[np.int64] | slice, lengths: Sequence[Lengths]) -> Batch:
         """These rows, padded."""
-        padded = tuple(lengths.padded(int(each.counts[rows].max())) for each in self._ragged)
+        padded = tuple(
+            int(rule.padded(int(each.counts[rows].max(initial=0))))
+            for rule, each in zip(lengths, self.collections, strict=True)
+        )
+        length_of = {
+            each.spec.name: length
+            for length, collection in zip(padded, self.collections, strict=True)
+            for each in collection.inputs
+        }
         shared = _Shared()
-        position = iter(padded)
         tensors = []
         for each in self.inputs:
             if isinstance(each, DenseInput):
                 tensors.append(np.ascontiguousarray(each.rows[rows]))
             else:
                 assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
-                tensors.append(each.fill(rows, next(position), shared))
+                tensors.append(each.fill(rows, length_of[each.spec.name], shared))
         size = len(tensors[0]) if tensors else 0
         if self.max_batch_size == 0:
             tensors = [tensor[0] for tensor in tensors]
         return Batch(self, rows, size, tensors, padded)
+
+    def unexplained(self) -> int:
+        """The number of rows with a NaN or an infinity in their scores and none in the caller's numbers."""
+        rows = np.flatnonzero(np.any([each.not_finite() for each in self._collected.values()], axis=0))
+        for given in self._given if len(rows) else ():
+            rows = rows[given.finite(rows)]
+        return len(rows)
+
+    def expect(self, followers: Sequence[frozenset[str] | None]) -> None:
+        """Take what is known of the outputs that have one value a constituent.
+
+        Parameters
+        ----------
+        followers : sequence of frozenset of str or None
+            The outputs whose length may be that of each collection; None where nothing is known.
+        """
+        for at, names in enumerate(followers):
+            for name, collected in self._collected.items():
+                if names is not None and name not in names:
+                    collected.does_not_follow(at)
 
     def collect(self, batch: Batch, outputs: Mapping[str, NDArray[Any]]) -> None:
         """Put a batch's outputs, (size, *shape) each, to their rows."""
@@ -251,6 +303,31 @@ class Job:
     def nested(self, name: str) -> ak.contents.Content:
         """An output as the content of the outer lists, one entry a row."""
         return self._collected[name].nested()
+
+
+def _collections(inputs: Sequence[RaggedInput]) -> tuple[Collection, ...]:
+    """Inputs whose rows have the same lengths, together."""
+    found: list[list[RaggedInput]] = []
+    for each in inputs:
+        known = next((group for group in found if np.array_equal(group[0].counts, each.counts)), None)
+        if known is None:
+            found.append([each])
+        else:
+            known.append(each)
+    return tuple(Collection(tuple(group), group[0].counts) for group in found)
+
+
+def _same_collections(inputs: Sequence[RaggedInput], job: Job) -> tuple[Collection, ...]:
+    by_name = {each.spec.name: each for each in inputs}
+    groups = [tuple(by_name[each.spec.name] for each in one.inputs) for one in job.collections]
+    return tuple(Collection(group, group[0].counts) for group in groups)
+
+
+def _given(inputs: Sequence[RaggedInput | DenseInput]) -> list[Given]:
+    """The inputs as the caller's own numbers."""
+    return [
+        Given([each.rows]) if isinstance(each, DenseInput) else Given(each.columns, each.counts) for each in inputs
+    ]
 
 
 def _joined(ends: NDArray[np.int64], cells: NDArray[np.int64], most: NDArray[np.int64], request: float) -> list[int]:
@@ -283,17 +360,20 @@ def _joined(ends: NDArray[np.int64], cells: NDArray[np.int64], most: NDArray[np.
 class _Collected:
     """One output of one job, while its batches come in."""
 
-    def __init__(self, spec: TensorSpec, rows: int, inputs: Sequence[RaggedInput]) -> None:
+    def __init__(self, spec: TensorSpec, rows: int, collections: Sequence[Collection]) -> None:
         self.spec = spec
         self._rows = rows
         self._axis = 0 if spec.variable_axis is None else 1 + spec.variable_axis  # of a batch's values
-        self._jagged = self._axis > 0 and bool(inputs)
-        self._inputs = inputs
-        self._follows = set(range(len(inputs)))  # the inputs whose lengths it has had in every batch
+        self._jagged = self._axis > 0 and bool(collections)
+        self._collections = collections
+        self._follows = set(range(len(collections)))  # those whose lengths it has had in every batch
         self._parts: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
         self._values: NDArray[Any] | None = None
         if spec.variable_axis is None:
             self._values = np.empty((rows, *spec.shape), spec.dtype)
+
+    def does_not_follow(self, collection: int) -> None:
+        self._follows.discard(collection)
 
     def put(self, batch: Batch, values: NDArray[Any]) -> None:
         if self._jagged:
@@ -310,6 +390,24 @@ class _Collected:
                 f"{values.shape[1:]}, for inputs of one shape. Pass the inputs as awkward arrays."
             )
         self._values[batch.rows] = values
+
+    def not_finite(self) -> NDArray[np.bool_]:
+        """Which rows have a NaN or an infinity that is not padding's."""
+        found = np.zeros(self._rows, np.bool_)
+        if self.spec.dtype.kind != "f":
+            return found
+        if not self._jagged:
+            if len(self.dense()):
+                found = ~np.isfinite(self.dense()).reshape(self._rows, -1).all(axis=1)
+            return found
+        counts = self._lengths()
+        for rows, values in self._parts:
+            wrong = np.moveaxis(~np.isfinite(values), self._axis, 1)
+            if counts is not None:
+                kept = np.arange(wrong.shape[1]) < counts[rows][:, None]
+                wrong = wrong & kept.reshape(*kept.shape, *(1,) * (wrong.ndim - 2))
+            found[rows] = wrong.reshape(len(rows), -1).any(axis=1)
+        return found
 
     def dense(self) -> NDArray[Any]:
         if self._values is None:  # no row at all, or a shape that only a reply tells
@@ -334,9 +432,9 @@ class _Collected:
 
     def _lengths(self) -> NDArray[np.int64] | None:
         """Of each row, where there is one value a constituent: those of padding are dropped."""
-        followed = [self._inputs[position] for position in sorted(self._follows)]
-        if any(not np.array_equal(each.counts, followed[0].counts) for each in followed):
-            names = " and ".join(repr(each.spec.name) for each in followed)
+        followed = [self._collections[position] for position in sorted(self._follows)]
+        if len(followed) > 1:
+            names = " and ".join(repr(each.inputs[0].spec.name) for each in followed)
             raise BadReply(
                 f"Output {self.spec.name!r} has the padded lengths of {names}, so that its rows' own lengths are "
                 "not known. Pass these inputs as numpy arrays, padded as the model expects."

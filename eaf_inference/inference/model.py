@@ -9,32 +9,35 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
 import numpy as np
 
-from eaf_inference.errors import InvalidInput
+from eaf_inference.errors import BadReply, InferenceError, InvalidInput
 from eaf_inference.inference import layout
-from eaf_inference.inference.batching import DenseInput, Job, RaggedInput
+from eaf_inference.inference.batching import DenseInput, Given, Job, RaggedInput
 from eaf_inference.inference.conversion import cast
 from eaf_inference.inference.features import FEATURES, KINEMATICS, compute
 from eaf_inference.inference.padding import PaddingCheck
 from eaf_inference.inference.pipeline import Pipeline
 from eaf_inference.inference.progress import progress_bar
 from eaf_inference.inference.request import Inference
-from eaf_inference.inference.traffic import Traffic
+from eaf_inference.inference.traffic import Traffic, remarks
+from eaf_inference.inference.truncation import PT, hardest
 from eaf_inference.tables import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from eaf_inference.connection import Connection
     from eaf_inference.inference.batching import Batch
-    from eaf_inference.inference.layout import Outer
-    from eaf_inference.inference.padding import Found
+    from eaf_inference.inference.layout import Nested, Outer
+    from eaf_inference.inference.padding import Finding, Key
+    from eaf_inference.inference.recipe import Recipe
     from eaf_inference.inference.spec import ModelSpec, TensorSpec
 
 __all__ = ["Model"]
@@ -63,10 +66,10 @@ class Model:
         self._padding = connection.paddings.setdefault(spec, PaddingCheck(spec))
         self.spec = spec
 
-    def __getstate__(self) -> tuple[Connection, ModelSpec, int, Found | None]:
+    def __getstate__(self) -> tuple[Connection, ModelSpec, int, Mapping[Key, Finding]]:
         return self._connection, self.spec, self._cell_budget, self._padding.found
 
-    def __setstate__(self, state: tuple[Connection, ModelSpec, int, Found | None]) -> None:
+    def __setstate__(self, state: tuple[Connection, ModelSpec, int, Mapping[Key, Finding]]) -> None:
         connection, spec, cell_budget, found = state
         Model.__init__(self, connection, spec, cell_budget=cell_budget)
         self._padding.adopt(found)
@@ -143,7 +146,7 @@ class Model:
             The server did not give scores.
         """
         if layout.is_tracer(data):  # a graph is being built: only the type of the scores is asked for
-            job, _ = self._prepare(data, _Truncated())
+            job, _ = self._prepare(data, Traffic())
             return ak.Array(ak.to_layout(self._result(job, as_numpy=False)).to_typetracer(forget_length=True))
         (scores,) = self.map([data], progress=progress)
         return scores
@@ -166,7 +169,6 @@ class Model:
         awkward.Array or numpy.ndarray
             As `__call__` gives it.
         """
-        truncated = _Truncated()
         traffic = traffic or Traffic()
         traffic.part_of(self._connection.traffic)
         jobs: deque[tuple[Job, bool]] = deque()
@@ -182,10 +184,12 @@ class Model:
 
             def finished() -> Iterator[Any]:
                 while jobs and jobs[0][0].complete:
-                    yield self._result(*jobs.popleft())
+                    job, as_numpy = jobs.popleft()
+                    traffic.not_finite_of(job.unexplained())
+                    yield self._result(job, as_numpy)
 
             for chunk in chunks:
-                job, as_numpy = self._prepare(chunk, truncated)
+                job, as_numpy = self._prepare(chunk, traffic)
                 jobs.append((job, as_numpy))
                 if isinstance(chunks, list) and len(chunks) == 1:  # of more, only the last one tells the total
                     bar.expect(job.rows)
@@ -199,64 +203,94 @@ class Model:
             while pipeline.busy:
                 receive()
                 yield from finished()
-        traffic.cut(truncated.rows)
-        if truncated.rows:
-            warnings.warn(truncation_warning(truncated.rows, self), stacklevel=3)
+        for remark in remarks(traffic, self.name, self.longest):
+            warnings.warn(remark, stacklevel=3)
 
-    def _try(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        """The outputs of one batch, waited for: the padding check's."""
-        with Pipeline[Inference](self._connection.servers_of(self), self._connection.limits) as pipeline:
-            pipeline.submit(Inference(self.spec, batch))
-            request, reply = pipeline.next_reply()
-            return request.outputs(reply)
+    def _try(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]] | InferenceError]:
+        """The outputs of each batch, or the error with which the model refuses it: the padding check's."""
+        servers, limits = self._connection.servers_of(self), self._connection.limits
+        outcomes: list[dict[str, NDArray[Any]] | InferenceError] = []
+        for at in range(0, len(batches), limits.max_in_flight):
+            with ExitStack() as stack:
+                pipelines = []
+                for batch in batches[at : at + limits.max_in_flight]:  # one each: a refusal ends no other's
+                    pipelines.append(stack.enter_context(Pipeline[Inference](servers, limits)))
+                    pipelines[-1].submit(Inference(self.spec, batch))
+                for pipeline in pipelines:
+                    try:
+                        request, reply = pipeline.next_reply()
+                        outcomes.append(request.outputs(reply))
+                    except (InvalidInput, BadReply) as error:
+                        outcomes.append(error)
+        return outcomes
 
     def columns(self, present: Collection[str]) -> tuple[str, ...]:
         """What it reads of a record array or file that has these columns; nothing else is touched.
 
-        With a recipe its variables, or the kinematics of which the missing ones are computed; without one, its
-        inputs. Where columns are missing, those that are expected.
+        With a recipe its variables, or the kinematics of which the missing ones are computed, and the pt by which
+        constituents are kept; without one, its inputs. Where columns are missing, those that are expected.
         """
-        recipe = self.spec.recipe
-        if recipe is None:
+        if self.spec.recipe is None:
             return tuple(spec.name for spec in self.spec.inputs if spec.name in present or not spec.optional)
+        orders = [name for name in PT if name in present] if self.longest is not None else []
+        return tuple(dict.fromkeys((*self._variables(self.spec.recipe, present), *orders[:1])))
+
+    @staticmethod
+    def _variables(recipe: Recipe, present: Collection[str]) -> tuple[str, ...]:
+        """Those that are computed from, of records with these fields, or those that are expected."""
         held = [name for name in recipe.variables if name in present]
         missing = [name for name in recipe.required if name not in present]
         if missing and all(name in FEATURES for name in missing) and all(name in present for name in KINEMATICS):
             return tuple(dict.fromkeys((*held, *KINEMATICS)))
         return tuple(dict.fromkeys((*recipe.required, *held)))
 
-    def _prepare(self, data: Any, truncated: _Truncated) -> tuple[Job, bool]:
+    def _prepare(self, data: Any, traffic: Traffic) -> tuple[Job, bool]:
         """The job of one chunk, and whether its scores go back as numpy arrays."""
-        inputs: list[RaggedInput | DenseInput]
         if self.spec.recipe is not None and not isinstance(data, Mapping):
-            inputs, outer = self._by_recipe(data, truncated)
-            as_numpy = False
-        else:
-            values = self._by_name(data)
-            inputs, outer = self._as_given(values)
-            as_numpy = all(isinstance(value, np.ndarray) for value in values.values())
+            return self._by_recipe(data, traffic), False
+        values = self._by_name(data)
+        inputs, outer = self._as_given(values)
         job = Job(inputs=inputs, outputs=self.spec.outputs, outer=outer, max_batch_size=self.spec.max_batch_size)
-        return job, as_numpy
+        return job, all(isinstance(value, np.ndarray) for value in values.values())
 
-    def _by_recipe(self, records: Any, truncated: _Truncated) -> tuple[list[RaggedInput | DenseInput], Outer]:
+    def _by_recipe(self, records: Any, traffic: Traffic) -> Job:
         recipe = self.spec.recipe
         assert recipe is not None  # noqa: S101  (the caller has looked)
-        names = self.columns(records.fields if isinstance(records, ak.Array) else ())
+        names = self._variables(recipe, records.fields if isinstance(records, ak.Array) else ())
         fields, nested = layout.flatten_fields(records, names, what=f"The input of {self.name!r}")
+        given = Given(tuple(fields.values()), nested.counts)
         derived = [name for name in recipe.required if name not in fields]
         if derived:
             fields |= compute(fields, nested, derived)
-        total = int(nested.counts.sum())
-        starts = nested.starts
-        counts = truncated.cut(nested.counts, self.longest)
-        inputs: list[RaggedInput | DenseInput] = []
-        channels = recipe.apply(fields, total)
+        channels = recipe.apply(fields, int(nested.counts.sum()))
+        starts, counts, kept = nested.starts, nested.counts, None
+        most = self.longest
+        long = 0 if most is None else int(np.count_nonzero(counts > most))
+        if most is not None and (long or layout.is_tracer(records)):  # a graph has to know that pt is read
+            pt = _pt_of(records, fields, nested)
+            traffic.cut(long, leading=pt is None)
+            counts = np.minimum(counts, most)
+            if pt is not None:
+                kept = hardest(pt, nested.counts, most)
+                starts = np.cumsum(counts) - counts
+        inputs = []
+        shared: dict[int, NDArray[np.float32]] = {}  # what several inputs have in common stays one array
         for spec in self.spec.inputs:
             if spec.name in channels:
-                columns = [self._as_declared(values, spec) for values, _ in channels[spec.name]]
+                columns = []
+                for values, _ in channels[spec.name]:
+                    if kept is not None and id(values) not in shared:
+                        shared[id(values)] = values[kept]
+                    columns.append(self._as_declared(shared.get(id(values), values), spec))
                 pads = [pad for _, pad in channels[spec.name]]
                 inputs.append(RaggedInput(spec, columns, pads, starts, counts))
-        return inputs, nested.outer
+        return Job(
+            inputs=inputs,
+            outputs=self.spec.outputs,
+            outer=nested.outer,
+            max_batch_size=self.spec.max_batch_size,
+            given=[given],
+        )
 
     def _as_declared(self, values: NDArray[np.float32], spec: TensorSpec) -> NDArray[Any]:
         """Normalised values in the input's own float type, which may be narrower."""
@@ -342,26 +376,19 @@ class Model:
         return ak.contents.RecordArray(classes, list(labels), length=len(content))
 
 
-class _Truncated:
-    """How many rows of one call were longer than the model takes."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-
-    def cut(self, counts: NDArray[np.int64], maximum: int | None) -> NDArray[np.int64]:
-        """The counts that are sent."""
-        if maximum is None:
-            return counts
-        self.rows += int(np.count_nonzero(counts > maximum))
-        return np.minimum(counts, maximum)
-
-
-def truncation_warning(rows: int, model: Model) -> str:
-    """What became of the longest rows."""
-    return (
-        f"{rows} jets have more than the {model.longest} constituents that {model.name!r} takes; "
-        f"their leading {model.longest} were used."
-    )
+def _pt_of(records: Any, fields: Mapping[str, NDArray[Any]], nested: Nested) -> NDArray[Any] | None:
+    """What tells the hardest constituents, of all of them; None where nothing does."""
+    for name in PT:
+        if name in fields:
+            return fields[name]
+        if name in records.fields:
+            try:
+                found, own = layout.flatten_fields(records, [name])
+            except InvalidInput:  # something else of that name, such as the jet's own
+                continue
+            if own.outer.same_as(nested.outer) and np.array_equal(own.counts, nested.counts):
+                return found[name]
+    return None
 
 
 def _as_array(value: Any, name: str) -> Any:

@@ -1,182 +1,268 @@
-"""Whether a model's scores depend on padding: tried once, with the user's own jets.
+"""Whether a model's scores depend on padding: tried with the user's own jets before any of them is padded.
 
-A graph network whose masks are right gives the same scores whatever the padded length; one whose masks are not
-gives other ones, silently. Some rows, the shortest among them, are sent at different lengths; where the scores
-differ, the model is used at its fixed length or, where it declares none, without padding at all.
+A graph network whose masks are right gives the same scores whatever the padded length; one whose masks are not gives
+other ones, silently. So rows are sent alone, without padding, and together, padded; where the scores differ, rows of
+one length are sent together, unpadded, or all are padded to the one length that the model was trained with.
+
+A finding holds for what was tried: for the inputs that shared their lengths, their padding values, and the lengths
+between the shortest and the longest row. Rows beyond are tried when they come. The values of a few rows may hide what
+padding does (a mean of zeros, a greatest value above the padding), so that rows of the same lengths with other
+values, positive, negative and mixed, are tried beside them.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from eaf_inference.errors import BadReply, InvalidInput
-from eaf_inference.inference.batching import Lengths
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.lengths import Declared, Lengths
+from eaf_inference.inference.recipe import is_mask
+from eaf_inference.inference.trial import Trial, chosen, made, part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from eaf_inference.inference.batching import Batch, Job
+    from eaf_inference.inference.batching import Collection, Job
     from eaf_inference.inference.spec import ModelSpec
+    from eaf_inference.inference.trial import Send
 
-__all__ = ["Found", "PaddingCheck"]
+__all__ = ["Finding", "Key", "PaddingCheck"]
 
-_TOLERANCE = 1e-5  # float32 noise stays below 4e-7
-_ROWS = 8  # of each kind, short and middling
-_MORE = 64  # constituents of padding added where the model declares no maximum
+# What padding depends on besides a row: the inputs that share their lengths, with their padding values, and all
+# inputs that are sent.
+Key: TypeAlias = "tuple[tuple[tuple[str, tuple[float, ...]], ...], tuple[str, ...]]"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What the rows of a model are padded to, and the sentence about it where it is worth saying."""
-
-    lengths: Lengths
-    note: str = ""
-
-
-class PaddingCheck:
-    """The lengths to which one model's rows are padded.
-
-    One serves all copies of a model in a process: their threads search once, the others wait for the finding.
+class Finding:
+    """What is known of one collection of a model.
 
     Attributes
     ----------
-    found : Found or None
-        None before the search.
-    maximum : int or None
-        The most constituents that the model takes.
+    lengths : Lengths
+        The rule for its rows.
+    shortest, longest : int
+        Rows of these lengths and of those between were tried; `shortest` is above `longest` before any was.
+    empty : bool
+        Rows of length 0 were tried.
+    followers : frozenset of str or None
+        The outputs that had its length in every trial, so that they may have a value for each constituent; None
+        before any.
+    note : str
+        The sentence about it, where it is worth saying.
+    """
+
+    lengths: Lengths
+    shortest: int = 1
+    longest: int = 0
+    empty: bool = False
+    followers: frozenset[str] | None = None
+    note: str = ""
+
+    def covers(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows need no trial: rows of their length were tried, or they are not padded."""
+        if self.lengths.exact or self.lengths.minimum == self.lengths.maximum:
+            return np.ones(len(counts), np.bool_)
+        known: NDArray[np.bool_] = (self.shortest <= counts) & (counts <= self.longest) | (counts == 0) & self.empty
+        return known if self.lengths.maximum is None else known | (counts >= self.lengths.maximum)
+
+    def after(self, counts: NDArray[np.int64]) -> Finding:
+        """The same when rows of these lengths were tried too."""
+        filled = counts[counts > 0]
+        if not len(filled):
+            return replace(self, empty=self.empty or len(counts) > 0)
+        low, high = int(filled.min()), int(filled.max())
+        if self.shortest <= self.longest:
+            low, high = min(low, self.shortest), max(high, self.longest)
+        return replace(self, shortest=low, longest=high, empty=self.empty or bool(np.any(counts == 0)))
+
+
+class PaddingCheck:
+    """The rules by which one model's rows are padded.
+
+    One serves all copies of a model in a process: their threads try once, the others wait for the finding.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         self._name = spec.name
-        self._declared = _declared_lengths(spec)
-        self._searching = threading.Lock()
-        self.found: Found | None = None
+        recipe = spec.recipe
+        self._declared: dict[str, Declared] = {}
+        self._masks: dict[str, list[bool]] = {}
+        for tensor in spec.inputs:
+            if recipe is not None and tensor.name in recipe.inputs:
+                self._declared[tensor.name] = _declared(tensor.shape, recipe.lengths[tensor.name])
+                self._masks[tensor.name] = [variable.is_mask for variable in recipe.inputs[tensor.name]]
+            elif is_mask(tensor.name):
+                self._masks[tensor.name] = [True]
+        self._trying = threading.Lock()
+        self._found: dict[Key, Finding] = {}
+
+    @property
+    def found(self) -> Mapping[Key, Finding]:
+        """What was found so far, by collection."""
+        return dict(self._found)
 
     @property
     def note(self) -> str:
-        return self.found.note if self.found else ""
-
-    def adopt(self, found: Found | None) -> None:
-        """Take what another process found, where this one has found nothing yet."""
-        with self._searching:
-            self.found = self.found or found
+        """What was found, where it is worth saying."""
+        return "; ".join(dict.fromkeys(each.note for each in self.found.values() if each.note))
 
     @property
     def maximum(self) -> int | None:
-        return self._declared.maximum
+        """The most constituents of a record that the model takes; None where there is no limit."""
+        return Declared.of_all(self._declared.values()).maximum
 
-    def lengths(self, job: Job, send: Callable[[Batch], Mapping[str, NDArray[Any]]]) -> Lengths:
-        """What to pad this job's rows to; the first call with suitable rows sends a few of them.
+    def adopt(self, found: Mapping[Key, Finding]) -> None:
+        """Take what another process found, where this one has found nothing yet."""
+        with self._trying:
+            self._found = {**found, **self._found}
+
+    def lengths(self, job: Job, send: Send) -> tuple[Lengths, ...]:
+        """The rules for this job's collections; rows unlike those that were tried before are tried first.
+
+        The job is also told which outputs may have a value for each constituent.
 
         Parameters
         ----------
         job : Job
         send : callable
-            Sends a batch and waits for its outputs.
+            Sends batches and gives, for each, its outputs or the error with which the model refuses it.
+
+        Raises
+        ------
+        InvalidInput
+            The model refuses some rows as they are, and its scores depend on the padding.
         """
-        own = self._declared
-        if own.minimum == own.maximum or not job.is_ragged:
-            return own
-        with self._searching:
-            if self.found is None:
-                rows = job.shortest_first()
-                most = min(_ROWS, job.max_batch_size)
-                short = rows[:most]
-                if own.maximum is not None:  # a row of that length tells nothing
-                    tells = [max(job.batch(short[[at]], own).lengths) < own.maximum for at in range(len(short))]
-                    short = short[tells]
-                if not len(short):
-                    return own
-                middling = rows[: len(rows) // 2 + 1]
-                self.found = self._try(job, short, middling[:: -(-len(middling) // most)], send)
-        return self.found.lengths
+        declared = [
+            Declared.of_all(self._declared.get(each.spec.name, Declared()) for each in collection.inputs)
+            for collection in job.collections
+        ]
+        if not job.is_ragged:
+            return tuple(each.unpadded for each in declared)
+        keys = [_key(job, collection) for collection in job.collections]
+        with self._trying:
+            known = [
+                self._found.get(key) or Finding(Lengths(each.minimum, each.maximum))
+                for key, each in zip(keys, declared, strict=True)
+            ]
+            untried = _untried(job, known)
+            if len(untried):
+                findings = self._try(job, untried, declared, known, send)
+                for key, before, after in zip(keys, known, findings, strict=True):
+                    self._found[key] = after
+                    if after.note != before.note:
+                        warnings.warn(
+                            f"Model {self._name!r}: {after.note}. That costs time; a model with correct masks does "
+                            "not need it.",
+                            stacklevel=4,  # the line that called the model
+                        )
+                if len(_untried(job, findings)):  # the rows told nothing, such as those that are NaN
+                    return tuple(each.unpadded for each in declared)
+                known = findings
+            job.expect([finding.followers for finding in known])
+            return tuple(finding.lengths for finding in known)
 
     def _try(
         self,
         job: Job,
-        short: NDArray[np.int64],
-        middling: NDArray[np.int64],
-        send: Callable[[Batch], Mapping[str, NDArray[Any]]],
-    ) -> Found:
-        own = self._declared
-        longest = max(job.batch(middling, own).lengths)
-        most = own.maximum if own.maximum is not None else longest + _MORE
-        long = Lengths(minimum=most, maximum=own.maximum)
-        least, at_least = self._least_accepted(job, short, most, send)
-        why = "its scores depend on the padding"
-        if at_least is None:
-            same, why = False, "it refuses shorter ones"
-        else:
-            same = _agree(job, short, at_least, send(job.batch(short, long)))
-            if same and least < longest < most:
-                same = _agree(job, middling, send(job.batch(middling, own)), send(job.batch(middling, long)))
-        if same:
-            # shorter rows than these may come later: they are padded to a length that has been seen to work
-            return Found(Lengths(minimum=least, maximum=own.maximum))
-        if own.maximum is not None:
-            note = f"every row is padded to {own.maximum}: {why}"
-            lengths = Lengths(minimum=own.maximum, maximum=own.maximum)
-        else:
-            note = f"rows of one length are sent together, unpadded: {why}"
-            lengths = Lengths(minimum=own.minimum, exact=True)
-        warnings.warn(
-            f"Model {self._name!r}: {note}. That costs time; a model with correct masks does not need it.",
-            stacklevel=5,  # the line that called the model
+        untried: NDArray[np.int64],
+        declared: Sequence[Declared],
+        known: Sequence[Finding],
+        send: Send,
+    ) -> list[Finding]:
+        """What is known after some of these rows, and others of their lengths, were tried."""
+        extreme, between = chosen(np.stack([each.counts for each in job.collections]), untried)
+        rows = np.append(extreme, between)
+        trial = Trial(part(job, rows), declared, send)
+        trial.score_alone()
+        lengthened = trial.find_least()
+        trial.measure_noise()
+        least = trial.alone[:, lengthened].max(axis=1, initial=0)
+        rules = [
+            finding.lengths
+            if finding.lengths.exact
+            else replace(finding.lengths, minimum=max(finding.lengths.minimum, int(length)))
+            for finding, length in zip(known, least, strict=True)
+        ]
+        filled, empty = _dependence(trial, rules)
+        evident, followers = trial.finite.copy(), trial.followers
+        first = np.arange(len(extreme))
+        others = made(part(trial.job, first), self._masks)
+        if others is not None:
+            again = Trial(others, declared, send)
+            again.alone, again.tolerance = np.tile(trial.alone[:, first], 3), trial.tolerance
+            again.score_alone()
+            evident[first] |= again.accepted.reshape(3, -1).any(axis=0)
+            also = _dependence(again, rules)
+            filled, empty = filled | also[0], empty | also[1]
+            followers = [mine & theirs for mine, theirs in zip(followers, again.followers, strict=True)]
+        findings = []
+        for at, (finding, each, rule) in enumerate(zip(known, declared, rules, strict=True)):
+            names = " and ".join(repr(one.spec.name) for one in job.collections[at].inputs)
+            where = f" of {names}" if len(job.collections) > 1 else ""
+            counts = trial.counts[at]
+            note = finding.note
+            if (filled[at] or empty[at]) and not rule.exact:
+                if each.full:
+                    rule = Lengths(each.unpadded.minimum, each.maximum)
+                    note = f"every row{where} is padded to {each.maximum}: its scores depend on the padding"
+                elif filled[at] or each.minimum > 0:
+                    rule = each.unpadded
+                    note = f"rows of one length{where} are sent together, unpadded: its scores depend on the padding"
+                else:
+                    rule = replace(rule, empty_apart=True)
+                short = lengthened & (rule.exact | (counts == 0))
+                if short.any() and not each.full:
+                    raise self._impossible(names, int(counts[short].min()), trial.refused)
+            elif rule.minimum == rule.maximum and rule.minimum > finding.lengths.minimum:
+                note = f"every row{where} is padded to {rule.maximum}: it refuses shorter ones"
+            known_followers = followers[at] if finding.followers is None else followers[at] & finding.followers
+            after = replace(finding, lengths=rule, note=note, followers=frozenset(known_followers))
+            findings.append(after.after(counts[evident]))
+        return findings
+
+    def _impossible(self, names: str, length: int, why: str) -> InvalidInput:
+        return InvalidInput(
+            f"Model {self._name!r} refuses rows of length {length} in {names} as they are, and its scores depend on "
+            "the padding, so that such a row has no right score. Expected longer rows: leave the others out, or have "
+            f"the recipe's min_length say what to pad to. The server's words: {why}"
         )
-        return Found(lengths, note)
-
-    def _least_accepted(
-        self,
-        job: Job,
-        rows: NDArray[np.int64],
-        most: int,
-        send: Callable[[Batch], Mapping[str, NDArray[Any]]],
-    ) -> tuple[int, Mapping[str, NDArray[Any]] | None]:
-        """The shortest length that the model takes, and its outputs there.
-
-        A recipe does not say how many neighbours its network looks for; with fewer points than that it fails.
-        """
-        least = max(job.batch(rows, self._declared).lengths)
-        while least < most:
-            try:
-                return least, send(job.batch(rows, Lengths(minimum=least, maximum=self._declared.maximum)))
-            except (InvalidInput, BadReply):
-                least *= 2
-        return most, None
 
 
-def _declared_lengths(spec: ModelSpec) -> Lengths:
-    """What recipe and shapes say."""
-    recipe = spec.recipe
-    if recipe is None:
-        return Lengths()
-    sizes = {tensor.shape[1] for tensor in spec.inputs if tensor.name in recipe.inputs and tensor.shape[1] != -1}
-    if sizes:
-        return Lengths(minimum=max(sizes), maximum=min(sizes))
-    maximum = recipe.max_length
-    return Lengths(minimum=recipe.min_length or 1, maximum=maximum)
+def _key(job: Job, collection: Collection) -> Key:
+    return tuple((each.spec.name, tuple(each.pads)) for each in collection.inputs), job.names
 
 
-def _agree(
-    job: Job,
-    rows: NDArray[np.int64],
-    ours: Mapping[str, NDArray[Any]],
-    longer: Mapping[str, NDArray[Any]],
-) -> bool:
-    """Whether the outputs are equal, apart from those of padding."""
-    shortest = job.shortest_of(rows)
-    for name, values in ours.items():
-        other = longer[name]
-        for axis in range(values.ndim):
-            if values.shape[axis] != other.shape[axis]:
-                values, other = (np.take(each, range(shortest), axis=axis) for each in (values, other))
-        if not np.allclose(values, other, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True):
-            return False
-    return True
+def _untried(job: Job, known: Sequence[Finding]) -> NDArray[np.int64]:
+    """The rows of which nothing is known yet."""
+    covered = [finding.covers(each.counts) for finding, each in zip(known, job.collections, strict=True)]
+    return np.flatnonzero(~np.all(covered, axis=0))
+
+
+def _dependence(trial: Trial, rules: Sequence[Lengths]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of which collections the padding changes scores: of rows with a constituent, and of empty rows."""
+    differing = trial.differing(rules)
+    padded = [at for at, rule in enumerate(rules) if not rule.exact]
+    by = np.zeros((len(rules), len(differing)), np.bool_)
+    if differing.any() and len(padded) > 1:
+        unpadded = [Lengths(exact=True)] * len(rules)
+        for at in padded:
+            by[at] = trial.differing([*unpadded[:at], rules[at], *unpadded[at + 1 :]])
+    if not by.any():  # one collection alone, or several only together
+        by[padded] = differing
+    filled: NDArray[np.bool_] = np.any(by & (trial.counts > 0), axis=1)
+    empty: NDArray[np.bool_] = np.any(by & (trial.counts == 0), axis=1)
+    return filled, empty
+
+
+def _declared(shape: tuple[int, ...], declared: Declared) -> Declared:
+    """What a recipe's input declares; a fixed shape is more than a recipe's word."""
+    fixed = next((size for size in shape[1:] if size != -1), None)
+    return declared if fixed is None else Declared(fixed, fixed)

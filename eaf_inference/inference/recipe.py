@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.inference.lengths import Declared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["Recipe", "Variable"]
+__all__ = ["Recipe", "Variable", "is_mask"]
 
 _LARGEST_TEXT = 1 << 20  # characters
 _MOST_VARIABLES = 1_000
 _LONGEST = 1 << 20  # constituents
+_MOST_CELLS = 1 << 22  # variables × length to which each row is padded at least: 16 MB a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Variable:
 
     @property
     def is_mask(self) -> bool:
-        return self.name == "mask" or self.name.endswith("_mask")
+        return is_mask(self.name)
 
     def normalise(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         """The values as the model was trained on them.
@@ -90,18 +92,25 @@ class Recipe:
     ----------
     inputs : mapping of str to tuple of Variable
         By input name, in the order of the channels.
-    min_length, max_length : int or None
-        The fewest and the most constituents that the model takes, padding included.
+    lengths : mapping of str to Declared
+        By input name, how many constituents it takes, padding included.
+    output_names : tuple of str
+        As in the text: the model's outputs, or the classes of its one output; empty where it names none.
     """
 
     inputs: Mapping[str, tuple[Variable, ...]]
-    min_length: int | None
-    max_length: int | None
+    lengths: Mapping[str, Declared]
+    output_names: tuple[str, ...] = ()
 
     @property
     def variables(self) -> tuple[str, ...]:
         """The names, each once, in the recipe's order."""
         return tuple(dict.fromkeys(variable.name for channels in self.inputs.values() for variable in channels))
+
+    @property
+    def joint(self) -> Declared:
+        """The lengths of records, which are those of all inputs."""
+        return Declared.of_all(self.lengths.values())
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -159,21 +168,27 @@ class Recipe:
             raise _wrong(model, "it has no list 'input_names'")
         if len(set(names)) != len(names):
             raise _wrong(model, "'input_names' names an input twice")
-        inputs, shortest, longest = {}, [], []
+        inputs, lengths = {}, {}
         for name in names:
             inputs[name] = _channels(model, name, data.get(name))
-            low, high = _lengths(model, name, data[name])
-            shortest.append(low)
-            longest.append(high)
+            lengths[name] = _lengths(model, name, data[name])
         if sum(len(channels) for channels in inputs.values()) > _MOST_VARIABLES:
             raise _wrong(model, f"it has more than {_MOST_VARIABLES} variables")
         if all(variable.is_mask for channels in inputs.values() for variable in channels):
             raise _wrong(model, "it has no variables but masks")
-        min_length = max((low for low in shortest if low is not None), default=None)
-        max_length = min((high for high in longest if high is not None), default=None)
-        if min_length is not None and max_length is not None and min_length > max_length:
-            raise _wrong(model, f"the least length {min_length} is above the greatest, {max_length}")
-        return cls(inputs=inputs, min_length=min_length, max_length=max_length)
+        cells = sum(len(inputs[name]) * _least(lengths[name]) for name in names)
+        if cells > _MOST_CELLS:
+            raise _wrong(model, f"each row would be padded to {cells} numbers, at most {_MOST_CELLS} are sent")
+        recipe = cls(inputs=inputs, lengths=lengths, output_names=_output_names(model, data.get("output_names")))
+        joint = recipe.joint
+        if joint.maximum is not None and joint.minimum > joint.maximum:
+            raise _wrong(model, f"the least length {joint.minimum} is above the greatest, {joint.maximum}")
+        return recipe
+
+
+def is_mask(name: str) -> bool:
+    """Whether a variable or an input of this name is 1 for a constituent and padded to tell it from padding."""
+    return name == "mask" or name.endswith("_mask")
 
 
 def _channels(model: str, name: str, data: Any) -> tuple[Variable, ...]:
@@ -211,16 +226,32 @@ def _fits(value: float, *, infinite: bool) -> bool:
     return abs(value) <= float(np.finfo(np.float32).max)  # false for NaN
 
 
-def _lengths(model: str, name: str, data: dict[str, Any]) -> tuple[int | None, int | None]:
-    """``min_length`` and ``max_length``, or ``var_length`` as the greatest."""
+def _lengths(model: str, name: str, data: dict[str, Any]) -> Declared:
+    """``min_length`` and ``max_length``, or else ``var_length`` as the one length."""
     found: dict[str, int | None] = {}
     for key in ("min_length", "max_length", "var_length"):
         value = data.get(key)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (whole and 0 < value <= _LONGEST):
-            raise _wrong(model, f"{key!r} of the input {name!r} is not a whole number from 1 to {_LONGEST}")
+        least = 0 if key == "min_length" else 1
+        if value is not None and not (whole and least <= value <= _LONGEST):
+            raise _wrong(model, f"{key!r} of the input {name!r} is not a whole number from {least} to {_LONGEST}")
         found[key] = value
-    return found["min_length"], found["max_length"] or found["var_length"]
+    maximum = found["max_length"] or found["var_length"]
+    full = found["var_length"] is not None and found["min_length"] is None and found["max_length"] is None
+    return Declared(minimum=found["min_length"] or 0, maximum=maximum, full=full)
+
+
+def _least(declared: Declared) -> int:
+    """The length to which an empty row is padded."""
+    return declared.maximum or 0 if declared.full else declared.minimum
+
+
+def _output_names(model: str, names: Any) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
+        raise _wrong(model, "'output_names' is not a list of names")
+    return tuple(names)
 
 
 def _wrong(model: str, why: str) -> ConfigurationError:

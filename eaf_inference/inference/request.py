@@ -29,7 +29,14 @@ class Inference:
 
     @property
     def subject(self) -> str:
-        return f"model {self.spec.name!r}"
+        batch = self.batch
+        empty = [
+            repr(each.spec.name)
+            for length, collection in zip(batch.lengths, batch.job.collections, strict=True)
+            for each in collection.inputs
+            if length == 0
+        ]
+        return f"model {self.spec.name!r}" + (f", rows of length 0 in {', '.join(empty)}" if empty else "")
 
     @property
     def work(self) -> float:

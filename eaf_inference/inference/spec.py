@@ -120,7 +120,10 @@ class ModelSpec:
             inputs=inputs,
             outputs=outputs,
             recipe=recipe,
-            labels=_labels(config.name, _parameter(config, "labels"), outputs),
+            labels={
+                **(_classes(config.name, recipe.output_names, outputs) if recipe else {}),
+                **_labels(config.name, _parameter(config, "labels"), outputs),
+            },
         )
 
 
@@ -169,6 +172,23 @@ def _check_recipe(model: str, recipe: Recipe, inputs: tuple[TensorSpec, ...]) ->
             raise ConfigurationError(
                 f"The recipe of {model!r} fills input {name!r}, which takes {specs[name].datatype}, not floats."
             )
+
+
+def _classes(model: str, names: tuple[str, ...], outputs: tuple[TensorSpec, ...]) -> dict[str, tuple[str, ...]]:
+    """The classes that a recipe's ``output_names`` gives to an output, unless they are the names of outputs."""
+    taken = {tensor.name for tensor in outputs}
+    if not names or taken.issuperset(names):
+        return {}
+    fitting = [tensor.name for tensor in outputs if tensor.shape and tensor.shape[-1] == len(names)]
+    if len(names) == 1 and not fitting:  # one name for an output of several values: an output's, in the export
+        return {}
+    if len(fitting) != 1 or len(set(names)) != len(names):
+        raise ConfigurationError(
+            f"The recipe of {model!r} names {len(names)} classes in 'output_names' ({', '.join(names)}), which "
+            f"cannot be given to the outputs {'; '.join(map(str, outputs))}. Expected different names, as many as "
+            "one output has values; or the parameter 'labels' in the model's config.pbtxt."
+        )
+    return {fitting[0]: names}
 
 
 def _labels(model: str, text: str | None, outputs: tuple[TensorSpec, ...]) -> dict[str, tuple[str, ...]]:

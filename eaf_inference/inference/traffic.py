@@ -7,9 +7,46 @@ that inferences are the user's own jets.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Traffic"]
+__all__ = ["Counted", "Traffic", "remarks"]
+
+
+class Counted(Protocol):
+    """What remarks are made of: a call's `Traffic`, or the summary of many."""
+
+    @property
+    def truncated(self) -> int: ...
+    @property
+    def leading(self) -> int: ...
+    @property
+    def not_finite(self) -> int: ...
+
+
+def remarks(counted: Counted, name: str, longest: int | None) -> list[str]:
+    """What a user has to know of her scores.
+
+    Parameters
+    ----------
+    counted : Counted
+    name : str
+        The model's.
+    longest : int or None
+        The most constituents that it takes.
+    """
+    found = []
+    for jets, kept in (
+        (counted.truncated - counted.leading, f"their {longest} of largest pt were used"),
+        (counted.leading, f"their leading {longest} were used, in the order given, as they have no field pt"),
+    ):
+        if jets:
+            found.append(f"{jets:,} jets have more than the {longest} constituents that {name!r} takes; {kept}.")
+    if counted.not_finite:
+        found.append(
+            f"{counted.not_finite:,} jets have NaN or infinite scores of {name!r}, although their inputs are finite. "
+            "Find them with numpy.isfinite; the model's owner can say why."
+        )
+    return found
 
 
 class Traffic:
@@ -25,6 +62,10 @@ class Traffic:
         Requests that were sent once more.
     truncated : int
         Rows that were longer than the model takes.
+    leading : int
+        Those of them whose leading constituents were kept, since nothing told the hardest.
+    not_finite : int
+        Rows with a NaN or an infinity in their scores and none in the caller's numbers.
     in_flight : int
         Requests sent and not yet answered.
     latency : float or None
@@ -34,7 +75,8 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._whole: Traffic | None = None
-        self.requests = self.inferences = self.nbytes = self.retries = self.truncated = self.in_flight = 0
+        self.requests = self.inferences = self.nbytes = self.retries = self.in_flight = 0
+        self.truncated = self.leading = self.not_finite = 0
         self.latency: float | None = None
 
     def part_of(self, whole: Traffic) -> None:
@@ -64,11 +106,18 @@ class Traffic:
         if self._whole is not None:
             self._whole.failed(again=again)
 
-    def cut(self, rows: int) -> None:
+    def cut(self, rows: int, *, leading: bool) -> None:
         with self._lock:
             self.truncated += rows
+            self.leading += rows if leading else 0
         if self._whole is not None:
-            self._whole.cut(rows)
+            self._whole.cut(rows, leading=leading)
+
+    def not_finite_of(self, rows: int) -> None:
+        with self._lock:
+            self.not_finite += rows
+        if self._whole is not None:
+            self._whole.not_finite_of(rows)
 
     def given_up(self, requests: int) -> None:
         with self._lock:
@@ -85,6 +134,7 @@ class Traffic:
                 "bytes": self.nbytes,
                 "retries": self.retries,
                 "truncated": self.truncated,
+                "not_finite": self.not_finite,
                 "in_flight": self.in_flight,
                 "latency": self.latency,
             }

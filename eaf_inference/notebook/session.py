@@ -50,7 +50,7 @@ class Work:
         self._connection = weakref.ref(connection)
         self._counted: deque[tuple[float, int]] = deque()
         self._clusters: list[dict[str, Any]] = []
-        self._inferences = 0
+        self._inferences = self._not_finite = 0
         self._where: tuple[str | None, str | None] = (None, None)
         self._clusters_due = 0.0
         self._asking: threading.Thread | None = None
@@ -64,7 +64,7 @@ class Work:
             self._where = connection.endpoint.url, connection.user
         except InferenceError:  # closed meanwhile
             return None
-        self._inferences = connection.traffic.inferences
+        self._inferences, self._not_finite = connection.traffic.inferences, connection.traffic.not_finite
         progress = under_way()
         return {
             **self.last(),
@@ -89,6 +89,7 @@ class Work:
             "total": None,
             "inferences_per_second": None,
             "inferences": connection.traffic.inferences if connection else self._inferences,
+            "not_finite": connection.traffic.not_finite if connection else self._not_finite,
             "clusters": [],
         }
 

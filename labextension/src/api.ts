@@ -178,6 +178,8 @@ export interface ISession {
   total: number | null;
   inferences_per_second: number | null;
   inferences: number;
+  /** Jets with NaN or infinite scores although their inputs are finite; older kernels do not count them. */
+  not_finite?: number;
   clusters: ISessionCluster[];
 }
 

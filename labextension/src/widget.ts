@@ -234,10 +234,13 @@ class View {
           .filter(Boolean)
           .join(' · ') || 'computing'
       : 'idle';
-    this._done.textContent =
+    const done =
       progress === null
         ? `${number(session?.inferences)} jets so far`
         : `${number(session?.done)} of ${number(session?.total)} jets`;
+    this._done.textContent = session?.not_finite
+      ? `${done}, ${number(session.not_finite)} with NaN or infinite scores`
+      : done;
     this._bar.hidden = progress === null;
     const part = Math.round(100 * (progress ?? 0));
     this._bar.setAttribute('aria-valuenow', `${part}`);

@@ -53,7 +53,7 @@ def local_scores(model, constituents):
     features = eaf_inference.features(constituents)
     scores = []
     for jet in features:
-        length = max(len(jet), recipe.min_length)
+        length = max(len(jet), recipe.joint.minimum)
         batch = {}
         for name, variables in recipe.inputs.items():
             batch[name] = np.zeros((1, len(variables), length), np.float32)
@@ -126,6 +126,44 @@ def test_constituents_beyond_the_maximum_are_cut_with_one_warning(particlenet, e
     assert ak.all(scores.top == particlenet(features[..., :128]).top)
 
 
+def test_the_hardest_constituents_are_kept_of_jets_in_any_order(particlenet, events):
+    constituents = ak.flatten(events.jets.constituents)
+    long = constituents[ak.num(constituents) > 128][:8]
+    softest_first = long[ak.argsort(long.pt, ascending=True, stable=True)]
+    with pytest.warns(UserWarning, match="their 128 of largest pt were used"):
+        scores = particlenet(softest_first)
+    kept = eaf_inference.features(softest_first)[..., -128:]
+    np.testing.assert_allclose(ak.to_numpy(scores.top), ak.to_numpy(particlenet(kept).top), atol=1e-6)
+
+
+def test_a_graph_without_edges_gets_none(connection):
+    rng = np.random.default_rng(2)
+    nodes, edges = np.array([4, 5, 1, 6]), np.array([7, 0, 0, 3])
+    x = [rng.normal(size=(number, 3)).astype(np.float32) for number in nodes]
+    pairs = [rng.integers(0, number, (2, count)) for number, count in zip(nodes, edges, strict=True)]
+    ends = [ak.unflatten(np.concatenate([each[end] for each in pairs]), edges) for end in (0, 1)]
+    scores = connection.model("graph")({"x": ak.unflatten(np.concatenate(x), nodes), "edge_index": ends})
+    for row, (own, (source, target)) in enumerate(zip(x, pairs, strict=True)):
+        expected = own.copy()
+        np.add.at(expected, target, own[source])
+        np.testing.assert_allclose(ak.to_numpy(scores[row]), expected, atol=1e-6)
+
+
+def test_scores_that_are_not_finite_are_counted_in_one_warning(connection, jagged):
+    zeros, nan = jagged.a[:40] * 0, jagged.a[:9] * np.nan
+    chunks = [{"x": [zeros, zeros]}, {"x": [nan, nan]}]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(connection.model("ratio").map(chunks))
+    said = [str(each.message) for each in caught if "NaN" in str(each.message)]
+    filled = int(ak.sum(ak.num(jagged.a[:40]) > 0))
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"{filled} jets have NaN or infinite scores of 'ratio', although their inputs are finite"
+    )
+    assert connection.traffic.not_finite >= filled
+
+
 def test_a_stream_of_chunks_is_the_whole(particlenet, jets):
     whole = particlenet(jets)
     parts = list(particlenet.map(jets[start : start + 37] for start in range(0, len(jets), 37)))
@@ -163,7 +201,8 @@ def test_the_named_inputs_bypass_the_recipe(particlenet):
 
 def test_a_model_of_fixed_shapes_gives_what_onnx_runtime_gives(facility):
     rng = np.random.default_rng(4)
-    constituents = rng.uniform(0, 100, (3000, 16, 4)).astype(np.float32)
+    low, high = np.array([[1, -2, -3, 40], [10, 2, 3, 60]])  # pt, eta, phi, energy: a heavy jet
+    constituents = rng.uniform(low, high, (3000, 16, 4)).astype(np.float32)
     number = rng.integers(1, 130, 3000).astype(np.int32)
     expected = session("jet_regression").run(
         ["pt", "mass"], {"constituents": constituents, "multiplicity": number[:, None]}
@@ -245,11 +284,11 @@ def test_missing_variables_are_named(particlenet, jets, events):
 
 
 def test_a_model_that_is_not_there_is_answered_with_those_that_are(connection):
-    with pytest.raises(ModelNotFound, match="no model 'sum'. Did you mean 'sums'. It has fixed, means"):
+    with pytest.raises(ModelNotFound, match="no model 'sum'. Did you mean 'sums'. It has fixed, graph, means"):
         connection.model("sum")
     with pytest.raises(ModelNotFound, match="'sums' has no version 7. Expected one of 1"):
         connection.model("sums", version=7)
-    with pytest.raises(InvalidInput, match="No model is named. Expected one of fixed, means"):
+    with pytest.raises(InvalidInput, match="No model is named. Expected one of fixed, graph, means"):
         connection.model()
 
 

@@ -96,6 +96,9 @@ def test_the_panel_follows_a_running_cell_until_the_notebook_disconnects(panel, 
     rest = sessions(panel.listen(0.8))
     assert (rest[-1]["busy"], rest[-1]["inferences"]) == (False, 300_000)
     assert rest[-1]["inferences_per_second"] > 0
+    assert rest[-1]["not_finite"] == 0
+    panel.run("triton.model('ratio')({'x': 0 * rows[:3]}, progress=False)")
+    assert sessions(panel.listen(0.8))[-1]["not_finite"] == 3
     panel.run("%triton_disconnect")
     panel.listen(0.2)
     assert ("comm_close", comm) in [(kind, each.get("comm_id")) for kind, each in panel.heard]

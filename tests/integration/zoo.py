@@ -33,7 +33,8 @@ def make_zoo(repository: Path) -> Path:
     _save(
         repository / "neighbours",  # needs at least 20 points, as a network with k = 20 does
         nodes=[
-            NODE("TopK", ["x", "k"], ["values", "places"], axis=2),
+            NODE("Relu", ["x"], ["hidden"]),  # so that padding is never the greatest
+            NODE("TopK", ["hidden", "k"], ["values", "places"], axis=2),
             NODE("ReduceMax", ["values"], ["y"], axes=[2], keepdims=0),
         ],
         inputs=[("x", FLOAT, ["n", 1, "p"])],
@@ -45,6 +46,33 @@ def make_zoo(repository: Path) -> Path:
         nodes=[NODE("Mul", ["x", "x"], ["y"])],
         inputs=[("x", FLOAT, ["n", "p"])],
         outputs=[("y", FLOAT, ["n", "p"])],
+    )
+    _save(
+        repository / "ratio",  # x / x: not a number where x is 0
+        nodes=[NODE("Div", ["x", "x"], ["one"]), NODE("ReduceSum", ["one", "axis"], ["y"], keepdims=0)],
+        inputs=[("x", FLOAT, ["n", 2, "p"])],
+        outputs=[("y", FLOAT, ["n", 2])],
+        constants=[LAST_AXIS],
+    )
+    _save(
+        repository / "graph",  # each node and what its incoming edges bring, without a batch axis
+        nodes=[
+            NODE("Gather", ["edge_index", "first"], ["source"]),
+            NODE("Gather", ["edge_index", "second"], ["target"]),
+            NODE("Gather", ["x", "source"], ["message"]),
+            NODE("Unsqueeze", ["target", "last"], ["column"]),
+            NODE("Shape", ["message"], ["shape"]),
+            NODE("Expand", ["column", "shape"], ["places"]),
+            NODE("ScatterElements", ["x", "places", "message"], ["node"], axis=0, reduction="add"),
+        ],
+        inputs=[("x", FLOAT, ["nodes", 3]), ("edge_index", INT64, [2, "edges"])],
+        outputs=[("node", FLOAT, ["nodes", 3])],
+        constants=[
+            helper.make_tensor("first", INT64, [], [0]),
+            helper.make_tensor("second", INT64, [], [1]),
+            helper.make_tensor("last", INT64, [1], [1]),
+        ],
+        batched=False,
     )
     _save(
         repository / "fixed",  # two inputs, two outputs, fixed shapes
@@ -59,19 +87,20 @@ def make_zoo(repository: Path) -> Path:
     return repository
 
 
-_TYPES = {FLOAT: "TYPE_FP32", INT32: "TYPE_INT32"}
+_TYPES = {FLOAT: "TYPE_FP32", INT32: "TYPE_INT32", INT64: "TYPE_INT64"}
 
 
-def _save(directory: Path, *, nodes, inputs, outputs, constants=()) -> None:
+def _save(directory: Path, *, nodes, inputs, outputs, constants=(), batched=True) -> None:
     values = [[TENSOR(name, kind, shape) for name, kind, shape in each] for each in (inputs, outputs)]
     graph = helper.make_graph(nodes, directory.name, *values, list(constants))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     (directory / "1").mkdir(parents=True)
     onnx.save(model, directory / "1" / "model.onnx")
-    lines = ['backend: "onnxruntime"', "max_batch_size: 256"]
+    lines = ['backend: "onnxruntime"', f"max_batch_size: {256 if batched else 0}"]
     for section, tensors in (("input", inputs), ("output", outputs)):
-        for name, kind, (_, *shape) in tensors:
+        for name, kind, shape in tensors:
+            shape = shape[1:] if batched else shape
             dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in shape)
             lines.append(f'{section} [{{ name: "{name}", data_type: {_TYPES[kind]}, dims: [{dims}] }}]')
     (directory / "config.pbtxt").write_text("\n".join(lines))

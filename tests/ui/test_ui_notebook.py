@@ -15,6 +15,10 @@ def jets(number):
     ones = ak.from_regular(np.ones((number, 32), np.float32))
     return ak.zip({field: ones for field in fields})
 """
+OVERFLOWS = """
+rows = np.full((3, 16, 4), 500, np.float32)  # of so large an eta the exponential is infinite
+masses = triton.model("jet_regression")({"constituents": rows, "multiplicity": np.ones(3, int)})
+"""
 CONNECTING = re.compile(r"%load_ext eaf_inference\s*%triton_connect")
 # Until so many different pictures were drawn on a canvas, or nobody waits any more.
 DRAWN = """([canvas, pictures]) => new Promise(resolve => {
@@ -69,6 +73,9 @@ def test_panel_and_widget_move_while_a_cell_runs_and_stop_interrupts_it(page):
     expect(page.widget).to_contain_text("idle")
     again = page.run("len(model(jets(5)))")
     expect(page.output(again)).to_have_text("5")
+    page.run(OVERFLOWS)
+    expect(notebooks).to_contain_text("3 jets have NaN or infinite scores")
+    expect(page.widget).to_contain_text("3 with NaN or infinite scores")
 
 
 def test_a_model_that_is_dragged_into_a_notebook_is_a_cell_that_runs(page):

@@ -9,8 +9,9 @@ import awkward as ak
 import numpy as np
 from hypothesis import strategies as st
 
-from eaf_inference.inference.batching import DenseInput, Job, Lengths, RaggedInput
+from eaf_inference.inference.batching import DenseInput, Job, RaggedInput
 from eaf_inference.inference.layout import Outer
+from eaf_inference.inference.lengths import Lengths
 from eaf_inference.inference.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ def job_of(
     return Job(inputs=inputs, outputs=outputs, outer=Outer(rows), max_batch_size=max_batch_size)
 
 
+def cut(job: Job, lengths: Lengths, cell_budget: int) -> list[Batch]:
+    """The job's batches under one rule for all its collections."""
+    return list(job.batches([lengths] * len(job.collections), cell_budget))
+
+
 def run(
     job: Job,
     model: Callable[[Batch], Mapping[str, np.ndarray[Any, Any]]],
@@ -81,7 +87,7 @@ def run(
     backwards: bool = False,
 ) -> list[Batch]:
     """Let `model`, a function of a batch's tensors, answer every batch; replies may come in any order."""
-    batches = list(job.batches(lengths or Lengths(), cell_budget))
+    batches = cut(job, lengths or Lengths(), cell_budget)
     for batch in reversed(batches) if backwards else batches:
         job.collect(batch, model(batch))
     return batches

@@ -11,15 +11,16 @@ from itertools import combinations, pairwise
 import awkward as ak
 import numpy as np
 import pytest
-from builders import job_of, numbers, ragged, run, tensor
+from builders import cut, job_of, numbers, ragged, run, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from eaf_inference.errors import BadReply
 from eaf_inference.inference import layout
-from eaf_inference.inference.batching import DenseInput, Job, Lengths, RaggedInput, read_outputs
+from eaf_inference.inference.batching import DenseInput, Job, RaggedInput, read_outputs
 from eaf_inference.inference.layout import Outer
+from eaf_inference.inference.lengths import Lengths
 
 PAD = -777.0
 rows_of_numbers = st.lists(st.lists(st.floats(-100, 100, width=32), max_size=30), max_size=40)
@@ -56,7 +57,7 @@ def test_every_row_is_in_one_batch_and_every_batch_within_its_bounds(counts, max
     lengths = Lengths(minimum, None if room is None else max(minimum, *counts) + room)
     job = job_of([with_counts(counts)], [], max_batch_size=max_batch_size)
     seen = []
-    for batch in job.batches(lengths, budget):
+    for batch in cut(job, lengths, budget):
         ((rows, padded),) = {tensor.shape for tensor in batch.tensors}
         assert rows == batch.size == len(batch.rows) <= max_batch_size
         assert rows == 1 or rows * padded <= budget
@@ -79,7 +80,7 @@ def test_rows_beyond_the_first_window_are_sent_too():
 
 @given(counts=st.lists(st.integers(1, 48), min_size=1, max_size=60), budget=st.integers(64, 1024))
 def test_no_other_cut_pads_less_with_as_few_requests(counts, budget):
-    batches = job_of([with_counts(counts)], []).batches(Lengths(), budget)
+    batches = cut(job_of([with_counts(counts)], []), Lengths(), budget)
     padded = np.sort(-(-np.array(counts) // 8) * 8)
     ends = [*(np.flatnonzero(np.diff(padded)) + 1), len(counts)]  # only there another cut can be better
 
@@ -93,13 +94,13 @@ def test_no_other_cut_pads_less_with_as_few_requests(counts, budget):
 
 def test_the_budget_counts_the_longest_row_of_each_input():
     inputs = [with_counts([20, 0]), with_counts([0, 21])]
-    assert [batch.size for batch in job_of(inputs, []).batches(Lengths(), 64)] == [1, 1]
-    assert [batch.size for batch in job_of(inputs, []).batches(Lengths(), 256)] == [2]
+    assert [batch.size for batch in cut(job_of(inputs, []), Lengths(), 64)] == [1, 1]
+    assert [batch.size for batch in cut(job_of(inputs, []), Lengths(), 256)] == [2]
 
 
 def test_exact_lengths_still_put_all_rows_of_the_same_lengths_together():
     inputs = [with_counts([1, 3, 1, 3, 2]), with_counts([3, 1, 3, 1, 2])]
-    sizes = [batch.size for batch in job_of(inputs, []).batches(Lengths(exact=True), 1024)]
+    sizes = [batch.size for batch in cut(job_of(inputs, []), Lengths(exact=True), 1024)]
     assert sorted(sizes) == [1, 2, 2]
 
 
@@ -107,7 +108,7 @@ def test_exact_lengths_still_put_all_rows_of_the_same_lengths_together():
 def test_values_lie_in_their_places_and_the_rest_is_padding(data, channels, budget, last):
     spec = tensor("x", -1, channels) if last else tensor("x", channels, -1)
     job = job_of([ragged(spec, data, channels=channels, pad=PAD)], [])
-    for batch in job.batches(Lengths(minimum=5), budget):
+    for batch in cut(job, Lengths(minimum=5), budget):
         (sent,) = batch.tensors
         assert sent.dtype == np.float32
         assert sent.flags.c_contiguous
@@ -123,7 +124,7 @@ def test_channels_shared_by_inputs_are_the_same_in_all_of_them(data):
     features = ragged(tensor("features", 2, -1), data, channels=2, pad=PAD)
     points = RaggedInput(tensor("points", 1, -1), features.columns[:1], [PAD], features.starts, features.counts)
     other_pad = RaggedInput(tensor("other", 1, -1), features.columns[:1], [5.0], features.starts, features.counts)
-    for batch in job_of([features, points, other_pad], []).batches(Lengths(), 256):
+    for batch in cut(job_of([features, points, other_pad], []), Lengths(), 256):
         first, second, third = batch.tensors
         np.testing.assert_array_equal(second[:, 0], first[:, 0])
         np.testing.assert_array_equal(third[:, 0], np.where(first[:, 0] == PAD, 5.0, first[:, 0]))
@@ -132,7 +133,7 @@ def test_channels_shared_by_inputs_are_the_same_in_all_of_them(data):
 @pytest.mark.parametrize("datatype", ["INT64", "UINT8", "BOOL", "FP64", "FP16"])
 def test_every_data_type_is_sent_as_declared(datatype):
     spec = tensor("x", -1, datatype=datatype)
-    (batch,) = job_of([ragged(spec, [[1, 1], [1]])], []).batches(Lengths(), 64)
+    (batch,) = cut(job_of([ragged(spec, [[1, 1], [1]])], []), Lengths(), 64)
     assert batch.tensors[0].dtype == spec.dtype
     np.testing.assert_array_equal(np.sort(batch.tensors[0].sum(axis=1)), [1, 2])
 
@@ -141,7 +142,7 @@ def test_every_data_type_is_sent_as_declared(datatype):
 def test_exact_lengths_pad_nothing(counts, max_batch_size, budget):
     job = job_of([with_counts(counts), with_counts(counts)], [], max_batch_size=max_batch_size)
     seen = []
-    for batch in job.batches(Lengths(minimum=0, exact=True), budget):
+    for batch in cut(job, Lengths(minimum=0, exact=True), budget):
         for sent in batch.tensors:
             assert not (sent == PAD).any()
             assert sent.shape == (batch.size, counts[batch.rows[0]])
@@ -157,7 +158,10 @@ def test_exact_lengths_still_keep_the_least_that_the_model_takes():
 @pytest.mark.parametrize(
     ("lengths", "longest", "padded"),
     [
-        (Lengths(), 0, 8),
+        (Lengths(), 0, 0),  # a row is not invented
+        (Lengths(), 1, 8),
+        (Lengths(empty_apart=True, minimum=8), 0, 0),
+        (Lengths(minimum=8), 0, 8),
         (Lengths(), 8, 8),
         (Lengths(), 9, 16),
         (Lengths(minimum=17), 3, 24),
@@ -244,8 +248,8 @@ def test_an_output_with_a_length_of_its_own_is_kept_whole():
 
 def test_rows_that_are_cut_keep_their_leading_constituents():
     whole = ragged(tensor("x", -1), [[1.0, 2.0, 3.0, 4.0], [5.0]], pad=PAD)
-    cut = RaggedInput(whole.spec, whole.columns, whole.pads, whole.starts, np.minimum(whole.counts, 2))
-    (batch,) = job_of([cut], []).batches(Lengths(maximum=2), 64)
+    short = RaggedInput(whole.spec, whole.columns, whole.pads, whole.starts, np.minimum(whole.counts, 2))
+    (batch,) = cut(job_of([short], []), Lengths(maximum=2), 64)
     assert batch.tensors[0][np.argsort(batch.rows)].tolist() == [[1.0, 2.0], [5.0, PAD]]
 
 
@@ -262,7 +266,7 @@ def test_dense_rows_are_cut_in_order_and_come_back(rows, max_batch_size):
 def test_a_dense_request_stays_small_where_the_model_would_take_a_larger_one():
     values = np.zeros((5, 1 << 19), np.float32)
     job = job_of([DenseInput(tensor("x", 1 << 19), values)], [], max_batch_size=1000)
-    assert [batch.size for batch in job.batches(Lengths(), 1)] == [2, 2, 1]
+    assert [batch.size for batch in cut(job, Lengths(), 1)] == [2, 2, 1]
 
 
 def test_dense_and_jagged_inputs_of_a_row_travel_together():
@@ -275,7 +279,7 @@ def test_dense_and_jagged_inputs_of_a_row_travel_together():
 def test_without_a_batch_axis_every_row_is_a_request_of_its_own_length():
     data = [[1.0, 2.0, 3.0], [4.0]]
     job = job_of([ragged(tensor("x", 1, -1), data)], [EACH], max_batch_size=0)
-    batches = run(job, lambda batch: {"each": batch.tensors[0]})
+    batches = run(job, lambda batch: {"each": batch.tensors[0]}, lengths=Lengths(exact=True))
     assert [batch.tensors[0].tolist() for batch in batches] == [[data[0]], [data[1]]]
     assert ak.Array(job.nested("each")).to_list() == data
 
@@ -289,7 +293,7 @@ def test_rows_are_the_same_at_the_end_of_a_column_and_far_from_it(shape):
     job = job_of([RaggedInput(tensor("x", *shape), columns, [PAD, -PAD], starts, counts)], [], max_batch_size=64)
     for rows in np.arange(120).reshape(-1, 6), np.arange(120)[:, None]:
         for some in rows:
-            (sent,) = job.batch(some, Lengths(1)).tensors
+            (sent,) = job.batch(some, [Lengths(1)]).tensors
             for row, values in zip(some, sent if shape[0] == 2 else sent.swapaxes(1, 2), strict=True):
                 for column, pad, got in zip(columns, (PAD, -PAD), values, strict=True):
                     own = column[starts[row] :][: counts[row]].tolist()
@@ -300,7 +304,7 @@ def test_rows_are_the_same_at_the_end_of_a_column_and_far_from_it(shape):
 def test_a_model_of_fixed_length_gets_that_length(max_batch_size):
     made = ragged(tensor("x", 2, 4), [[1.0], [2.0, 3.0]], channels=2, pad=PAD)
     job = job_of([made], [], max_batch_size=max_batch_size)
-    sent = np.concatenate([batch.tensors[0].reshape(-1, 2, 4) for batch in job.batches(Lengths(4, 4), 64)])
+    sent = np.concatenate([batch.tensors[0].reshape(-1, 2, 4) for batch in cut(job, Lengths(4, 4), 64)])
     first, second = (
         [[1.0, PAD, PAD, PAD], [1001.0, PAD, PAD, PAD]],
         [[2.0, 3.0, PAD, PAD], [1002.0, 1003.0, PAD, PAD]],
@@ -319,7 +323,7 @@ def test_no_rows_are_a_complete_job_with_empty_outputs_of_the_right_type():
 
 def test_outputs_of_different_sizes_for_inputs_of_one_size_are_refused():
     job = job_of([DenseInput(tensor("x", 1), np.zeros((2, 1), np.float32))], [EACH], max_batch_size=1)
-    first, second = job.batches(Lengths(), 1)
+    first, second = cut(job, Lengths(), 1)
     job.collect(first, {"each": np.zeros((1, 2), np.float32)})
     with pytest.raises(BadReply, match=r"Output 'each' came in batches of different shapes, \(2,\) and \(3,\)"):
         job.collect(second, {"each": np.zeros((1, 3), np.float32)})
@@ -406,4 +410,4 @@ def test_a_point_of_several_inputs_is_one_cell_of_the_budget():
     data = [[1.0] * 8] * 40
     features = ragged(tensor("features", 2, -1), data, channels=2)
     mask = ragged(tensor("mask", 1, -1), data)
-    assert [batch.size for batch in job_of([features, mask], []).batches(Lengths(), 80)] == [10, 10, 10, 10]
+    assert [batch.size for batch in cut(job_of([features, mask], []), Lengths(), 80)] == [10, 10, 10, 10]

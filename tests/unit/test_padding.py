@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,14 +14,16 @@ from builders import job_of, ragged, recipe_text, tensor
 
 from eaf_inference.connection import Connection
 from eaf_inference.errors import InvalidInput
-from eaf_inference.inference.batching import Lengths
+from eaf_inference.inference.batching import DenseInput
+from eaf_inference.inference.lengths import Lengths
 from eaf_inference.inference.model import Model
-from eaf_inference.inference.padding import Found, PaddingCheck
+from eaf_inference.inference.padding import Finding, PaddingCheck
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
 from eaf_inference.registry import Options
 
 PAD = 0.0
+SCORE = tensor("y")
 
 
 def spec_of(*, shape=(1, -1), recipe=True, **lengths) -> ModelSpec:
@@ -30,24 +33,51 @@ def spec_of(*, shape=(1, -1), recipe=True, **lengths) -> ModelSpec:
         version="",
         max_batch_size=64,
         inputs=(tensor("x", *shape),),
-        outputs=(tensor("y"),),
+        outputs=(SCORE,),
         recipe=Recipe.parse(text, model="jets") if recipe else None,
         labels={},
     )
 
 
-def jets(counts, *, max_batch_size=64, outputs=()):
-    rows = [[1.0 + number % 7 for number in range(count)] for count in counts]
-    return job_of([ragged(tensor("x", 1, -1), rows, pad=PAD)], outputs, max_batch_size=max_batch_size)
+def jets(counts, *, max_batch_size=64, outputs=(SCORE,), value=None, name="x"):
+    rows = [[1.0 + number % 7 if value is None else value for number in range(count)] for count in counts]
+    return job_of([ragged(tensor(name, 1, -1), rows, pad=PAD)], outputs, max_batch_size=max_batch_size)
 
 
-def masked_mean(batch):
-    (x,) = batch.tensors
-    return {"y": x.sum(axis=(1, 2)) / np.maximum((x != PAD).sum(axis=(1, 2)), 1)}
+def asked(model, sent=None):
+    """How the check sends: the function of each batch, or its refusal."""
+
+    def outcome(batch):
+        if sent is not None:
+            sent.append(batch)
+        try:
+            return model(batch)
+        except InvalidInput as error:
+            return error
+
+    return lambda batches: [outcome(batch) for batch in batches]
+
+
+def never(batches):
+    pytest.fail(f"{len(batches)} batches were tried")
+
+
+def total(batch):
+    """A sum does not know zeros."""
+    return {"y": batch.tensors[0].sum(axis=(1, 2))}
 
 
 def mean_over_padding(batch):
-    return {"y": batch.tensors[0].mean(axis=(1, 2))}
+    with np.errstate(invalid="ignore"):
+        x = batch.tensors[0]
+        return {"y": np.divide(x.sum(axis=(1, 2)), np.float32(x.shape[2]))}
+
+
+def greatest(batch):
+    """The greatest value; of no value, an error, as ONNX Runtime's ReduceMax gives."""
+    if not batch.tensors[0].shape[2]:
+        raise InvalidInput("there is no greatest value")
+    return {"y": batch.tensors[0].max(axis=(1, 2))}
 
 
 def neighbours(number):
@@ -56,7 +86,7 @@ def neighbours(number):
     def model(batch):
         if batch.tensors[0].shape[2] < number:
             raise InvalidInput("k is too large")
-        return masked_mean(batch)
+        return total(batch)
 
     return model
 
@@ -66,91 +96,207 @@ MANY = [3, 5, 9, 17, 30, 45, 60, 61, 62, 70, 80, 90, 20, 33]
 
 def test_a_model_with_right_masks_is_padded_as_little_as_possible():
     check = PaddingCheck(spec_of())
-    assert check.lengths(jets(MANY * 4), masked_mean) == Lengths(minimum=8)
+    assert check.lengths(jets(MANY * 4), asked(total)) == (Lengths(),)
     assert check.note == ""
+    assert check.lengths(jets(MANY), never) == (Lengths(),)
 
 
 @pytest.mark.parametrize(
     ("declared", "lengths", "note"),
     [
         ({}, Lengths(exact=True), "rows of one length are sent together, unpadded: its scores depend on the padding"),
-        ({"min_length": 17}, Lengths(minimum=17, exact=True), "rows of one length are sent together"),
-        ({"max_length": 100}, Lengths(100, 100), "every row is padded to 100: its scores depend on the padding"),
+        ({"min_length": 17}, Lengths(17, exact=True), "rows of one length are sent together"),
+        ({"max_length": 100}, Lengths(0, 100, exact=True), "rows of one length are sent together"),
+        ({"var_length": 100}, Lengths(100, 100), "every row is padded to 100: its scores depend on the padding"),
     ],
 )
-def test_a_model_with_wrong_masks_is_found_out_and_the_user_is_told(declared, lengths, note):
+def test_a_model_with_wrong_masks_is_found_out_with_one_warning(declared, lengths, note):
     check = PaddingCheck(spec_of(**declared))
     with pytest.warns(UserWarning, match=f"Model 'jets': {note}"):
-        assert check.lengths(jets([2, 3, *MANY]), mean_over_padding) == lengths
+        assert check.lengths(jets([2, 3, *MANY]), asked(mean_over_padding)) == (lengths,)
     assert note in check.note
-    assert check.lengths(jets([4]), lambda _: pytest.fail("it was tried again")) == lengths
+    assert check.lengths(jets([4, 0]), never) == (lengths,)
+
+
+@pytest.mark.parametrize(
+    ("first", "model"),
+    [
+        (jets([3, 9], value=0.0), mean_over_padding),  # of zeros the mean is zero, however many
+        (jets([3, 9], value=5.0), greatest),  # the padding is never the greatest of positive numbers
+        (jets([1, 1, 1], value=1.0), greatest),
+    ],
+)
+def test_values_that_hide_what_padding_does_do_not_decide(first, model):
+    with pytest.warns(UserWarning, match="scores depend on the padding"):
+        assert PaddingCheck(spec_of()).lengths(first, asked(model)) == (Lengths(exact=True),)
+
+
+@pytest.mark.parametrize(("noise", "rule"), [(3e-4, Lengths()), (0.3, Lengths(exact=True))])
+def test_what_changes_with_the_size_of_a_batch_is_not_taken_for_padding(noise, rule):
+    """A GPU that computes in TF32 chooses its kernels by shape."""
+
+    def rounded(batch):
+        return {"y": total(batch)["y"] * np.float32(1 + noise * (batch.size % 3 - 1))}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert PaddingCheck(spec_of()).lengths(jets(MANY), asked(rounded)) == (rule,)
+        assert PaddingCheck(spec_of()).lengths(jets(MANY), asked(mean_over_padding)) == (Lengths(exact=True),)
+
+
+def test_a_nan_agrees_with_no_number():
+    def ratio(batch):
+        x = batch.tensors[0]
+        with np.errstate(invalid="ignore"):
+            return {"y": (x / x).sum(axis=(1, 2))}  # 0/0 where there is padding
+
+    check = PaddingCheck(spec_of(max_length=32))
+    with pytest.warns(UserWarning, match="unpadded"):
+        assert check.lengths(jets(MANY[:5]), asked(ratio)) == (Lengths(0, 32, exact=True),)
+
+
+def test_jets_that_are_nan_themselves_decide_nothing():
+    nan, check = jets([3, 5], value=np.nan), PaddingCheck(spec_of())
+
+    def model(batch):
+        made = bool(np.any(np.isfinite(batch.tensors[0]) & (batch.tensors[0] != PAD)))
+        return InvalidInput("not these") if made else {"y": np.full(batch.size, np.nan, np.float32)}
+
+    assert check.lengths(nan, lambda batches: [model(batch) for batch in batches]) == (Lengths(exact=True),)
+    assert check.lengths(jets([3, 5]), asked(total)) == (Lengths(),)
 
 
 def test_the_least_length_that_the_model_takes_is_found():
     job = jets([2, 3, 3, 4, *[60] * 20])
-    assert PaddingCheck(spec_of()).lengths(job, neighbours(20)).minimum >= 20
+    (found,) = PaddingCheck(spec_of()).lengths(job, asked(neighbours(20)))
+    assert found == Lengths(32)
     with pytest.warns(UserWarning, match="every row is padded to 64: it refuses shorter ones"):
-        assert PaddingCheck(spec_of(max_length=64)).lengths(job, neighbours(64)) == Lengths(64, 64)
+        assert PaddingCheck(spec_of(max_length=64)).lengths(job, asked(neighbours(64))) == (Lengths(64, 64),)
+
+
+def test_rows_that_have_no_right_score_are_refused_by_name():
+    def model(batch):
+        return neighbours(20)(batch) | mean_over_padding(batch)
+
+    with pytest.raises(InvalidInput, match=r"'jets' refuses rows of length 2 in 'x' .* k is too large"):
+        PaddingCheck(spec_of()).lengths(jets([2, 30]), asked(model))
 
 
 def test_the_least_length_that_the_recipe_declares_is_kept():
-    check = PaddingCheck(spec_of(min_length=40))
-    sent = []
-
-    def model(batch):
-        sent.append(batch.tensors[0].shape[2])
-        return masked_mean(batch)
-
-    assert check.lengths(jets(MANY), model).minimum >= 40
-    assert min(sent) >= 40
+    check, sent = PaddingCheck(spec_of(min_length=40)), []
+    assert check.lengths(jets(MANY), asked(total, sent)) == (Lengths(40),)
+    assert min(batch.tensors[0].shape[2] for batch in sent) >= 40
 
 
 def test_no_more_rows_are_tried_at_once_than_the_model_takes():
-    def model(batch):
-        assert 0 < batch.size <= 2
-        return masked_mean(batch)
-
-    check = PaddingCheck(spec_of())
-    assert check.lengths(jets(MANY * 5, max_batch_size=2), model).exact is False
+    sent = []
+    PaddingCheck(spec_of()).lengths(jets(MANY * 5, max_batch_size=2), asked(total, sent))
+    assert all(0 < batch.size <= 2 for batch in sent)
 
 
-def test_jets_that_fill_the_greatest_length_anyway_decide_nothing():
+def test_jets_that_fill_the_greatest_length_decide_nothing():
     check = PaddingCheck(spec_of(max_length=64))
-    assert check.lengths(jets([60, 64]), lambda _: pytest.fail("there was nothing to try")) == Lengths(1, 64)
-    assert check.lengths(jets([3] * 8), masked_mean) == Lengths(8, 64)
+    assert check.lengths(jets([64, 64]), never) == (Lengths(0, 64),)
+    with pytest.warns(UserWarning, match="unpadded"):
+        assert check.lengths(jets([60, 64]), asked(mean_over_padding)) == (Lengths(0, 64, exact=True),)
 
 
-def test_empty_jets_decide_nothing_and_fixed_models_are_not_asked():
-    check = PaddingCheck(spec_of())
-    assert check.lengths(jets([0, 0]), lambda _: pytest.fail("empty jets were sent")) == Lengths()
+def test_a_fixed_length_is_not_tried():
     fixed = PaddingCheck(spec_of(shape=(1, 128)))
-    assert fixed.lengths(jets(MANY), lambda _: pytest.fail("the length is fixed")) == Lengths(128, 128)
+    assert fixed.lengths(jets(MANY), never) == (Lengths(128, 128),)
     assert fixed.maximum == 128
+    assert PaddingCheck(spec_of(min_length=32, max_length=32)).lengths(jets([3]), never) == (Lengths(32, 32),)
+
+
+@pytest.mark.parametrize("later", [[2], [0], [91]])
+def test_rows_of_lengths_that_were_not_tried_are_tried_when_they_come(later):
+    def wrong_for_some(batch):  # as a network with a wrong mask in one corner is
+        values = total(batch)["y"]
+        wrong = np.isin((batch.tensors[0] != PAD).sum(axis=(1, 2)), later)
+        return {"y": values + wrong * np.float32(batch.tensors[0].shape[2])}
+
+    check = PaddingCheck(spec_of())
+    assert check.lengths(jets(MANY), asked(wrong_for_some)) == (Lengths(),)
+    if later == [0]:
+        assert check.lengths(jets(later), asked(wrong_for_some)) == (Lengths(empty_apart=True),)
+    else:
+        with pytest.warns(UserWarning, match="unpadded"):
+            assert check.lengths(jets([*later, 17]), asked(wrong_for_some)) == (Lengths(exact=True),)
+
+
+def test_empty_rows_that_the_model_refuses_are_padded_or_refused_by_name():
+    assert PaddingCheck(spec_of()).lengths(jets([0, 4]), asked(neighbours(1))) == (Lengths(8),)
+    with pytest.raises(InvalidInput, match="refuses rows of length 0 in 'x'"):
+        PaddingCheck(spec_of()).lengths(jets([0, 4]), asked(greatest))
+
+
+def two(first, second):
+    rows = [[[1.0 + number for number in range(count)] for count in counts] for counts in (first, second)]
+    return job_of([ragged(tensor(name, 1, -1), each) for name, each in zip("xz", rows, strict=True)], [SCORE])
+
+
+def mean_of_the_second(batch):
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x, z = (each.sum(axis=(1, 2)) for each in batch.tensors)
+        return {"y": x + np.nan_to_num(z / np.float32(batch.tensors[1].shape[2]))}
+
+
+def test_each_collection_is_tried_before_it_is_padded():
+    check = PaddingCheck(spec_of(recipe=False))
+    assert check.lengths(two([3, 9], [0, 0]), asked(mean_of_the_second)) == (Lengths(), Lengths())
+    with pytest.warns(UserWarning, match="rows of one length of 'z' are sent together"):
+        found = check.lengths(two([3, 9], [2, 4]), asked(mean_of_the_second))
+    assert found == (Lengths(), Lengths(exact=True))
+
+
+def test_what_is_found_of_inputs_that_shared_their_lengths_is_not_said_of_one_alone():
+    check = PaddingCheck(spec_of(recipe=False))
+    with pytest.warns(UserWarning, match="unpadded"):
+        check.lengths(two([2, 4], [2, 4]), asked(mean_of_the_second))
+    with pytest.warns(UserWarning, match="of 'z' are sent together"):
+        found = check.lengths(two([2, 4], [4, 2]), asked(mean_of_the_second))
+    assert found == (Lengths(), Lengths(exact=True))
+
+
+def test_what_is_found_holds_for_the_padding_values_and_the_inputs_it_was_tried_with():
+    def right_for_zero(batch):
+        return total(batch)
+
+    def job(pad, *, weight):
+        x = ragged(tensor("x", 1, -1), [[1.0, 2.0], [3.0] * 9], pad=pad)
+        return job_of([x, *([DenseInput(tensor("w", 1), np.ones((2, 1), np.float32))] if weight else [])], [SCORE])
+
+    check = PaddingCheck(spec_of(recipe=False))
+    check.lengths(job(0.0, weight=False), asked(right_for_zero))
+    with pytest.warns(UserWarning, match="unpadded"):
+        assert check.lengths(job(-1.0, weight=False), asked(right_for_zero)) == (Lengths(exact=True),)
+    sent = []
+    check.lengths(job(0.0, weight=True), asked(right_for_zero, sent))
+    assert sent
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_outputs_with_a_value_a_constituent_are_compared_where_both_have_one(right):
     def model(batch):
         x = batch.tensors[0][:, 0]
-        weight = 1.0 if right else 1 / x.shape[1]
+        weight = np.float32(1.0 if right else 1 / max(x.shape[1], 1))
         return {"y": x * weight, "pairs": x[:, :, None] * x[:, None, :]}
 
     outputs = [tensor("y", -1), tensor("pairs", -1, -1)]
     check = PaddingCheck(spec_of())
     if right:
-        assert not check.lengths(jets(MANY, outputs=outputs), model).exact
+        assert check.lengths(jets(MANY, outputs=outputs), asked(model)) == (Lengths(),)
     else:
         with pytest.warns(UserWarning, match="scores depend on the padding"):
-            assert check.lengths(jets(MANY, outputs=outputs), model).exact
+            assert check.lengths(jets(MANY, outputs=outputs), asked(model)) == (Lengths(exact=True),)
 
 
 def test_threads_that_need_the_finding_at_once_search_once():
     check, sent, started = PaddingCheck(spec_of()), [], threading.Barrier(4)
 
-    def send(batch):
-        sent.append(batch)
+    def send(batches):
         time.sleep(0.01)  # the others come meanwhile
-        return masked_mean(batch)
+        return asked(total, sent)(batches)
 
     def search(_):
         started.wait(timeout=30)
@@ -159,19 +305,22 @@ def test_threads_that_need_the_finding_at_once_search_once():
     with ThreadPoolExecutor(4) as threads:
         found = set(threads.map(search, range(4)))
     alone: list = []
-    PaddingCheck(spec_of()).lengths(jets(MANY), lambda batch: (alone.append(batch), masked_mean(batch))[1])
+    PaddingCheck(spec_of()).lengths(jets(MANY), asked(total, alone))
     assert len(sent) == len(alone)
-    assert found == {check.found.lengths}
+    assert found == {(Lengths(),)}
 
 
 def test_a_finding_is_adopted_where_there_is_none_yet():
-    check, mine, theirs = PaddingCheck(spec_of()), Found(Lengths(minimum=8)), Found(Lengths(minimum=16), "slow")
-    check.adopt(None)
-    assert check.found is None
-    check.adopt(mine)
-    check.adopt(theirs)
-    assert check.found is mine
-    assert check.lengths(jets(MANY), None) == mine.lengths
+    check = PaddingCheck(spec_of())
+    check.adopt({})
+    assert check.found == {}
+    check.lengths(jets(MANY), asked(total))
+    mine = check.found
+    check.adopt({key: Finding(Lengths(16), note="slow") for key in mine})
+    assert check.found == mine
+    other = PaddingCheck(spec_of())
+    other.adopt(mine)
+    assert other.lengths(jets(MANY), never) == (Lengths(),)
 
 
 def arrives(model):
@@ -194,8 +343,8 @@ def test_all_models_of_a_connection_share_the_finding_of_their_specification(con
 def test_a_finding_travels_with_a_model_and_serves_those_that_arrive_after_it(connection):
     model = Model(connection, spec_of(), cell_budget=77)
     before = arrives(model)
-    assert before._padding.found is None
-    model._padding.adopt(Found(Lengths(minimum=8), "seen"))
+    assert before._padding.found == {}
+    model._padding.adopt({((("x", (0.0,)),), ("x",)): Finding(Lengths(minimum=8), note="seen")})
     after, bare = arrives(model), arrives(Model(connection, spec_of()))
     assert after.note == before.note == bare.note == "seen"
     assert after._padding is before._padding is bare._padding

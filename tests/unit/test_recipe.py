@@ -123,8 +123,11 @@ def test_lengths_are_those_that_suit_every_input():
         }
     )
     recipe = Recipe.parse(text, model="m")
-    assert (recipe.min_length, recipe.max_length) == (16, 100)
-    assert Recipe.parse(recipe_text({"x": {"a": {}}}), model="m").max_length is None
+    assert (recipe.joint.minimum, recipe.joint.maximum) == (16, 100)
+    assert Recipe.parse(recipe_text({"x": {"a": {}}}), model="m").joint.maximum is None
+
+
+MANY = {f"v{number}": {} for number in range(1000)}
 
 
 @pytest.mark.parametrize(
@@ -149,11 +152,14 @@ def test_lengths_are_those_that_suit_every_input():
         (recipe_text({"x": {"a": {"median": float("inf")}}}), "'median' of the variable 'a' is not a number"),
         (recipe_text({"x": {"a": {"norm_factor": 1e39}}}), "that float32 holds"),
         (recipe_text({"x": {"a": {"lower_bound": 2, "upper_bound": 1}}}), "lower bound above its upper one"),
-        (recipe_text({"x": {"a": {}}}, min_length=0), "'min_length' of the input 'x' is not a whole number"),
+        (recipe_text({"x": {"a": {}}}, min_length=-1), "'min_length' of the input 'x' is not a whole number"),
         (recipe_text({"x": {"a": {}}}, max_length=True), "'max_length' of the input 'x' is not a whole number"),
         (recipe_text({"x": {"a": {}}}, var_length=1 << 40), "'var_length' of the input 'x' is not a whole number"),
         (recipe_text({"x": {"a": {}}}, min_length=9, max_length=8), "the least length 9 is above the greatest, 8"),
         (recipe_text({"x": {"part_mask": {}}}), "no variables but masks"),
+        (recipe_text({"x": MANY}, min_length=1 << 20), "each row would be padded to 1048"),
+        (recipe_text({"x": MANY}, var_length=1 << 20), "each row would be padded to 1048"),
+        ('{"input_names": ["x"], "output_names": "top", "x": {"var_names": ["a"]}}', "'output_names' is not a list"),
         (recipe_text({"x": {f"v{number}": {} for number in range(1001)}}), "more than 1000 variables"),
         ('"' + "a" * (1 << 20) + '"', "characters long, at most"),
     ],

@@ -61,10 +61,38 @@ def test_the_variable_axis_is_the_one_of_unknown_size(axis, shape):
     assert tensor("x", *shape).variable_axis == axis
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (["top", "qcd"], None, {"prob": ("top", "qcd")}),
+        (["prob"], None, {}),  # an output's
+        (["prob", "each"], None, {}),
+        (["softmax"], None, {}),  # an output's in the export, which the operator has renamed
+        (["top", "qcd"], {"prob": ["t", "q"]}, {"prob": ("t", "q")}),
+        ([], None, {}),
+    ],
+)
+def test_classes_come_from_the_recipe_where_the_parameter_is_silent(names, labels, expected):
+    recipe = json.dumps({**json.loads(RECIPE), "output_names": names})
+    more = {} if labels is None else {"labels": json.dumps(labels)}
+    assert ModelSpec.from_config(config(preprocess=recipe, **more), "").labels == expected
+
+
+@pytest.mark.parametrize("names", [["top", "w", "qcd"], ["top", "top"]])
+def test_classes_that_fit_no_output_are_refused(names):
+    recipe = json.dumps({**json.loads(RECIPE), "output_names": names})
+    with pytest.raises(ConfigurationError, match=rf"names {len(names)} classes .*prob: FP32 \[2\].*'labels'"):
+        ModelSpec.from_config(config(preprocess=recipe), "")
+    two_outputs = config(preprocess=json.dumps({**json.loads(RECIPE), "output_names": ["top", "qcd"]}))
+    two_outputs.output.add(name="other", data_type="TYPE_FP32", dims=[2])
+    with pytest.raises(ConfigurationError, match="cannot be given to the outputs"):
+        ModelSpec.from_config(two_outputs, "")
+
+
 def test_a_recipe_in_the_configuration_is_used_and_one_passed_replaces_it():
     spec = ModelSpec.from_config(config(preprocess=RECIPE), "")
     assert spec.recipe.variables == ("a", "b")
-    assert spec.recipe.max_length == 128
+    assert spec.recipe.joint.maximum == 128
     other = recipe_text({"x": {"c": variable(), "d": variable()}})
     replaced = ModelSpec.from_config(config(preprocess="not JSON"), "", preprocess=other)
     assert replaced.recipe.variables == ("c", "d")

@@ -72,6 +72,14 @@ function Notebook(props: { connected: IConnectedNotebook }): JSX.Element {
       <div className="jp-EafInference-pair jp-mod-quiet">
         <span>{session?.busy && does.length ? does.join(' · ') : total}</span>
       </div>
+      {!!session?.not_finite && (
+        <Remark>
+          {trans.__(
+            '%1 jets have NaN or infinite scores',
+            number(session.not_finite)
+          )}
+        </Remark>
+      )}
       {session?.busy && (
         <Bar
           label={trans.__('Progress of %1', title)}
