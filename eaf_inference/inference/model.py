@@ -180,13 +180,17 @@ class Model:
             def receive() -> None:
                 request, reply = pipeline.next_reply()
                 request.batch.job.collect(request.batch, request.outputs(reply))
-                bar.update(request.batch.size)
+                with pipeline.interrupts:  # the bar's widgets must not be left half made
+                    bar.update(request.batch.size)
 
             def finished() -> Iterator[Any]:
                 while jobs and jobs[0][0].complete:
                     job, as_numpy = jobs.popleft()
                     traffic.not_finite_of(job.unexplained())
-                    yield self._result(job, as_numpy)
+                    scores = self._result(job, as_numpy)
+                    pipeline.interrupts.release()
+                    yield scores
+                    pipeline.interrupts.watch()
 
             for chunk in chunks:
                 job, as_numpy = self._prepare(chunk, traffic)

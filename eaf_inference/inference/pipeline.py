@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
+from eaf_inference.inference.interrupts import Interrupts
 from eaf_inference.inference.traffic import Traffic
-from eaf_inference.inference.transport import Action, Failure, Server, Uninterrupted, outcome
+from eaf_inference.inference.transport import Action, Failure, Server, outcome
 from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class _Flight(Generic[RequestT]):
     request: RequestT
     server: Server | None = None
     reply: Any = None
-    error: Any = None  # gRPC's
+    failure: Failure | None = None
     token: Token | None = None
     started: float = 0.0
     ended: float = 0.0
@@ -207,9 +208,15 @@ class Pipeline(Generic[RequestT]):
     limits : Limits
     traffic : Traffic, optional
         Where to count what is sent and answered.
+
+    Attributes
+    ----------
+    interrupts : Interrupts
+        Notes every Ctrl-C while the context is open; to be released while other code than the call's runs.
     """
 
     def __init__(self, servers: Sequence[Server], limits: Limits, traffic: Traffic | None = None) -> None:
+        self.interrupts = Interrupts()
         self._servers = servers
         self._limits = limits
         self._traffic = traffic or Traffic()
@@ -220,14 +227,17 @@ class Pipeline(Generic[RequestT]):
         self._next = 0
 
     def __enter__(self) -> Pipeline[RequestT]:
+        self.interrupts.watch()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.interrupts.hold()  # a second Ctrl-C
         self._traffic.given_up(len(self._flying))
         self._flying.clear()
         self._waiting.clear()
+        self.interrupts.release(kind)
 
     @property
     def busy(self) -> bool:
@@ -273,6 +283,7 @@ class Pipeline(Generic[RequestT]):
         while self._waiting and (self._waiting[0][0] <= now):
             self._send(heapq.heappop(self._waiting)[2])
         timeout = self._waiting[0][0] - now if self._waiting else None
+        self.interrupts.check()  # one that Python has ignored does not wait for the next reply
         try:
             return self._finished.get(timeout=timeout)
         except queue.Empty:
@@ -283,18 +294,19 @@ class Pipeline(Generic[RequestT]):
         flight.token = server.credentials.token()
         flight.server = server
         flight.started = time.monotonic()
-        with Uninterrupted():
+        with self.interrupts:
             future = flight.request.start(server, flight.token, self._limits.request_timeout)
             self._flying[flight.number] = flight
-            self._traffic.sent()
+            self._traffic.sent(again=bool(flight.failures))
             flight.in_flight = len(self._flying)
-            future.add_done_callback(lambda future: self._done(flight, future))  # may be done: then at once, here
-            del future  # in its __del__ on the main thread an interrupt would be lost: gRPC's thread has the last one
+            future.add_done_callback(lambda future: self._done(flight, server, future))  # may be done: at once, here
+            del future  # its __del__ takes gRPC's lock: it runs here or on gRPC's thread, uninterrupted
 
-    def _done(self, flight: _Flight[RequestT], future: Any) -> None:
+    def _done(self, flight: _Flight[RequestT], server: Server, future: Any) -> None:
         """On gRPC's thread, where no interrupt comes: note the time and the outcome, and hand over."""
         flight.ended = time.monotonic()
-        flight.reply, flight.error = outcome(future)
+        flight.reply, error = outcome(future)
+        flight.failure = None if error is None else Failure.of(error, server.address)
         self._finished.put(flight)
 
     def _pick(self, avoid: Server | None) -> Server:
@@ -314,20 +326,19 @@ class Pipeline(Generic[RequestT]):
 
     def _examine(self, flight: _Flight[RequestT]) -> Any | None:
         """The reply, or None when the request goes out again."""
-        del self._flying[flight.number]
         reply, flight.reply = flight.reply, None
-        if flight.error is not None:
-            assert flight.server is not None  # noqa: S101  (for the type checker: it has been sent)
-            failure, flight.error = Failure.of(flight.error, flight.server.address), None
+        failure, flight.failure = flight.failure, None
+        with self.interrupts:  # both or neither: what is in flight stays in flight, or has landed
+            del self._flying[flight.number]
+            if failure is None:
+                seconds = flight.ended - flight.started
+                self._traffic.answered(flight.request.inferences, flight.request.nbytes, seconds)
+            else:
+                self._traffic.failed()
+        if failure is not None:
             flight.failures.append(failure)
-            waiting = len(self._waiting)
-            try:
-                self._try_again(flight, failure)
-            finally:
-                self._traffic.failed(again=len(self._waiting) > waiting)
+            self._try_again(flight, failure)
             return None
-        seconds = flight.ended - flight.started
-        self._traffic.answered(flight.request.inferences, flight.request.nbytes, seconds)
         self._window.replied(seconds, flight.request.work, flight.in_flight)
         return reply
 

@@ -9,13 +9,16 @@ import sys
 import time
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tqdm.auto import tqdm
+
 __all__ = ["Progress", "progress_bar", "under_way"]
 
+_SHOWN_AFTER = 1.0  # seconds
 _QUIET = 10.0  # seconds without an update after which a call may have been left halfway
 _begun: dict[int, weakref.ref[Progress]] = {}  # oldest first; without a lock, as garbage collection may close one
 
@@ -41,25 +44,17 @@ class Progress:
         self.moved = time.monotonic()
         key = self._key = id(self)
         _begun[key] = weakref.ref(self, lambda _: _begun.pop(key, None))
-        self._bar = None
-        if enabled is False or (enabled is None and _on_dask_worker()):
-            return
-        from tqdm.auto import tqdm
-
-        self._bar = tqdm(
-            desc=label,
-            unit=unit,
-            unit_scale=unit == "jet",  # thousands of them; chunks are counted whole
-            delay=1,
-            leave=False,
-            disable=None if enabled is None and not _in_notebook() else False,
-        )
+        self._unit = unit
+        self._words = ""
+        self._begun = self.moved
+        self._enabled = False if enabled is None and _on_dask_worker() else enabled
+        self._bar: tqdm[Any] | None = None
 
     def expect(self, number: int) -> None:
         """So many more will come."""
         self.total = (self.total or 0) + number
         if self._bar is not None:
-            self._bar.total = (self._bar.total or 0) + number
+            self._bar.total = self.total
 
     def update(self, number: int) -> None:
         """So many are done."""
@@ -67,11 +62,33 @@ class Progress:
         self.moved = time.monotonic()
         if self._bar is not None:
             self._bar.update(number)
+        elif self._enabled is not False and self.moved - self._begun >= _SHOWN_AFTER:
+            self._bar = self._made()
 
     def say(self, text: str) -> None:
         """Words behind the bar, with its next update."""
+        self._words = text
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
+
+    def _made(self) -> tqdm[Any]:
+        """The bar, made no earlier than it is seen: in a notebook it is ten widgets, which take milliseconds."""
+        from tqdm.auto import tqdm
+
+        bar = tqdm(
+            desc=self.label,
+            total=self.total,
+            unit=self._unit,
+            unit_scale=self._unit == "jet",  # thousands of them; chunks are counted whole
+            delay=_SHOWN_AFTER,
+            leave=False,
+            disable=None if self._enabled is None and not _in_notebook() else False,
+        )
+        if not bar.disable:  # its clock began with the call's
+            bar.start_t = bar.last_print_t = bar.start_t - (self.moved - self._begun)
+        bar.set_postfix_str(self._words, refresh=False)
+        bar.update(self.done)
+        return bar
 
     def close(self) -> None:
         _begun.pop(self._key, None)

@@ -83,11 +83,12 @@ class Traffic:
         """From now on the whole counts what this one counts: one call of a connection's many."""
         self._whole = whole
 
-    def sent(self) -> None:
+    def sent(self, *, again: bool) -> None:
         with self._lock:
             self.in_flight += 1
+            self.retries += again
         if self._whole is not None:
-            self._whole.sent()
+            self._whole.sent(again=again)
 
     def answered(self, inferences: int, nbytes: int, seconds: float) -> None:
         with self._lock:
@@ -99,12 +100,11 @@ class Traffic:
         if self._whole is not None:
             self._whole.answered(inferences, nbytes, seconds)
 
-    def failed(self, *, again: bool) -> None:
+    def failed(self) -> None:
         with self._lock:
             self.in_flight -= 1
-            self.retries += again
         if self._whole is not None:
-            self._whole.failed(again=again)
+            self._whole.failed()
 
     def cut(self, rows: int, *, leading: bool) -> None:
         with self._lock:

@@ -7,14 +7,9 @@ them twice.
 
 from __future__ import annotations
 
-# what `signal` wraps: its own functions look each handler up in an enum (a function by an exception), which for two
-# of them a request is a tenth of the client's processor time
-import _signal  # type: ignore[import-not-found]
 import enum
 import functools
 import re
-import signal
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,7 +26,6 @@ from eaf_inference.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import FrameType
 
     import grpc
     import numpy as np
@@ -40,7 +34,7 @@ if TYPE_CHECKING:
     from eaf_inference.credentials import Credentials, Token
     from eaf_inference.tls import TlsFiles
 
-__all__ = ["CLOSED", "Action", "Failure", "Server", "Uninterrupted", "frame_request", "outcome"]
+__all__ = ["CLOSED", "Action", "Failure", "Server", "frame_request", "outcome"]
 
 CLOSED = "This connection is closed. Make a new one: %triton_connect or connect()."
 _SERVICE = "/inference.GRPCInferenceService"
@@ -232,35 +226,6 @@ def outcome(future: Any) -> tuple[Any, grpc.RpcError | None]:
         return future.result(), None
     except grpc.RpcError as error:
         return None, error.with_traceback(None)  # its frames hold the request
-
-
-class Uninterrupted:
-    """Holds a Ctrl-C back until the `with` block ends: what touches gRPC from the main thread belongs in one.
-
-    gRPC for Python (seen in 1.85) counts a channel's calls after it has started them, and guards each by a
-    `threading.Condition`, whose ``with`` may be interrupted when it holds the lock already. An interrupt at
-    either place leaves the channel deaf, and the next call on it waiting for ever.
-    """
-
-    __slots__ = ("_handler", "_held")
-
-    def __enter__(self) -> None:
-        self._held: tuple[int, FrameType | None] | None = None
-        handler = _signal.getsignal(signal.SIGINT)
-        here = callable(handler) and threading.current_thread() is threading.main_thread()
-        self._handler = handler if here else None  # elsewhere no interrupt is raised
-        if here:
-            _signal.signal(signal.SIGINT, self._hold)
-
-    def __exit__(self, *error: object) -> None:
-        if self._handler is None:
-            return
-        _signal.signal(signal.SIGINT, self._handler)
-        if self._held is not None:
-            self._handler(*self._held)
-
-    def _hold(self, number: int, frame: FrameType | None) -> None:
-        self._held = self._held or (number, frame)
 
 
 @functools.cache

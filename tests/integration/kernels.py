@@ -7,8 +7,12 @@ import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from jupyter_client.manager import start_new_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass
@@ -18,6 +22,7 @@ class Outcome:
     text: str = ""
     html: str = ""
     error: list[str] = field(default_factory=list)  # name, value, traceback lines
+    reply: dict[str, Any] = field(default_factory=dict)  # what the kernel says of its end
 
 
 class Notebook:
@@ -27,10 +32,12 @@ class Notebook:
         self._manager, self._client = manager, client
         self.everything = ""
 
-    def run(self, code: str) -> Outcome:
+    def run(self, code: str, *, heard: Callable[[str], None] = lambda _: None) -> Outcome:
+        """Run a cell to its end; whoever listens hears the type of each message."""
         outcome = Outcome()
 
         def show(message):
+            heard(message["msg_type"])
             content = message["content"]
             self.everything += repr(content)
             if message["msg_type"] == "stream":
@@ -41,23 +48,26 @@ class Notebook:
             elif message["msg_type"] == "error":
                 outcome.error = [content["ename"], content["evalue"], *content["traceback"]]
 
-        self._client.execute_interactive(code, output_hook=show, timeout=120)
+        outcome.reply = self._client.execute_interactive(code, output_hook=show, timeout=120)["content"]
         return outcome
 
-    def interrupt_when(self, code: str, condition) -> Outcome:
-        """Run a cell and interrupt the kernel, as Lab's stop button does, once the condition holds."""
+    def interrupt(self, code: str, seconds: float) -> Outcome:
+        """Run a cell and interrupt the kernel, as Lab's stop button does, so long after its own code has begun.
 
-        def interrupt():
-            while not condition():
-                pass
-            os.kill(self._manager.provisioner.pid, signal.SIGINT)  # what the manager does, but in this thread
+        Before that the kernel ignores interrupts, and nothing a cell could do would bring one back.
+        """
+        pid = self._manager.provisioner.pid
+        timer = threading.Timer(seconds, os.kill, (pid, signal.SIGINT))  # what the manager does
 
-        thread = threading.Thread(target=interrupt)
-        thread.start()
+        def begun(kind):
+            if kind == "display_data" and not timer.ident:
+                timer.start()
+
         try:
-            return self.run(code)
+            return self.run(f"display('begun')\n{code}", heard=begun)
         finally:
-            thread.join()
+            timer.cancel()
+            timer.join()
 
     def complete(self, code: str) -> list[str]:
         reply = self._client.complete(code, reply=True, timeout=60)

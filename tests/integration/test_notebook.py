@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from interrupts import interrupt_cells
 from kernels import notebook
-from test_faults import inferences
 
 
 @pytest.fixture
@@ -100,12 +100,11 @@ def test_two_notebooks_have_their_own_connections(book, zoo):
         assert other.run("len(triton.models())").text == "5"
 
 
-def test_interrupts_end_the_cell_and_leave_the_connection_usable(book, zoo):
-    book.run("%triton_connect")
-    book.run("import numpy as np; model = triton.model('sums'); rows = np.ones((20, 2, 100), np.float32)")
-    endless = "for _ in model.map({'x': rows} for _ in iter(int, 1)): pass"
-    for _ in range(10):  # an interrupt may come at any moment, and some moments are worse than others
-        before = inferences(zoo)
-        outcome = book.interrupt_when(endless, lambda: inferences(zoo) > before + 200)  # noqa: B023
-        assert outcome.error[0] == "KeyboardInterrupt"
-        assert book.run("model({'x': rows}).sum()").text == "np.float32(4000.0)"
+def test_interrupts_end_the_cell_and_leave_the_connection_usable(book):
+    number = 21  # one may come at any moment, and some are worse than others: interrupts.py runs as many as one wants
+    assert interrupt_cells(book, number) == {
+        "ended": number,
+        "lost": 0,
+        "wrong scores after it": 0,
+        "left in flight": 0,
+    }

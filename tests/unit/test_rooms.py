@@ -34,6 +34,7 @@ FLOORS = (
     "inference.padding",
     "inference.transport",
     "inference.traffic",
+    "inference.interrupts",
     "inference.pipeline",
     "inference.progress",
     "inference.request",

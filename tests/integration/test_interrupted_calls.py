@@ -1,0 +1,114 @@
+"""Ctrl-C in the midst of calls to a real Triton, at the moments at which one could be lost or break something."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import eaf_inference
+from eaf_inference.inference.traffic import Traffic
+
+ROWS = {"x": np.ones((20, 2, 100), np.float32)}
+
+
+class InterruptedAtItsEnd:
+    """Its `__del__` is interrupted, as that of a forgotten progress bar was."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(10):  # here Python raises it, and ignores it
+            pass
+
+
+class InterruptedWhileGivenUp(Traffic):
+    def given_up(self, requests):
+        os.kill(os.getpid(), signal.SIGINT)
+        super().given_up(requests)
+
+
+@pytest.fixture
+def connection(zoo):
+    with eaf_inference.connect(zoo.grpc) as opened:
+        yield opened
+
+
+@pytest.fixture
+def model(connection):
+    handler = signal.getsignal(signal.SIGINT)
+    model = connection.model("sums")
+    model(ROWS)  # looks for padding
+    yield model
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert connection.traffic.in_flight == 0
+    assert model(ROWS).sum() == 4000
+
+
+@pytest.fixture
+def ignored(monkeypatch):
+    """The exceptions that Python ignores in a test."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda each: seen.append(each.exc_type))
+    return seen
+
+
+@pytest.mark.parametrize("chunks", [1, 1000], ids=["the only chunk", "an early chunk"])
+def test_an_interrupt_that_python_ignores_ends_the_call(model, ignored, chunks):
+    made = []
+
+    def interrupted():
+        for number in range(chunks):
+            made.append(number)
+            if number == 0:
+                InterruptedAtItsEnd()
+            yield ROWS
+
+    with pytest.raises(KeyboardInterrupt):
+        list(model.map(interrupted()))
+    assert ignored == [KeyboardInterrupt]
+    assert len(made) < 10
+
+
+def test_an_interrupt_raised_while_another_is_cleaned_up_leaves_nothing_in_flight(model):
+    traffic = InterruptedWhileGivenUp()
+
+    def interrupted():
+        for _ in range(3):
+            yield ROWS
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(model.map(interrupted(), traffic=traffic))
+    assert traffic.in_flight == 0
+
+
+def test_a_handler_of_the_users_own_is_called_and_ends_nothing(model):
+    called = []
+    before = signal.signal(signal.SIGINT, lambda number, _: called.append(number))
+    try:
+
+        def interrupted():
+            for number in range(20):
+                if number % 10 == 0:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield ROWS
+
+        assert len(list(model.map(interrupted()))) == 20
+        assert called == [signal.SIGINT] * 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_calls_in_other_threads_and_within_one_another_leave_the_handler_alone(model):
+    handler = signal.getsignal(signal.SIGINT)
+    scores = []
+    thread = threading.Thread(target=lambda: scores.extend(model.map([ROWS] * 3)))
+    thread.start()
+    thread.join()
+    assert len(scores) == 3
+    for _ in zip(model.map([ROWS] * 3), model.map(ROWS for _ in model.map([ROWS] * 3)), strict=True):
+        assert signal.getsignal(signal.SIGINT) is handler

@@ -1,0 +1,66 @@
+"""When a noted Ctrl-C is raised, and whose handler is there afterwards."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from eaf_inference.inference.interrupts import Interrupts
+
+
+@pytest.fixture
+def interrupts():
+    handler = signal.getsignal(signal.SIGINT)
+    interrupts = Interrupts()
+    interrupts.watch()
+    yield interrupts
+    interrupts.release(KeyboardInterrupt)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_block_ends_before_its_interrupt_is_raised(interrupts):
+    steps = []
+
+    def interrupted():
+        with interrupts:
+            with interrupts:
+                signal.raise_signal(signal.SIGINT)
+                steps.append("inner")
+            steps.append("outer")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert steps == ["inner", "outer"]
+
+
+def test_one_that_was_ignored_is_raised_at_the_next_check_and_at_the_end(interrupts):
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.release()
+    interrupts.watch()
+    interrupts.check()  # it is not carried on
+
+
+def test_a_handler_installed_meanwhile_stays(interrupts):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.release()
+    assert signal.signal(signal.SIGINT, before) is signal.SIG_IGN
+    with pytest.raises(KeyboardInterrupt):  # and one put back too late is as good as Python's own
+        signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupts = Interrupts()
+        interrupts.watch()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        interrupts.release()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
