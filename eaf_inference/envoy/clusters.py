@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from eaf_inference.envoy.settings import Envoy
     from eaf_inference.policy import TokenPolicy
 
-__all__ = ["ADMIN", "clusters", "of_tier"]
+__all__ = ["ADMIN", "PROBES", "clusters", "of_tier"]
 
 Part = dict[str, Any]
 
 ADMIN = "admin"
+PROBES = "probes"  # the Tritons once more, for calls without a token
+_MOST_PROBES = 64  # in flight
 _RETRIES = {"budget_percent": {"value": 50}, "min_retry_concurrency": 16}
 # A Triton that cannot be reached is left out. One that answers UNAVAILABLE is not: any user could have it left out
 # by asking for a model that is not ready.
@@ -44,16 +46,19 @@ def of_tier(tier: str) -> str:
 
 def clusters(settings: Envoy, policy: TokenPolicy, upstreams: Sequence[Address]) -> list[Part]:
     """All of them."""
-    found = [tritons(settings, tier, most, upstreams) for tier, most in settings.tiers.items()]
+    found = [tritons(settings, of_tier(tier), most, upstreams) for tier, most in settings.tiers.items()]
+    # strangers take no user's place, and share a connection to a Triton
+    probes = tritons(settings, PROBES, _MOST_PROBES, upstreams)
+    found.append(probes | {"connection_pool_per_downstream_connection": False})
     found.append(token_service(settings, policy))
     if settings.metrics_port:
         found.append(_cluster(ADMIN, [("127.0.0.1", settings.admin_port)]))
     return found
 
 
-def tritons(settings: Envoy, tier: str, most: int, upstreams: Sequence[Address]) -> Part:
-    """The Tritons as one tier sees them. What overflows `most` is answered UNAVAILABLE; clients try again."""
-    cluster = _cluster(of_tier(tier), [(each.host, each.port) for each in upstreams])
+def tritons(settings: Envoy, name: str, most: int, upstreams: Sequence[Address]) -> Part:
+    """The Tritons with `most` calls in flight. What overflows it is answered UNAVAILABLE; clients try again."""
+    cluster = _cluster(name, [(each.host, each.port) for each in upstreams])
     cluster |= {
         "circuit_breakers": {
             "thresholds": [

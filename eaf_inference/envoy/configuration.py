@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["as_yaml", "configuration", "write"]
 
 _LOOPBACK = "127.0.0.1"
-_NEARLY = 0.95  # of the memory
+_HEAP = "envoy.resource_monitors.fixed_heap"
+_FILLING, _NEARLY_FULL = 0.75, 0.95  # of the memory
 
 
 def configuration(settings: Envoy, policy: TokenPolicy) -> dict[str, Any]:
@@ -71,9 +72,13 @@ def write(path: Path, text: str) -> None:
 
 
 def _limits(settings: Envoy) -> dict[str, Any]:
-    """Connections beyond the limit are closed at once, and no call begins when memory is nearly used up."""
+    """Connections beyond the limit are closed at once.
+
+    As memory is used up, the calls that hold most of it are ended first, and idle connections closed sooner; then no
+    call and no connection begins.
+    """
     resources = {
-        "envoy.resource_monitors.fixed_heap": typed(
+        _HEAP: typed(
             "extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=settings.memory
         ),
         "envoy.resource_monitors.global_downstream_max_connections": typed(
@@ -81,9 +86,26 @@ def _limits(settings: Envoy) -> dict[str, Any]:
             max_active_downstream_connections=settings.max_connections,
         ),
     }
-    refused = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": _NEARLY}}
-    return {
-        "refresh_interval": "0.25s",
-        "resource_monitors": [{"name": name, "typed_config": each} for name, each in resources.items()],
-        "actions": [{"name": "envoy.overload_actions.stop_accepting_requests", "triggers": [refused]}],
+    nearly_full = [{"name": _HEAP, "threshold": {"value": _NEARLY_FULL}}]
+    filling = [{"name": _HEAP, "scaled": {"scaling_threshold": _FILLING, "saturation_threshold": _NEARLY_FULL}}]
+    idle = {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": "2s"}
+    actions: dict[str, dict[str, Any]] = {
+        "reset_high_memory_stream": {"triggers": filling},
+        "reduce_timeouts": {
+            "triggers": filling,
+            "typed_config": typed("config.overload.v3.ScaleTimersOverloadActionConfig", timer_scale_factors=[idle]),
+        },
+        "stop_accepting_requests": {"triggers": nearly_full},
     }
+    return {
+        "refresh_interval": "0.05s",
+        "resource_monitors": [{"name": name, "typed_config": each} for name, each in resources.items()],
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": _smallest_tracked(settings)},
+        "actions": [{"name": f"envoy.overload_actions.{name}", **each} for name, each in actions.items()],
+        "loadshed_points": [{"name": "envoy.load_shed_points.tcp_listener_accept", "triggers": nearly_full}],
+    }
+
+
+def _smallest_tracked(settings: Envoy) -> int:
+    """The power of two of the smallest calls that may be ended: Envoy counts from there on in eight powers of two."""
+    return max(10, settings.largest_body.bit_length() - 8)

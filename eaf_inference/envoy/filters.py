@@ -9,11 +9,31 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference.envoy.uploads import uploads_script
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from eaf_inference.envoy.settings import Envoy
     from eaf_inference.policy import TokenPolicy
 
-__all__ = ["CLAIMS", "JWKS", "MODEL_HEADER", "SERVICE", "TOKEN", "USER_HEADER", "field", "http_filters", "typed"]
+__all__ = [
+    "CLAIMS",
+    "COMPRESSED",
+    "INFER",
+    "JWKS",
+    "MODEL_HEADER",
+    "OPEN",
+    "SERVICE",
+    "SMALL_REQUEST",
+    "TOKEN",
+    "USER_HEADER",
+    "field",
+    "http_filters",
+    "may_be_large",
+    "path_of",
+    "typed",
+]
 
 Part = dict[str, Any]
 
@@ -25,23 +45,31 @@ USER_HEADER = "x-user"
 MODEL_HEADER = "x-eaf-model"
 SERVICE = "inference.GRPCInferenceService"
 
-_OPEN = ("ServerLive", "ServerReady")  # of no one's business: load balancers ask them
+INFER = "ModelInfer"  # the one method whose requests are large
+OPEN = ("ServerLive", "ServerReady")  # without a token: load balancers call them
+# How a client says that what it sends is compressed: a matcher for each of the headers.
+COMPRESSED = tuple(
+    {"name": name, "string_match": {"exact": "identity"}, "invert_match": True}
+    for name in ("grpc-encoding", "content-encoding")
+)
 # Not among them: loading models, trace and log settings, shared memory, which act on everybody's server; and
 # ModelStreamInfer, whose messages could not be counted.
 _FOR_USERS = (
     "ModelConfig",
-    "ModelInfer",
+    INFER,
     "ModelMetadata",
     "ModelReady",
     "ModelStatistics",
     "RepositoryIndex",
     "ServerMetadata",
 )
+_SMALL_BODY = "envoy.filters.http.body_size_limit"
 _CLOCK_SKEW = 5  # seconds
-_MOST_USERS = 1000  # with a share of their own at the same time; of more, the longest absent begins anew
+_MOST_USERS = 1000  # with a share of their own at the same time, and addresses; the longest absent begins anew
 _PUSHBACK = 0.25  # seconds after which a refused client comes again
 _FILL = 0.05  # seconds between two fills, the least that Envoy takes
-_OPEN_CALLS = 1000  # a second, of all who show no token together
+_PROBES_AT_ONCE = 5  # seconds' worth: the workers of a farm that has one address begin together
+SMALL_REQUEST = 4096  # bytes of a request of any method but `INFER`, which has little more than a model's name
 
 
 def typed(kind: str, **fields: Any) -> Part:
@@ -55,6 +83,8 @@ def http_filters(settings: Envoy, policy: TokenPolicy) -> list[Part]:
         verified_token(policy),
         admitted_calls(),
         fair_share(settings),
+        few_uploads(settings),
+        small_body(),
         whole_body(settings),
         request_fields(),
     ]
@@ -89,7 +119,7 @@ def verified_token(policy: TokenPolicy) -> Part:
     theirs: Part = {"provider_name": "facility"}
     # a token that is shown counts there too: nobody without one can use up what users are asked for
     or_none: Part = {"requires_any": {"requirements": [theirs, {"allow_missing": {}}]}}
-    rules: list[Part] = [{"match": {"path": _path(method)}, "requires": or_none} for method in _OPEN]
+    rules: list[Part] = [{"match": {"path": path_of(method)}, "requires": or_none} for method in OPEN]
     rules.append({"match": {"prefix": "/"}, "requires": theirs})
     return {
         "name": TOKEN,
@@ -100,7 +130,10 @@ def verified_token(policy: TokenPolicy) -> Part:
 
 
 def admitted_calls() -> Part:
-    """PERMISSION_DENIED for a token that names no user, and for methods that are the operators'."""
+    """PERMISSION_DENIED for a token that names no user, and for methods that are the operators'.
+
+    Compressed requests are refused here too: a few kilobytes could become gigabytes in a Triton.
+    """
     named = {
         "filter": TOKEN,
         "path": [{"key": CLAIMS}, {"key": "sub"}],
@@ -108,8 +141,8 @@ def admitted_calls() -> Part:
     }
     somebody = {"sourced_metadata": {"metadata_matcher": named, "metadata_source": "DYNAMIC"}}
     policies = {
-        "open": {"permissions": [_calls(method) for method in _OPEN], "principals": [{"any": True}]},
-        "users": {"permissions": [_calls(method) for method in _FOR_USERS], "principals": [somebody]},
+        "open": {"permissions": [_uncompressed(OPEN)], "principals": [{"any": True}]},
+        "users": {"permissions": [_uncompressed(_FOR_USERS)], "principals": [somebody]},
     }
     return {
         "name": "envoy.filters.http.rbac",
@@ -120,8 +153,12 @@ def admitted_calls() -> Part:
 
 
 def fair_share(settings: Envoy) -> Part:
-    """RESOURCE_EXHAUSTED for a user who has had her share of this second."""
+    """RESOURCE_EXHAUSTED for a user who has had her share of this second, and for an address that shows no token.
+
+    Each address has a bucket of its own, so that a stranger's probes do not use up those of the load balancer.
+    """
     bucket = _bucket(settings.share, settings.burst or round(settings.share * _PUSHBACK))
+    of_an_address = _bucket(settings.probes, _PROBES_AT_ONCE * settings.probes)
     of_the_user = {
         "actions": [
             {
@@ -133,6 +170,16 @@ def fair_share(settings: Envoy) -> Part:
             }
         ]
     }
+    without_token = {
+        "header_value_match": {
+            "descriptor_key": "token",
+            "descriptor_value": "none",
+            "expect_match": False,
+            "headers": [{"name": USER_HEADER, "present_match": True}],
+        }
+    }
+    # whoever has one IPv6 address has the /64 around it
+    address = {"masked_remote_address": {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}}
     return {
         "name": "envoy.filters.http.local_ratelimit",
         "typed_config": typed(
@@ -142,9 +189,15 @@ def fair_share(settings: Envoy) -> Part:
             filter_enforced=_always(),
             rate_limited_as_resource_exhausted=True,
             always_consume_default_token_bucket=False,
-            token_bucket=_bucket(_OPEN_CALLS, _OPEN_CALLS),  # of calls without a user
-            rate_limits=[of_the_user],
-            descriptors=[{"entries": [{"key": "user"}], "token_bucket": bucket}],
+            token_bucket=of_an_address,  # every call has one of the two below
+            rate_limits=[of_the_user, {"actions": [without_token, address]}],
+            descriptors=[
+                {"entries": [{"key": "user"}], "token_bucket": bucket},
+                {
+                    "entries": [{"key": "token", "value": "none"}, {"key": "masked_remote_address"}],
+                    "token_bucket": of_an_address,
+                },
+            ],
             max_dynamic_descriptors=_MOST_USERS,
             enable_x_ratelimit_headers="DRAFT_VERSION_03",
             # HTTP knows whole seconds only; who understands gRPC's own word comes sooner, and for less at a time
@@ -156,11 +209,31 @@ def fair_share(settings: Envoy) -> Part:
     }
 
 
+def few_uploads(settings: Envoy) -> Part:
+    """RESOURCE_EXHAUSTED for a user who is already sending as many requests as one may at the same time."""
+    script = uploads_script(settings.max_uploads, USER_HEADER, round(1000 * _PUSHBACK))
+    return {
+        "name": "envoy.filters.http.lua",
+        "typed_config": typed("extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script}),
+    }
+
+
+def small_body() -> Part:
+    """INVALID_ARGUMENT for a request that is larger than any of a method other than `INFER` has to be."""
+    limit = typed("extensions.filters.http.body_size_limit.v3.BodySizeLimit", max_request_bytes=SMALL_REQUEST)
+    return {"name": _SMALL_BODY, "typed_config": limit}
+
+
+def may_be_large() -> dict[str, Part]:
+    """What switches `small_body` off for a route."""
+    return {_SMALL_BODY: typed("config.route.v3.FilterConfig", disabled=True)}
+
+
 def whole_body(settings: Envoy) -> Part:
     """Bounded requests, which go on when they are complete: a slow sender holds no place at a Triton."""
     return {
         "name": "envoy.filters.http.buffer",
-        "typed_config": typed("extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.largest_request),
+        "typed_config": typed("extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.largest_body),
     }
 
 
@@ -213,12 +286,15 @@ def descriptor_set() -> bytes:
     return bytes(found.SerializeToString())
 
 
-def _path(method: str) -> str:
+def path_of(method: str) -> str:
     return f"/{SERVICE}/{method}"
 
 
-def _calls(method: str) -> Part:
-    return {"url_path": {"path": {"exact": _path(method)}}}
+def _uncompressed(methods: Sequence[str]) -> Part:
+    """These methods, if the client did not compress what it sends."""
+    called = [{"url_path": {"path": {"exact": path_of(method)}}} for method in methods]
+    uncompressed = [{"not_rule": {"header": each}} for each in COMPRESSED]
+    return {"and_rules": {"rules": [{"or_rules": {"rules": called}}, *uncompressed]}}
 
 
 def _bucket(calls: int, burst: int) -> Part:

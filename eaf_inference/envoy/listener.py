@@ -6,8 +6,21 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.envoy.accounting import access_logs
-from eaf_inference.envoy.clusters import ADMIN, of_tier
-from eaf_inference.envoy.filters import CLAIMS, MODEL_HEADER, TOKEN, USER_HEADER, http_filters, typed
+from eaf_inference.envoy.clusters import ADMIN, PROBES, of_tier
+from eaf_inference.envoy.filters import (
+    CLAIMS,
+    COMPRESSED,
+    INFER,
+    MODEL_HEADER,
+    OPEN,
+    SMALL_REQUEST,
+    TOKEN,
+    USER_HEADER,
+    http_filters,
+    may_be_large,
+    path_of,
+    typed,
+)
 from eaf_inference.policy import DEFAULT_TIER
 
 if TYPE_CHECKING:
@@ -32,9 +45,21 @@ _TAKEN_OFF = (
     "x-remote-user",
 )
 _HEADER_KB = 16
-_INVALID_ARGUMENT = 3  # as gRPC numbers it
+_INVALID_ARGUMENT, _UNIMPLEMENTED = 3, 12  # as gRPC numbers them
 _LONGEST_SILENCE = "900s"  # of a call: for an inference, and for a client that does not read its answer
 _WINDOW = 1024 * 1024  # bytes of a call on their way
+_RETRIES = {
+    "retry_on": "connect-failure,refused-stream,reset,unavailable",
+    "num_retries": 3,
+    "host_selection_retry_max_attempts": 20,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+        }
+    ],
+    "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+}
 
 
 def door(settings: Envoy, policy: TokenPolicy) -> Part:
@@ -84,8 +109,12 @@ def door(settings: Envoy, policy: TokenPolicy) -> Part:
 
 
 def metrics(settings: Envoy) -> Part:
-    """The listener that Prometheus reaches: one page of the administration."""
-    routes = [{"match": {"path": "/stats/prometheus"}, "route": {"cluster": ADMIN}}]
+    """The listener that Prometheus and health checks reach: two pages of the administration.
+
+    Connections of strangers, who cannot reach it, do not count here.
+    """
+    pages = ("/stats/prometheus", "/ready")
+    routes = [{"match": {"path": page}, "route": {"cluster": ADMIN}} for page in pages]
     manager = typed(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="metrics",
@@ -96,6 +125,7 @@ def metrics(settings: Envoy) -> Part:
     )
     return {
         "name": "metrics",
+        "ignore_global_conn_limit": True,
         "address": _address(settings.metrics_address, settings.metrics_port),
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
@@ -129,23 +159,33 @@ def _without_claims() -> Part:
 
 
 def _own_words(settings: Envoy) -> Part:
-    """What a user is told in place of Envoy's "local_rate_limited", and of an UNKNOWN for what is too large."""
+    """What a client is told in place of Envoy's own words and codes."""
     share = f"you have used your share of {settings.share} calls a second"
-    too_large = f"the request is larger than max {settings.largest_request} bytes that this facility takes"
-    invalid = {
-        "header": {"key": "grpc-status", "value": str(_INVALID_ARGUMENT)},
-        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-    }
+    probes = "your address has made its share of calls without a token"
+    too_large = (
+        f"the request is larger than max {settings.largest_body} bytes that this facility takes, or than "
+        f"max {SMALL_REQUEST} of a method other than {INFER}"
+    )
+    compressed = "this facility takes no compressed requests: send them without grpc-encoding and content-encoding"
+    no_user = {"header_filter": {"header": {"name": USER_HEADER, "present_match": False}}}
+    is_compressed = {"or_filter": {"filters": [{"header_filter": {"header": each}} for each in COMPRESSED]}}
     return {
         "mappers": [
-            {"filter": _answered(HTTPStatus.TOO_MANY_REQUESTS), "body": {"inline_string": share}},
-            {
-                "filter": _answered(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-                "headers_to_add": [invalid],
-                "body": {"inline_string": too_large},
-            },
+            _mapper([_answered(HTTPStatus.TOO_MANY_REQUESTS), no_user], probes),
+            _mapper([_answered(HTTPStatus.TOO_MANY_REQUESTS)], share),
+            _mapper([_answered(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)], too_large, _INVALID_ARGUMENT),
+            _mapper([_answered(HTTPStatus.FORBIDDEN), is_compressed], compressed, _UNIMPLEMENTED),
         ]
     }
+
+
+def _mapper(filters: list[Part], body: str, grpc_status: int | None = None) -> Part:
+    mapper: Part = {"filter": {"and_filter": {"filters": filters}} if filters[1:] else filters[0]}
+    mapper["body"] = {"inline_string": body}
+    if grpc_status is not None:
+        header = {"key": "grpc-status", "value": str(grpc_status)}
+        mapper["headers_to_add"] = [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+    return mapper
 
 
 def _answered(status: int) -> Part:
@@ -155,41 +195,42 @@ def _answered(status: int) -> Part:
 
 
 def _routes(settings: Envoy) -> Part:
-    tiers = [tier for tier in settings.tiers if tier != DEFAULT_TIER]
+    routes = [_probe(settings, method) for method in OPEN]
+    for tier in [tier for tier in settings.tiers if tier != DEFAULT_TIER]:
+        routes += _routes_of(settings, tier, [_has(tier)])
+    routes += _routes_of(settings, DEFAULT_TIER)
+    return {"virtual_hosts": [{"name": "triton", "domains": ["*"], "routes": routes}]}
+
+
+def _probe(settings: Envoy, method: str) -> Part:
+    """Short: strangers may call it, and leave their call unfinished."""
+    longest = _seconds(settings.handshake_timeout)
+    duration = {"max_stream_duration": longest, "grpc_timeout_header_max": longest}
     return {
-        "virtual_hosts": [
-            {
-                "name": "triton",
-                "domains": ["*"],
-                # the smaller default would end retries of large requests
-                "request_body_buffer_limit": settings.largest_request,
-                "routes": [*(_route(settings, tier, [_has(tier)]) for tier in tiers), _route(settings, DEFAULT_TIER)],
-            }
-        ]
+        "match": {"path": path_of(method), "grpc": {}},
+        "route": {"cluster": PROBES, "timeout": "0s", "max_stream_duration": duration, "retry_policy": _RETRIES},
     }
 
 
-def _route(settings: Envoy, tier: str, matchers: list[Part] | None = None) -> Part:
+def _routes_of(settings: Envoy, tier: str, matchers: list[Part] | None = None) -> list[Part]:
+    """One for inferences, whose requests may be large, and one for the other methods."""
     route: Part = {
         "cluster": of_tier(tier),
         "timeout": "0s",  # the client's own deadline counts
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},
-        "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,reset,unavailable",
-            "num_retries": 3,
-            "host_selection_retry_max_attempts": 20,
-            "retry_host_predicate": [
-                {
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": typed("extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
-                }
-            ],
-            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-        },
+        "retry_policy": _RETRIES,
     }
     if settings.affinity:
         route["hash_policy"] = [{"header": {"header_name": MODEL_HEADER}}]
-    return {"match": {"prefix": "/", "grpc": {}, "dynamic_metadata": matchers or []}, "route": route}
+    inferences = {
+        "match": {"path": path_of(INFER), "grpc": {}, "dynamic_metadata": matchers or []},
+        "route": route,
+        # the smaller default would end retries of large requests
+        "request_body_buffer_limit": settings.largest_body,
+        "typed_per_filter_config": may_be_large(),
+    }
+    others = {"match": {"prefix": "/", "grpc": {}, "dynamic_metadata": matchers or []}, "route": route}
+    return [inferences, others]
 
 
 def _has(tier: str) -> Part:

@@ -25,10 +25,12 @@ _LIMITS = {
     "metrics_port": (0, 65535),
     "share": (1, 100_000),
     "burst": (0, 10_000_000),
+    "probes": (1, 100_000),
     "spill": (1.0, 10.0),
     "largest_request": (4096, 1024 * _MEBIBYTE),
     "max_connections": (1, 1_000_000),
     "max_streams": (1, 10_000),
+    "max_uploads": (1, 10_000),
     "idle_timeout": (1.0, 86_400.0),
     "handshake_timeout": (0.1, 600.0),
     "request_timeout": (1.0, 86_400.0),
@@ -57,6 +59,9 @@ class Envoy(Configurable):
         0,
         help="Calls that a user who was quiet may make at once; 0: those of a quarter of a second.",
     ).tag(config=True)
+    probes = Int(
+        200, help="Calls a second without a token that each address may make, and five times as many at once."
+    ).tag(config=True)
     tiers = Dict(
         value_trait=Int(),
         key_trait=Unicode(),
@@ -75,15 +80,26 @@ class Envoy(Configurable):
     spill = Float(
         1.3, help="With affinity: a Triton with more than so many times the average load hands on to the next."
     ).tag(config=True)
-    largest_request = Int(64 * _MEBIBYTE, help="Bytes of the largest request.").tag(config=True)
+    largest_request = Int(
+        64 * _MEBIBYTE, help="Bytes of the largest request. More than a quarter of `memory` does not count."
+    ).tag(config=True)
     max_connections = Int(4096, help="Connections at the same time.").tag(config=True)
-    max_streams = Int(128, help="Calls at the same time on one connection.").tag(config=True)
+    max_streams = Int(32, help="Calls at the same time on one connection.").tag(config=True)
+    max_uploads = Int(
+        32,
+        help="Requests that each user may be sending at the same time, on each of Envoy's worker threads. One that "
+        "is complete no longer counts.",
+    ).tag(config=True)
     idle_timeout = Float(300.0, help="Seconds after which a connection without a call is closed.").tag(config=True)
-    handshake_timeout = Float(10.0, help="Seconds for TLS, and for a call's headers.").tag(config=True)
+    handshake_timeout = Float(
+        10.0, help="Seconds for TLS, for a call's headers, and for a whole call of those that need no token."
+    ).tag(config=True)
     request_timeout = Float(120.0, help="Seconds in which a whole request must have come.").tag(config=True)
-    memory = Int(2048 * _MEBIBYTE, help="Bytes of heap near which new calls are refused, so that it lives on.").tag(
-        config=True
-    )
+    memory = Int(
+        2048 * _MEBIBYTE,
+        help="Bytes of heap near which the largest calls are ended, and then new ones refused, so that it lives on. "
+        "The process takes about 70 MiB more.",
+    ).tag(config=True)
     jwks_ca = Unicode(
         "/etc/ssl/certs/ca-certificates.crt",
         help="PEM file of the authorities that `TokenPolicy.jwks_url` is verified against, where that is https.",
@@ -96,6 +112,11 @@ class Envoy(Configurable):
         "of the administration; 0: nowhere.",
     ).tag(config=True)
     access_log = Unicode("/dev/stdout", help="File of the access log, one JSON object a call.").tag(config=True)
+
+    @property
+    def largest_body(self) -> int:
+        """Bytes of the largest request, which takes twice its size of `memory` on its way to a Triton."""
+        return min(self.largest_request, self.memory // 4)
 
     @validate(*_LIMITS)
     def _is_within(self, proposal: dict[str, Any]) -> float:

@@ -62,6 +62,7 @@ def door(
                 burst=_SHARE,
                 tiers={DEFAULT_TIER: _IN_FLIGHT},
                 max_streams=_IN_FLIGHT,
+                max_uploads=_IN_FLIGHT,
                 **balancing,
                 **asdict(place),
             )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-from contextlib import contextmanager
+import socket
+import socketserver
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from urllib.request import urlopen
 
 import grpc
 import numpy as np
+import psutil
 from recorded.replay import until
 from tritonclient.grpc import InferInput, service_pb2
 
@@ -19,6 +23,7 @@ from eaf_inference.facility.envoy import EnvoyServer
 from eaf_inference.policy import TokenPolicy
 
 SERVICE = "/inference.GRPCInferenceService"
+MEBIBYTE = 1024 * 1024
 NAP_MODEL = """
 import time
 import triton_python_backend_utils as pb_utils
@@ -31,7 +36,7 @@ class TritonPythonModel:
 """
 NAP_CONFIG = """
 backend: "python"
-max_batch_size: 1000000
+max_batch_size: 10000000
 input [{ name: "x", data_type: TYPE_FP32, dims: [2] }]
 output [{ name: "y", data_type: TYPE_FP32, dims: [2] }]
 """
@@ -58,19 +63,27 @@ class Answer:
 class Caller:
     """One raw gRPC connection to the door."""
 
-    def __init__(self, server: EnvoyServer) -> None:
+    def __init__(self, server: EnvoyServer, target: str = "") -> None:
         credentials = grpc.ssl_channel_credentials(server.authority.encode())
         options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.secure_channel(server.url.removeprefix("grpcs://"), credentials, options)
+        self._channel = grpc.secure_channel(target or server.url.removeprefix("grpcs://"), credentials, options)
 
-    def ask(self, method: str, request: bytes = b"", token: str | None = None, **headers: str) -> Answer:
+    def ask(
+        self,
+        method: str,
+        request: bytes = b"",
+        token: str | None = None,
+        compression: grpc.Compression | None = None,
+        **headers: str,
+    ) -> Answer:
         """Call a method of Triton's service, or of another where it is written in full."""
         path = method if method.startswith("/") else f"{SERVICE}/{method}"
         metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
         if token is not None:
             metadata.append(("authorization", f"Bearer {token}"))
         try:
-            reply, call = self._channel.unary_unary(path).with_call(request, metadata=metadata, timeout=30)
+            ask = self._channel.unary_unary(path).with_call
+            reply, call = ask(request, metadata=metadata, timeout=30, compression=compression)
         except grpc.RpcError as error:
             trailing = dict(error.initial_metadata() or ()) | dict(error.trailing_metadata() or ())
             return Answer(error.code().name, error.details() or "", b"", trailing)
@@ -80,6 +93,26 @@ class Caller:
         """Start a call; gives gRPC's future."""
         metadata = [("authorization", f"Bearer {token}")]
         return self._channel.unary_unary(f"{SERVICE}/{method}").future(request, metadata=metadata, timeout=30)
+
+    @contextmanager
+    def parked(self, method: str, mebibytes: int, token: str | None = None):
+        """Send so much, and no end, for the length of a `with` block; gives gRPC's future."""
+        over, sent = threading.Event(), threading.Event()
+
+        def parts():
+            for _ in range(mebibytes):
+                yield bytes(MEBIBYTE)
+            sent.set()
+            over.wait()
+
+        metadata = [("authorization", f"Bearer {token}")] if token is not None else None
+        call = self._channel.stream_unary(f"{SERVICE}/{method}").future(parts(), metadata=metadata, timeout=120)
+        call.add_done_callback(lambda _: sent.set())
+        try:
+            yield call, sent
+        finally:
+            over.set()
+            call.cancel()
 
     def infer(self, token: str | None, model: str = "nap", rows: int = 1, **headers: str) -> Answer:
         return self.ask("ModelInfer", inference(model, rows), token, **headers)
@@ -144,3 +177,61 @@ def counters(server: EnvoyServer) -> dict[str, float]:
         lines = page.read().decode().splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("envoy_eaf_"))
     return {name: float(value) for name, value in pairs}
+
+
+class Memory:
+    """The greatest resident size of a process from the beginning of a `with` block to its end, in MiB."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.before = self.peak = self._now()
+
+    @property
+    def growth(self) -> int:
+        return self.peak - self.before
+
+    def _now(self) -> int:
+        return round(self._process.memory_info().rss / MEBIBYTE)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            self.peak = max(self.peak, self._now())
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+@contextmanager
+def from_address(server: EnvoyServer, source: str):
+    """A port on loopback whose connections reach Envoy from another loopback address."""
+    target = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+
+    def copy(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for each in (one, other):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    class Relay(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(target, source_address=(source, 0)) as other:
+                back = threading.Thread(target=copy, args=(other, self.request))
+                back.start()
+                copy(self.request, other)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as relay:
+        thread = threading.Thread(target=relay.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{relay.server_address[1]}"
+        relay.shutdown()
+        thread.join()

@@ -187,13 +187,15 @@ def test_places_that_idle_connections_took_are_free_again(pair, issuer):
             until(lambda: caller.infer(issuer.token("bob")).status == "OK")
 
 
-def test_everything_but_the_door_listens_on_loopback_and_one_page_is_for_others(pair, issuer):
+def test_everything_but_the_door_listens_on_loopback_and_two_pages_are_for_others(pair, issuer):
     (port,) = free_ports(1)
     with envoy(issuer, pair, metrics_port=port) as server:
         listening = [each for each in psutil.Process(server.pid).net_connections("inet") if each.status == "LISTEN"]
         assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
         with urlopen(f"http://127.0.0.1:{port}/stats/prometheus", timeout=10) as page:
             assert b"envoy_server_uptime" in page.read()
+        with urlopen(f"http://127.0.0.1:{port}/ready", timeout=10) as page:
+            assert page.read() == b"LIVE\n"
         for path in ("/", "/config_dump", "/stats", "/stats/prometheus/../quitquitquit"):
             with pytest.raises(HTTPError, match="404"):
                 urlopen(f"http://127.0.0.1:{port}{path}", timeout=10)

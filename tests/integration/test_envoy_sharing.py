@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import awkward as ak
 import pytest
-from envoy_facility import Caller, Log, envoy, inference
+from envoy_facility import MEBIBYTE, Caller, Log, envoy, inference
 from issuer import Issuer
 from recorded.replay import until
 from test_faults import assert_undisturbed, chunks, inferences
@@ -134,9 +134,9 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_other_clients_no_
     many = ak.concatenate([jagged] * 4)
     others, over = [], threading.Event()
 
-    def ask_once_each(caller):
+    def ask_once_each(caller, rows):
         while not over.is_set():
-            others.append(caller.infer(issuer.token("bob")).status)
+            others.append(caller.infer(issuer.token("bob"), rows=rows).status)
 
     with (
         envoy(issuer, pair, share=10_000) as server,
@@ -146,8 +146,8 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_other_clients_no_
     ):
         log = Log(server)
         model = connection.model("sums")
-        for _ in range(6):
-            pool.submit(ask_once_each, caller)
+        for rows in (*[1] * 5, 21 * MEBIBYTE // 8):
+            pool.submit(ask_once_each, caller, rows)
 
         def disturbed():
             for number, chunk in enumerate(chunks(many, 120)):

@@ -15,6 +15,7 @@ from eaf_inference.envoy.settings import Envoy
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.policy import TokenPolicy
 
+MEBIBYTE = 1024 * 1024
 JWKS = "http://hub:8081/services/triton-token/.well-known/jwks.json"
 ENOUGH = {"upstreams": ["grpc://triton:8001"], "certificate": "/tls/tls.crt", "key": "/tls/tls.key"}
 
@@ -30,7 +31,10 @@ def filters_of(configured):
 
 def test_the_token_is_verified_before_anything_else_and_goes_no_further():
     filters = filters_of(made())
-    assert list(filters) == ["jwt_authn", "rbac", "local_ratelimit", "buffer", "grpc_field_extraction", "router"]
+    assert list(filters) == [
+        *("jwt_authn", "rbac", "local_ratelimit", "lua", "body_size_limit", "buffer", "grpc_field_extraction"),
+        "router",
+    ]
     provider = filters["jwt_authn"]["providers"]["facility"]
     assert (provider["issuer"], provider["audiences"]) == ("eaf-inference", ["triton"])
     assert (provider["forward"], provider["require_expiration"]) == (False, True)
@@ -40,6 +44,14 @@ def test_the_token_is_verified_before_anything_else_and_goes_no_further():
 def test_the_administration_is_on_loopback_whatever_is_set():
     admin = made(address="0.0.0.0", metrics_port=9902)["admin"]["address"]["socket_address"]  # noqa: S104
     assert admin == {"address": "127.0.0.1", "port_value": 9901}
+
+
+def test_a_request_that_memory_has_no_room_for_is_too_large():
+    assert Envoy(memory=128 * MEBIBYTE).largest_body == 32 * MEBIBYTE
+    assert Envoy(largest_request=MEBIBYTE).largest_body == MEBIBYTE
+    overload = made(memory=128 * MEBIBYTE)["overload_manager"]
+    # eight powers of two from here: a request of 32 MiB, twice in memory, is of the last
+    assert overload["buffer_factory_config"] == {"minimum_account_to_track_power_of_two": 18}
 
 
 def test_every_tier_has_a_cluster_of_the_same_tritons():
@@ -99,6 +111,8 @@ def test_a_door_that_could_not_keep_its_promises_is_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"probes": 0}, r"Envoy\.probes is 0\. Expected a number from 1 to"),
+        ({"max_uploads": 0}, r"Envoy\.max_uploads is 0"),
         ({"share": 0}, r"Envoy\.share is 0\. Expected a number from 1 to"),
         ({"spill": 0.5}, r"Envoy\.spill is 0\.5"),
         ({"port": 70_000}, r"Envoy\.port is 70000"),
