@@ -86,7 +86,7 @@ class Envoy(Configurable):
     max_connections = Int(4096, help="Connections at the same time.").tag(config=True)
     max_streams = Int(32, help="Calls at the same time on one connection.").tag(config=True)
     max_uploads = Int(
-        32,
+        16,
         help="Requests that each user may be sending at the same time, on each of Envoy's worker threads. One that "
         "is complete no longer counts.",
     ).tag(config=True)
