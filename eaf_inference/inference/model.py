@@ -171,6 +171,19 @@ class Model:
         """
         traffic = traffic or Traffic()
         traffic.part_of(self._connection.traffic)
+        try:
+            yield from self._stream(chunks, progress, traffic)
+        except GeneratorExit:  # the caller has enough, and is to know what she has
+            self._remark(traffic)
+            raise
+        self._remark(traffic)
+
+    def _remark(self, traffic: Traffic) -> None:
+        for remark in remarks(traffic, self.name, self.longest):
+            warnings.warn(remark, stacklevel=4)  # the line that called the model
+
+    def _stream(self, chunks: Iterable[Any], progress: bool | None, traffic: Traffic) -> Iterator[Any]:  # noqa: FBT001
+        """Scores of each chunk, while later ones are under way."""
         jobs: deque[tuple[Job, bool]] = deque()
         with (
             Pipeline[Inference](self._connection.servers_of(self), self._connection.limits, traffic) as pipeline,
@@ -207,8 +220,6 @@ class Model:
             while pipeline.busy:
                 receive()
                 yield from finished()
-        for remark in remarks(traffic, self.name, self.longest):
-            warnings.warn(remark, stacklevel=3)
 
     def _try(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]] | InferenceError]:
         """The outputs of each batch, or the error with which the model refuses it: the padding check's."""

@@ -161,7 +161,7 @@ class PaddingCheck:
                         warnings.warn(
                             f"Model {self._name!r}: {after.note}. That costs time; a model with correct masks does "
                             "not need it.",
-                            stacklevel=4,  # the line that called the model
+                            stacklevel=5,  # the line that called the model
                         )
                 if len(_untried(job, findings)):  # the rows told nothing, such as those that are NaN
                     return tuple(each.unpadded for each in declared)

@@ -136,6 +136,15 @@ def test_the_hardest_constituents_are_kept_of_jets_in_any_order(particlenet, eve
     np.testing.assert_allclose(ak.to_numpy(scores.top), ak.to_numpy(particlenet(kept).top), atol=1e-6)
 
 
+def test_who_leaves_a_stream_is_warned_of_what_she_got(particlenet, events):
+    constituents = ak.flatten(events.jets.constituents)
+    long = constituents[ak.num(constituents) > 128][:6]
+    parts = particlenet.map([long[:2], long[2:4], long[4:]])
+    next(parts)
+    with pytest.warns(UserWarning, match="jets have more than the 128 constituents"):
+        parts.close()
+
+
 def test_a_graph_without_edges_gets_none(connection):
     rng = np.random.default_rng(2)
     nodes, edges = np.array([4, 5, 1, 6]), np.array([7, 0, 0, 3])
