@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eaf_inference._text import printable, printable_lines
 from eaf_inference.errors import ConfigurationError, InferenceError, ServerUnavailable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result: int = options.run(options)
     except (InferenceError, OSError) as error:
-        print(f"eaf-inference: {error}", file=sys.stderr)
+        print(printable_lines(f"eaf-inference: {error}"), file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
         print("eaf-inference: interrupted", file=sys.stderr)
@@ -245,7 +246,7 @@ def _up_for_users(options: argparse.Namespace) -> int:
                 print(json.dumps(facility.as_dict()), flush=True)
             else:
                 tables.show_shared(facility, console)
-            ended = facility.watch(progress=lambda message: console.print(message, markup=False))
+            ended = facility.watch(progress=lambda message: console.print(printable_lines(message), markup=False))
         except KeyboardInterrupt:
             console.print("stopping")
             return 0
@@ -299,7 +300,8 @@ def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
     found = list(findings())
     for row in found:
         state = f"[{style[row.state]}]{row.state.value}[/]"
-        table.add_row(row.subject, state, Text(row.what), Text(row.remedy))
+        subject, what, remedy = (Text(printable_lines(each)) for each in (row.subject, row.what, row.remedy))
+        table.add_row(subject, state, what, remedy)
     console.print(table)
     return _FAILED if any(row.state is State.PROBLEM for row in found) else 0
 
@@ -369,9 +371,9 @@ def _progress_line(console: Console) -> Iterator[Callable[[str], None]]:
 
     if console.is_terminal:
         with console.status("starting") as status:
-            yield lambda message: status.update(Text(message))
+            yield lambda message: status.update(Text(printable(message)))
     else:
-        yield lambda message: console.print(message, markup=False)
+        yield lambda message: console.print(printable_lines(message), markup=False)
 
 
 @contextmanager

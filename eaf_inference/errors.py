@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eaf_inference._text import printable_lines
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,6 +31,8 @@ __all__ = [
 class InferenceError(Exception):
     """Base of everything this package raises on purpose.
 
+    A message often quotes a server: control characters in it are shown as escapes.
+
     Attributes
     ----------
     reason : str
@@ -39,6 +43,9 @@ class InferenceError(Exception):
 
     reason: str = ""
     attempts: Sequence[Attempt] = ()
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable_lines(str(message)))
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a user's mistake shows as one message, and the cell still fails."""

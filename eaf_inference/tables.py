@@ -5,6 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from eaf_inference._text import cells, printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -12,10 +14,16 @@ __all__ = ["aligned", "did_you_mean"]
 
 
 def aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The rows under their heads, every column as wide as its widest cell."""
-    lines = [tuple(head), *map(tuple, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    """The rows under their heads, every column as wide as its widest cell.
+
+    Each cell is put on one line, and control characters in it are shown as escapes.
+    """
+    lines = [[printable(cell) for cell in line] for line in (head, *rows)]
+    widths = [max(map(cells, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        "  ".join(cell + " " * (width - cells(cell)) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
     return "\n".join(line.rstrip() for line in padded)
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._text import printable
 from eaf_inference.dask.link import Link, scheduler_of
 from eaf_inference.dask.worker_plugin import NAME
 from eaf_inference.tables import aligned
@@ -74,7 +75,7 @@ class ClusterTable(list[ClusterRow]):
                 for row in self
             ),
         )
-        return "\n".join([table, *(f"{row.name}: {remark}" for row in self for remark in row.remarks)])
+        return "\n".join([table, *(printable(f"{row.name}: {remark}") for row in self for remark in row.remarks)])
 
     __repr__ = __str__
 

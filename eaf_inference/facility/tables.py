@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from eaf_inference._text import printable
 from eaf_inference.facility.shared import ONE_ACCOUNT
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def show(facility: RunningFacility, console: Console) -> None:
         servers.add_row(server.name, server.grpc, server.http, server.metrics, str(server.pid))
     models = Table("model", "state", box=None, pad_edge=False)
     for name, state in facility.servers[0].models().items():
-        models.add_row(name, state.lower())
+        models.add_row(_text(name), _text(state.lower()))
     console.print(servers, "", models, "")
     logs = {server.name: server.log for server in facility.servers}
     if facility.gateway:
@@ -74,5 +75,10 @@ def usage(rows: Sequence[Usage]) -> Table:
         numbers = (f"{row.requests:,}", f"{row.rows:,}", f"{row.failures:,}")
         megabytes = (f"{row.bytes_in / 1e6:,.1f}", f"{row.bytes_out / 1e6:,.1f}")
         mark = " (about)" if row.estimated else ""
-        table.add_row(Text(row.user or "nobody"), Text(f"{row.model or '-'}{mark}"), *numbers, *megabytes)
+        table.add_row(_text(row.user or "nobody"), _text(f"{row.model or '-'}{mark}"), *numbers, *megabytes)
     return table
+
+
+def _text(foreign: str) -> Text:
+    """A name as it stands: neither its markup nor its control characters do anything."""
+    return Text(printable(foreign))

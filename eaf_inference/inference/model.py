@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import awkward as ak
 import numpy as np
 
+from eaf_inference._text import printable
 from eaf_inference.errors import BadReply, InferenceError, InvalidInput
 from eaf_inference.inference import layout
 from eaf_inference.inference.batching import DenseInput, Given, Job, RaggedInput
@@ -108,7 +109,7 @@ class Model:
         ]
         if self.note:
             lines.append(f"  {self.note}")
-        return "\n".join(lines) + ">"
+        return "\n".join(map(printable, lines)) + ">"
 
     def _repr_html_(self) -> str:
         from eaf_inference.notebook.display import model_html

@@ -11,6 +11,8 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -76,7 +78,7 @@ class Progress:
         from tqdm.auto import tqdm
 
         bar = tqdm(
-            desc=self.label,
+            desc=printable(self.label),
             total=self.total,
             unit=self._unit,
             unit_scale=self._unit == "jet",  # thousands of them; chunks are counted whole

@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._text import printable
 from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.capacity import COMFORTABLE, Capacity
 from eaf_inference.metrics.reading import total
@@ -81,7 +82,7 @@ class Advice:
     capacity: Capacity | None = None
 
     def __str__(self) -> str:
-        return f"{self.title} {self.text}".strip()
+        return printable(f"{self.title} {self.text}".strip())
 
     def as_dict(self) -> dict[str, Any]:
         """Kind, title and text, for JSON."""

@@ -1,15 +1,17 @@
 """How connections, models and tables look in a notebook.
 
-HTML on JupyterLab's own CSS variables, so that it reads in every theme; everything from a server is escaped. The
-plain text of the same objects is their ``__str__``.
+HTML on JupyterLab's own CSS variables, so that it reads in every theme; everything from a server is escaped, and so
+are characters that would reorder or hide the text around them. The plain text of the same objects is their
+``__str__``.
 """
 
 from __future__ import annotations
 
+import html
 from datetime import datetime, timezone
-from html import escape
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._text import printable
 from eaf_inference.notebook.load import queue_of, rate_of
 
 if TYPE_CHECKING:
@@ -192,7 +194,7 @@ def monitor_text(minute: Snapshot | None, session: Mapping[str, Any] | None, *, 
         parts.append(problem)
     if minute:
         parts.append(f"the minute before {_clock(minute.time)}: {_service(minute)}")
-    return "; ".join(parts)
+    return printable("; ".join(parts))
 
 
 def _service(minute: Snapshot) -> str:
@@ -283,6 +285,11 @@ def _line(points: Iterable[tuple[float, float | None]], now: float, what: str) -
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" style="max-width: 100%; border-bottom: 1px solid">{lines}</svg> '
         + _dim(caption)
     )
+
+
+def escape(text: str) -> str:
+    """The text as HTML on one line."""
+    return html.escape(printable(text))
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "eaf_inference"
 
 # Lowest floor first; a folder is one room with its files.
 FLOORS = (
+    "_text",
     "errors",
     "tables",
     "words",
@@ -27,6 +28,7 @@ FLOORS = (
     "inference.layout",
     "inference.conversion",
     "inference.features",
+    "inference.reply",
     "inference.spec",
     "inference.truncation",
     "inference.batching",

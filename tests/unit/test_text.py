@@ -1,0 +1,96 @@
+"""Text from other programs, as it is shown: it moves no cursor, changes no terminal and reorders nothing."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from eaf_inference._text import cells, printable, printable_lines
+from eaf_inference.catalogue import ModelRow, ModelTable
+from eaf_inference.discovery import Attempt, Attempts
+from eaf_inference.errors import BadReply, InvalidInput
+from eaf_inference.facility import tables
+from eaf_inference.metrics.usage import Usage
+from eaf_inference.tables import aligned
+
+HOSTILE = "a\x1b[2J\x1b]0;owned\x07b\r\nc\u202ed\u2066e\u200bf\x9bg\x7f"
+SHOWN = r"a\x1b[2J\x1b]0;owned\x07b c\u202ed\u2066e\u200bf\x9bg\x7f"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("jets → 90 % é 粒子 μ", "jets → 90 % é 粒子 μ"),
+        ("two\nlines\tand a tab", "two lines and a tab"),
+        ("Is ready\rIs\u2028not\u00a0ready", "Is ready Is not ready"),
+        (HOSTILE, SHOWN),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_what_is_not_printable_is_shown_as_its_escape(text, shown):
+    assert printable(text) == shown
+
+
+@given(st.text() | st.text(st.characters(codec=None)))
+def test_any_text_becomes_printable_and_stays_as_it_then_is(text):
+    assert printable(text).isprintable()
+    assert printable(printable(text)) == printable(text)
+    lines = printable_lines(text)
+    assert all(line.isprintable() for line in lines.split("\n"))
+    assert lines.count("\n") == text.count("\n")
+
+
+def test_an_error_shows_no_control_character_of_what_it_quotes_and_keeps_its_lines():
+    for kind in (BadReply, InvalidInput):
+        error = kind(f"It said:\n  {HOSTILE}")
+        assert str(error) == f"It said:\n  {SHOWN}".replace("b c", "b \nc")
+        assert error._render_traceback_() == [f"{kind.__name__}: {error}"]
+        assert str(copy.copy(error)) == str(error)  # as pickling does
+
+
+def test_a_table_has_one_line_a_row_whatever_its_cells_hold():
+    text = aligned(("name", "state"), [(HOSTILE, "ready"), ("粒子", "e\u0301")])
+    assert text.split("\n") == [
+        f"name{' ' * (len(SHOWN) - 4)}  state",
+        f"{SHOWN}  ready",
+        f"粒子{' ' * (len(SHOWN) - 4)}  e\u0301",
+    ]
+    assert cells("粒子") == 4
+    assert cells("e\u0301") == 1
+
+
+def row(name, state):
+    return ModelRow(name, name, (), (), ready=False, state=state, queue_ms=None)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        str(ModelTable([row(HOSTILE, HOSTILE)])),
+        ModelTable([row(HOSTILE, HOSTILE)])._repr_html_(),
+        str(Attempts([Attempt(HOSTILE, HOSTILE, HOSTILE)])),
+        Attempts([Attempt(HOSTILE, HOSTILE, HOSTILE)])._repr_html_(),
+    ],
+    ids=["models", "models as HTML", "attempts", "attempts as HTML"],
+)
+def test_tables_of_a_servers_names_are_harmless(shown):
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert SHOWN in shown
+
+
+def test_the_usage_table_shows_names_and_takes_no_orders_from_them():
+    used = Usage(f"{HOSTILE}[bold red]", "[/]", requests=1)
+    file = io.StringIO()
+    Console(file=file, width=200, color_system=None).print(tables.usage([used]))
+    assert all(line.isprintable() for line in file.getvalue().split("\n"))
+    assert f"{SHOWN}[bold red]" in file.getvalue()
+    assert "[/]" in file.getvalue()
+    as_json = json.dumps([used.as_dict()])
+    assert as_json.isascii()
+    assert json.loads(as_json)[0]["user"] == used.user
