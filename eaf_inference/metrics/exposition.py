@@ -19,6 +19,8 @@ __all__ = ["TABLE", "Of", "Scrape", "parse", "rates", "reading"]
 K = TypeVar("K")
 
 _SHORTEST_WINDOW = 1e-3  # seconds: below, a rate is noise
+_LONGEST_LINE = 16 * 1024  # characters; the parser's time grows with the square of a line's labels
+_MOST_LINES = 50_000  # of those in the table: two seconds of the parser's time
 
 
 class Of(enum.Enum):
@@ -82,16 +84,21 @@ def parse(text: str) -> Scrape:
     Raises
     ------
     BadReply
-        It is not Prometheus' text format.
+        It is not Prometheus' text format, or longer than is read.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
     scrape = Scrape()
     left_out: set[object] = set()
     # only what the table knows: the parser is slow, and comments would make it rename counters
-    wanted = "\n".join(line for line in text.split("\n") if _name_of(line) in TABLE)
+    wanted = [line for line in text.split("\n") if _name_of(line) in TABLE]
+    longest = max(map(len, wanted), default=0)
+    if longest > _LONGEST_LINE:
+        raise _too_much(f"a line of {longest:,} characters; at most {_LONGEST_LINE:,} are read")
+    if len(wanted) > _MOST_LINES:
+        raise _too_much(f"{len(wanted):,} lines of models and GPUs; at most {_MOST_LINES:,} are read")
     try:
-        families = list(text_string_to_metric_families(wanted + "\n"))
+        families = list(text_string_to_metric_families("\n".join(wanted) + "\n"))
     except (ValueError, IndexError, KeyError) as error:
         raise _unreadable() from error
     if not families and text.strip() and "# TYPE" not in text:
@@ -116,6 +123,12 @@ def _name_of(line: str) -> str:
 def _unreadable() -> BadReply:
     error = BadReply("The metrics are not in Prometheus' text format. Expected the URL of a Triton's /metrics.")
     error.reason = "its answer is not in Prometheus' text format"
+    return error
+
+
+def _too_much(what: str) -> BadReply:
+    error = BadReply(f"The metrics have {what}. Expected the URL of a Triton's /metrics.")
+    error.reason = f"its metrics have {what}"
     return error
 
 

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from eaf_inference._text import printable
 from eaf_inference.config import Address
 from eaf_inference.errors import BadReply, ConfigurationError, NotAuthorized
 from eaf_inference.metrics.exposition import TABLE, Of
@@ -48,6 +49,11 @@ DCGM = {
 }
 _OF_FIELD = {field: of for of, field in TABLE.values() if of in (Of.COUNTER, Of.GAUGE)}
 _DCGM_SCALE = dict(DCGM.values())
+_ASKED = {  # what `expression` puts into the label
+    *(f"{of.name.lower()}_{field}" for of, field in TABLE.values()),
+    *(f"dcgm_{field}" for field in _DCGM_SCALE),
+    *("up", "down"),
+}
 
 Labels = dict[str, str]
 
@@ -118,7 +124,9 @@ def reading_of(body: bytes, *, window: float) -> Reading:
     down: dict[str, Labels] = {}
     left_out: set[object] = set()
     for labels, value in series_of(body):
-        kind, _, field = labels.get(_FIELD, "").partition("_")
+        if labels.get(_FIELD) not in _ASKED:
+            continue
+        kind, _, field = labels[_FIELD].partition("_")
         if kind in ("dcgm", "gpu"):
             _add_gpu(gpus, labels, kind, field, value, left_out)
             continue
@@ -173,7 +181,7 @@ def series_of(body: bytes) -> Iterable[tuple[Labels, float]]:
     try:
         answer = json.loads(body)
         if answer["status"] != "success":
-            raise _unreadable(f"it cannot answer: {sentence(str(answer.get('error', '')))[:200]}")
+            raise _unreadable(f"it cannot answer: {printable(sentence(str(answer.get('error', ''))))[:200]}")
         found = [
             ({str(key): str(value) for key, value in each["metric"].items()}, float(each["value"][1]))
             for each in answer["data"]["result"]

@@ -255,3 +255,23 @@ def test_numbers_that_no_server_can_mean_are_passed_over():
         'nv_inference_count{model="m",version="1"} 1e308\nnv_inference_count{model="m",version="1",g="2"} 1e308'
     )
     assert scrape == Scrape()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (
+            "nv_inference_count{" + ",".join(f'l{label}=""' for label in range(100_000)) + "} 1\n",
+            "a line of 988,911 characters; at most 16,384 are read",
+        ),
+        (
+            'nv_inference_count{model="a"} 1\n' * 300_000,
+            "300,000 lines of models and GPUs; at most 50,000 are read",
+        ),
+    ],
+    ids=["many labels", "many lines"],
+)
+def test_a_text_that_would_take_minutes_to_read_is_refused(text, what):
+    with pytest.raises(BadReply, match=what) as caught:
+        parse(text)
+    assert what in caught.value.reason

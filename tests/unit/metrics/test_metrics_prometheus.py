@@ -9,7 +9,7 @@ import pytest
 from eaf_inference.errors import BadReply, ConfigurationError
 from eaf_inference.metrics.http import check_url
 from eaf_inference.metrics.prometheus import Prometheus, expression, reading_of
-from eaf_inference.metrics.reading import MOST_INSTANCES, assemble
+from eaf_inference.metrics.reading import MOST_INSTANCES, Reading, assemble
 
 
 def answer(*series):
@@ -152,3 +152,9 @@ def test_a_file_of_authorities_that_is_none_is_refused(tmp_path):
     for name in ("ca.pem", "missing.pem"):
         with pytest.raises(ConfigurationError, match="certificate authorities"):
             Prometheus("https://prometheus.facility.org", ca=tmp_path / name)
+
+
+def test_series_that_nobody_asked_for_are_passed_over():
+    unknown = ["dcgm_nonsense", "gpu_nonsense", "host_nonsense", "counter_nonsense", "nonsense", ""]
+    body = answer(*((field, "1", {**M, **MIG, "gpu_uuid": "GPU-1"}) for field in unknown))
+    assert reading_of(body, window=30.0) == Reading()
