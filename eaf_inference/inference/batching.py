@@ -31,6 +31,7 @@ __all__ = ["Batch", "Collection", "DenseInput", "Given", "Job", "RaggedInput", "
 _WINDOW = 1024  # rows sorted together: as good as 8,192, and it streams
 _REQUEST = 1 / 8  # of the cell budget: what one more request must save in padding
 _LARGEST_DENSE = 4 << 20  # bytes of a request whose shape is fixed
+_LARGEST_EMPTY = 64 << 20  # bytes that an output without any would have, if its empty axes had one element
 
 
 @dataclass(slots=True, eq=False)
@@ -472,22 +473,31 @@ def read_outputs(
     """
     found: dict[str, NDArray[Any]] = {}
     contents = reply.raw_output_contents
-    for position, output in enumerate(reply.outputs):
+    if len(contents) != len(reply.outputs):
+        raise BadReply(
+            f"The reply of {model!r} has {len(reply.outputs)} outputs and the contents of {len(contents)}. "
+            "The fault is the server's: tell the model's owner."
+        )
+    for raw, output in zip(contents, reply.outputs, strict=True):
         spec = specs.get(output.name)
         if spec is None:
             continue
-        raw = contents[position] if position < len(contents) else b""
-        shape = tuple(output.shape)
+        if output.name in found:
+            raise BadReply(f"The reply of {model!r} has the output {output.name!r} twice. Tell the model's owner.")
         declared = (size, *spec.shape) if batched else spec.shape
-        agree = shape == declared or (
-            len(shape) == len(declared) and all(want in (-1, got) for got, want in zip(shape, declared, strict=True))
+        shape = tuple(output.shape[: len(declared) + 1])  # enough to see that there are too many
+        agree = len(shape) == len(declared) and all(
+            got == want or (want == -1 and got >= 0) for got, want in zip(shape, declared, strict=True)
         )
-        expected = math.prod(shape) * spec.dtype.itemsize
-        if output.datatype != spec.datatype or not agree or min(shape, default=0) < 0 or len(raw) != expected:
+        # no other axis of an empty output may be of any size
+        agree &= math.prod(max(each, 1) for each in shape) * spec.dtype.itemsize <= max(len(raw), _LARGEST_EMPTY)
+        expected = math.prod(shape) * spec.dtype.itemsize if agree else None
+        if output.datatype != spec.datatype or len(raw) != expected:
+            bytes_ = "" if expected is None else f" in {expected} bytes"
             raise BadReply(
                 f"The reply of {model!r} is not what the model declares: output {output.name!r} came as "
-                f"{output.datatype} {list(shape)} in {len(raw)} bytes. Expected {spec.datatype} {list(declared)} "
-                f"in {expected} bytes. The fault is the server's: tell the model's owner."
+                f"{output.datatype[:20]} {list(shape)} in {len(raw)} bytes. Expected {spec.datatype} "
+                f"{list(declared)}{bytes_}. The fault is the server's: tell the model's owner."
             )
         values = np.frombuffer(raw, spec.dtype).reshape(shape)
         found[output.name] = values if batched else values[None]

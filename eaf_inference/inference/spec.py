@@ -6,6 +6,8 @@ The configuration comes over the network and is data: sizes are bounded, types c
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.recipe import Recipe
+from eaf_inference.inference.reply import LARGEST_REPLY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +39,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 _LARGEST_PARAMETER = 1 << 20  # characters
 _MOST_CLASSES = 10_000
+_MOST_TENSORS = 1000  # inputs, or outputs
+_MOST_AXES = 16
+_LONGEST_NAME = 64 * 1024  # characters …
+_SHOWN = 200  # … of which so many stand in a message
+_A_NAME = f"a name of 1 to {_LONGEST_NAME:,} characters"
+_LARGEST_ROW = LARGEST_REPLY  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +115,12 @@ class ModelSpec:
             raise _unserved(config.name, "it answers in a stream (decoupled)")
         if config.HasField("sequence_batching"):
             raise _unserved(config.name, "it keeps state between requests (sequence batching)")
-        inputs = tuple(_tensor(config.name, tensor, optional=tensor.optional) for tensor in config.input)
-        outputs = tuple(_tensor(config.name, tensor) for tensor in config.output)
+        if not _is_name(config.name):
+            raise ConfigurationError(f"A model is called {_short(config.name)}. Expected {_A_NAME}.")
+        if config.max_batch_size < 0:
+            raise _unserved(config.name, f"its max_batch_size is {config.max_batch_size}; 0 or more was expected")
+        inputs = _tensors(config.name, "inputs", config.input)
+        outputs = _tensors(config.name, "outputs", config.output)
         text = _parameter(config, "preprocess") if preprocess is None else preprocess
         recipe = None
         if text is not None:
@@ -127,17 +140,44 @@ class ModelSpec:
         )
 
 
-def _tensor(model: str, tensor: Any, *, optional: bool = False) -> TensorSpec:
+def _tensors(model: str, kind: str, tensors: Any) -> tuple[TensorSpec, ...]:
+    """The inputs, or the outputs, of a model."""
+    if not 1 <= len(tensors) <= _MOST_TENSORS:
+        raise _unserved(model, f"it has {len(tensors):,} {kind}; 1 to {_MOST_TENSORS:,} are served")
+    twice = [name for name, number in Counter(tensor.name for tensor in tensors).items() if number > 1]
+    if twice:
+        raise _unserved(model, f"several of its {kind} are called {_short(twice[0])}")
+    return tuple(_tensor(model, tensor, optional=getattr(tensor, "optional", False)) for tensor in tensors)
+
+
+def _tensor(model: str, tensor: Any, *, optional: bool) -> TensorSpec:
     from tritonclient.grpc import model_config_pb2
 
+    name, dims = _short(tensor.name), list(tensor.dims[: _MOST_AXES + 1])
+    if not _is_name(tensor.name):
+        raise _unserved(model, f"a tensor is called {name}; {_A_NAME} is expected")
     known = model_config_pb2.DataType.DESCRIPTOR.values_by_number  # a newer server may have others
     number = tensor.data_type
     datatype = known[number].name.removeprefix("TYPE_") if number in known else str(number)
-    if any(size < 1 and size != -1 for size in tensor.dims):
-        raise _unserved(model, f"{tensor.name!r} has the shape {list(tensor.dims)}")
+    if any(size < 1 and size != -1 for size in dims):
+        raise _unserved(model, f"{name} has the shape {dims}")
+    if len(dims) > _MOST_AXES:
+        raise _unserved(model, f"{name} has {len(tensor.dims):,} axes; at most {_MOST_AXES} are served")
     if datatype not in DTYPES:
-        raise _unserved(model, f"{tensor.name!r} has data type {datatype}; numbers and booleans are served")
-    return TensorSpec(tensor.name, datatype, tuple(tensor.dims), optional=optional)
+        raise _unserved(model, f"{name} has data type {datatype}; numbers and booleans are served")
+    row = math.prod(max(size, 1) for size in dims) * DTYPES[datatype].itemsize
+    if row > _LARGEST_ROW:
+        raise _unserved(model, f"{name} has the shape {dims}: one row is larger than {_LARGEST_ROW >> 20} MiB")
+    return TensorSpec(tensor.name, datatype, tuple(dims), optional=optional)
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_NAME
+
+
+def _short(name: str) -> str:
+    """A name in a message."""
+    return repr(name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "…")
 
 
 def _parameter(config: Any, key: str) -> str | None:
@@ -203,7 +243,7 @@ def _labels(model: str, text: str | None, outputs: tuple[TensorSpec, ...]) -> di
         raise _bad_labels(model, "they are not an object")
     for name, classes in labels.items():
         if name not in shapes:
-            raise _bad_labels(model, f"there is no output {name!r}")
+            raise _bad_labels(model, f"there is no output {_short(name)}")
         is_names = isinstance(classes, list) and all(isinstance(label, str) and label for label in classes)
         if not is_names or len(set(classes)) != len(classes) or len(classes) > _MOST_CLASSES:
             raise _bad_labels(model, f"those of {name!r} are not a list of different names")

@@ -399,7 +399,7 @@ def test_a_shape_too_large_to_count_is_no_empty_output():
 def test_a_reply_that_lacks_an_output_or_its_bytes_is_refused():
     answer = reply()
     del answer.raw_output_contents[2]
-    with pytest.raises(BadReply, match="output 'n' came as INT64"):
+    with pytest.raises(BadReply, match="reply of 'jets' has 3 outputs and the contents of 2"):
         read(answer)
     del answer.outputs[2]
     with pytest.raises(BadReply, match=r"The reply of 'jets' lacks the outputs \['n'\]"):
