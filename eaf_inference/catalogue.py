@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.errors import ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
+from eaf_inference.errors import BadReply, ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
 from eaf_inference.tables import aligned, did_you_mean
+from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from eaf_inference.inference.spec import ModelSpec
 
-__all__ = ["ModelRow", "ModelTable", "describe", "ready_versions", "why_not"]
+__all__ = ["ModelRow", "ModelTable", "config_of", "describe", "index_of", "ready_versions", "why_not"]
+
+_MOST_MODELS = 10_000  # versions of models
+_LONGEST_NAME = 64 * 1024  # characters
+_SHOWN = 200  # characters of a name in a message
+_MOST_NAMED = 30  # in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class ModelRow:
             inputs=tuple(map(str, spec.inputs)) if spec else (),
             outputs=tuple(map(str, spec.outputs)) if spec else (),
             ready=ready,
-            state="ready" if ready else (entry.reason or entry.state.lower() or "not loaded"),
+            state="ready" if ready else sentence(entry.reason or entry.state.lower() or "not loaded"),
             queue_ms=_queue_ms(statistics) if statistics is not None else None,
             spec=spec,
         )
@@ -80,6 +86,44 @@ class ModelTable(list[ModelRow]):
         return models_html(self)
 
 
+def index_of(reply: Any, server: str) -> list[Any]:
+    """The rows of a server's repository index.
+
+    Raises
+    ------
+    BadReply
+        It has more models, or longer names, than are read.
+    """
+    number = len(reply.models)
+    if number > _MOST_MODELS:
+        raise _unreadable(server, f"{number:,} versions of models, at most {_MOST_MODELS:,} are read")
+    rows = list(reply.models)
+    longest = max((len(text) for row in rows for text in (row.name, row.version, row.state)), default=0)
+    if longest > _LONGEST_NAME:
+        raise _unreadable(server, f"a name of {longest:,} characters, at most {_LONGEST_NAME:,} are read")
+    return rows
+
+
+def config_of(reply: Any, name: str, server: str) -> Any:
+    """The configuration in a server's answer, if it is that of the model asked for.
+
+    Raises
+    ------
+    BadReply
+        It is another model's: scores would be too.
+    """
+    if reply.config.name != name:
+        raise BadReply(
+            f"{server} was asked for the configuration of model {name!r} and sent that of "
+            f"{reply.config.name[:_SHOWN]!r}. The fault is the server's: tell its operators."
+        )
+    return reply.config
+
+
+def _unreadable(server: str, what: str) -> BadReply:
+    return BadReply(f"The repository index of {server} cannot be used: it has {what}. Tell the server's operators.")
+
+
 def ready_versions(index: Sequence[Any], name: str, version: str) -> list[str]:
     """The versions of a model that a server with this repository index serves, oldest first.
 
@@ -104,14 +148,22 @@ def why_not(index: Sequence[Any], name: str, version: str) -> InferenceError:
     rows = [row for row in index if row.name == name]
     matching = [row for row in rows if version in ("", row.version)]
     if matching:
-        reason = matching[0].reason or matching[0].state or "it is not loaded"
+        reason = sentence(matching[0].reason or matching[0].state or "it is not loaded")
         return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
     if rows:
-        versions = ", ".join(sorted({row.version for row in rows}))
+        versions = _listed({row.version for row in rows})
         return ModelNotFound(f"{name!r} has no version {version}. Expected one of {versions}.")
-    names = sorted({row.name for row in index})
-    held = ", ".join(names) or "none"
-    return ModelNotFound(f"The server has no model {name!r}.{did_you_mean(name, names)} It has {held}.")
+    names = {row.name for row in index}
+    return ModelNotFound(
+        f"The server has no model {name!r}.{did_you_mean(name, sorted(names))} It has {_listed(names)}."
+    )
+
+
+def _listed(names: Collection[str]) -> str:
+    """The first of the names, and how many there are besides."""
+    first = ", ".join(name[:_SHOWN] for name in sorted(names)[:_MOST_NAMED]) or "none"
+    more = len(names) - _MOST_NAMED
+    return f"{first} and {more:,} more" if more > 0 else first
 
 
 def _queue_ms(statistics: Any) -> float | None:

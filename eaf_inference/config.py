@@ -26,6 +26,7 @@ __all__ = ["Address", "Facility", "configured", "load_facility", "parse_urls"]
 
 CONFIG_NAME = "eaf_inference_config"
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443}
+_MOST_REPLICAS = 128  # each is asked whether it is ready, 32 at a time
 _Section = TypeVar("_Section", bound=Configurable)
 
 
@@ -196,10 +197,13 @@ def parse_urls(urls: str | list[str] | tuple[str, ...]) -> tuple[Address, ...]:
     Raises
     ------
     ConfigurationError
-        One of them cannot be read, or there is none.
+        One of them cannot be read, there is none, or there are too many.
     """
     texts = urls.split(",") if isinstance(urls, str) else list(urls)
-    addresses = tuple(Address.parse(text.strip()) for text in texts if text.strip())
+    texts = [text.strip() for text in texts if text.strip()]
+    if len(texts) > _MOST_REPLICAS:
+        raise ConfigurationError(f"{len(texts):,} Triton URLs are named. Expected at most {_MOST_REPLICAS} replicas.")
+    addresses = tuple(map(Address.parse, texts))
     if not addresses:
         raise ConfigurationError("The Triton URL is empty. Expected grpc://host:port or grpcs://host:port.")
     return addresses

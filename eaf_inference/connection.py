@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.catalogue import ModelRow, ModelTable, describe, ready_versions, why_not
+from eaf_inference._text import printable
+from eaf_inference.catalogue import ModelRow, ModelTable, config_of, describe, index_of, ready_versions, why_not
 from eaf_inference.config import load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "connect"]
 
-_AT_ONCE = Limits(time_budget=0, request_timeout=PROBE_TIMEOUT)  # for one replica of several
-
 
 def connect(
     url: str | Sequence[str] | None = None,
@@ -77,7 +77,7 @@ def connect(
     allow_insecure_token : bool, optional
         Send the token over an unencrypted channel to another machine too.
     timeout : float
-        Seconds for finding the server and for each question to it (not for inference).
+        Seconds for finding the server, and for each look at its models as a whole (not for inference).
     explain : bool
         Wait for every source's answer, so that `Connection.attempts` is complete.
 
@@ -294,7 +294,9 @@ class Connection:
         more = len(self._endpoint.addresses) - 1
         replicas = f" and {more} more" if more else ""
         clusters = "".join(f"; {follower}" for follower in self.followers)
-        return f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}{clusters}>"
+        return printable(
+            f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}{clusters}>"
+        )
 
     def _repr_html_(self) -> str:
         from eaf_inference.notebook.display import connection_html
@@ -311,13 +313,14 @@ class Connection:
         """
         from tritonclient.grpc import service_pb2
 
-        [statistics] = self._ask(Question("ModelStatistics", service_pb2.ModelStatisticsRequest()))
+        left = self._countdown()
+        [statistics] = self._ask(Question("ModelStatistics", service_pb2.ModelStatisticsRequest()), within=left())
         measured = {(each.name, each.version): each for each in statistics.model_stats}
-        index = sorted(self._index(), key=lambda entry: (entry.name, entry.version))
+        index = sorted(self._index(left()), key=lambda entry: (entry.name, entry.version))
         ready = [entry for entry in index if entry.state == "READY"]
-        replies = self._ask(*(_config_question(entry.name, entry.version) for entry in ready))
+        replies = self._ask(*(_config_question(entry.name, entry.version) for entry in ready), within=left())
         specs = {
-            (entry.name, entry.version): describe(reply.config, entry.version)
+            (entry.name, entry.version): describe(config_of(reply, entry.name, self.where), entry.version)
             for entry, reply in zip(ready, replies, strict=True)
         }
         keys = [(entry.name, entry.version) for entry in index]
@@ -327,7 +330,7 @@ class Connection:
 
     def names(self) -> list[str]:
         """The names of the models on the server."""
-        return sorted({row.name for row in self._index()})
+        return sorted({row.name for row in self._index(self._countdown()())})
 
     def model(
         self,
@@ -367,15 +370,17 @@ class Connection:
             name, version = address.model, version if version is not None else address.version
         if name is None:
             raise InvalidInput(f"No model is named. Expected one of {', '.join(self.names()) or 'none'}.")
-        version = self._find(name, "" if version is None else str(version))
+        left = self._countdown()
+        version = self._find(name, "" if version is None else str(version), left)
         text = None
         if preprocess is not None:
             try:
                 text = Path(preprocess).expanduser().read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigurationError(f"The recipe {preprocess} cannot be read: {error}") from error
-        [reply] = self._ask(_config_question(name, version), servers=self._serving[name, version])
-        spec = ModelSpec.from_config(reply.config, version, preprocess=text)
+        serving = self._serving[name, version]
+        [reply] = self._ask(_config_question(name, version), servers=serving, within=left())
+        spec = ModelSpec.from_config(config_of(reply, name, self.where), version, preprocess=text)
         if self._given is None:  # whoever asks again may have changed the model in place; a worker's tasks have not
             self.paddings.pop(spec, None)
         return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
@@ -449,7 +454,7 @@ class Connection:
         self.open()
         key = (model.spec.name, model.spec.version)
         if key not in self._serving:
-            self._find(*key)
+            self._find(*key, self._countdown())
         return self._serving[key]
 
     def close(self) -> None:
@@ -481,29 +486,35 @@ class Connection:
             options = replace(options, url=self._endpoint.urls)  # without the model that a coffea URL names
         return _arrived, (options,)
 
-    def _ask(self, *questions: Question, servers: Sequence[Server] = ()) -> list[Any]:
-        """The server's answers, from whichever replica gives them."""
+    def _countdown(self) -> Callable[[], float]:
+        """Begin to count: gives how many seconds are left for one look at the server."""
         self.open()
-        limits = Limits(time_budget=self._patience, request_timeout=self._patience)
+        ends = time.monotonic() + self._patience
+        return lambda: max(ends - time.monotonic(), 0.0)
+
+    def _ask(self, *questions: Question, within: float, servers: Sequence[Server] = ()) -> list[Any]:
+        """The server's answers, from whichever replica gives them, within so many seconds for all."""
+        limits = Limits(time_budget=within, request_timeout=within)
         return ask(servers or self._servers, questions, limits)
 
-    def _index(self) -> list[Any]:
-        [reply] = self._ask(_index_question())
-        return list(reply.models)
+    def _index(self, within: float) -> list[Any]:
+        [reply] = self._ask(_index_question(), within=within)
+        return index_of(reply, self.where)
 
-    def _find(self, name: str, version: str) -> str:
+    def _find(self, name: str, version: str, left: Callable[[], float]) -> str:
         """Note which replicas serve the model, and give its version: the newest where none is asked for."""
-        self.open()
         index, answered = [], {}
-        for server in self._servers:
+        for number, server in enumerate(self._servers):
+            share = left() / (len(self._servers) - number + 1)  # a silent replica leaves time for the others
+            limits = Limits(time_budget=0, request_timeout=min(PROBE_TIMEOUT, share))
             try:
-                [reply] = ask([server], [_index_question()], _AT_ONCE)
+                [reply] = ask([server], [_index_question()], limits)
             except ServerUnavailable:
                 continue
-            answered[server] = list(reply.models)
-            index.extend(reply.models)
+            answered[server] = index_of(reply, server.address.url)
+            index.extend(answered[server])
         if not answered:
-            index = self._index()  # takes the time that it may take, or says why nobody answers
+            index = self._index(left())  # takes the time that is left, or says why nobody answers
         versions = ready_versions(index, name, version)
         if not versions:
             raise why_not(index, name, version)

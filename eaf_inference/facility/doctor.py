@@ -27,6 +27,7 @@ from eaf_inference.facility.gateway import PACKAGES, missing_packages
 from eaf_inference.facility.gateway_proxy import proxy_program
 from eaf_inference.facility.prometheus import prometheus_program
 from eaf_inference.facility.triton import SHARED_MEMORY
+from eaf_inference.inference.reply import CHANNEL_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +183,7 @@ def _unready(replica: Replica, models: tuple[str, ...]) -> list[str] | None:
     from tritonclient.grpc import InferenceServerClient
     from tritonclient.utils import InferenceServerException
 
-    with InferenceServerClient(replica.grpc.removeprefix("grpc://")) as client:
+    with InferenceServerClient(replica.grpc.removeprefix("grpc://"), channel_args=CHANNEL_OPTIONS) as client:
         try:
             return [name for name in models if not client.is_model_ready(name, client_timeout=3.0)]
         except InferenceServerException:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.05  # seconds
 _LONGEST_PAUSE = 5.0
+_SHORTEST_TIMEOUT = 0.001
 _LEAD = 4  # a reply may be overtaken by at most this many windows of later ones
 _HISTORY = 12  # failures kept for the message
 _NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
@@ -95,13 +96,16 @@ class Question:
 def ask(servers: Sequence[Server], questions: Sequence[Question], limits: Limits) -> list[Any]:
     """The answers of whichever replicas give them, in the order of the questions.
 
+    All of it, what is tried again included, takes no longer than the longer of the two limits.
+
     Raises
     ------
     InferenceError
         One was not answered.
     """
     answers: dict[int, Any] = {}
-    with Pipeline[Question](servers, limits) as pipeline:
+    total = max(limits.time_budget, limits.request_timeout)
+    with Pipeline[Question](servers, limits, total=total) as pipeline:
 
         def receive() -> None:
             question, answer = pipeline.next_reply()
@@ -208,6 +212,8 @@ class Pipeline(Generic[RequestT]):
     limits : Limits
     traffic : Traffic, optional
         Where to count what is sent and answered.
+    total : float
+        Seconds for all of it.
 
     Attributes
     ----------
@@ -215,8 +221,16 @@ class Pipeline(Generic[RequestT]):
         Notes every Ctrl-C while the context is open; to be released while other code than the call's runs.
     """
 
-    def __init__(self, servers: Sequence[Server], limits: Limits, traffic: Traffic | None = None) -> None:
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        limits: Limits,
+        traffic: Traffic | None = None,
+        *,
+        total: float = math.inf,
+    ) -> None:
         self.interrupts = Interrupts()
+        self._ends = time.monotonic() + total
         self._servers = servers
         self._limits = limits
         self._traffic = traffic or Traffic()
@@ -274,6 +288,8 @@ class Pipeline(Generic[RequestT]):
             if flight is None:
                 continue
             reply = self._examine(flight)
+            if isinstance(reply, InferenceError):  # what came is not a reply
+                raise reply
             if reply is not None:
                 return flight.request, reply
 
@@ -295,12 +311,19 @@ class Pipeline(Generic[RequestT]):
         flight.server = server
         flight.started = time.monotonic()
         with self.interrupts:
-            future = flight.request.start(server, flight.token, self._limits.request_timeout)
+            future = flight.request.start(server, flight.token, self._timeout_of(flight))
             self._flying[flight.number] = flight
             self._traffic.sent(again=bool(flight.failures))
             flight.in_flight = len(self._flying)
             future.add_done_callback(lambda future: self._done(flight, server, future))  # may be done: at once, here
             del future  # its __del__ takes gRPC's lock: it runs here or on gRPC's thread, uninterrupted
+
+    def _timeout_of(self, flight: _Flight[RequestT]) -> float:
+        """Seconds that a request has for its reply."""
+        left = max(self._ends - time.monotonic(), _SHORTEST_TIMEOUT)
+        if len(self._servers) > 1 and not flight.moved:
+            left /= 2  # if this replica is silent, another one has the rest
+        return min(self._limits.request_timeout, left)
 
     def _done(self, flight: _Flight[RequestT], server: Server, future: Any) -> None:
         """On gRPC's thread, where no interrupt comes: note the time and the outcome, and hand over."""
@@ -353,7 +376,7 @@ class Pipeline(Generic[RequestT]):
             if not self._all_rest():
                 pause = 0.0  # another replica takes it at once
             self._window.overloaded()
-        elif failure.action is Action.ELSEWHERE_ONCE and not flight.moved:
+        elif failure.action is Action.ELSEWHERE_ONCE and not flight.moved and time.monotonic() < self._ends:
             flight.moved = True
         elif failure.action is Action.RENEW_TOKEN and not flight.renewed:
             if server.credentials.renewed_after(flight.token):
@@ -371,11 +394,12 @@ class Pipeline(Generic[RequestT]):
         now = time.monotonic()
         flight.failing_since = flight.failing_since or now
         left = self._limits.time_budget - (now - flight.failing_since)
-        if left <= 0:
+        until_end = self._ends - now
+        if left <= 0 or until_end < 2 * _FIRST_PAUSE:
             raise failed(flight.failures, flight.request.subject, trouble)
         # decorrelated jitter: clients that failed together do not come back together
         flight.pause = min(_LONGEST_PAUSE, random.uniform(_FIRST_PAUSE, flight.pause * 3))  # noqa: S311
-        return min(left, failure.retry_after or flight.pause)
+        return min(left, until_end / 2, failure.retry_after or flight.pause)
 
 
 def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> InferenceError:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._text import printable
 from eaf_inference.errors import (
     BadReply,
     ConfigurationError,
@@ -23,6 +24,7 @@ from eaf_inference.errors import (
     NotAuthorized,
     ServerUnavailable,
 )
+from eaf_inference.inference.reply import CHANNEL_OPTIONS, LARGEST_ANSWER, LARGEST_REPLY, SERVICE, read_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,13 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["CLOSED", "Action", "Failure", "Server", "frame_request", "outcome"]
 
 CLOSED = "This connection is closed. Make a new one: %triton_connect or connect()."
-_SERVICE = "/inference.GRPCInferenceService"
 _RAW_INPUT_TAG = b"\x3a"  # ModelInferRequest.raw_input_contents: field 7, length-delimited
 _LARGEST_KEPT = (32 << 20) - (64 << 10)  # bytes: glibc's bound, less what it adds
 _CHANNEL_OPTIONS = (
-    # naming any option brings gRPC's 4 MB limit back
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),  # naming any option brings gRPC's 4 MB limit back
+    *CHANNEL_OPTIONS,
     # a restarted server is found again at once; retries are ours, on the server of our choice
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5000),
@@ -85,11 +85,19 @@ _OTHERWISE = (Action.GIVE_UP, BadReply)
 _TRANSIENT = re.compile(
     r"RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|stub process", re.IGNORECASE
 )
+# What gRPC here says of an answer that it has not taken.
+_TOO_LARGE_REPLY = re.compile(r"CLIENT: \w+ message larger than max|Decompressed message larger than max")
+_COMPRESSED_REPLY = re.compile(r"Compression algorithm .*(is disabled|not supported)")
 _TOO_LARGE = re.compile(r"larger than max|request payload size|exceeded request buffer", re.IGNORECASE)
 
 
 # What gRPC's details mean, for a reader: the first that matches.
 _PLAIN_WORDS = (
+    (
+        _TOO_LARGE_REPLY,
+        f"its answer is too large: at most {LARGEST_ANSWER >> 20} MiB are read, of scores {LARGEST_REPLY >> 20} MiB",
+    ),
+    (_COMPRESSED_REPLY, "its answer is compressed, which this client does not accept"),
     (re.compile(r"connection refused", re.IGNORECASE), "connection refused: nothing listens there"),
     (re.compile(r"DNS resolution failed|Domain name not found", re.IGNORECASE), "there is no host of that name"),
     (
@@ -118,11 +126,13 @@ class Failure:
     @classmethod
     def of(cls, error: grpc.RpcError, address: Address) -> Failure:
         """Classify what gRPC raised."""
-        status, details = error.code().name, (error.details() or "").strip()
+        status, details = error.code().name, printable((error.details() or "").strip())
         action, kind = _ACTIONS.get(status, _OTHERWISE)
         if action is Action.GIVE_UP and kind is BadReply and _TRANSIENT.search(details):
             action, kind = _ACTIONS["UNAVAILABLE"]
-        if _TOO_LARGE.search(details):
+        if _TOO_LARGE_REPLY.search(details) or _COMPRESSED_REPLY.search(details):
+            action, kind = Action.GIVE_UP, BadReply
+        elif _TOO_LARGE.search(details):
             action, kind = Action.GIVE_UP, InvalidInput
         return cls(action, kind, status, details, address.url, _retry_after(error))
 
@@ -168,9 +178,7 @@ class Server:
             self._channel = grpc.secure_channel(address.target, tls.channel_credentials(), options)
         else:
             self._channel = grpc.insecure_channel(address.target, options)
-        self._infer = self._channel.unary_unary(
-            f"{_SERVICE}/ModelInfer", request_serializer=b"".join, response_deserializer=_parse_reply
-        )
+        self._infer = self._stub("ModelInfer", b"".join)
 
     def __repr__(self) -> str:
         return f"<Server {self.address.url}>"
@@ -199,14 +207,16 @@ class Server:
 
     def ask(self, method: str, request: Any, token: Token | None, timeout: float) -> Any:
         """Start one other call of Triton's service (``ServerReady``, …); gives gRPC's future."""
+        return self._start(self._stub(method, type(request).SerializeToString), request, token, timeout)
+
+    def _stub(self, method: str, serializer: Callable[[Any], bytes]) -> Any:
         from tritonclient.grpc import service_pb2
 
-        stub = self._channel.unary_unary(
-            f"{_SERVICE}/{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=getattr(service_pb2, f"{method}Response").FromString,
+        return self._channel.unary_unary(
+            f"/{SERVICE}/{method}",
+            request_serializer=serializer,
+            response_deserializer=read_with(getattr(service_pb2, f"{method}Response"), self.address.url),
         )
-        return self._start(stub, request, token, timeout)
 
     def _start(self, stub: Any, request: Any, token: Token | None, timeout: float) -> Any:
         try:
@@ -265,12 +275,6 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
-
-
-def _parse_reply(data: bytes) -> Any:
-    from tritonclient.grpc import service_pb2
-
-    return service_pb2.ModelInferResponse.FromString(data)
 
 
 def _retry_after(error: grpc.RpcError) -> float | None:

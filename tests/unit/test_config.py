@@ -127,6 +127,11 @@ def test_several_addresses_are_replicas():
             parse_urls(none)
 
 
+def test_the_replicas_that_a_document_can_name_are_bounded():
+    with pytest.raises(ConfigurationError, match="1,000 Triton URLs are named. Expected at most 128 replicas"):
+        parse_urls([f"grpc://a:{port}" for port in range(1, 1001)])
+
+
 @pytest.fixture
 def directories(tmp_path, monkeypatch):
     """The user's and the system's configuration directories, the first first."""
