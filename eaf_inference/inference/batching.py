@@ -6,32 +6,29 @@ batch padded to its own longest row, rounded up: nothing is padded to a global m
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import awkward as ak
 import numpy as np
 
-from eaf_inference.errors import BadReply
-from eaf_inference.inference import layout
+from eaf_inference.inference.outputs import Collected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    import awkward as ak
     from numpy.typing import NDArray
 
     from eaf_inference.inference.layout import Outer
     from eaf_inference.inference.lengths import Lengths
     from eaf_inference.inference.spec import TensorSpec
 
-__all__ = ["Batch", "Collection", "DenseInput", "Given", "Job", "RaggedInput", "read_outputs"]
+__all__ = ["Batch", "Collection", "DenseInput", "Given", "Job", "RaggedInput"]
 
 _WINDOW = 1024  # rows sorted together: as good as 8,192, and it streams
 _REQUEST = 1 / 8  # of the cell budget: what one more request must save in padding
 _LARGEST_DENSE = 4 << 20  # bytes of a request whose shape is fixed
-_LARGEST_EMPTY = 64 << 20  # bytes that an output without any would have, if its empty axes had one element
 
 
 @dataclass(slots=True, eq=False)
@@ -186,7 +183,7 @@ class Job:
         self.max_batch_size = max_batch_size
         self._given = _given(inputs) if given is None else given
         self._left = self.rows
-        self._collected = {spec.name: _Collected(spec, self.rows, self.collections) for spec in outputs}
+        self._collected = {spec.name: Collected(spec, self.rows, self.collections) for spec in outputs}
 
     @property
     def complete(self) -> bool:
@@ -278,18 +275,18 @@ class Job:
             rows = rows[given.finite(rows)]
         return len(rows)
 
-    def expect(self, followers: Sequence[frozenset[str] | None]) -> None:
+    def expect(self, followers: Sequence[frozenset[tuple[str, int]] | None]) -> None:
         """Take what is known of the outputs that have one value a constituent.
 
         Parameters
         ----------
-        followers : sequence of frozenset of str or None
-            The outputs whose length may be that of each collection; None where nothing is known.
+        followers : sequence of frozenset of (str, int) or None
+            Of each collection, the outputs and their axes whose length may be its; None where nothing is known.
         """
-        for at, names in enumerate(followers):
-            for name, collected in self._collected.items():
-                if names is not None and name not in names:
-                    collected.does_not_follow(at)
+        for at, known in enumerate(followers):
+            if known is not None:
+                for collected in self._collected.values():
+                    collected.restrict(at, known)
 
     def collect(self, batch: Batch, outputs: Mapping[str, NDArray[Any]]) -> None:
         """Put a batch's outputs, (size, *shape) each, to their rows."""
@@ -356,152 +353,3 @@ def _joined(ends: NDArray[np.int64], cells: NDArray[np.int64], most: NDArray[np.
     while previous[last[-1]] > 0:
         last.append(int(previous[last[-1]]) - 1)
     return last[::-1]
-
-
-class _Collected:
-    """One output of one job, while its batches come in."""
-
-    def __init__(self, spec: TensorSpec, rows: int, collections: Sequence[Collection]) -> None:
-        self.spec = spec
-        self._rows = rows
-        self._axis = 0 if spec.variable_axis is None else 1 + spec.variable_axis  # of a batch's values
-        self._jagged = self._axis > 0 and bool(collections)
-        self._collections = collections
-        self._follows = set(range(len(collections)))  # those whose lengths it has had in every batch
-        self._parts: list[tuple[NDArray[np.int64], NDArray[Any]]] = []
-        self._values: NDArray[Any] | None = None
-        if spec.variable_axis is None:
-            self._values = np.empty((rows, *spec.shape), spec.dtype)
-
-    def does_not_follow(self, collection: int) -> None:
-        self._follows.discard(collection)
-
-    def put(self, batch: Batch, values: NDArray[Any]) -> None:
-        if self._jagged:
-            assert isinstance(batch.rows, np.ndarray)  # noqa: S101  (slices are for jobs without ragged inputs)
-            replied = values.shape[self._axis]
-            self._follows &= {position for position, length in enumerate(batch.lengths) if length == replied}
-            self._parts.append((batch.rows, values))
-            return
-        if self._values is None:
-            self._values = np.empty((self._rows, *values.shape[1:]), self.spec.dtype)
-        if self._values.shape[1:] != values.shape[1:]:
-            raise BadReply(
-                f"Output {self.spec.name!r} came in batches of different shapes, {self._values.shape[1:]} and "
-                f"{values.shape[1:]}, for inputs of one shape. Pass the inputs as awkward arrays."
-            )
-        self._values[batch.rows] = values
-
-    def not_finite(self) -> NDArray[np.bool_]:
-        """Which rows have a NaN or an infinity that is not padding's."""
-        found = np.zeros(self._rows, np.bool_)
-        if self.spec.dtype.kind != "f":
-            return found
-        if not self._jagged:
-            if len(self.dense()):
-                found = ~np.isfinite(self.dense()).reshape(self._rows, -1).all(axis=1)
-            return found
-        counts = self._lengths()
-        for rows, values in self._parts:
-            wrong = np.moveaxis(~np.isfinite(values), self._axis, 1)
-            if counts is not None:
-                kept = np.arange(wrong.shape[1]) < counts[rows][:, None]
-                wrong = wrong & kept.reshape(*kept.shape, *(1,) * (wrong.ndim - 2))
-            found[rows] = wrong.reshape(len(rows), -1).any(axis=1)
-        return found
-
-    def dense(self) -> NDArray[Any]:
-        if self._values is None:  # no row at all, or a shape that only a reply tells
-            return np.empty((0, *(max(size, 0) for size in self.spec.shape)), self.spec.dtype)
-        return self._values
-
-    def nested(self) -> ak.contents.Content:
-        if not self._jagged:
-            return _regular(self.dense())
-        if not self._parts:
-            empty = np.empty((0, *(max(size, 0) for size in self.spec.shape)), self.spec.dtype)
-            return _trimmed(empty, np.zeros(0, np.int64), self._axis).layout
-        order = np.argsort(np.concatenate([rows for rows, _ in self._parts]))
-        counts = self._lengths()
-        parts = [
-            _trimmed(
-                values, np.full(len(rows), values.shape[self._axis]) if counts is None else counts[rows], self._axis
-            )
-            for rows, values in self._parts
-        ]
-        return ak.to_packed(ak.concatenate(parts)[order]).layout
-
-    def _lengths(self) -> NDArray[np.int64] | None:
-        """Of each row, where there is one value a constituent: those of padding are dropped."""
-        followed = [self._collections[position] for position in sorted(self._follows)]
-        if len(followed) > 1:
-            names = " and ".join(repr(each.inputs[0].spec.name) for each in followed)
-            raise BadReply(
-                f"Output {self.spec.name!r} has the padded lengths of {names}, so that its rows' own lengths are "
-                "not known. Pass these inputs as numpy arrays, padded as the model expects."
-            )
-        return followed[0].counts if followed else None
-
-
-def _regular(values: NDArray[Any]) -> ak.contents.Content:
-    """Lists of one size each; ak.from_numpy cannot tell the sizes of several empty axes."""
-    shape = layout.Outer(len(values), values.shape[1:])
-    return layout.wrap(ak.contents.NumpyArray(values.reshape(-1)), shape)
-
-
-def _trimmed(values: NDArray[Any], counts: NDArray[np.int64], axis: int) -> ak.Array:
-    """Rows of a padded output, cut to their lengths along the variable axis."""
-    inside = values.shape[1:axis]  # lists between the row and the variable axis
-    each = np.repeat(counts, int(np.prod(inside)))
-    flat = values.reshape(len(each), *values.shape[axis:])
-    kept = flat[np.arange(values.shape[axis]) < each[:, None]]
-    content = layout.lists(_regular(kept), each)
-    for size in reversed(inside):
-        content = ak.contents.RegularArray(content, size)
-    return ak.Array(content)
-
-
-def read_outputs(
-    reply: Any, specs: Mapping[str, TensorSpec], *, size: int, batched: bool, model: str
-) -> dict[str, NDArray[Any]]:
-    """The arrays of a ``ModelInferResponse``, each (size, *shape), checked against what the model declares.
-
-    Raises
-    ------
-    BadReply
-        An output is missing, or its data type, shape or number of bytes is not the declared one.
-    """
-    found: dict[str, NDArray[Any]] = {}
-    contents = reply.raw_output_contents
-    if len(contents) != len(reply.outputs):
-        raise BadReply(
-            f"The reply of {model!r} has {len(reply.outputs)} outputs and the contents of {len(contents)}. "
-            "The fault is the server's: tell the model's owner."
-        )
-    for raw, output in zip(contents, reply.outputs, strict=True):
-        spec = specs.get(output.name)
-        if spec is None:
-            continue
-        if output.name in found:
-            raise BadReply(f"The reply of {model!r} has the output {output.name!r} twice. Tell the model's owner.")
-        declared = (size, *spec.shape) if batched else spec.shape
-        shape = tuple(output.shape[: len(declared) + 1])  # enough to see that there are too many
-        agree = len(shape) == len(declared) and all(
-            got == want or (want == -1 and got >= 0) for got, want in zip(shape, declared, strict=True)
-        )
-        # no other axis of an empty output may be of any size
-        agree &= math.prod(max(each, 1) for each in shape) * spec.dtype.itemsize <= max(len(raw), _LARGEST_EMPTY)
-        expected = math.prod(shape) * spec.dtype.itemsize if agree else None
-        if output.datatype != spec.datatype or len(raw) != expected:
-            bytes_ = "" if expected is None else f" in {expected} bytes"
-            raise BadReply(
-                f"The reply of {model!r} is not what the model declares: output {output.name!r} came as "
-                f"{output.datatype[:20]} {list(shape)} in {len(raw)} bytes. Expected {spec.datatype} "
-                f"{list(declared)}{bytes_}. The fault is the server's: tell the model's owner."
-            )
-        values = np.frombuffer(raw, spec.dtype).reshape(shape)
-        found[output.name] = values if batched else values[None]
-    missing = [name for name in specs if name not in found]
-    if missing:
-        raise BadReply(f"The reply of {model!r} lacks the outputs {missing}. Tell the model's owner.")
-    return found

@@ -52,9 +52,9 @@ class Finding:
         Rows of these lengths and of those between were tried; `shortest` is above `longest` before any was.
     empty : bool
         Rows of length 0 were tried.
-    followers : frozenset of str or None
-        The outputs that had its length in every trial, so that they may have a value for each constituent; None
-        before any.
+    followers : frozenset of (str, int) or None
+        The outputs and axes that had its length in every trial, so that they may have a value for each constituent;
+        None before any.
     note : str
         The sentence about it, where it is worth saying.
     """
@@ -63,7 +63,7 @@ class Finding:
     shortest: int = 1
     longest: int = 0
     empty: bool = False
-    followers: frozenset[str] | None = None
+    followers: frozenset[tuple[str, int]] | None = None
     note: str = ""
 
     def covers(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.inference.batching import read_outputs
+from eaf_inference.inference.outputs import read_outputs
 from eaf_inference.inference.transport import frame_request
 
 if TYPE_CHECKING:

@@ -65,6 +65,11 @@ class TensorSpec:
         """The one axis of variable length; None where all are fixed."""
         return self.shape.index(-1) if -1 in self.shape else None
 
+    @property
+    def variable_axes(self) -> tuple[int, ...]:
+        """The axes of variable length."""
+        return tuple(axis for axis, size in enumerate(self.shape) if size == -1)
+
     def __str__(self) -> str:
         return f"{self.name}: {self.datatype} [{', '.join(str(size) for size in self.shape)}]"
 

@@ -60,8 +60,8 @@ class Trial:
         Which rows' right scores have a finite number.
     refused : str
         Why the model refuses rows as they are; empty where it takes them all.
-    followers : list of set of str
-        Of each collection, the outputs that had its length whenever something was sent.
+    followers : list of set of (str, int)
+        Of each collection, the outputs and axes that had its length whenever something was sent.
     tolerance : float
         By how much scores may differ and be called equal, absolute and relative.
     """
@@ -78,7 +78,7 @@ class Trial:
         self.finite = np.zeros(job.rows, np.bool_)
         self.refused = ""
         self.tolerance = _TOLERANCE
-        self._variable = {spec.name: spec.variable_axis for spec in job.outputs if spec.variable_axis is not None}
+        self._variable = {(spec.name, axis) for spec in job.outputs for axis in spec.variable_axes}
         self.followers = [set(self._variable) for _ in job.collections]
 
     def score_alone(self) -> None:
@@ -189,7 +189,7 @@ class Trial:
 
     def _follow(self, batch: Batch, outputs: Outputs) -> None:
         for names, length in zip(self.followers, batch.lengths, strict=True):
-            names -= {name for name, axis in self._variable.items() if outputs[name].shape[1 + axis] != length}
+            names -= {(name, axis) for name, axis in self._variable if outputs[name].shape[1 + axis] != length}
 
     @staticmethod
     def _at(lengths: NDArray[np.int64]) -> list[Lengths]:

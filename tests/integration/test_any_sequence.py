@@ -63,6 +63,10 @@ NETWORKS = {
         [NODE("Mul", ["x", "x"], ["each"]), _sum("z", "y")],
         *({"x": 1, "z": 1}, {"each": [1, -1], "y": [1]}, LAST),
     ),
+    "pairs": Network(  # a value for each pair of constituents
+        [NODE("Transpose", ["x"], ["t"], perm=[0, 2, 1]), NODE("MatMul", ["t", "x"], ["pair"]), _sum("x", "y")],
+        *({"x": 1}, {"pair": [-1, -1], "y": [1]}, LAST),
+    ),
     "share": Network(  # of the sum, for each constituent; the sum of nothing is 0
         [NODE("ReduceSum", ["x", "last"], ["all"], keepdims=1), NODE("Div", ["x", "all"], ["each"])],
         *({"x": 1}, {"each": [1, -1]}, LAST),
@@ -185,12 +189,12 @@ def records(network, rows):
 def scores_of(network, given):
     """By output and row, as arrays of the output's shape."""
     outputs = {}
-    for name, shape in network.outputs.items():
+    for name in network.outputs:
         values = given[name] if len(network.outputs) > 1 else given
         if values.fields:
             outputs[name] = np.stack([ak.to_numpy(values[label]) for label in values.fields], axis=-1)
         else:
-            outputs[name] = [np.array(values[row].to_list(), np.float32).reshape(shape) for row in range(len(values))]
+            outputs[name] = [np.array(values[row].to_list(), np.float32) for row in range(len(values))]
     return outputs
 
 
@@ -213,4 +217,4 @@ def test_any_sequence_of_calls_gives_each_row_its_own_scores(server, sessions, s
                 if right is None:  # padding made it one that the model takes, at any length the same
                     continue
                 for key, values in zip(network.outputs, right, strict=True):
-                    np.testing.assert_allclose(scores[key][row], values, rtol=1e-4, atol=1e-4)
+                    np.testing.assert_allclose(scores[key][row].reshape(values.shape), values, rtol=1e-4, atol=1e-4)

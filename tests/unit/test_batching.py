@@ -18,9 +18,10 @@ from tritonclient.grpc import service_pb2
 
 from eaf_inference.errors import BadReply
 from eaf_inference.inference import layout
-from eaf_inference.inference.batching import DenseInput, Job, RaggedInput, read_outputs
+from eaf_inference.inference.batching import DenseInput, Job, RaggedInput
 from eaf_inference.inference.layout import Outer
 from eaf_inference.inference.lengths import Lengths
+from eaf_inference.inference.outputs import read_outputs
 
 PAD = -777.0
 rows_of_numbers = st.lists(st.lists(st.floats(-100, 100, width=32), max_size=30), max_size=40)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from eaf_inference.errors import BadReply, ConfigurationError
-from eaf_inference.inference.batching import read_outputs
+from eaf_inference.inference.outputs import read_outputs
 from eaf_inference.inference.reply import read_with
 from eaf_inference.inference.spec import DTYPES, ModelSpec
 

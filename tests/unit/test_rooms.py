@@ -31,6 +31,7 @@ FLOORS = (
     "inference.reply",
     "inference.spec",
     "inference.truncation",
+    "inference.outputs",
     "inference.batching",
     "inference.trial",
     "inference.padding",
