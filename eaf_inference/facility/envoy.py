@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility.certificates import make_certificates
 from eaf_inference.facility.loopback_http import OK, ask
-from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
+from eaf_inference.facility.ports import LOOPBACK, HeldPort, free_ports, listens
 from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = ["EnvoyServer", "Place", "envoy_program", "validate"]
 
 _DRAIN_SECONDS = 10  # for calls on connections that were made before a new configuration
 _TYPES = {"listeners": "config.listener.v3.Listener", "clusters": "config.cluster.v3.Cluster"}
+_ADMIN_PATHS = ("/ready", "/listeners", "/stats/prometheus")
 _CRITICAL = re.compile(r"\[critical\]\[\w+\] (?:\[[^\]]*\] )?(.*?)(?=\n\[\d{4}-|\Z)", re.DOTALL)
 
 
@@ -111,10 +112,10 @@ class EnvoyServer(Server):
     def __init__(self, configure: Callable[[Place], Mapping[str, Any]], *, port: int | None = None) -> None:
         super().__init__()
         self._configure = configure
-        self._fixed_port = port
+        self._port = HeldPort(port)
+        (self._admin_port,) = free_ports(1)
         self._certificates = make_certificates()
         self._directory = Path(tempfile.gettempdir(), f"eaf-inference-envoy-{secrets.token_hex(8)}")
-        self._ports = self._choose_ports()
 
     @classmethod
     @contextmanager
@@ -134,7 +135,7 @@ class EnvoyServer(Server):
     @property
     def url(self) -> str:
         """The URL that clients connect to, with `ca`."""
-        return f"grpcs://{LOOPBACK}:{self._ports[0]}"
+        return f"grpcs://{LOOPBACK}:{self._port.number}"
 
     @property
     def ca(self) -> Path:
@@ -149,7 +150,7 @@ class EnvoyServer(Server):
     @property
     def metrics(self) -> str:
         """Its counters, in Prometheus' format."""
-        return f"http://{LOOPBACK}:{self._ports[1]}/stats/prometheus"
+        return f"http://{LOOPBACK}:{self._admin_port}/stats/prometheus"
 
     @property
     def access_log(self) -> Path:
@@ -159,11 +160,10 @@ class EnvoyServer(Server):
     @property
     def place(self) -> Place:
         """What `configure` is told."""
-        port, admin_port = self._ports
         return Place(
             address=LOOPBACK,
-            port=port,
-            admin_port=admin_port,
+            port=self._port.number,
+            admin_port=self._admin_port,
             certificate=str(self._directory / "certificate.pem"),
             key=str(self._directory / "key.pem"),
             access_log=str(self.access_log),
@@ -172,12 +172,6 @@ class EnvoyServer(Server):
     def launch(self) -> None:
         """Start the program; it then takes a second until it is ready."""
         program = envoy_program()
-        # Envoys share a port among themselves, so that Envoy would not complain
-        if not is_free(self._ports[0]):
-            raise ConfigurationError(
-                f"port {self._ports[0]} on {LOOPBACK} is taken by another process. Choose another one, leave it out "
-                f"to get a free one, or end what listens there (`ss -ltnp 'sport = :{self._ports[0]}'` shows it)."
-            )
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
         self.access_log.touch(mode=0o600)
         configuration = self._configure(self.place)
@@ -207,9 +201,8 @@ class EnvoyServer(Server):
         return super().has_failed() or self.port_is_taken() or "rejected" in self.log.read_text(errors="replace")
 
     def move(self) -> bool:
-        if self._fixed_port is not None:
-            return False
-        self._ports = self._choose_ports()
+        """Choose another port for its administration, the only one that somebody else can take."""
+        (self._admin_port,) = free_ports(1)
         return True
 
     def reason(self) -> str:
@@ -254,7 +247,9 @@ class EnvoyServer(Server):
 
     def is_ready(self) -> bool:
         """Whether it takes calls."""
-        port = self._ports[0]
+        port = self._port.number
+        if not listens(self.pid, self._admin_port):
+            return False
         if self._ask("/ready") is None or f"{LOOPBACK}:{port}".encode() not in (self._ask("/listeners") or b""):
             return False
         with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
@@ -263,7 +258,7 @@ class EnvoyServer(Server):
 
     def _ask(self, path: str) -> bytes | None:
         """What its administration answers, or None where it does not, or is not ready."""
-        status, body = ask(self._ports[1], path)
+        status, body = ask(self._admin_port, path)
         return body if status == OK else None
 
     def _write_resources(self, configuration: Mapping[str, Any]) -> None:
@@ -274,13 +269,13 @@ class EnvoyServer(Server):
             ]
             _write(self._directory / f"{name}.json", {"resources": resources})
 
-    def _choose_ports(self) -> tuple[int, int]:
-        port, admin_port = free_ports(2)
-        return self._fixed_port or port, admin_port
-
 
 def _watching(configuration: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """The same with listeners and clusters in files that Envoy reads again when they are replaced."""
+    """The same with listeners and clusters in files that Envoy reads again when they are replaced.
+
+    Every user of this machine reaches the administration's port. So it answers only what `EnvoyServer` and Prometheus
+    ask: nobody can stop Envoy there, nor change its logging.
+    """
     sources = {
         f"{short}ds_config": {
             "resource_api_version": "V3",
@@ -289,7 +284,8 @@ def _watching(configuration: Mapping[str, Any], directory: Path) -> dict[str, An
         for short, name in (("l", "listeners"), ("c", "clusters"))
     }
     others = {name: part for name, part in configuration.items() if name != "static_resources"}
-    return others | {"dynamic_resources": sources}
+    admin = others["admin"] | {"allow_paths": [{"exact": path} for path in _ADMIN_PATHS] + [{"prefix": "/stats?"}]}
+    return others | {"admin": admin, "dynamic_resources": sources}
 
 
 def _write(path: Path, content: str | Mapping[str, Any]) -> None:

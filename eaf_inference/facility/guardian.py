@@ -10,6 +10,10 @@ Its standard input is a pipe whose other end only the owner holds. End of file t
 done, or dead: the kernel closes the pipe of a killed process too. As a "subreaper" the guardian inherits
 whatever its server leaves behind, such as the Python stubs of a killed Triton, and ends that as well.
 On standard output it says `pid N` or `error TEXT`, and holds it open for as long as it lives.
+
+Whatever the server creates is for this user alone: the umask is 077. Triton's Python backend opens its shared memory
+to all users with fchmod after creating it, which no umask prevents. So a program that has shared memory runs under a
+seccomp filter that turns such an fchmod into a no-op.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -27,24 +33,39 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+FCHMOD = {"x86_64": (0xC000003E, 91), "aarch64": (0xC00000B7, 52)}  # machine -> AUDIT_ARCH_*, number of the call
+OTHERS = 0o077  # bits of a file's mode
 FOLLOWING_SECONDS = 1.0
+NO_FILTER = (
+    "this kernel or container allows no seccomp filter (prctl PR_SET_SECCOMP), without which every user of this "
+    "machine could read the server's shared memory"
+)
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def main(shared_memory: str, directory: str, grace: float, command: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's business
+    os.umask(OTHERS)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    def prepare() -> None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if shared_memory:
+            keep_files_private()
+
     try:
         server = subprocess.Popen(
             command,
             cwd=directory or None,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,  # the log
-            preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+            preexec_fn=prepare,
         )
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         _remove(shared_memory, directory)
-        _say(f"error {error.strerror}")
+        _say(f"error {getattr(error, 'strerror', NO_FILTER)}")
         return 127
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     threading.Thread(target=_end_with_owner, args=(server, grace), daemon=True).start()
@@ -53,6 +74,27 @@ def main(shared_memory: str, directory: str, grace: float, command: list[str]) -
     _end_descendants()
     _remove(shared_memory, directory)
     return status if status >= 0 else 128 - status
+
+
+def keep_files_private() -> None:
+    """Turn every fchmod that would open a file to other users into a no-op, for this process and its children."""
+    architecture, call = FCHMOD[platform.machine()]
+    load, jump_if_equal, jump_if_set, give = 0x20, 0x15, 0x45, 0x06  # BPF instructions
+    nothing, allow = 0x00050000, 0x7FFF0000  # SECCOMP_RET_ERRNO with error 0, SECCOMP_RET_ALLOW
+    program = [  # (instruction, lines to skip if true, if false, operand)
+        (load, 0, 0, 4),  # struct seccomp_data: the architecture,
+        (jump_if_equal, 0, 5, architecture),
+        (load, 0, 0, 0),  # the call,
+        (jump_if_equal, 0, 3, call),
+        (load, 0, 0, 24),  # its second argument
+        (jump_if_set, 0, 1, OTHERS),
+        (give, 0, 0, nothing),
+        (give, 0, 0, allow),
+    ]
+    lines = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    filter_program = struct.pack("HP", len(program), ctypes.addressof(lines))  # struct sock_fprog
+    if _prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, filter_program):
+        raise OSError(ctypes.get_errno(), "no seccomp filter")
 
 
 def _say(line: str) -> None:

@@ -1,17 +1,54 @@
-"""Free ports on the loopback interface, for servers that cannot be given port 0.
+"""Ports on the loopback interface, for servers that cannot be given port 0.
 
-Between finding a port and the server's binding it another process may take it; whoever starts a server on
-ports found here tries again with others when the server says so.
+A `HeldPort` stays this user's while its server starts, dies and starts again; the server must set SO_REUSEPORT. For
+servers that cannot, `free_ports` finds ports that are free now: another process may take one before the server binds
+it, and whoever starts the server then tries again with others.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from contextlib import ExitStack
+import weakref
+from contextlib import ExitStack, suppress
 
-__all__ = ["LOOPBACK", "free_ports", "is_free"]
+from eaf_inference.errors import ConfigurationError
+
+__all__ = ["LOOPBACK", "HeldPort", "free_ports", "is_free", "listens"]
 
 LOOPBACK = "127.0.0.1"
+
+
+class HeldPort:
+    """A loopback port that no other user of this machine can take, whether a server listens on it or not.
+
+    A socket of this process is bound to the port with SO_REUSEPORT and never listens. The kernel then gives the port
+    to other sockets only where they set SO_REUSEPORT too and belong to the same user, and takes connections to those
+    that listen. The port is free again when this object is gone.
+
+    Parameters
+    ----------
+    number : int, optional
+        Which port; by default a free one.
+
+    Raises
+    ------
+    ConfigurationError
+        Another process has the port.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
+        # binding alone would succeed beside another server of this user that shares its port
+        if number is not None and not is_free(number):
+            raise ConfigurationError(
+                f"port {number} on {LOOPBACK} is taken by another process. Choose another one, leave it out to get a "
+                f"free one, or end what listens there (`ss -ltnp 'sport = :{number}'` shows it)."
+            )
+        with socket.socket() as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind((LOOPBACK, number or 0))
+            self.number: int = holder.getsockname()[1]
+            weakref.finalize(self, os.close, holder.detach())
 
 
 def free_ports(count: int) -> list[int]:
@@ -21,6 +58,18 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind((LOOPBACK, 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def listens(pid: int, port: int) -> bool:
+    """Say whether this process listens on the port, and not another one in its place."""
+    import psutil
+
+    with suppress(psutil.Error):  # it has ended
+        return any(
+            each.status == psutil.CONN_LISTEN and each.laddr.port == port
+            for each in psutil.Process(pid).net_connections("tcp")
+        )
+    return False
 
 
 def is_free(port: int) -> bool:

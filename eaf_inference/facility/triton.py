@@ -6,7 +6,6 @@ import json
 import secrets
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility import triton_log
 from eaf_inference.facility.environment import make_installation
 from eaf_inference.facility.loopback_http import OK, ask
-from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
+from eaf_inference.facility.ports import LOOPBACK, HeldPort, free_ports, listens
 from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment
 from eaf_inference.local import Replica
 
@@ -27,21 +26,18 @@ __all__ = ["MODELS", "SHARED_MEMORY", "TritonServer", "check_repositories"]
 
 MODELS = Path(__file__).with_name("models")  # the repository that comes with the package
 SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # how the names of our Tritons' regions begin
+# Triton allows these calls only to a client that sends a header with this name and value. No HTTP header can have a
+# colon in its name, so nobody can.
+_RESTRICTED = "shared-memory,trace,logging:nobody:can=send-this"
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
-
-
-@dataclass(frozen=True, slots=True)
-class _Ports:
-    grpc: int
-    http: int
-    metrics: int
 
 
 class TritonServer(Server):
     """One Triton, serving the models of some repositories on loopback ports.
 
-    Most callers want `TritonServer.start`, which gives one that is ready and stops it in the end. Ports stay
-    the same from one start to the next, except when somebody else has taken them meanwhile.
+    Most callers want `TritonServer.start`, which gives one that is ready and stops it in the end. The ports
+    for gRPC and HTTP stay the same from one start to the next: nobody else can take them. The port for metrics,
+    which Triton cannot share, is another one when somebody has taken it meanwhile.
 
     Parameters
     ----------
@@ -70,8 +66,8 @@ class TritonServer(Server):
         self.name = name
         self.repositories = models
         self._installation = installation
-        self._fixed_port = grpc_port
-        self._ports = _choose_ports(grpc_port)
+        self._grpc_port, self._http_port = HeldPort(grpc_port), HeldPort()
+        (self._metrics_port,) = free_ports(1)
         super().__init__()
 
     @classmethod
@@ -95,15 +91,15 @@ class TritonServer(Server):
     @property
     def grpc(self) -> str:
         """The URL that clients connect to."""
-        return f"grpc://{LOOPBACK}:{self._ports.grpc}"
+        return f"grpc://{LOOPBACK}:{self._grpc_port.number}"
 
     @property
     def http(self) -> str:
-        return f"http://{LOOPBACK}:{self._ports.http}"
+        return f"http://{LOOPBACK}:{self._http_port.number}"
 
     @property
     def metrics(self) -> str:
-        return f"http://{LOOPBACK}:{self._ports.metrics}/metrics"
+        return f"http://{LOOPBACK}:{self._metrics_port}/metrics"
 
     @property
     def replica(self) -> Replica:
@@ -111,12 +107,6 @@ class TritonServer(Server):
 
     def launch(self) -> None:
         """Start the program; it then takes seconds until it is ready."""
-        if self._fixed_port is not None and not is_free(self._fixed_port):
-            raise ConfigurationError(
-                f"port {self._fixed_port} on {LOOPBACK} is taken by another process. Choose another gRPC "
-                "port, leave it out to get a free one, or end what listens there "
-                f"(`ss -ltnp 'sport = :{self._fixed_port}'` shows it)."
-            )
         unique = secrets.token_hex(6)
         region = f"{SHARED_MEMORY}{unique}"
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{unique}")
@@ -129,18 +119,22 @@ class TritonServer(Server):
         )
 
     def _command(self, region: str) -> list[str]:
-        ports = self._ports
         return [
             str(self._installation.server),
             *(f"--model-repository={path}" for path in self.repositories),
             f"--backend-directory={self._installation.backends}",
             f"--backend-config=python,shm-region-prefix-name={region}",
             f"--grpc-address={LOOPBACK}",
-            f"--grpc-port={ports.grpc}",
+            f"--grpc-port={self._grpc_port.number}",
+            "--reuse-grpc-port=true",  # beside the socket that holds the port
             f"--http-address={LOOPBACK}",
-            f"--http-port={ports.http}",
+            f"--http-port={self._http_port.number}",
+            "--reuse-http-port=true",
             f"--metrics-address={LOOPBACK}",
-            f"--metrics-port={ports.metrics}",
+            f"--metrics-port={self._metrics_port}",
+            "--model-control-mode=none",  # models are neither loaded nor unloaded by clients
+            f"--grpc-restricted-protocol={_RESTRICTED}",
+            f"--http-restricted-api={_RESTRICTED}",
             f"--exit-timeout-secs={_EXIT_SECONDS}",
         ]
 
@@ -148,7 +142,8 @@ class TritonServer(Server):
         return triton_log.address_in_use(self.log.read_text(errors="replace"))
 
     def move(self) -> bool:
-        self._ports = _choose_ports(self._fixed_port)
+        """Choose another port for metrics, the only one that somebody else can take."""
+        (self._metrics_port,) = free_ports(1)
         return True
 
     def reason(self) -> str:
@@ -156,12 +151,12 @@ class TritonServer(Server):
 
     def is_ready(self) -> bool:
         """Whether all its models are; metrics come up last, so that whoever scrapes at once gets an answer too."""
-        ready = ((self._ports.http, "/v2/health/ready"), (self._ports.metrics, "/metrics"))
-        return all(ask(port, path)[0] == OK for port, path in ready)
+        ready = ((self._http_port.number, "/v2/health/ready"), (self._metrics_port, "/metrics"))
+        return listens(self.pid, self._metrics_port) and all(ask(port, path)[0] == OK for port, path in ready)
 
     def models(self) -> dict[str, str]:
         """Every model and its state, such as READY, as Triton lists them."""
-        _, body = ask(self._ports.http, "/v2/repository/index", method="POST")
+        _, body = ask(self._http_port.number, "/v2/repository/index", method="POST")
         return {model["name"]: model.get("state", "UNKNOWN") for model in json.loads(body)}
 
 
@@ -184,8 +179,3 @@ def _check_repository(path: Path) -> Path:
             "jets/config.pbtxt with jets/1/model.onnx"
         )
     return path
-
-
-def _choose_ports(grpc_port: int | None) -> _Ports:
-    grpc, http_port, metrics = free_ports(3)
-    return _Ports(grpc_port or grpc, http_port, metrics)
