@@ -23,7 +23,7 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.gateway_proxy import GatewayProxy
 from eaf_inference.facility.kept import KeptServer
 from eaf_inference.facility.loopback_http import OK, ask
-from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.ports import LOOPBACK, HeldPort, free_ports
 from eaf_inference.facility.processes import ignore, log_file, plain_environment, write_private
 from eaf_inference.local import LocalGateway
 
@@ -44,7 +44,9 @@ PACKAGES = {
 # Worth knowing of what is left at its default: workers and clusters that take more than 60 s to start are given up.
 _CONFIGURATION = """\
 import os
+from functools import partial
 
+from aiohttp import web
 from dask_gateway_server.backends.local import UnsafeLocalBackend
 
 
@@ -53,6 +55,7 @@ class Backend(UnsafeLocalBackend):
         return os.path.join({logs!r}, os.path.basename(workdir))
 
 
+web.TCPSite = partial(web.TCPSite, reuse_port=True)  # beside the socket that holds the port, see `ports.HeldPort`
 c.DaskGateway.address = {private!r}
 c.DaskGateway.backend_class = Backend
 {authentication}
@@ -117,11 +120,12 @@ class GatewayServer(KeptServer):
         super().__init__()
         self._hub_api_url = hub_api_url
         self._password: str
+        self._private_port = HeldPort()
         self._choose_ports()
 
     def _choose_ports(self) -> None:
-        self._port, self._private_port = free_ports(2)
-        self.proxy = GatewayProxy(self._port, self._private_port)
+        (self._port,) = free_ports(1)
+        self.proxy = GatewayProxy(self._port, self._private_port.number)
 
     @classmethod
     @contextmanager
@@ -185,7 +189,7 @@ class GatewayServer(KeptServer):
             configuration,
             _CONFIGURATION.format(
                 logs=str(self.cluster_logs),
-                private=f"{LOOPBACK}:{self._private_port}",
+                private=f"{LOOPBACK}:{self._private_port.number}",
                 public=f"{LOOPBACK}:{self._port}",
                 loopback=LOOPBACK,
                 authentication=authentication,
@@ -209,13 +213,15 @@ class GatewayServer(KeptServer):
         return self.proxy.port_is_taken() or super().port_is_taken()
 
     def move(self) -> bool:
+        if self._was_ready:  # clients have its address
+            return False
         self.stop()  # the proxy, too, of which there is another one then
         self._choose_ports()
         return True
 
     def is_ready(self) -> bool:
-        """Whether it takes requests at its address; where there is a password, no other one knows it."""
-        if self.proxy.child.wait(0) is not None:
+        """Whether it takes requests at its address; nobody but its own proxy is shown the password."""
+        if not self.proxy.is_ready():
             return False
         if self._hub_api_url is not None:  # the Hub need not be there yet
             return ask(self._port, "/api/health")[0] == OK

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from eaf_inference.facility.ports import LOOPBACK
+from eaf_inference.facility.ports import LOOPBACK, listens
 from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
 
 __all__ = ["GatewayProxy", "proxy_program"]
@@ -60,8 +58,4 @@ class GatewayProxy(Server):
 
     def is_ready(self) -> bool:
         """Whether it listens, and not somebody else."""
-        if self.child.wait(0) is not None:
-            return False
-        with suppress(OSError), socket.create_connection((LOOPBACK, self._port), timeout=1):
-            return True
-        return False
+        return listens(self.pid, self._port)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.loopback_http import OK, ask
-from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.ports import LOOPBACK, free_ports, listens
 from eaf_inference.facility.processes import Child, Server, ignore, log_file, plain_environment, private_directory
 
 if TYPE_CHECKING:
@@ -129,5 +129,7 @@ class HttpProxy(Server):
         )
 
     def is_ready(self) -> bool:
-        """Whether this proxy, and no other one, takes routes: it knows the token."""
+        """Whether it takes routes, and it is this proxy that listens: no other one is shown the token."""
+        if not all(listens(self.pid, port) for port in self._ports):
+            return False
         return ask(self._ports[1], "/api/routes", headers={"Authorization": f"token {self.token}"})[0] == OK

@@ -20,7 +20,7 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.http_proxy import HttpProxy, proxy_program
 from eaf_inference.facility.kept import KeptServer
 from eaf_inference.facility.loopback_http import OK, ask
-from eaf_inference.facility.ports import LOOPBACK, free_ports, is_free
+from eaf_inference.facility.ports import LOOPBACK, HeldPort, listens
 from eaf_inference.facility.processes import ignore, log_file, plain_environment, write_private
 
 if TYPE_CHECKING:
@@ -31,12 +31,15 @@ __all__ = ["GROUP", "HubServer", "Services"]
 GROUP = "triton-users"  # its members may use inference
 OPERATOR = "facility-operator"
 
-_PORT_SECONDS = 30.0
-
 _CONFIGURATION = """\
 import os
+from functools import partialmethod
 
 from eaf_inference.hub.jupyterhub import configure
+from tornado.httpserver import HTTPServer
+
+# beside the socket that holds the port, see `ports.HeldPort`
+HTTPServer.listen = partialmethod(HTTPServer.listen, reuse_port=True)
 
 c = get_config()
 c.JupyterHub.bind_url = {url!r}
@@ -127,8 +130,8 @@ class HubServer(KeptServer):
         super().__init__()
         self.services: Services
         self._users = users
-        (self._port,) = free_ports(1)
-        self.proxy = HttpProxy(self._port, proxy_program(progress=progress))
+        self._port = HeldPort()
+        self.proxy = HttpProxy(self._port.number, proxy_program(progress=progress))
 
     @property
     def url(self) -> str:
@@ -138,7 +141,7 @@ class HubServer(KeptServer):
     @property
     def api_url(self) -> str:
         """Where services ask."""
-        return f"http://{LOOPBACK}:{self._port}/hub/api"
+        return f"http://{LOOPBACK}:{self._port.number}/hub/api"
 
     @property
     def password_file(self) -> Path:
@@ -186,7 +189,7 @@ class HubServer(KeptServer):
         return _CONFIGURATION.format(
             url=self.url,
             loopback=LOOPBACK,
-            port=self._port,
+            port=self._port.number,
             password=password,
             users=sorted(self._users),
             groups=groups,
@@ -210,15 +213,6 @@ class HubServer(KeptServer):
                 f"{sys.executable} -m pip install 'eaf-inference[facility,notebook]'"
             )
 
-    def move(self) -> bool:
-        """Wait for the same port: others have been told of it, and a connection that happens to have it goes away."""
-        deadline = time.monotonic() + _PORT_SECONDS
-        while not is_free(self._port):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
-
     def ask_to_stop(self) -> None:
         """Begin to stop it, and the proxy, without waiting."""
         super().ask_to_stop()
@@ -230,7 +224,9 @@ class HubServer(KeptServer):
         self.proxy.stop()
 
     def is_ready(self) -> bool:
-        """Whether this Hub, and no other one, answers through its proxy: it knows the operator's token."""
+        """Whether it answers through its proxy; nobody but that is shown the operator's token."""
+        if not listens(self.proxy.pid, self.proxy.port):
+            return False
         headers = {"Authorization": f"token {self._operator_token}"}
         status, body = ask(self.proxy.port, "/hub/api/user", headers=headers)
         return status == OK and json.loads(body).get("name") == OPERATOR

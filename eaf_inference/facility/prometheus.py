@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.loopback_http import OK, ask
-from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.ports import LOOPBACK, free_ports, listens
 from eaf_inference.facility.processes import (
     Child,
     Server,
@@ -104,6 +104,7 @@ class PrometheusServer(Server):
     """
 
     name = "prometheus"
+    essential = False
 
     def __init__(self, targets: Mapping[str, Sequence[str]], directory: Path, *, interval: int = 5) -> None:
         super().__init__()
@@ -159,9 +160,11 @@ class PrometheusServer(Server):
         )
 
     def move(self) -> bool:
+        if self._was_ready:  # users' token service asks it
+            return False
         (self._port,) = free_ports(1)
         return True
 
     def is_ready(self) -> bool:
         """Whether it answers queries."""
-        return ask(self._port, "/-/ready")[0] == OK
+        return listens(self.pid, self._port) and ask(self._port, "/-/ready")[0] == OK

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.facility.loopback_http import OK, ask
-from eaf_inference.facility.ports import LOOPBACK, free_ports
+from eaf_inference.facility.ports import LOOPBACK, HeldPort
 from eaf_inference.facility.processes import (
     Child,
     Server,
@@ -30,7 +30,7 @@ _PREFIX = f"/services/{_NAME}/"
 
 
 class TokenServiceServer(Server):
-    """One token service on a loopback port that it keeps.
+    """One token service on a loopback port that nobody else can take: whoever has it has users' Hub tokens.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ class TokenServiceServer(Server):
         self._hub_api_url = hub_api_url
         self.configuration = configuration
         self._directory = directory
-        (self._port,) = free_ports(1)
+        self._port = HeldPort()
 
     @property
     def url(self) -> str:
         """Where it listens, for the Hub's proxy."""
-        return f"http://{LOOPBACK}:{self._port}"
+        return f"http://{LOOPBACK}:{self._port.number}"
 
     @property
     def base_url(self) -> str:
@@ -88,7 +88,8 @@ class TokenServiceServer(Server):
             "JUPYTERHUB_SERVICE_PREFIX": _PREFIX,
             "JUPYTERHUB_SERVICE_NAME": _NAME,
         }
-        self._child = Child([sys.executable, "-m", "eaf_inference.hub"], environment=environment, log=self.log)
+        command = [sys.executable, "-m", "eaf_inference.hub", "--reuse-port"]
+        self._child = Child(command, environment=environment, log=self.log)
 
     def reason(self) -> str:
         said = [line for line in self.log.read_text(errors="replace").splitlines() if "eaf_inference" in line]
@@ -96,4 +97,4 @@ class TokenServiceServer(Server):
 
     def is_ready(self) -> bool:
         """Whether it can sign."""
-        return ask(self._port, f"{_PREFIX}healthz")[0] == OK
+        return ask(self._port.number, f"{_PREFIX}healthz")[0] == OK

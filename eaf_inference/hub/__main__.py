@@ -7,6 +7,7 @@ the callers'.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -35,16 +36,23 @@ _ANSWERS_WITHIN = 5.0  # seconds, for what is under way when it is stopped
 
 def main() -> int:
     """Serve until SIGTERM, and give the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m eaf_inference.hub", description="Serve until SIGTERM.")
+    parser.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="listen beside a socket of the same user that holds the port (SO_REUSEPORT)",
+    )
+    options = parser.parse_args()
     _log_to_stderr()
     try:
-        asyncio.run(_serve())
+        asyncio.run(_serve(reuse_port=options.reuse_port))
     except ConfigurationError as error:
         print(f"eaf_inference.hub: {error}", file=sys.stderr)  # noqa: T201  (a program's last word)
         return 1
     return 0
 
 
-async def _serve() -> None:
+async def _serve(*, reuse_port: bool) -> None:
     url, prefix = _named("JUPYTERHUB_SERVICE_URL"), _named("JUPYTERHUB_SERVICE_PREFIX")
     service = _service()
     parts = urlsplit(url)
@@ -52,7 +60,7 @@ async def _serve() -> None:
         raise ConfigurationError(f"JUPYTERHUB_SERVICE_URL is {url!r}. Expected http://host:port, to listen at.")
     http = server(service, prefix)
     try:
-        http.listen(parts.port, parts.hostname)
+        http.listen(parts.port, parts.hostname, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigurationError(f"The token service cannot listen at {url}: {error.strerror or error}.") from error
     log.info("listening at %s%s", url, prefix)
