@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from eaf_inference._text import printable, printable_lines
 from eaf_inference.errors import ConfigurationError, InferenceError, ServerUnavailable
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from eaf_inference.facility.machine import RunningFacility
+    from eaf_inference.facility.shared import SharedFacility
 
 __all__ = ["main"]
 
@@ -217,11 +219,10 @@ def _up(options: argparse.Namespace) -> int:
                 print(json.dumps(facility.description.as_dict()), flush=True)
             else:
                 tables.show(facility, console)
-            ended = facility.wait()
+            _serve(facility, console)
         except KeyboardInterrupt:
             console.print("stopping")
             return 0
-        raise ServerUnavailable(f"{ended.name} ended by itself, so all is stopped. Its log: {ended.log}")
 
 
 def _up_for_users(options: argparse.Namespace) -> int:
@@ -246,11 +247,18 @@ def _up_for_users(options: argparse.Namespace) -> int:
                 print(json.dumps(facility.as_dict()), flush=True)
             else:
                 tables.show_shared(facility, console)
-            ended = facility.watch(progress=lambda message: console.print(printable_lines(message), markup=False))
+            _serve(facility, console)
         except KeyboardInterrupt:
             console.print("stopping")
             return 0
-        raise ServerUnavailable(f"{ended.name} does not stay, so all is stopped. Its log: {ended.log}")
+
+
+def _serve(facility: RunningFacility | SharedFacility, console: Console) -> NoReturn:
+    """Keep the facility running and print what happens, until Ctrl-C or until that does not help."""
+    ended = facility.watch(
+        progress=lambda message: console.print(printable_lines(message), markup=False, soft_wrap=True)
+    )
+    raise ServerUnavailable(f"{ended.name} keeps crashing; shutting down. Its log: {ended.log}")
 
 
 def _demo(options: argparse.Namespace) -> int:

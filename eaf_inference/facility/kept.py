@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,15 +34,58 @@ class KeptServer(Server):
 
     directory: Path
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched: tuple[int, int] | None = None  # pid, and the descriptor that becomes readable when it ends
+
+    @property
+    def lifeline(self) -> Child | int:
+        """Becomes readable when the server itself dies; its parent lives on."""
+        if self._watched is None:
+            while not (pid := self.pid) or (descriptor := _pidfd(pid)) is None:
+                if self.child.wait(0.02) is not None:
+                    return self.child
+            self._watched = pid, descriptor
+        return self._watched[1]
+
+    @property
+    def gave_up(self) -> bool:
+        return self.child.wait(0) is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        with suppress(ServerUnavailable):  # the parent has given up
+            self._wait_for_another_than(self._watched[0] if self._watched else 0, _RESTART_SECONDS)
+        with suppress(FileNotFoundError):  # the directory has gone with the parent
+            return int((self.directory / "exit").read_text())
+        return super().exit_code
+
+    def come_back(self) -> None:
+        """Wait until its parent has started it again and it is ready; raises what `wait_until_ready` does."""
+        if self._watched is not None:
+            pid, descriptor = self._watched
+            self._wait_for_another_than(pid, _RESTART_SECONDS)
+            os.close(descriptor)
+            self._watched = None
+        self.wait_until_ready()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._watched is not None:
+            os.close(self._watched[1])
+            self._watched = None
+
     @property
     def pid(self) -> int:
-        """The server's own; its parent's is that of `child`."""
-        return int((self.directory / "pid").read_text())
+        """The server's own; its parent's is that of `child`. 0 when the parent has given up."""
+        with suppress(FileNotFoundError):  # the directory has gone with the parent
+            return int((self.directory / "pid").read_text())
+        return 0
 
     def keep(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
         """Start it below a parent."""
         self._child = Child(
-            [sys.executable, "-I", "-S", _PARENT, self.directory / "pid", *command],
+            [sys.executable, "-I", "-S", _PARENT, self.directory, *command],
             environment=environment,
             log=self.log,
             directory=self.directory,
@@ -63,6 +107,12 @@ class KeptServer(Server):
 
     def _wait_for_another_than(self, before: int, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while self.pid == before:
+        while self.pid in (before, 0):
             if self.child.wait(0.02) is not None or time.monotonic() > deadline:
                 raise ServerUnavailable(f"{self.name} was not started again; what it does is in {self.log}")
+
+
+def _pidfd(pid: int) -> int | None:
+    with suppress(ProcessLookupError):  # it just died; its parent is about to start another one
+        return os.pidfd_open(pid)
+    return None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.environment import existing_installation, make_installation
 from eaf_inference.facility.gateway import GatewayServer, missing_packages
-from eaf_inference.facility.processes import Server, first_to_end, ignore
+from eaf_inference.facility.processes import Server, ignore
+from eaf_inference.facility.restarts import keep_running
 from eaf_inference.facility.triton import MODELS, TritonServer, check_repositories
 from eaf_inference.local import LocalFacility, announced
 
@@ -24,18 +25,31 @@ __all__ = ["RunningFacility", "make_tritons", "up"]
 
 @dataclass(frozen=True, slots=True)
 class RunningFacility:
-    """What `up` started: its description, which clients read too, and its servers."""
+    """What `up` started."""
 
-    description: LocalFacility
     servers: tuple[TritonServer, ...]
     gateway: GatewayServer | None
+    models: tuple[str, ...]
+    started: float  # seconds since the epoch
+    announce: Callable[[LocalFacility], object]
 
-    def wait(self) -> Server:
-        """Wait for as long as all is well; give the server that ended by itself."""
-        gateway: tuple[Server, ...] = (self.gateway, self.gateway.proxy) if self.gateway else ()
-        everything = [*self.servers, *gateway]
-        ended = first_to_end(server.child for server in everything)
-        return next(server for server in everything if server.child is ended)
+    @property
+    def description(self) -> LocalFacility:
+        """What clients are told of the servers as they are now."""
+        return LocalFacility(
+            pid=os.getpid(),
+            started=self.started,
+            replicas=tuple(triton.replica for triton in self.servers if triton.launched),
+            models=self.models,
+            gateway=self.gateway.description if self.gateway else None,
+        )
+
+    def watch(self, *, progress: Callable[[str], None] = ignore) -> Server:
+        """Start again whatever dies, and tell clients, for as long as that helps; see `restarts.keep_running`."""
+        gateway: tuple[Server, ...] = (self.gateway.proxy, self.gateway) if self.gateway else ()
+        return keep_running(
+            [*self.servers, *gateway], progress=progress, changed=lambda: self.announce(self.description)
+        )
 
 
 @contextmanager
@@ -86,15 +100,15 @@ def up(
             server.launch()
         for server in everything:
             server.wait_until_ready(progress=progress)
-        description = LocalFacility(
-            pid=os.getpid(),
-            started=time.time(),
-            replicas=tuple(triton.replica for triton in tritons),
+        facility = RunningFacility(
+            tritons,
+            dask_gateway,
             models=tuple(sorted(tritons[0].models())),
-            gateway=dask_gateway.description if dask_gateway else None,
+            started=time.time(),
+            announce=lambda description: stack.enter_context(announced(description)),  # in place of the last one
         )
-        stack.enter_context(announced(description))
-        yield RunningFacility(description, tritons, dask_gateway)
+        facility.announce(facility.description)
+        yield facility
 
 
 def make_tritons(

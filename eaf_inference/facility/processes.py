@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
 __all__ = [
     "Child",
     "Server",
-    "first_to_end",
     "ignore",
     "log_file",
     "owned_directory",
@@ -157,9 +156,11 @@ class Server(ABC):
 
     name: str
     log: Path
+    essential = True  # a facility ends without it
 
     def __init__(self) -> None:
         self._child: Child | None = None
+        self._was_ready = False
 
     @abstractmethod
     def launch(self) -> None:
@@ -178,7 +179,7 @@ class Server(ABC):
         return bool(_TAKEN.search(self.log.read_text(errors="replace")))
 
     def move(self) -> bool:
-        """Choose other ports, or wait for the same ones; False where nobody may."""
+        """Choose other ports in place of those that somebody took; False where others know them already."""
         return False
 
     def reason(self) -> str:
@@ -209,6 +210,7 @@ class Server(ABC):
                 raise ServerUnavailable(
                     f"{self.name} was not ready within {timeout:.0f} s; what it does is in {self.log}"
                 )
+        self._was_ready = True
 
     @contextmanager
     def running(self, *, timeout: float = 120.0, progress: Callable[[str], None] = ignore) -> Iterator[Self]:
@@ -225,6 +227,25 @@ class Server(ABC):
         self.stop()
         self.launch()
         self.wait_until_ready()
+
+    def come_back(self) -> None:
+        """Start it again after it has died, and wait until it is ready; raises what `wait_until_ready` does."""
+        self.restart()
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it has died for good, so that `come_back` would be in vain."""
+        return False
+
+    @property
+    def lifeline(self) -> Child | int:
+        """Becomes readable when the server dies."""
+        return self.child
+
+    @property
+    def exit_code(self) -> int | None:
+        """That of the server that died last; 128 and the number of the signal that killed it."""
+        return self.child.wait(0)
 
     @property
     def child(self) -> Child:
@@ -256,12 +277,6 @@ class Server(ABC):
         if self._child is not None:
             self._child.stop()
             self._child = None
-
-
-def first_to_end(children: Iterable[Child]) -> Child:
-    """Wait until one of the children has ended by itself."""
-    ended: list[Child] = select.select(list(children), [], [])[0]
-    return ended[0]
 
 
 def plain_environment(*, first_on_path: Path) -> dict[str, str]:

@@ -9,8 +9,6 @@ not.
 from __future__ import annotations
 
 import os
-import time
-from collections import defaultdict, deque
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,10 +19,10 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.envoy import EnvoyServer, Place
 from eaf_inference.facility.gateway import GatewayServer
 from eaf_inference.facility.jupyterhub import GROUP, HubServer, Services
-from eaf_inference.facility.kept import KeptServer
 from eaf_inference.facility.machine import make_tritons
-from eaf_inference.facility.processes import first_to_end, ignore, owned_directory
+from eaf_inference.facility.processes import ignore, owned_directory
 from eaf_inference.facility.prometheus import NotInstalled, PrometheusServer, prometheus_program
+from eaf_inference.facility.restarts import keep_running
 from eaf_inference.facility.token_service import TokenServiceServer
 from eaf_inference.policy import TokenPolicy
 
@@ -41,7 +39,6 @@ ONE_ACCOUNT = (
     "All users' notebooks, clusters and files belong to this one account of the machine: the Hub keeps users apart, "
     "the operating system does not."
 )
-_DEATHS, _WITHIN = 3, 60.0  # a server that dies so often in so many seconds is not to be helped
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +87,8 @@ class SharedFacility:
         }
 
     def watch(self, *, progress: Callable[[str], None] = ignore) -> Server:
-        """Start again whatever ends by itself, for as long as that helps; give the server that does not stay.
-
-        Raises
-        ------
-        ConfigurationError, ServerUnavailable
-            One cannot be started again; the message has its reason.
-        """
-        deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_DEATHS))
-        while True:
-            children = {server.child: server for server in self.servers}
-            server = children[first_to_end(children)]
-            died = deaths[server.name]
-            died.append(time.monotonic())
-            # the parent of a kept one starts it again by itself: where it has ended, it has given that up
-            if isinstance(server, KeptServer) or (len(died) == _DEATHS and died[-1] - died[0] < _WITHIN):
-                return server
-            progress(f"{server.name} has ended and is started again; its log was {server.log}")
-            server.restart()
+        """Start again whatever dies, for as long as that helps; see `restarts.keep_running`."""
+        return keep_running(self.servers, progress=progress)
 
 
 @contextmanager

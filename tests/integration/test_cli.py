@@ -14,13 +14,17 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from management import successes
 from recorded.replay import until
 from tiny_models import save_affine
 
+import eaf_inference
 from eaf_inference import local
 from eaf_inference.facility.triton import SHARED_MEMORY
+from eaf_inference.local import Replica
 
 SHM = Path("/dev/shm")  # noqa: S108 - where shared memory is
 COMMAND = [sys.executable, "-m", "eaf_inference.cli"]
@@ -64,18 +68,58 @@ def test_up_shows_where_everything_is(tiny_models):
         assert "Traceback" not in process.stderr.read()
 
 
-def test_up_says_so_when_a_triton_dies(tiny_models):
+def test_a_triton_that_keeps_crashing_ends_up_with_how_it_ended_and_its_log(tiny_models):
     with started("up", "--json", "--models", tiny_models) as process:
-        replica = json.loads(process.stdout.readline())["replicas"][0]
-        os.kill(replica["pid"], signal.SIGKILL)
+        process.stdout.readline()
+        said, logs = "", []
+        for death in (1, 2, 3):
+            (replica,) = local.running()[0].replicas
+            logs.append(replica.log)
+            os.kill(replica.pid, signal.SIGKILL)
+            said += read_until(process, "triton-0 was killed by SIGKILL", stream=process.stderr)
+            if death < 3:
+                said += read_until(process, "triton-0 is running again", stream=process.stderr)
+                until(lambda pid=replica.pid: local.running()[0].replicas[0].pid != pid)  # clients are told of it
         assert process.wait(60) == 1
-        said = process.stderr.read()
-    assert "triton-0 ended by itself" in said
-    assert replica["log"] in said
+        said += process.stderr.read()
+    assert all(f"Its log is {log}; it ends with:\n  " in said for log in logs)
+    assert f"triton-0 keeps crashing; shutting down. Its log: {logs[-1]}" in said
+    assert "Traceback" not in said
     assert not local.running()
 
 
-def test_a_gateway_that_dies_is_there_again_and_up_ends_with_its_proxy(tiny_models):
+def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_is_back_for_everybody(tiny_models):
+    rows = 60_000
+    x = np.random.default_rng(12).integers(-1000, 1000, (rows, 2)).astype(np.float32)  # so that sums are exact
+    with started("up", "--json", "--triton", "2", "--models", tiny_models) as process:
+        before = json.loads(process.stdout.readline())
+        first, second = (Replica(**each) for each in before["replicas"])
+        assert successes(first) == successes(second) == []
+
+        def chunks():
+            for number, chunk in enumerate(np.split(x, 60)):
+                if number == 20:
+                    os.kill(first.pid, signal.SIGKILL)
+                yield chunk
+
+        with eaf_inference.connect([first.grpc, second.grpc]) as connection:
+            scores = list(connection.model("affine").map(chunks()))
+            np.testing.assert_array_equal(np.concatenate([each["y"] for each in scores]), 2 * x + 1)
+            np.testing.assert_array_equal(
+                np.concatenate([each["total"] for each in scores]), x.sum(axis=1, keepdims=True)
+            )
+            said = read_until(process, "triton-0 is running again", stream=process.stderr)
+            until(lambda: local.running()[0].replicas[0].pid != first.pid)
+            again = local.running()[0]
+            assert (again.replicas[0].grpc, again.replicas[1]) == (first.grpc, second)
+            assert again.gateway.pid == before["gateway"]["pid"]
+            os.kill(second.pid, signal.SIGKILL)  # so that it is the first one that answers
+            scores = connection.model("affine")(x[:1000])
+            np.testing.assert_array_equal(scores["y"], 2 * x[:1000] + 1)
+    assert "triton-0 was killed by SIGKILL" in said
+
+
+def test_a_gateway_that_dies_is_there_again_and_so_is_its_proxy(tiny_models):
     with started("up", "--json", "--models", tiny_models) as process:
         gateway = json.loads(process.stdout.readline())["gateway"]
         family = psutil.Process(process.pid).children(recursive=True)
@@ -84,11 +128,12 @@ def test_a_gateway_that_dies_is_there_again_and_up_ends_with_its_proxy(tiny_mode
         dead.kill()
         psutil.wait_procs([dead], timeout=10)
         until(lambda: is_healthy(gateway["address"]))
+        assert "dask-gateway was killed by SIGKILL" in read_until(process, "is running again", stream=process.stderr)
+        until(lambda: local.running()[0].gateway.pid != gateway["pid"])
         proxy.kill()
-        assert process.wait(60) == 1
-        said = process.stderr.read()
-    assert "dask-gateway-proxy ended by itself" in said
-    assert not local.running()
+        said = read_until(process, "dask-gateway-proxy is running again", stream=process.stderr)
+        until(lambda: is_healthy(gateway["address"]))
+    assert "dask-gateway-proxy was killed by SIGKILL" in said
 
 
 def is_healthy(gateway):

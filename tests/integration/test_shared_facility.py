@@ -10,8 +10,10 @@ import awkward as ak
 import psutil
 import pytest
 from hub_facility import processes_with
+from management import successes
 from recorded.replay import until
 from shared_users import SAMPLE, User, running
+from test_other_local_users import umasks_below
 
 import eaf_inference
 from eaf_inference.errors import ConfigurationError
@@ -201,6 +203,19 @@ def test_nothing_listens_but_on_loopback(shared, users):
             listening += [(process.name(), each.laddr) for each in found if each.status == psutil.CONN_LISTEN]
     assert len(listening) >= 12
     assert [each for each in listening if each[1].ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
+
+
+def test_nobody_manages_a_triton_around_envoy(shared):
+    assert [successes(triton.replica) for triton in shared.tritons] == [[], []]
+
+
+def test_whatever_servers_and_users_notebooks_create_is_for_this_account_alone(shared, users):
+    with running(users[:1], COMPUTE) as (run,):  # with a cluster
+        masks = umasks_below(*shared.servers)
+        run.finish()
+    assert len(masks) >= 20
+    assert set(masks.values()) == {"0077"}
+    assert any("jupyter" in name for name in masks)
 
 
 def test_who_has_left_has_no_token_to_leave_behind(shared, users):
