@@ -60,14 +60,13 @@ class KeptServer(Server):
             return int((self.directory / "exit").read_text())
         return super().exit_code
 
-    def come_back(self) -> None:
-        """Wait until its parent has started it again and it is ready; raises what `wait_until_ready` does."""
+    def start_again(self) -> None:
+        """Wait until its parent has started it again, which it does at once."""
         if self._watched is not None:
             pid, descriptor = self._watched
             self._wait_for_another_than(pid, _RESTART_SECONDS)
             os.close(descriptor)
             self._watched = None
-        self.wait_until_ready()
 
     def stop(self) -> None:
         super().stop()

@@ -224,17 +224,17 @@ class Server(ABC):
 
     def restart(self) -> None:
         """Start it again on the same ports, whether it runs or has died, and wait until it is ready."""
-        self.stop()
-        self.launch()
+        self.start_again()
         self.wait_until_ready()
 
-    def come_back(self) -> None:
-        """Start it again after it has died, and wait until it is ready; raises what `wait_until_ready` does."""
-        self.restart()
+    def start_again(self) -> None:
+        """Start it on the same ports after it has died; it then takes seconds until it is ready."""
+        self.stop()
+        self.launch()
 
     @property
     def gave_up(self) -> bool:
-        """Whether it has died for good, so that `come_back` would be in vain."""
+        """Whether it has died for good, so that `start_again` would be in vain."""
         return False
 
     @property

@@ -119,8 +119,7 @@ def test_how_a_server_ended_is_said(start, kind):
     assert "was killed by SIGUSR2" in said.lines[0]
 
 
-def test_a_server_that_ends_whenever_it_is_started_says_with_which_exit_code(start, monkeypatch):
-    monkeypatch.setattr(restarts, "_RETRY_SECONDS", 0.02)
+def test_a_server_that_ends_whenever_it_is_started_says_with_which_exit_code(start):
     (server,) = start(Plain())
     server.program = "print('last words', flush=True); import sys; sys.exit(3)"
     said = Said(server, 1)
