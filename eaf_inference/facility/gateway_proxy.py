@@ -58,4 +58,4 @@ class GatewayProxy(Server):
 
     def is_ready(self) -> bool:
         """Whether it listens, and not somebody else."""
-        return listens(self.pid, self._port)
+        return self.launched and listens(self.pid, self._port)

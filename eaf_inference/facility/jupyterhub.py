@@ -225,7 +225,7 @@ class HubServer(KeptServer):
 
     def is_ready(self) -> bool:
         """Whether it answers through its proxy; nobody but that is shown the operator's token."""
-        if not listens(self.proxy.pid, self.proxy.port):
+        if not (self.proxy.launched and listens(self.proxy.pid, self.proxy.port)):
             return False
         headers = {"Authorization": f"token {self._operator_token}"}
         status, body = ask(self.proxy.port, "/hub/api/user", headers=headers)

@@ -178,3 +178,31 @@ def test_a_port_that_another_process_took_is_waited_for_however_often_that_fails
         with pytest.raises(IsBackError):
             keep_running([listener], progress=progress)
     assert sum("will be tried again" in each for each in said) >= 5
+
+
+def test_a_server_that_needs_another_one_does_not_keep_that_from_being_started_again(start):
+    """As the Hub needs its proxy: it is ready only once that is."""
+
+    class Needy(Plain):
+        name = "needy"
+
+        def is_ready(self):
+            return super().is_ready() and helper.is_ready() and helper.child.wait(0) is None
+
+    (helper,) = start(Plain())
+    (needy,) = start(Needy())
+    said = []
+
+    class BothAreBackError(Exception):
+        pass
+
+    def progress(message):
+        said.append(message)
+        if message.startswith("needy was killed"):
+            os.kill(helper.pid, signal.SIGKILL)
+        if {"plain is running again", "needy is running again"} <= set(said):
+            raise BothAreBackError
+
+    os.kill(needy.pid, signal.SIGKILL)
+    with pytest.raises(BothAreBackError):
+        keep_running([needy, helper], progress=progress)
