@@ -84,7 +84,7 @@ $(VENV)/%: pyproject.toml
 $(OLDEST)/test: tests/oldest-requirements.txt
 	@echo "installing the oldest supported versions into $(OLDEST)"
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python $(PIP) install -r tests/oldest-requirements.txt
+	@$(OLDEST)/bin/python $(PIP) install --require-hashes -r tests/oldest-requirements.txt
 	@SKIP_JUPYTER_BUILDER=1 $(OLDEST)/bin/python $(PIP) install --no-deps -e .
 	@touch $@
 

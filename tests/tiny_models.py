@@ -75,3 +75,29 @@ def infer(server: TritonServer, model: str, x: np.ndarray, *, outputs: tuple[str
         wanted = [grpc.InferRequestedOutput(name) for name in outputs]
         answer = client.infer(model, [tensor], outputs=wanted, client_timeout=20)
     return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+
+
+def save_typed(directory: Path, types) -> Path:
+    """Make an ONNX model that gives each input back, one of every type, and the sum of those in float32.
+
+    Input and output of the number-th type are called `x{number}` and `y{number}`, of any shape with two axes.
+    """
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes, inputs, outputs = [], [], []
+    for number, each in enumerate(types):
+        kind, axes = helper.np_dtype_to_tensor_dtype(each), [f"a{number}", f"b{number}"]
+        nodes.append(helper.make_node("Identity", [f"x{number}"], [f"y{number}"]))
+        inputs.append(helper.make_tensor_value_info(f"x{number}", kind, axes))
+        outputs.append(helper.make_tensor_value_info(f"y{number}", kind, axes))
+        if each == np.float32:
+            nodes.append(helper.make_node("ReduceSum", [f"x{number}"], ["total"], keepdims=0))
+    outputs.append(helper.make_tensor_value_info("total", TensorProto.FLOAT, []))
+    graph = helper.make_graph(nodes, "typed", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (directory / "1").mkdir(parents=True)
+    onnx.save(model, directory / "1" / "model.onnx")
+    (directory / "config.pbtxt").write_text("max_batch_size: 0\n")
+    return directory

@@ -35,8 +35,8 @@ def software() -> dict[str, str]:
     """The installed versions of what takes part, and Triton's."""
     from eaf_inference.facility.environment import REQUIREMENTS
 
-    lines = REQUIREMENTS.read_text().splitlines()
-    found = {"Triton": next(line for line in lines if line.startswith("nvidia-pytriton"))}
+    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    found = {"Triton": next(line.split()[0] for line in lines if line.startswith("nvidia-pytriton"))}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
@@ -46,7 +46,7 @@ def software() -> dict[str, str]:
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()

