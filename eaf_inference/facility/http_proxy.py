@@ -26,6 +26,7 @@ __all__ = ["VERSION", "HttpProxy", "proxy_program"]
 
 VERSION = "5.3.0"
 _NAME = "configurable-http-proxy"
+_PACKAGES = Path(__file__).with_name(_NAME)  # for npm: this version, and a lock with the hashes of all that it needs
 _CHECKOUT = Path(__file__).parents[2] / "node_modules" / ".bin" / _NAME
 
 
@@ -71,7 +72,8 @@ def _install(directory: Path, progress: Callable[[str], None]) -> None:
     progress(f"installing {_NAME} {VERSION} into {directory} (once, about 10 MB)")
     draft = directory.with_name(f"{directory.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    command = [npm, "install", "--prefix", str(draft), "--no-audit", "--no-fund", f"{_NAME}@{VERSION}"]
+    shutil.copytree(_PACKAGES, draft)
+    command = [npm, "ci", "--prefix", str(draft), "--no-audit", "--no-fund"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         shutil.rmtree(draft, ignore_errors=True)

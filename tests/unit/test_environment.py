@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from zipfile import ZipFile
 import pytest
 
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.facility import environment
+from eaf_inference.facility import environment, http_proxy
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +94,11 @@ def test_every_pinned_package_has_hashes():
         )
         requirements = text.replace("\\\n", " ").split("\n")
         assert all("==" in line and "--hash=sha256:" in line for line in requirements if line.strip()), path
+
+
+def test_the_proxy_of_jupyterhub_is_installed_from_a_lock_with_hashes():
+    directory = Path(http_proxy.__file__).with_name("configurable-http-proxy")
+    asked = json.loads((directory / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert asked == {"configurable-http-proxy": http_proxy.VERSION}
+    packages = json.loads((directory / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    assert all("integrity" in package for name, package in packages.items() if name)
