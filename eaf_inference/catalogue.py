@@ -28,6 +28,8 @@ class ModelRow:
 
     Attributes
     ----------
+    outputs : tuple of str
+        In parentheses those that this client leaves out, such as strings.
     queue_ms : float or None
         None where nothing was measured yet.
     spec : ModelSpec or None
@@ -51,7 +53,7 @@ class ModelRow:
             name=entry.name,
             version=entry.version,
             inputs=tuple(map(str, spec.inputs)) if spec else (),
-            outputs=tuple(map(str, spec.outputs)) if spec else (),
+            outputs=(*map(str, spec.outputs), *(f"({each})" for each in spec.left_out)) if spec else (),
             ready=ready,
             state="ready" if ready else sentence(entry.reason or entry.state.lower() or "not loaded"),
             queue_ms=_queue_ms(statistics) if statistics is not None else None,

@@ -47,7 +47,8 @@ SUPPORTED = ((3, 12), (3, 11), (3, 10), (3, 13))  # Pythons with a Triton stub; 
 _COMPLETE = "complete"  # a file: what lacks it is an interrupted build
 _BACKEND = Path(__file__).with_name("onnxruntime_backend") / "model.py"
 _NUMPY2 = Path(__file__).with_name("python_backend") / "numpy2_tensors.py"
-_HOOK = f"\nimport {_NUMPY2.stem}\n\n{_NUMPY2.stem}.install(globals())\n"
+_PATHS = Path(__file__).with_name("python_backend") / "utf8_paths.py"
+_HOOK = f"\nimport {_NUMPY2.stem}\n\n{_NUMPY2.stem}.install(globals())\n"  # at the end of Triton's own module
 _OTHERWISE = "or give the path of a tritonserver that is already there with --triton-server"
 _PROBE = (
     "import json, sys, sysconfig, venv; "
@@ -120,6 +121,7 @@ def make_installation(*, progress: Callable[[str], None]) -> Installation:
         triton = packages / "pytriton" / "tritonserver"
         _put(_BACKEND, triton / "backends" / "onnxruntime" / "model.py")
         _put(_NUMPY2, triton / "backends" / "python" / _NUMPY2.name)
+        _put(_PATHS, packages / _PATHS.name)
     return Installation(triton / "bin" / "tritonserver", triton / "backends", path / "bin")
 
 
@@ -242,6 +244,7 @@ def _fit_stub(packages: Path, interpreter: Interpreter) -> None:
     shutil.copy(triton / "python_backend_stubs" / version / stub.name, stub)
     with (stub.parent / "triton_python_backend_utils.py").open("a", encoding="utf-8") as utilities:
         utilities.write(_HOOK)
+    (packages / f"{_PATHS.stem}.pth").write_text(f"import {_PATHS.stem}\n", encoding="ascii")
     if library := interpreter.shared_library():
         _link_library(packages / "nvidia_pytriton.libs", library, interpreter)
     trial = subprocess.run([stub], capture_output=True, text=True, check=False)

@@ -30,6 +30,8 @@ def show(facility: RunningFacility, console: Console) -> None:
     models = Table("model", "state", box=None, pad_edge=False)
     for name, state in facility.servers[0].models().items():
         models.add_row(_text(name), _text(state.lower()))
+    for name, why in facility.servers[0].left_out().items():
+        models.add_row(_text(name), _text(f"left out: {why.splitlines()[0]}"))
     console.print(servers, "", models, "")
     logs = {server.name: server.log for server in facility.servers}
     if facility.gateway:

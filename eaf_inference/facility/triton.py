@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.errors import ConfigurationError
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.facility import triton_log
 from eaf_inference.facility.environment import make_installation
 from eaf_inference.facility.loopback_http import OK, ask
@@ -136,6 +136,8 @@ class TritonServer(Server):
             f"--grpc-restricted-protocol={_RESTRICTED}",
             f"--http-restricted-api={_RESTRICTED}",
             f"--exit-timeout-secs={_EXIT_SECONDS}",
+            "--exit-on-error=false",  # one model that cannot be loaded leaves the others served,
+            "--strict-readiness=false",  # and the server ready
         ]
 
     def port_is_taken(self) -> bool:
@@ -154,10 +156,47 @@ class TritonServer(Server):
         ready = ((self._http_port.number, "/v2/health/ready"), (self._metrics_port, "/metrics"))
         return listens(self.pid, self._metrics_port) and all(ask(port, path)[0] == OK for port, path in ready)
 
+    def wait_until_ready(self, *, timeout: float = 120.0, progress: Callable[[str], None] = ignore) -> None:
+        """Return when it serves the models that can be loaded, and report each of the others to `progress`.
+
+        Raises
+        ------
+        ConfigurationError
+            It did not start, or none of its models can be loaded; the message has the reasons, and where its log is.
+        ServerUnavailable
+            It neither became ready nor ended in time.
+        """
+        try:
+            super().wait_until_ready(timeout=timeout, progress=progress)
+        except ServerUnavailable as error:
+            if unfinished := triton_log.loading(self.log.read_text(encoding="utf-8", errors="replace")):
+                raise ServerUnavailable(f"{error}\nIt is still loading: {', '.join(unfinished)}") from error
+            raise
+        left_out = self.left_out()
+        if not self.models():
+            reasons = [f"model '{model}': {why}" for model, why in left_out.items()]
+            shown = "\n".join(f"- {each}" for each in [*reasons, *triton_log.hints(reasons)])
+            raise ConfigurationError(f"{self.name} can load none of its models:\n{shown}\nIts log: {self.log}")
+        for model, why in left_out.items():
+            progress(f"{self.name} serves without the model '{model}', which cannot be loaded: {why}")
+        for hint in triton_log.hints(left_out.values()):
+            progress(hint)
+
     def models(self) -> dict[str, str]:
-        """Every model and its state, such as READY, as Triton lists them."""
+        """Every model that is served, and its state: READY."""
+        return {model["name"]: model["state"] for model in self._index() if model.get("state") == "READY"}
+
+    def left_out(self) -> dict[str, str]:
+        """Every model that cannot be loaded, and Triton's reason."""
+        logged = triton_log.failed_models(self.log.read_text(encoding="utf-8", errors="replace"))
+        served = self.models()
+        listed = {model["name"]: model.get("reason", "it has no version") for model in self._index()}
+        return {name: why for name, why in sorted({**listed, **logged}.items()) if name not in served}
+
+    def _index(self) -> list[dict[str, str]]:
         _, body = ask(self._http_port.number, "/v2/repository/index", method="POST")
-        return {model["name"]: model.get("state", "UNKNOWN") for model in json.loads(body)}
+        index: list[dict[str, str]] = json.loads(body)
+        return index
 
 
 def check_repositories(paths: Sequence[Path | str]) -> list[Path]:

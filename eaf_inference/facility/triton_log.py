@@ -1,21 +1,27 @@
-"""What a Triton that does not start says about it: the reasons, picked out of its log."""
+"""What Triton's log says about a server that does not start or a model that cannot be loaded: the reasons in it."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-__all__ = ["address_in_use", "reasons"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
+__all__ = ["address_in_use", "failed_models", "hints", "loading", "reasons"]
+
+_MODELS = (
+    re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<why>.*)"),
+    re.compile(r"failed to load model '(?P<model>[^']+)': (?P<why>.*)"),
+    re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<why>.*)"),
+    re.compile(r"failed to poll model '(?P<model>[^']+)': (?P<why>.*)"),
+    re.compile(r"Invalid argument: (?P<why>ensemble '(?P<model>[^']+)' .*)"),
+)
 # Each line of a log that explains a failure, and how to tell it; the first that matches counts.
 _REASONS = (
-    (re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<why>.*)"), "model '{model}': {why}"),
-    (
-        re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<why>.*)"),
-        "model '{model}': {why}",
-    ),
+    *((pattern, "model '{model}': {why}") for pattern in _MODELS),
     (re.compile(r"Error parsing text-format inference.ModelConfig: (?P<why>.*)"), "config.pbtxt, line {why}"),
     (re.compile(r"failed to (?P<what>start \S+ service): \w+ - (?P<why>.*)"), "failed to {what}: {why}"),
-    (re.compile(r"model '?(?P<model>[^ ']+)'? (?P<why>.*not unique.*)"), "model '{model}': {why}"),
     (re.compile(r"(?P<why>error while loading shared libraries: .*)"), "{why}"),
     (re.compile(r"(?P<why>version `GLIBC.*not found.*)"), "{why}"),
 )
@@ -51,7 +57,29 @@ def reasons(log: str) -> list[str]:
                 found.append(_plain(form.format(**match.groupdict())))
                 break
     found = list(dict.fromkeys(found)) or _GENERAL.findall(log) or log.splitlines()[-5:]
-    return found + [hint for pattern, hint in _HINTS if any(pattern.search(reason) for reason in found)]
+    return found + hints(found)
+
+
+def hints(reasons: Iterable[str]) -> list[str]:
+    """What to do about the common reasons among these."""
+    text = "\n".join(reasons)
+    return [hint for pattern, hint in _HINTS if pattern.search(text)]
+
+
+def failed_models(log: str) -> dict[str, str]:
+    """The models that could not be loaded, each with the last reason given."""
+    found = {}
+    for line in log.splitlines():
+        if match := next(filter(None, (pattern.search(line) for pattern in _MODELS)), None):
+            found[match["model"]] = _plain(match["why"])
+    return found
+
+
+def loading(log: str) -> list[str]:
+    """The models that Triton began to load and has not done with."""
+    begun = dict.fromkeys(re.findall(r"\"loading: (.+):\d+\"", log))
+    ended = set(re.findall(r"\"(?:successfully loaded|failed to load) '([^']+)'", log))
+    return [model for model in begun if model not in ended]
 
 
 def address_in_use(log: str) -> bool:

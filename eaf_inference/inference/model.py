@@ -107,6 +107,8 @@ class Model:
             f"  takes {taken or '; '.join(map(str, self.spec.inputs))}",
             f"  gives {'; '.join(map(self.describe_output, self.spec.outputs))}",
         ]
+        if self.spec.left_out:
+            lines.append(f"  leaves out {'; '.join(self.spec.left_out)}")
         if self.note:
             lines.append(f"  {self.note}")
         return "\n".join(map(printable, lines)) + ">"

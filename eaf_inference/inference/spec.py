@@ -18,7 +18,7 @@ from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.reply import LARGEST_REPLY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 __all__ = ["DTYPES", "ModelSpec", "TensorSpec"]
 
@@ -87,6 +87,8 @@ class ModelSpec:
     recipe : Recipe or None
     labels : mapping of str to tuple of str
         Class names by output.
+    left_out : tuple of str
+        Outputs of a data type that this client does not serve, such as strings, and that type; never asked for.
     """
 
     name: str
@@ -96,6 +98,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]
     recipe: Recipe | None
     labels: Mapping[str, tuple[str, ...]]
+    left_out: tuple[str, ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.name, self.version))  # the mappings only compare
@@ -124,8 +127,12 @@ class ModelSpec:
             raise ConfigurationError(f"A model is called {_short(config.name)}. Expected {_A_NAME}.")
         if config.max_batch_size < 0:
             raise _unserved(config.name, f"its max_batch_size is {config.max_batch_size}; 0 or more was expected")
-        inputs = _tensors(config.name, "inputs", config.input)
-        outputs = _tensors(config.name, "outputs", config.output)
+        for kind, tensors in (("inputs", config.input), ("outputs", config.output)):
+            _check_number_and_names(config.name, kind, tensors)
+        inputs = tuple(_tensor(config.name, tensor, optional=tensor.optional) for tensor in config.input)
+        served = [tensor for tensor in config.output if _datatype(tensor) in DTYPES]
+        outputs = tuple(_tensor(config.name, tensor) for tensor in served or config.output)
+        left_out = {tensor.name: _datatype(tensor) for tensor in config.output if tensor not in served}
         text = _parameter(config, "preprocess") if preprocess is None else preprocess
         recipe = None
         if text is not None:
@@ -139,31 +146,34 @@ class ModelSpec:
             outputs=outputs,
             recipe=recipe,
             labels={
-                **(_classes(config.name, recipe.output_names, outputs) if recipe else {}),
-                **_labels(config.name, _parameter(config, "labels"), outputs),
+                **(_classes(config.name, recipe.output_names, outputs, left_out) if recipe else {}),
+                **_labels(config.name, _parameter(config, "labels"), outputs, left_out),
             },
+            left_out=tuple(f"{name}: {datatype}" for name, datatype in left_out.items()),
         )
 
 
-def _tensors(model: str, kind: str, tensors: Any) -> tuple[TensorSpec, ...]:
-    """The inputs, or the outputs, of a model."""
+def _check_number_and_names(model: str, kind: str, tensors: Any) -> None:
     if not 1 <= len(tensors) <= _MOST_TENSORS:
         raise _unserved(model, f"it has {len(tensors):,} {kind}; 1 to {_MOST_TENSORS:,} are served")
+    for tensor in tensors:
+        if not _is_name(tensor.name):
+            raise _unserved(model, f"a tensor is called {_short(tensor.name)}; {_A_NAME} is expected")
     twice = [name for name, number in Counter(tensor.name for tensor in tensors).items() if number > 1]
     if twice:
         raise _unserved(model, f"several of its {kind} are called {_short(twice[0])}")
-    return tuple(_tensor(model, tensor, optional=getattr(tensor, "optional", False)) for tensor in tensors)
 
 
-def _tensor(model: str, tensor: Any, *, optional: bool) -> TensorSpec:
+def _datatype(tensor: Any) -> str:
     from tritonclient.grpc import model_config_pb2
 
-    name, dims = _short(tensor.name), list(tensor.dims[: _MOST_AXES + 1])
-    if not _is_name(tensor.name):
-        raise _unserved(model, f"a tensor is called {name}; {_A_NAME} is expected")
     known = model_config_pb2.DataType.DESCRIPTOR.values_by_number  # a newer server may have others
     number = tensor.data_type
-    datatype = known[number].name.removeprefix("TYPE_") if number in known else str(number)
+    return known[number].name.removeprefix("TYPE_") if number in known else str(number)
+
+
+def _tensor(model: str, tensor: Any, *, optional: bool = False) -> TensorSpec:
+    name, dims, datatype = _short(tensor.name), list(tensor.dims[: _MOST_AXES + 1]), _datatype(tensor)
     if any(size < 1 and size != -1 for size in dims):
         raise _unserved(model, f"{name} has the shape {dims}")
     if len(dims) > _MOST_AXES:
@@ -219,9 +229,11 @@ def _check_recipe(model: str, recipe: Recipe, inputs: tuple[TensorSpec, ...]) ->
             )
 
 
-def _classes(model: str, names: tuple[str, ...], outputs: tuple[TensorSpec, ...]) -> dict[str, tuple[str, ...]]:
+def _classes(
+    model: str, names: tuple[str, ...], outputs: tuple[TensorSpec, ...], left_out: Collection[str]
+) -> dict[str, tuple[str, ...]]:
     """The classes that a recipe's ``output_names`` gives to an output, unless they are the names of outputs."""
-    taken = {tensor.name for tensor in outputs}
+    taken = {*(tensor.name for tensor in outputs), *left_out}
     if not names or taken.issuperset(names):
         return {}
     fitting = [tensor.name for tensor in outputs if tensor.shape and tensor.shape[-1] == len(names)]
@@ -236,7 +248,9 @@ def _classes(model: str, names: tuple[str, ...], outputs: tuple[TensorSpec, ...]
     return {fitting[0]: names}
 
 
-def _labels(model: str, text: str | None, outputs: tuple[TensorSpec, ...]) -> dict[str, tuple[str, ...]]:
+def _labels(
+    model: str, text: str | None, outputs: tuple[TensorSpec, ...], left_out: Collection[str]
+) -> dict[str, tuple[str, ...]]:
     if text is None:
         return {}
     shapes = {tensor.name: tensor.shape for tensor in outputs}
@@ -246,6 +260,7 @@ def _labels(model: str, text: str | None, outputs: tuple[TensorSpec, ...]) -> di
         raise _bad_labels(model, f"they are not JSON: {error}") from error
     if not isinstance(labels, dict):
         raise _bad_labels(model, "they are not an object")
+    labels = {name: classes for name, classes in labels.items() if name not in left_out}
     for name, classes in labels.items():
         if name not in shapes:
             raise _bad_labels(model, f"there is no output {_short(name)}")

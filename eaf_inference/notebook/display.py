@@ -130,6 +130,8 @@ def model_html(model: Model) -> str:
         (_dim("takes"), taken),
         (_dim("gives"), "<br>".join(_code(model.describe_output(tensor)) for tensor in spec.outputs)),
     ]
+    if spec.left_out:
+        rows.append((_dim("leaves out"), "<br>".join(map(_code, spec.left_out))))
     if model.note:
         rows.append((_dim("note"), escape(model.note)))
     version = f"version {spec.version} " if spec.version else ""

@@ -97,6 +97,7 @@ def test_models_that_cannot_be_served_are_each_named_with_the_reason(tmp_path):
     with pytest.raises(ConfigurationError) as caught, TritonServer.start([tmp_path]):
         pass
     message = str(caught.value)
+    assert "can load none of its models" in message
     for name, (_, reason) in expected.items():
         (line,) = (line for line in message.splitlines() if f"model '{name}'" in line)
         assert reason in line

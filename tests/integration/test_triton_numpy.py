@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tiny_models import save_typed
-from tritonclient import grpc
+from tiny_models import ask, save_typed
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from eaf_inference.facility.environment import make_installation
@@ -102,16 +101,6 @@ def server(repository, numpy_version):
     with TritonServer.start([repository], installation=installation) as server:
         yield server
         server.kill()
-
-
-def ask(server, model, arrays):
-    inputs = []
-    for name, value in arrays.items():
-        tensor = grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-        inputs.append(tensor.set_data_from_numpy(value))
-    with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
-        answer = client.infer(model, inputs, client_timeout=20)
-    return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
 
 def every_type(shape):

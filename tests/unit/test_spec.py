@@ -116,7 +116,12 @@ def texts(given_one):
 
 
 def from_the_future(given_one):
-    given_one.output[0].data_type = 99
+    given_one.input[0].data_type = 99
+
+
+def answering_in_texts(given_one):
+    for output in given_one.output:
+        output.data_type = model_config_pb2.TYPE_STRING
 
 
 def impossible(given_one):
@@ -129,7 +134,8 @@ def impossible(given_one):
         (decoupled, "it answers in a stream (decoupled)"),
         (stateful, "it keeps state between requests (sequence batching)"),
         (texts, "'x' has data type STRING; numbers and booleans are served"),
-        (from_the_future, "'prob' has data type 99; numbers and booleans are served"),
+        (from_the_future, "'x' has data type 99; numbers and booleans are served"),
+        (answering_in_texts, "'prob' has data type STRING; numbers and booleans are served"),
         (impossible, "'x' has the shape [-5, -1]"),
     ],
 )
@@ -139,6 +145,16 @@ def test_a_model_of_another_kind_is_refused_with_the_reason(change, why):
     with pytest.raises(ConfigurationError) as caught:
         ModelSpec.from_config(given_one, "")
     assert str(caught.value) == f"The model 'jets' cannot be used through this client: {why}."
+
+
+def test_outputs_of_another_type_are_left_out_and_the_others_served():
+    given_one = config(labels=json.dumps({"prob": ["top", "qcd"], "name": "whatever these are"}))
+    given_one.output.add(name="name", data_type="TYPE_STRING", dims=[1])
+    given_one.output.add(name="later", data_type=99, dims=[1])
+    spec = ModelSpec.from_config(given_one, "")
+    assert [each.name for each in spec.outputs] == ["prob", "each"]
+    assert spec.left_out == ("name: STRING", "later: 99")
+    assert spec.labels == {"prob": ("top", "qcd")}
 
 
 @pytest.mark.parametrize(

@@ -31,3 +31,31 @@ def test_a_port_that_is_taken_is_told_from_other_failures():
     line = "\"failed to start HTTP service: Unavailable - Socket '127.0.0.1:8000' already in use \""
     assert triton_log.address_in_use(line)
     assert not triton_log.address_in_use(LOG)
+
+
+LOG_OF_A_SERVER_THAT_RUNS = r"""
+E1128 08:19:27.160412 27502 model_repository_manager.cc:1460] "Poll failed for model directory 'not_text': failed to read text proto from /a/not_text/config.pbtxt"
+E1128 08:19:27.161000 27502 model_repository_manager.cc:1323] "failed to poll model 'twice': not unique across all model repositories"
+E1128 08:19:27.170191 27502 model_repository_manager.cc:724] "failed to load model 'noversion': at least one version must be available under the version policy of model 'noversion'"
+I1128 08:19:27.171000 27502 model_lifecycle.cc:472] "loading: größe:1"
+I1128 08:19:27.171000 27502 model_lifecycle.cc:472] "loading: broken:1"
+I1128 08:19:27.171000 27502 model_lifecycle.cc:472] "loading: stuck:1"
+I1128 08:19:29.171000 27502 model_lifecycle.cc:839] "successfully loaded 'größe'"
+E1128 08:19:30.861970 27502 model_lifecycle.cc:642] "failed to load 'broken' version 1: Internal: ValueError: no output 'z'\n\nAt:\n  /a/model.py(141): check\n"
+I1128 08:19:30.861980 27502 model_lifecycle.cc:777] "failed to load 'broken'"
+E1128 08:19:30.862112 27502 model_repository_manager.cc:703] "Invalid argument: ensemble 'both' depends on 'broken' which has no loaded version."
+"""  # noqa: E501 - as they are
+
+
+def test_every_kind_of_model_that_cannot_be_loaded_is_found():
+    assert triton_log.failed_models(LOG_OF_A_SERVER_THAT_RUNS) == {
+        "not_text": "failed to read text proto from /a/not_text/config.pbtxt",
+        "twice": "not unique across all model repositories",
+        "noversion": "at least one version must be available under the version policy of model 'noversion'",
+        "broken": "Internal: ValueError: no output 'z'\nAt:\n  /a/model.py(141): check",
+        "both": "ensemble 'both' depends on 'broken' which has no loaded version.",
+    }
+
+
+def test_a_model_that_never_ends_loading_is_named():
+    assert triton_log.loading(LOG_OF_A_SERVER_THAT_RUNS) == ["stuck"]

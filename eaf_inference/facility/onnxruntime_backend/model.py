@@ -36,6 +36,7 @@ TYPES = {
     "tensor(float16)": "TYPE_FP16",
     "tensor(float)": "TYPE_FP32",
     "tensor(double)": "TYPE_FP64",
+    "tensor(string)": "TYPE_STRING",
 }
 
 
@@ -49,7 +50,8 @@ class TritonPythonModel:
         if given["input"] and given["output"]:
             return config
         session = open_session(model_file_of_this_process())
-        batched = all(dims(node)[:1] == [-1] for node in session.get_inputs() + session.get_outputs())
+        outputs = served(session.get_outputs(), given["name"])
+        batched = all(dims(node)[:1] == [-1] for node in session.get_inputs() + outputs)
         if batched:
             config.set_max_batch_size(given["max_batch_size"] or DEFAULT_MAX_BATCH_SIZE)
             if given["max_batch_size"] > 1 and "sequence_batching" not in given:
@@ -62,7 +64,7 @@ class TritonPythonModel:
         skip = 1 if given["max_batch_size"] else 0
         for kind, nodes, add in (
             ("input", session.get_inputs(), config.add_input),
-            ("output", session.get_outputs(), config.add_output),
+            ("output", outputs, config.add_output),
         ):
             if not given[kind]:
                 for node in nodes:
@@ -85,6 +87,12 @@ class TritonPythonModel:
         missing = {node.name for node in self.inputs} - {item["name"] for item in config["input"]}
         if missing:
             raise ValueError(f"the ONNX model takes {sorted(missing)}, which its config.pbtxt does not list")
+        strings = [node.name for node in self.inputs if type_of(node) == "TYPE_STRING"]
+        if strings and int(np.__version__.partition(".")[0]) >= 2:
+            raise ValueError(
+                f"the ONNX model takes strings, {strings}, and Triton's Python backend cannot read them with numpy "
+                f"{np.__version__}. Run Triton with Python 3.12 or older: it then has numpy 1"
+            )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request; one that the model refuses does not fail the others.
@@ -98,14 +106,17 @@ class TritonPythonModel:
         names = [name for name in self.outputs if name in request.requested_output_names()]
         try:
             values = self.session.run(names, {node.name: self.read(request, node.name) for node in self.inputs})
+            tensors = [
+                pb_utils.Tensor(name, self.shaped(name, each)) for name, each in zip(names, values, strict=True)
+            ]
         except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime says is this request's answer
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, self.shaped(name, value)) for name, value in zip(names, values, strict=True)]
-        )
+        return pb_utils.InferenceResponse(tensors)
 
     def read(self, request: Any, name: str) -> np.ndarray[Any, Any]:
         value: np.ndarray[Any, Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+        if value.dtype == object:  # bytes, and ONNX Runtime takes text: of b"top" it would make "b'top'"
+            value = np.array([each.decode() for each in value.flat], dtype=object).reshape(value.shape)
         return value[:, 0] if name in self.squeezed else value
 
     def shaped(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -120,7 +131,7 @@ def open_session(file: Path) -> onnxruntime.InferenceSession:
 
 def model_file_of_this_process() -> Path:
     """The ONNX file this stub was started for: `auto_complete_config` is not told, the command line is."""
-    return Path(Path("/proc/self/cmdline").read_text().split("\0")[1])
+    return Path(Path("/proc/self/cmdline").read_bytes().split(b"\0")[1].decode())
 
 
 def dims(node: Any) -> list[int]:
@@ -130,8 +141,16 @@ def dims(node: Any) -> list[int]:
 
 def type_of(node: Any) -> str:
     if node.type not in TYPES:
-        raise ValueError(f"'{node.name}' is a {node.type}; only tensors of numbers can be served: {sorted(TYPES)}")
+        raise ValueError(f"'{node.name}' is a {node.type}; expected one of {sorted(TYPES)}")
     return TYPES[node.type]
+
+
+def served(outputs: list[Any], model: str) -> list[Any]:
+    """Give the outputs that Triton can send; without them all, type_of says why there is none."""
+    left_out = [node for node in outputs if node.type not in TYPES]
+    for node in left_out:
+        pb_utils.Logger.log_warn(f"model '{model}': its output '{node.name}' is left out, a {node.type}")
+    return [node for node in outputs if node.type in TYPES] or left_out
 
 
 def check(kind: str, listed: list[dict[str, Any]], nodes: dict[str, Any]) -> None:
