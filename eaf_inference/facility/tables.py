@@ -31,7 +31,7 @@ def show(facility: RunningFacility, console: Console) -> None:
     for name, state in facility.servers[0].models().items():
         models.add_row(_text(name), _text(state.lower()))
     for name, why in facility.servers[0].left_out().items():
-        models.add_row(_text(name), _text(f"left out: {why.splitlines()[0]}"))
+        models.add_row(_text(name), _text(f"left out: {_first_line(why)}"))
     console.print(servers, "", models, "")
     logs = {server.name: server.log for server in facility.servers}
     if facility.gateway:
@@ -53,6 +53,8 @@ def show_shared(facility: SharedFacility, console: Console) -> None:
     for server in facility.servers:
         table.add_row(server.name, addresses.get(server.name, ""), str(server.pid), str(server.log))
     console.print(table, "", soft_wrap=True)
+    for name, why in facility.tritons[0].left_out().items():
+        console.print(f"left out: model {name}: {_first_line(why)}", soft_wrap=True, markup=False)
     for what, where in (
         ("the door's access log", facility.door.access_log),
         ("logs of clusters", facility.gateway.cluster_logs),
@@ -84,3 +86,8 @@ def usage(rows: Sequence[Usage]) -> Table:
 def _text(foreign: str) -> Text:
     """A name as it stands: neither its markup nor its control characters do anything."""
     return Text(printable(foreign))
+
+
+def _first_line(text: str) -> str:
+    """The error itself, without the traceback of a model in Python."""
+    return text.partition("\n")[0]

@@ -21,8 +21,7 @@ from management import successes
 from recorded.replay import until
 from tiny_models import save_affine
 
-import eaf_inference
-from eaf_inference import local
+from eaf_inference import connect, local
 from eaf_inference.facility.triton import SHARED_MEMORY
 from eaf_inference.local import Replica
 
@@ -101,7 +100,7 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_is_back_for_every
                     os.kill(first.pid, signal.SIGKILL)
                 yield chunk
 
-        with eaf_inference.connect([first.grpc, second.grpc]) as connection:
+        with connect([first.grpc, second.grpc]) as connection:
             scores = list(connection.model("affine").map(chunks()))
             np.testing.assert_array_equal(np.concatenate([each["y"] for each in scores]), 2 * x + 1)
             np.testing.assert_array_equal(
@@ -167,6 +166,20 @@ def test_up_with_a_broken_model_gives_tritons_reason_and_its_log(tmp_path):
     assert Path(answer.stderr.rpartition("Its log: ")[2].strip()).exists()
     assert "Traceback" not in answer.stderr
     assert not local.running()
+
+
+def test_up_says_what_it_leaves_out_and_serves_the_rest_in_any_locale(tmp_path, monkeypatch):
+    save_affine(tmp_path / "größe")
+    save_affine(tmp_path / "größer", config='backend: "größenwahn"')
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with started("up", "--models", tmp_path) as process:
+        output = read_until(process, "In a notebook")
+        with connect() as connection:
+            np.testing.assert_array_equal(connection.model("größe")(np.ones((3, 2), np.float32))["y"], 3)
+    (row,) = (line for line in output.splitlines() if "left out" in line)
+    assert "gr\\xf6\\xdfer" in row
+    assert "unable to find backend library" in row
 
 
 def test_up_on_a_port_that_is_taken_names_it(tiny_models):
