@@ -292,7 +292,7 @@ def export(
         lines += ["parameters {", f'  key: "{key}"', "  value {", "    string_value:"]
         lines += [f"      {literal}" for literal in text_literals(value)]
         lines += ["  }", "}"]
-    (directory / "config.pbtxt").write_text("\n".join(lines) + "\n")
+    (directory / "config.pbtxt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def load(name: str) -> onnxruntime.InferenceSession:

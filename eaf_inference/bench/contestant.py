@@ -152,6 +152,6 @@ def main(asked: IO[str], answers: IO[str]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for who started it, and ends its standard input
-    spoken = os.fdopen(os.dup(1), "w")
+    spoken = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     main(sys.stdin, spoken)

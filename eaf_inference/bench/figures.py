@@ -60,7 +60,11 @@ def measure(name: str, where: Where) -> dict[str, float]:
     """
     arguments = [name, where.url, where.metrics, str(where.jets)]
     done = subprocess.run(
-        [sys.executable, "-m", "eaf_inference.bench.figures", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "eaf_inference.bench.figures", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
@@ -198,14 +202,16 @@ def memory(where: Where) -> dict[str, float]:
 
 
 def _resident() -> float:
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return float(fields["VmRSS"].split()[0]) * 1024
 
 
 def importing(where: Where) -> dict[str, float]:  # noqa: ARG001
     """`import eaf_inference`, in a Python that has done nothing else."""
     code = "import time; t = time.perf_counter(); import eaf_inference; print(time.perf_counter() - t)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", errors="replace", check=True
+    )
     return {"import s": float(done.stdout)}
 
 

@@ -88,7 +88,7 @@ def write_full_particlenet(repository: Path, *, batch: int = 1024) -> Path:
     """Add ParticleNet in the study's shape, with random weights; gives the ONNX file."""
     directory = repository / FULL_PARTICLENET
     (directory / "1").mkdir(parents=True)
-    (directory / "config.pbtxt").write_text(_PARTICLENET.format(batch=batch))
+    (directory / "config.pbtxt").write_text(_PARTICLENET.format(batch=batch), encoding="utf-8")
     file = directory / "1" / "model.onnx"
     particlenet.save(file)
     return file
@@ -96,5 +96,5 @@ def write_full_particlenet(repository: Path, *, batch: int = 1024) -> Path:
 
 def _write(directory: Path, config: str, source: Path) -> None:
     (directory / "1").mkdir(parents=True)
-    (directory / "config.pbtxt").write_text(config)
+    (directory / "config.pbtxt").write_text(config, encoding="utf-8")
     shutil.copy(source, directory / "1" / "model.py")

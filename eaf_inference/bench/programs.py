@@ -108,7 +108,9 @@ def _unpack_base64(downloads: Path, target: Path) -> None:
 
 
 def _run(command: Sequence[str], directory: Path) -> None:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=directory, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ConfigurationError(f"{_PROGRAM} cannot be fetched: `{' '.join(command[:4])} …` failed: {why[0]}")

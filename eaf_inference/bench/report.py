@@ -104,7 +104,7 @@ def save(outcome: Outcome, directory: Path) -> list[Path]:
     """Write ``bench.json`` and, where a workload was measured, ``bench.png``."""
     directory.mkdir(parents=True, exist_ok=True)
     written = [directory / "bench.json"]
-    written[0].write_text(json.dumps(as_dict(outcome), indent=1) + "\n")
+    written[0].write_text(json.dumps(as_dict(outcome), indent=1) + "\n", encoding="utf-8")
     if any(result.measures for result in outcome.results):
         written.append(directory / "bench.png")
         _plot(outcome, written[-1])

@@ -161,7 +161,9 @@ def recipe_of(model: str) -> Recipe:
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
-    config = text_format.Parse((MODELS / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config = text_format.Parse(
+        (MODELS / model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig()
+    )
     return Recipe.parse(config.parameters["preprocess"].string_value, model=model)
 
 

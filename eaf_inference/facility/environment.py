@@ -159,7 +159,9 @@ def _probe(name: str) -> Interpreter | None:
     program = shutil.which(name)
     if program is None:
         return None
-    answer = subprocess.run([program, "-I", "-c", _PROBE], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [program, "-I", "-c", _PROBE], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if answer.returncode:  # a pyenv shim of a version that is not switched on, a Python without venv
         return None
     executable, version, base_prefix, library_directory = json.loads(answer.stdout)
@@ -184,7 +186,7 @@ def is_complete(path: Path) -> bool:
 @contextmanager
 def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[int]:
     private_directory(path.parent)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -215,7 +217,8 @@ def _run(command: Sequence[str | Path], lock: int, progress: Callable[[str], Non
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={**os.environ, "PIP_USER": "0"},  # some sites set it, and pip then refuses an environment
         pass_fds=[lock],  # while an orphan of a killed command still writes, nobody else begins
     ) as process:
@@ -247,7 +250,7 @@ def _fit_stub(packages: Path, interpreter: Interpreter) -> None:
     (packages / f"{_PATHS.stem}.pth").write_text(f"import {_PATHS.stem}\n", encoding="ascii")
     if library := interpreter.shared_library():
         _link_library(packages / "nvidia_pytriton.libs", library, interpreter)
-    trial = subprocess.run([stub], capture_output=True, text=True, check=False)
+    trial = subprocess.run([stub], capture_output=True, encoding="utf-8", errors="replace", check=False)
     if trial.returncode == 127:  # the loader's code; a stub that can run asks for arguments
         raise ConfigurationError(
             f"Triton's Python backend does not run with {interpreter.executable}: {trial.stderr.strip()}\n"

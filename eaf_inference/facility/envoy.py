@@ -86,7 +86,8 @@ def validate(configuration: Mapping[str, Any]) -> None:
             [program, "--mode", "validate", "--config-path", file],
             env=plain_environment(first_on_path=program.parent),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
     if done.returncode:
@@ -198,7 +199,11 @@ class EnvoyServer(Server):
 
     def has_failed(self) -> bool:
         """Whether it has ended, or refuses what it is to do."""
-        return super().has_failed() or self.port_is_taken() or "rejected" in self.log.read_text(errors="replace")
+        return (
+            super().has_failed()
+            or self.port_is_taken()
+            or "rejected" in self.log.read_text(encoding="utf-8", errors="replace")
+        )
 
     def move(self) -> bool:
         """Choose another port for its administration, the only one that somebody else can take."""
@@ -206,7 +211,7 @@ class EnvoyServer(Server):
         return True
 
     def reason(self) -> str:
-        return _reason(self.log.read_text(errors="replace"))
+        return _reason(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def reload(self, *, timeout: float = 30.0) -> None:
         """Put a new configuration of listeners and clusters into use; calls in flight go on.

@@ -139,7 +139,7 @@ def _remove(shared_memory: str, directory: str) -> None:
 
 def _children() -> list[int]:
     lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for children in lists for pid in children.read_text().split()]
+    return [int(pid) for children in lists for pid in children.read_text(encoding="utf-8").split()]
 
 
 if __name__ == "__main__":

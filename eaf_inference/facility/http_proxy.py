@@ -56,7 +56,7 @@ def proxy_program(*, progress: Callable[[str], None] = ignore) -> Path:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     private_directory(path.parent)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -74,7 +74,9 @@ def _install(directory: Path, progress: Callable[[str], None]) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(_PACKAGES, draft)
     command = [npm, "ci", "--prefix", str(draft), "--no-audit", "--no-fund"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         shutil.rmtree(draft, ignore_errors=True)
         said = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-10:])

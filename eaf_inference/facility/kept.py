@@ -57,7 +57,7 @@ class KeptServer(Server):
         with suppress(ServerUnavailable):  # the parent has given up
             self._wait_for_another_than(self._watched[0] if self._watched else 0, _RESTART_SECONDS)
         with suppress(FileNotFoundError):  # the directory has gone with the parent
-            return int((self.directory / "exit").read_text())
+            return int((self.directory / "exit").read_text(encoding="utf-8"))
         return super().exit_code
 
     def start_again(self) -> None:
@@ -78,7 +78,7 @@ class KeptServer(Server):
     def pid(self) -> int:
         """The server's own; its parent's is that of `child`. 0 when the parent has given up."""
         with suppress(FileNotFoundError):  # the directory has gone with the parent
-            return int((self.directory / "pid").read_text())
+            return int((self.directory / "pid").read_text(encoding="utf-8"))
         return 0
 
     def keep(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:

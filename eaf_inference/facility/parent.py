@@ -69,7 +69,7 @@ class Parent:
 
     def _write(self, name: str, number: int) -> None:
         draft = self._directory / f"{name}.draft"
-        draft.write_text(str(number))
+        draft.write_text(str(number), encoding="utf-8")
         draft.rename(self._directory / name)
 
     def told(self, number: int) -> None:

@@ -176,7 +176,7 @@ class Server(ABC):
 
     def port_is_taken(self) -> bool:
         """Whether it failed because somebody else listens where it wanted to."""
-        return bool(_TAKEN.search(self.log.read_text(errors="replace")))
+        return bool(_TAKEN.search(self.log.read_text(encoding="utf-8", errors="replace")))
 
     def move(self) -> bool:
         """Choose other ports in place of those that somebody took; False where others know them already."""

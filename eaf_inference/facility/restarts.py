@@ -135,6 +135,8 @@ def _how_it_ended(server: Server) -> str:
     if code is not None and code > _SIGNALLED:
         with suppress(ValueError):  # no signal has this number
             ending = f"was killed by {signal.Signals(code - _SIGNALLED).name}"
-    lines = [line for line in server.log.read_text(errors="replace").splitlines() if line.strip()][-_SHOWN_LINES:]
+    lines = [line for line in server.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][
+        -_SHOWN_LINES:
+    ]
     shown = [sentence("".join(letter for letter in line if letter.isprintable())) for line in lines]
     return "\n  ".join([f"{server.name} {ending}. Its log is {server.log}; it ends with:", *(shown or ["(nothing)"])])

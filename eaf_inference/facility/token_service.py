@@ -92,7 +92,11 @@ class TokenServiceServer(Server):
         self._child = Child(command, environment=environment, log=self.log)
 
     def reason(self) -> str:
-        said = [line for line in self.log.read_text(errors="replace").splitlines() if "eaf_inference" in line]
+        said = [
+            line
+            for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if "eaf_inference" in line
+        ]
         return said[-1] if said else super().reason()
 
     def is_ready(self) -> bool:

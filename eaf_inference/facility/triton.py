@@ -141,7 +141,7 @@ class TritonServer(Server):
         ]
 
     def port_is_taken(self) -> bool:
-        return triton_log.address_in_use(self.log.read_text(errors="replace"))
+        return triton_log.address_in_use(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def move(self) -> bool:
         """Choose another port for metrics, the only one that somebody else can take."""
@@ -149,7 +149,9 @@ class TritonServer(Server):
         return True
 
     def reason(self) -> str:
-        return "\n".join(f"- {each}" for each in triton_log.reasons(self.log.read_text(errors="replace")))
+        return "\n".join(
+            f"- {each}" for each in triton_log.reasons(self.log.read_text(encoding="utf-8", errors="replace"))
+        )
 
     def is_ready(self) -> bool:
         """Whether all its models are; metrics come up last, so that whoever scrapes at once gets an answer too."""

@@ -61,7 +61,9 @@ def save(outcome: Outcome, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     report, numbers = directory / "study.html", directory / "study.json"
     report.write_text(html(outcome), encoding="utf-8")
-    numbers.write_text(json.dumps({**asdict(outcome), "findings": sentences(outcome)}, indent=1) + "\n")
+    numbers.write_text(
+        json.dumps({**asdict(outcome), "findings": sentences(outcome)}, indent=1) + "\n", encoding="utf-8"
+    )
     return [report, numbers]
 
 

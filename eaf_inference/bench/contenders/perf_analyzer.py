@@ -46,13 +46,14 @@ class Contestant:
                 [*self._command, *shapes, "-f", str(report)],
                 env=self._program.environment,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 check=False,
             )
             if done.returncode or not report.exists():
                 last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1:]
                 raise InferenceError(f"perf_analyzer failed: {last[0] if last else f'exit code {done.returncode}'}")
-            with report.open() as file:
+            with report.open(encoding="utf-8") as file:
                 row = next(csv.DictReader(file))
         notes.known = {
             "jets_per_second": float(row["Inferences/Second"]),
