@@ -119,9 +119,10 @@ def make_installation(*, progress: Callable[[str], None]) -> Installation:
             _build(path, interpreter, lock, progress)
         packages = path / "lib" / interpreter.name / "site-packages"
         triton = packages / "pytriton" / "tritonserver"
-        _put(_BACKEND, triton / "backends" / "onnxruntime" / "model.py")
-        _put(_NUMPY2, triton / "backends" / "python" / _NUMPY2.name)
-        _put(_PATHS, packages / _PATHS.name)
+        _put(_BACKEND.read_bytes(), triton / "backends" / "onnxruntime" / "model.py")
+        _put(_NUMPY2.read_bytes(), triton / "backends" / "python" / _NUMPY2.name)
+        _put(_PATHS.read_bytes(), packages / _PATHS.name)
+        _put(f"import {_PATHS.stem}\n".encode(), packages / f"{_PATHS.stem}.pth")
     return Installation(triton / "bin" / "tritonserver", triton / "backends", path / "bin")
 
 
@@ -247,7 +248,6 @@ def _fit_stub(packages: Path, interpreter: Interpreter) -> None:
     shutil.copy(triton / "python_backend_stubs" / version / stub.name, stub)
     with (stub.parent / "triton_python_backend_utils.py").open("a", encoding="utf-8") as utilities:
         utilities.write(_HOOK)
-    (packages / f"{_PATHS.stem}.pth").write_text(f"import {_PATHS.stem}\n", encoding="ascii")
     if library := interpreter.shared_library():
         _link_library(packages / "nvidia_pytriton.libs", library, interpreter)
     trial = subprocess.run([stub], capture_output=True, encoding="utf-8", errors="replace", check=False)
@@ -267,9 +267,8 @@ def _link_library(directory: Path, library: Path, interpreter: Interpreter) -> N
     (directory / name).symlink_to(library)
 
 
-def _put(source: Path, target: Path) -> None:
-    """Install a file in one step, so that a Triton that starts meanwhile sees the old or the new one."""
-    content = source.read_bytes()
+def _put(content: bytes, target: Path) -> None:
+    """Write a file in one step, so that a Triton that starts meanwhile sees the old or the new one."""
     if target.exists() and target.read_bytes() == content:
         return
     target.parent.mkdir(exist_ok=True)

@@ -234,7 +234,7 @@ from pathlib import Path
 from eaf_inference.facility import environment
 environment.REQUIREMENTS = Path({str(packages)!r})
 environment._fit_stub = lambda packages, interpreter: None
-environment._put = lambda source, target: None
+environment._put = lambda content, target: None
 environment.make_installation(progress=print)
 """
     command = [sys.executable, "-c", script]
