@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._redact import redact
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
 from eaf_inference.tables import aligned, did_you_mean
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -55,7 +55,7 @@ class ModelRow:
             inputs=tuple(map(str, spec.inputs)) if spec else (),
             outputs=(*map(str, spec.outputs), *(f"({each})" for each in spec.left_out)) if spec else (),
             ready=ready,
-            state="ready" if ready else sentence(entry.reason or entry.state.lower() or "not loaded"),
+            state="ready" if ready else redact(entry.reason or entry.state.lower() or "not loaded"),
             queue_ms=_queue_ms(statistics) if statistics is not None else None,
             spec=spec,
         )
@@ -150,7 +150,7 @@ def why_not(index: Sequence[Any], name: str, version: str) -> InferenceError:
     rows = [row for row in index if row.name == name]
     matching = [row for row in rows if version in ("", row.version)]
     if matching:
-        reason = sentence(matching[0].reason or matching[0].state or "it is not loaded")
+        reason = redact(matching[0].reason or matching[0].state or "it is not loaded")
         return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
     if rows:
         versions = _listed({row.version for row in rows})

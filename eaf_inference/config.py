@@ -16,8 +16,8 @@ from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validat
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import ConfigFileNotFound, JSONFileConfigLoader, PyFileConfigLoader
 
+from eaf_inference._redact import redact
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -239,7 +239,7 @@ def configured(section: type[_Section], *, defaults: Mapping[str, Any] | None = 
     except TraitError as error:
         raise ConfigurationError(
             f"The facility's configuration ({CONFIG_NAME}.py or .json on Jupyter's configuration path) "
-            f"is wrong: {sentence(str(error))}"
+            f"is wrong: {redact(str(error))}"
         ) from error
 
 
@@ -259,7 +259,7 @@ def _read(merged: Config) -> Config:
             except Exception as error:  # a configuration file is a program: anything may come out of it
                 raise ConfigurationError(
                     f"The facility's configuration {loader.full_filename} cannot be read: "
-                    f"{type(error).__name__}: {sentence(str(error))}. "
+                    f"{type(error).__name__}: {redact(str(error))}. "
                     "Correct the file, or ask your facility's operators."
                 ) from error
     return merged

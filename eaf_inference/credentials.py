@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from eaf_inference._redact import SecretText
 from eaf_inference.errors import ConfigurationError, InferenceError, ServerUnavailable
 
 if TYPE_CHECKING:
@@ -46,23 +47,6 @@ LARGEST_TOKEN = 64 * 1024  # bytes
 _LATEST = 1e12  # seconds since the epoch; what a JWT puts beyond, NaN included, is no time
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _C99_SPACE = " \f\n\r\t\v"
-
-
-class SecretText(str):
-    """Text that gRPC can encode and nothing else can show; a slice of it is ordinary text."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "<secret>"
-
-    __str__ = __repr__
-
-    def __format__(self, _: str) -> str:
-        return "<secret>"
-
-    def __reduce_ex__(self, _: object) -> NoReturn:
-        raise TypeError("A token does not travel: it is found again where it is needed.")
 
 
 class Token:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eaf_inference._redact import mask
 from eaf_inference._text import printable_lines
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ __all__ = [
 
 
 class InferenceError(Exception):
-    """Base of everything this package raises on purpose.
+    """Base of everything this package raises on purpose; its message shows no credential.
 
     A message often quotes a server: control characters in it are shown as escapes.
 
@@ -45,7 +46,7 @@ class InferenceError(Exception):
     attempts: Sequence[Attempt] = ()
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(printable_lines(str(message)))
+        super().__init__(printable_lines(mask(str(message))))
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a user's mistake shows as one message, and the cell still fails."""

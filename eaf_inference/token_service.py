@@ -13,10 +13,10 @@ from http import HTTPStatus
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._redact import redact
 from eaf_inference.credentials import LARGEST_TOKEN, SecretText, Token, TokenSource
 from eaf_inference.errors import ConfigurationError, NotAuthorized, ServerUnavailable
 from eaf_inference.tls import pem_text, tls_context
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -191,5 +191,5 @@ def _message(error: Any) -> str:
     """The sentence for the user that the service's refusal holds; empty where it is somebody else's, as a proxy's."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         said = json.loads(error.read(2 * LARGEST_TOKEN))["message"]
-        return sentence(said) if isinstance(said, str) else ""
+        return redact(said) if isinstance(said, str) else ""
     return ""

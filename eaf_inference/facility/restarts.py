@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from eaf_inference.errors import InferenceError
 from eaf_inference.facility.parent import Deaths
 from eaf_inference.facility.processes import ignore
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,11 +12,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._redact import redact
 from eaf_inference.errors import InferenceError
 from eaf_inference.metrics.http import fetching
 from eaf_inference.metrics.targets import prometheus_of
 from eaf_inference.metrics.usage import seconds_of, usage_of
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ class OwnUsage:
         except asyncio.TimeoutError:
             return self._silence(f"no answer within {_WITHIN:.0f} s")
         except InferenceError as error:
-            return self._silence(error.reason or sentence(str(error)))
+            return self._silence(error.reason or redact(str(error)))
         self._silent = False
         return Answer(time.time(), rows)
 

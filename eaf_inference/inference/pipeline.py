@@ -19,11 +19,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from eaf_inference._redact import redact
 from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
 from eaf_inference.inference.interrupts import Interrupts
 from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import Action, Failure, Server, outcome
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -414,7 +414,7 @@ def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> Infe
             f"It is down, unreachable or overloaded: try later, or connect again.{_history(failures)}"
         )
     elif kind is NotAuthorized:
-        remedy = sentence(trouble) or "Renew your token, or ask the facility for access."
+        remedy = redact(trouble) or "Renew your token, or ask the facility for access."
         advice = f"{last.server} refused your credentials ({last.cause}). {remedy}"
     elif kind is InvalidInput:
         advice = f"The server refused the input of {subject}: {last.details}."

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._redact import redact
 from eaf_inference._text import printable
 from eaf_inference.errors import (
     BadReply,
@@ -126,7 +127,7 @@ class Failure:
     @classmethod
     def of(cls, error: grpc.RpcError, address: Address) -> Failure:
         """Classify what gRPC raised."""
-        status, details = error.code().name, printable((error.details() or "").strip())
+        status, details = error.code().name, printable(redact((error.details() or "").strip()))
         action, kind = _ACTIONS.get(status, _OTHERWISE)
         if action is Action.GIVE_UP and kind is BadReply and _TRANSIENT.search(details):
             action, kind = _ACTIONS["UNAVAILABLE"]

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+from eaf_inference._redact import redact
 from eaf_inference._text import printable
 from eaf_inference.config import Address
 from eaf_inference.errors import BadReply, ConfigurationError, NotAuthorized
@@ -21,7 +22,6 @@ from eaf_inference.metrics.http import check_url
 from eaf_inference.metrics.reading import MOST_GPUS, MOST_INSTANCES, MOST_MODELS, Reading, Replica, clip, is_plausible
 from eaf_inference.metrics.snapshot import Gpu, Host
 from eaf_inference.tls import tls_context
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     import os
@@ -181,7 +181,7 @@ def series_of(body: bytes) -> Iterable[tuple[Labels, float]]:
     try:
         answer = json.loads(body)
         if answer["status"] != "success":
-            raise _unreadable(f"it cannot answer: {printable(sentence(str(answer.get('error', ''))))[:200]}")
+            raise _unreadable(f"it cannot answer: {printable(redact(str(answer.get('error', ''))))[:200]}")
         found = [
             ({str(key): str(value) for key, value in each["metric"].items()}, float(each["value"][1]))
             for each in answer["data"]["result"]

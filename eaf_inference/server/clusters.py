@@ -16,9 +16,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference import local
+from eaf_inference._redact import redact
 from eaf_inference.metrics.advice import Workers
 from eaf_inference.metrics.reading import clip
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -87,7 +87,7 @@ class Clusters:
             problem = f"The Dask Gateway does not answer within {_WITHIN:.0f} s."
         except Exception as error:  # whatever a gateway's client of any version raises: this is one list of a panel
             log.debug("the Dask Gateway cannot be asked", exc_info=True)
-            problem = sentence(f"The Dask Gateway cannot be asked ({type(error).__name__}: {error}).")
+            problem = redact(f"The Dask Gateway cannot be asked ({type(error).__name__}: {error}).")
         finally:
             self._asked, self._asking = time.monotonic(), None
             self._reply = {"clusters": rows, "problem": problem}

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._redact import redact
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized
 from eaf_inference.metrics.reading import Reading, clip
 from eaf_inference.server.cells import cell_for
-from eaf_inference.words import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -216,7 +216,7 @@ def _reply(state: str, problem: str | None, **known: Any) -> dict[str, Any]:
         "attempts": [],
         "documentation": _documentation_of_the_project(),
     }
-    return {"state": state, "problem": None if problem is None else sentence(problem), **nothing, **known}
+    return {"state": state, "problem": None if problem is None else redact(problem), **nothing, **known}
 
 
 @functools.cache
@@ -230,4 +230,4 @@ def _documentation_of_the_project() -> str:
 
 
 def _attempts(attempts: Iterable[Any]) -> list[dict[str, Any]]:
-    return [{**asdict(each), "value": clip(each.value), "outcome": sentence(each.outcome)} for each in attempts]
+    return [{**asdict(each), "value": clip(each.value), "outcome": redact(each.outcome)} for each in attempts]

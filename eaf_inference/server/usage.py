@@ -10,9 +10,9 @@ import logging
 import time
 from typing import Any
 
+from eaf_inference._redact import redact
 from eaf_inference.errors import InferenceError, NotAuthorized
 from eaf_inference.metrics.reading import clip
-from eaf_inference.words import sentence
 
 __all__ = ["OwnUsage"]
 
@@ -48,7 +48,7 @@ class OwnUsage:
         except NotAuthorized as error:  # an answer: what was told before is not hers to see any more
             self._reply = _without_numbers(str(error), offered=True)
         except InferenceError as error:
-            self._reply = {**self._reply, "problem": sentence(str(error))}
+            self._reply = {**self._reply, "problem": redact(str(error))}
         except (Exception, SystemExit) as error:  # a configuration file is a program, and Jupyter must survive it
             log.debug("usage cannot be asked for", exc_info=True)
             self._reply = _without_numbers(
@@ -73,4 +73,4 @@ def _usage() -> dict[str, Any]:
 
 
 def _without_numbers(problem: str, *, offered: bool) -> dict[str, Any]:
-    return {"offered": offered, "since": _SINCE, "at": None, "models": [], "problem": sentence(problem)}
+    return {"offered": offered, "since": _SINCE, "at": None, "models": [], "problem": redact(problem)}

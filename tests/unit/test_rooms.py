@@ -12,9 +12,11 @@ PACKAGE = Path(__file__).parents[2] / "eaf_inference"
 # Lowest floor first; a folder is one room with its files.
 FLOORS = (
     "_text",
+    "_redact",
     "errors",
+    "_http",
+    "_files",
     "tables",
-    "words",
     "config",
     "policy",
     "tls",
