@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from eaf_inference._files import own_or_root, read_regular, reason_of
 from eaf_inference._redact import SecretText
 from eaf_inference.errors import ConfigurationError, InferenceError, ServerUnavailable
 
@@ -30,6 +31,7 @@ __all__ = [
     "LARGEST_TOKEN",
     "BearerDiscovery",
     "Credentials",
+    "NoToken",
     "SecretText",
     "StaticToken",
     "Token",
@@ -136,6 +138,16 @@ class TokenSource(ABC):
     at_hand = False
     spent: float | None = None
 
+    @property
+    def passed_over(self) -> Mapping[str, str]:
+        """Files that it did not believe when it was last read, and why."""
+        return {}
+
+    @property
+    def why_none(self) -> str:
+        """What a user reads whose server wants a token, where this source has none; may be empty."""
+        return " ".join(f"{path} is passed over: {why}." for path, why in self.passed_over.items())
+
     @abstractmethod
     def read(self) -> Token | None:
         """The token as it is now, or None where this source has none."""
@@ -164,13 +176,17 @@ class StaticToken(TokenSource):
 
 
 class TokenFile(TokenSource):
-    """A file that something else renews in place; it must exist and hold a token."""
+    """A file that something else renews in place; it must exist and hold a token.
+
+    It belongs to this user, or to root, as what Kubernetes and batch systems mount does, and only its owner may write
+    to it.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser()
 
     def read(self) -> Token | None:
-        text = _read_text(self.path)
+        text = _read_named(self.path)
         if not text:
             raise ConfigurationError(
                 f"The token file {self.path} is {'empty' if text == '' else 'not there'}. "
@@ -186,31 +202,66 @@ class BearerDiscovery(TokenSource):
     """WLCG bearer token discovery (https://doi.org/10.5281/zenodo.3937438).
 
     ``BEARER_TOKEN``, the file ``BEARER_TOKEN_FILE``, ``$XDG_RUNTIME_DIR/bt_u$EUID``, ``/tmp/bt_u$EUID``: the
-    first that holds a token. An empty one means the next; one that is no token ends the search.
+    first that holds a token. An empty one means the next; one that is no token ends the search. In the last two
+    places, which nobody named, a file that is not this user's alone to write is passed over: everybody may put one
+    into ``/tmp``.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
+        self._passed_over: dict[str, str] = {}
+
+    @property
+    def passed_over(self) -> Mapping[str, str]:
+        return self._passed_over
 
     def read(self) -> Token | None:
+        text: SecretText | None
         if text := SecretText(self._environment.get("BEARER_TOKEN", "").strip(_C99_SPACE)):
             return Token(text)
-        for path in self._files():
-            if found := _read_text(path):
-                return Token(found)
-        return None
+        if (named := self._environment.get("BEARER_TOKEN_FILE")) and (text := _read_named(Path(named))):
+            return Token(text)
+        passed_over: dict[str, str] = {}
+        found = next((found for path in self._files() if (found := _read_found(path, passed_over))), None)
+        for path, why in passed_over.items():
+            if self._passed_over.get(path) != why:
+                log.warning("The token file %s is passed over: %s", path, why)
+        self._passed_over = passed_over
+        return Token(found) if found else None
 
     def _files(self) -> list[Path]:
+        """Those that nobody named."""
         name = f"bt_u{os.geteuid()}"
-        files = []
-        if named := self._environment.get("BEARER_TOKEN_FILE"):
-            files.append(Path(named))
-        if runtime := self._environment.get("XDG_RUNTIME_DIR"):
-            files.append(Path(runtime) / name)
-        return [*files, Path("/tmp") / name]  # noqa: S108  (the specification's place)
+        runtime = self._environment.get("XDG_RUNTIME_DIR")
+        return [*([Path(runtime) / name] if runtime else []), Path("/tmp") / name]  # noqa: S108  (the specification's)
 
     def __repr__(self) -> str:
         return "WLCG bearer token discovery"
+
+
+class NoToken(TokenSource):
+    """In place of the user's, for a server that does not get it.
+
+    Parameters
+    ----------
+    why : str
+        See `TokenSource.why_none`.
+    """
+
+    at_hand = True
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    @property
+    def why_none(self) -> str:
+        return self._why
+
+    def read(self) -> Token | None:
+        return None
+
+    def __repr__(self) -> str:
+        return "no token"
 
 
 class Credentials:
@@ -249,7 +300,7 @@ class Credentials:
     @property
     def trouble(self) -> str:
         """Why the source gave no token when it was last read; empty where it gave one."""
-        return self._trouble
+        return self._trouble or ("" if self._token else self.source.why_none)
 
     def token(self, *, spent: float | None = None) -> Token | None:
         """The token to send now; the source is read first when there is none or it nears its end.
@@ -324,15 +375,34 @@ class Credentials:
         self._last_read = self._clock()
 
 
-def _read_text(path: Path) -> SecretText | None:
-    """The file's stripped text; None where there is no file."""
+def _read_named(path: Path) -> SecretText | None:
+    """The stripped text of a file that somebody named; None where there is no file.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be read, or is not to be believed.
+    """
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_TOKEN + 1)
+        return _text(read_regular(path, LARGEST_TOKEN, owners=own_or_root()))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigurationError(f"The token file cannot be read: {error}") from error
+        raise ConfigurationError(f"The token file cannot be read: {path}: {reason_of(error)}.") from error
+
+
+def _read_found(path: Path, passed_over: dict[str, str]) -> SecretText | None:
+    """The same of a file that nobody named; what is not to be believed is noted and passed over."""
+    try:
+        return _text(read_regular(path, LARGEST_TOKEN, owners=frozenset({os.geteuid()}), follow_links=False))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        passed_over[str(path)] = reason_of(error)
+        return None
+
+
+def _text(content: bytes) -> SecretText:
     return SecretText(content.decode("ascii", errors="replace").strip(_C99_SPACE))
 
 

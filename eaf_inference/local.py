@@ -10,17 +10,19 @@ import fcntl
 import json
 import logging
 import os
-import stat
 import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from eaf_inference._files import private_directory
+from eaf_inference.errors import ConfigurationError
 
-__all__ = ["LocalFacility", "LocalGateway", "Replica", "announced", "running", "runtime_dir"]
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+__all__ = ["LocalFacility", "LocalGateway", "Replica", "announced", "running", "runtime_dir", "serving"]
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +68,18 @@ class LocalFacility:
 
 
 def runtime_dir() -> Path:
-    """This user's runtime directory, made 0700; refused when somebody else owns it."""
+    """This user's runtime directory, made 0700.
+
+    Raises
+    ------
+    ConfigurationError
+        It is somebody else's, a link, or cannot be made.
+    """
     named = os.environ.get("XDG_RUNTIME_DIR")
     path = Path(named) / "eaf-inference" if named else Path(tempfile.gettempdir()) / f"eaf-inference-{os.geteuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise PermissionError(f"{path} is not a directory of this user")
-    path.chmod(0o700)
-    return path
+    return private_directory(
+        path, remedy="Remove it, or set XDG_RUNTIME_DIR to a directory that belongs to you, and try again."
+    )
 
 
 @contextmanager
@@ -95,9 +100,24 @@ def announced(facility: LocalFacility) -> Iterator[Path]:
 
 
 def running() -> list[LocalFacility]:
-    """The facilities alive on this machine, newest first."""
+    """The facilities alive on this machine, newest first.
+
+    Raises
+    ------
+    ConfigurationError
+        The runtime directory is not this user's.
+    """
     found = [facility for path in runtime_dir().glob("facility-*.json") if (facility := _read(path))]
     return sorted(found, key=lambda facility: facility.started, reverse=True)
+
+
+def serving(urls: Collection[str]) -> LocalFacility | None:
+    """The facility on this machine that has one of these addresses."""
+    try:
+        return next((facility for facility in running() if not set(urls).isdisjoint(facility.urls)), None)
+    except ConfigurationError as error:  # discovery and `doctor` say so
+        log.debug("No local facility can be looked for: %s", error)
+        return None
 
 
 def _read(path: Path) -> LocalFacility | None:
@@ -116,7 +136,7 @@ def _read(path: Path) -> LocalFacility | None:
             )
     except FileNotFoundError:  # ended since the directory was listed
         return None
-    except (ValueError, KeyError, TypeError) as error:  # of another version of this package
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # of another version of this package
         log.warning("The note of a local facility, %s, cannot be read: %s", path, error)
         return None
 

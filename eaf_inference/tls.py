@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eaf_inference._files import own_or_root, read_regular, reason_of
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = ["TlsFiles", "pem_text", "tls_context"]
 log = logging.getLogger(__name__)
 
 _PEM = "-----BEGIN "
+_LARGEST = 16 * 1024 * 1024  # bytes; a system's authorities are a quarter of a megabyte
 
 
 def pem_text(value: str | os.PathLike[str], what: str) -> str:
@@ -40,9 +42,9 @@ def pem_text(value: str | os.PathLike[str], what: str) -> str:
         return text
     path = Path(text).expanduser()
     try:
-        content = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ConfigurationError(f"The file of the {what} cannot be read: {error}") from error
+        content = read_regular(path, _LARGEST).decode(errors="replace")
+    except (OSError, ValueError) as error:  # ValueError: no path can be like that
+        raise ConfigurationError(f"The file of the {what} cannot be read: {path}: {reason_of(error)}.") from error
     if _PEM not in content:
         raise ConfigurationError(f"The file of the {what}, {path}, is not a PEM file.")
     return content
@@ -95,9 +97,13 @@ class TlsFiles:
             return cls(authorities, path, Path(key).expanduser() if key else path)
         if named := environment.get("X509_USER_PROXY"):
             proxy = Path(named)
-            if os.access(proxy, os.R_OK):
+            try:
+                read_regular(proxy, _LARGEST, owners=own_or_root())
+            except OSError as error:
+                why = reason_of(error)
+                log.warning("X509_USER_PROXY names %s, which cannot be read; going on without it: %s", proxy, why)
+            else:
                 return cls(authorities, proxy, proxy)
-            log.warning("X509_USER_PROXY names %s, which cannot be read; going on without it", proxy)
         return cls(authorities)
 
     def with_authorities(self, text: str | None) -> TlsFiles:

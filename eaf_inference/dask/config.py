@@ -35,8 +35,7 @@ def bring_clusters_up_connected(connection: Connection) -> None:
     announcements = logging.getLogger("distributed.preloading")
     if announcements.level == logging.NOTSET:  # three lines for each client that a notebook makes
         announcements.setLevel(logging.WARNING)
-    urls = set(connection.endpoint.urls)
-    here = next((facility for facility in local.running() if urls & set(facility.urls)), None)
+    here = local.serving(connection.endpoint.urls)
     if here is None:
         use_facility_gateway(connection.facility)
     else:

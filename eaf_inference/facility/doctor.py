@@ -156,7 +156,11 @@ def _discovery() -> Iterator[Finding]:
 
 
 def _facilities() -> Iterator[Finding]:
-    facilities = local.running()
+    try:
+        facilities = local.running()
+    except ConfigurationError as error:
+        yield Finding("local facility", State.PROBLEM, str(error))
+        return
     if not facilities:
         yield Finding("local facility", State.NOTE, "none is running", "`eaf-inference up` starts one")
     for facility in facilities:

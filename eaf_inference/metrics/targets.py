@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from eaf_inference.config import parse_urls
 from eaf_inference.credentials import Credentials, TokenFile
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.local import running
+from eaf_inference.local import serving
 from eaf_inference.metrics.prometheus import Prometheus
 from eaf_inference.metrics.triton import TritonMetrics
 
@@ -40,9 +40,8 @@ def sources_of(facility: Facility, urls: Sequence[str] = ()) -> list[MetricsSour
     ConfigurationError
         A URL, matcher or file in the configuration cannot be used.
     """
-    for local in running():
-        if set(urls) & set(local.urls):
-            return [TritonMetrics(replica.metrics) for replica in local.replicas]
+    if (local := serving(urls)) is not None:
+        return [TritonMetrics(replica.metrics) for replica in local.replicas]
     if urls and facility.urls and not set(urls) & {address.url for address in parse_urls(list(facility.urls))}:
         return []
     ca = facility.metrics_ca or facility.ca or None

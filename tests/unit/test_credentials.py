@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import threading
 import traceback
 from pathlib import Path
@@ -226,6 +227,103 @@ def test_a_place_that_cannot_be_read_ends_the_search_with_its_name(tmp_path):
     files["file"].mkdir()
     with pytest.raises(ConfigurationError, match=f"cannot be read: .*{files['file'].name}"):
         BearerDiscovery(environment).read()
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def strangers(path: Path) -> None:
+    path.write_text(jwt({"sub": "mallory"}))
+    os.chown(path, 65534, -1)
+
+
+def writable_by_others(path: Path) -> None:
+    path.write_text(jwt({"sub": "mallory"}))
+    path.chmod(0o666)
+
+
+def writable_by_the_group(path: Path) -> None:
+    path.write_text(jwt({"sub": "mallory"}))
+    path.chmod(0o660)
+
+
+def endless(path: Path) -> None:
+    path.write_text("a" * (64 * 1024 + 1))
+
+
+def link(path: Path) -> None:
+    target = path.with_name("elsewhere")
+    target.write_text(jwt({"sub": "mallory"}))
+    path.symlink_to(target)
+
+
+PLANTED = {
+    pipe: "it is not a regular file",
+    Path.mkdir: "it is not a regular file",
+    writable_by_others: r"others may write to it \(mode 0666\)",
+    writable_by_the_group: r"others may write to it \(mode 0660\)",
+    endless: "it is larger than 65536 bytes",
+}
+if os.geteuid() == 0:  # who else could give a file away
+    PLANTED[strangers] = "it belongs to the user nobody. Expected a file of yours"
+
+
+@pytest.mark.parametrize(("plant", "why"), [*PLANTED.items(), (link, "it is a symbolic link")])
+def test_a_planted_file_in_a_place_that_nobody_named_is_passed_over_and_said(tmp_path, plant, why, caplog):
+    environment, files = places(tmp_path)
+    plant(files["runtime"])
+    source = BearerDiscovery(environment)
+    credentials = Credentials(source)
+    source._files = lambda: [files["runtime"]]
+    for _ in range(2):
+        assert source.read() is None
+    assert credentials.token() is None
+    assert re.search(f"{files['runtime']} is passed over: {why}", credentials.trouble)
+    assert len(caplog.records) == 1
+    assert re.search(why, caplog.text)
+    source._files = lambda: [files["runtime"], tmp_path / "next"]
+    (tmp_path / "next").write_text(jwt({"sub": "alice"}))
+    assert source.read().user == "alice"
+    assert list(source.passed_over) == [str(files["runtime"])]
+
+
+@pytest.mark.parametrize(("plant", "why"), PLANTED.items())
+@pytest.mark.parametrize("named", ["BEARER_TOKEN_FILE", "Facility.token_file"])
+def test_a_named_file_that_is_not_to_be_believed_ends_the_search(tmp_path, plant, why, named):
+    environment, files = places(tmp_path)
+    files["runtime"].write_text(jwt({"sub": "runtime"}))
+    plant(files["file"])
+    source = BearerDiscovery(environment) if named == "BEARER_TOKEN_FILE" else TokenFile(files["file"])
+    with pytest.raises(ConfigurationError, match=f"cannot be read: {files['file']}: {why}"):
+        source.read()
+
+
+def test_a_named_file_may_be_mounted_as_kubernetes_does_it(tmp_path):
+    """Of root's, for all to read, behind two links."""
+    environment, files = places(tmp_path)
+    mounted = tmp_path / "..2026_11_28"
+    mounted.mkdir()
+    (mounted / "token").write_text(jwt({"sub": "mounted"}))
+    (mounted / "token").chmod(0o644)
+    (tmp_path / "..data").symlink_to(mounted.name)
+    files["file"].symlink_to("..data/token")
+    assert found_in(environment) == "mounted"
+
+
+@pytest.mark.parametrize("plant", [pipe, strangers, writable_by_others])
+def test_a_grid_proxy_that_is_not_to_be_believed_is_passed_over_and_said(tmp_path, plant, caplog):
+    if plant is strangers and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    plant(tmp_path / "x509up")
+    assert TlsFiles.find(ca=None, environment={"X509_USER_PROXY": str(tmp_path / "x509up")}) == TlsFiles()
+    assert "going on without it: " in caplog.text
+
+
+def test_authorities_in_a_pipe_keep_nobody_waiting(tmp_path):
+    pipe(tmp_path / "ca.pem")
+    with pytest.raises(ConfigurationError, match=r"ca\.pem: it is not a regular file"):
+        TlsFiles(ca=str(tmp_path / "ca.pem")).channel_credentials()
 
 
 def test_the_last_place_is_in_tmp():

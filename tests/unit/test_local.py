@@ -8,15 +8,19 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from eaf_inference import local
+from eaf_inference.errors import ConfigurationError
 from eaf_inference.local import LocalFacility, LocalGateway, Replica, announced, running
 
 WRITER = """
 import sys
+import tempfile
 from eaf_inference import local
 facility = local.LocalFacility(pid=int(sys.argv[1]), started=1.0, replicas=(), models=())
 with local.announced(facility):
@@ -123,19 +127,53 @@ def test_a_note_of_another_version_is_passed_over_and_named(content, caplog):
         assert path.exists()
 
 
+def refused(why: str):
+    return pytest.raises(ConfigurationError, match=f"eaf-inference cannot be used: {why}.*set XDG_RUNTIME_DIR")
+
+
 def test_a_directory_that_is_a_link_is_refused(runtime, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
     runtime.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PermissionError, match="is not a directory of this user"):
+    with refused("it is a symbolic link"):
         running()
+    assert mode(tmp_path / "elsewhere") == 0o755
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_what_is_no_directory_is_refused(runtime, tmp_path, dangling):
+    runtime.symlink_to(tmp_path / "nowhere") if dangling else runtime.write_text("")
+    with refused("it is a symbolic link" if dangling else "File exists"), announced(facility()):
+        pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
 def test_a_directory_of_somebody_else_is_refused(runtime):
-    runtime.mkdir()
+    runtime.mkdir(mode=0o755)
     os.chown(runtime, 65534, -1)
-    with pytest.raises(PermissionError, match="is not a directory of this user"):
+    with refused("it belongs to the user nobody"):
         running()
+    assert mode(runtime) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_directory_of_roots_is_refused_for_another_user():
+    """Whoever is not root may neither look into it nor change it, which is no PermissionError for her."""
+    code = "import os; from eaf_inference import local; os.setuid(65534); print(local.serving(['grpc://a:1']))"
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        (Path(directory) / "eaf-inference").mkdir(mode=0o700)
+        environment = {**os.environ, "XDG_RUNTIME_DIR": directory}
+        command = [sys.executable, "-c", f"{code}; local.running()"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout == "None\n"
+    assert "ConfigurationError: The directory" in done.stderr
+
+
+def test_a_note_of_nothing_but_brackets_is_passed_over(caplog):
+    with announced(facility(1)) as path, announced(facility(2)):
+        path.write_text("[" * 100_000)
+        assert [found.pid for found in running()] == [2]
+        assert f"{path}, cannot be read" in caplog.text
 
 
 def test_without_a_runtime_directory_there_is_one_of_the_users_own(tmp_path, monkeypatch):
