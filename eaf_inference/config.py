@@ -7,6 +7,7 @@ configuration path (``jupyter --paths``), the user's own before the system's.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,8 @@ __all__ = ["Address", "Facility", "configured", "load_facility", "parse_urls"]
 CONFIG_NAME = "eaf_inference_config"
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443}
 _MOST_REPLICAS = 128  # each is asked whether it is ready, 32 at a time
+_MOST_IN_FLIGHT = 4096
+_LONGEST_WAIT = 7 * 86_400.0  # seconds
 _Section = TypeVar("_Section", bound=Configurable)
 
 
@@ -39,6 +42,7 @@ class Facility(Configurable):
 
     urls = List(
         Unicode(),
+        maxlen=_MOST_REPLICAS,
         help="Triton's gRPC addresses (grpc://host:port, grpcs://host:port). Several are replicas of one service.",
     ).tag(config=True, served=True)
     ca = Unicode(
@@ -60,6 +64,7 @@ class Facility(Configurable):
     ).tag(config=True)
     metrics_urls = List(
         Unicode(),
+        maxlen=_MOST_REPLICAS,
         help="Where each replica of Triton reports its metrics (http://host:8002/metrics); empty: not scraped.",
     ).tag(config=True, served=True)
     metrics_ca = Unicode(
@@ -83,7 +88,7 @@ class Facility(Configurable):
         "it reads everybody's; empty: `prometheus_url`.",
     ).tag(config=True)
     prometheus_window = Int(
-        30, help="Seconds over which Prometheus takes rates: at least twice its scrape interval."
+        30, min=1, help="Seconds over which Prometheus takes rates: at least twice its scrape interval."
     ).tag(config=True, served=True)
     prometheus_token_file = Unicode(help="File that holds a bearer token for Prometheus; empty: none.").tag(
         config=True
@@ -102,17 +107,29 @@ class Facility(Configurable):
     ).tag(config=True)
     time_budget = Float(
         120.0,
+        min=0.0,
+        max=_LONGEST_WAIT,
         help="Seconds for which a request that meets a fault is tried again before ServerUnavailable.",
     ).tag(config=True, served=True)
     request_timeout = Float(
-        120.0, help="Seconds after which a request without a reply is given up and sent elsewhere."
+        120.0,
+        min=0.001,
+        max=_LONGEST_WAIT,
+        help="Seconds after which a request without a reply is given up and sent elsewhere.",
     ).tag(config=True, served=True)
-    max_in_flight = Int(16, help="The most requests one call keeps in flight; the window adapts below it.").tag(
-        config=True, served=True
-    )
+    max_in_flight = Int(
+        16, min=1, max=_MOST_IN_FLIGHT, help="The most requests one call keeps in flight; the window adapts below it."
+    ).tag(config=True, served=True)
     documentation_url = Unicode(
         help="Web page for this facility's users (http or https), which the JupyterLab panel opens."
     ).tag(config=True, served=True)
+
+    @validate("time_budget", "request_timeout")
+    def _is_a_number(self, proposal: dict[str, Any]) -> float:
+        seconds = float(proposal["value"])
+        if math.isnan(seconds):  # which no bound excludes
+            raise TraitError(f"{proposal['trait'].name} is not a number of seconds.")
+        return seconds
 
     @validate("documentation_url")
     def _is_a_web_page(self, proposal: dict[str, Any]) -> str:
@@ -276,6 +293,6 @@ def _model_in_path(url: str, path: str, *, allowed: bool) -> tuple[str | None, s
 
 def _unreadable(url: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The Triton URL {url!r} cannot be used: {why}. Expected grpc://host:port, grpcs://host:port (TLS), "
+        f"The Triton URL {redact(url)!r} cannot be used: {why}. Expected grpc://host:port, grpcs://host:port (TLS), "
         "or coffea's triton+grpc://host:port/model/version."
     )

@@ -31,7 +31,7 @@ from eaf_inference.inference.transport import CLOSED, Server
 from eaf_inference.injected import Injected, injected
 from eaf_inference.registry import NOTHING_SAID, Follower, Options, followers, made, shared
 from eaf_inference.tls import TlsFiles
-from eaf_inference.token_service import TokenService
+from eaf_inference.token_service import ANSWER_WITHIN, TokenService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -160,7 +160,7 @@ class Connection:
             if self._endpoint is None:
                 self._given = self._what_was_given()
                 if self._given is None:
-                    known = known_facility()
+                    known = known_facility(timeout=self._answers_within)
                     self._facility = known.facility
                     self._find_server(known, wait_for_all=wait_for_all)
                 else:
@@ -170,7 +170,7 @@ class Connection:
 
     def _find_server(self, known: Known, *, wait_for_all: bool) -> None:
         options, facility = self._options, known.facility
-        self._credentials = Credentials(self._source or _source_of(known.own))
+        self._credentials = Credentials(self._source or _source_of(known.own, self._answers_within))
         try:
             self._credentials.token()  # a token that cannot be read is said before anything is tried
         except InferenceError as error:
@@ -233,6 +233,11 @@ class Connection:
             for address in endpoint.addresses
         ]
         self._endpoint = endpoint
+
+    @property
+    def _answers_within(self) -> float:
+        """Seconds for each of the token service's two answers: the facility document, then a token."""
+        return min(ANSWER_WITHIN, self._options.timeout / 2)
 
     @property
     def followers(self) -> list[Follower]:
@@ -530,10 +535,10 @@ def _arrived(options: Options) -> Connection:
     return shared(options, Connection)
 
 
-def _source_of(own: Facility) -> TokenSource:
+def _source_of(own: Facility, timeout: float) -> TokenSource:
     """Where this user's tokens come from, when nobody says otherwise."""
     if own.token_service:
-        return TokenService(own.token_service, ca=own.ca or None)
+        return TokenService(own.token_service, ca=own.ca or None, timeout=timeout)
     return TokenFile(own.token_file) if own.token_file else BearerDiscovery()
 
 

@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._redact import redact
 from eaf_inference.config import Facility, configured, load_facility
 from eaf_inference.errors import ConfigurationError, InferenceError, NotAuthorized
-from eaf_inference.token_service import ENVIRONMENT, TokenService, below
+from eaf_inference.token_service import ANSWER_WITHIN, ENVIRONMENT, TokenService, below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -102,8 +103,13 @@ class _Library:
 _library = _Library()
 
 
-def known_facility() -> Known:
+def known_facility(*, timeout: float = ANSWER_WITHIN) -> Known:
     """The facility's configuration: this machine's files, on top of the Hub's facility document where there is one.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds for the document.
 
     Raises
     ------
@@ -116,7 +122,7 @@ def known_facility() -> Known:
     base = own.token_service
     if not base or not os.environ.get("JUPYTERHUB_API_TOKEN"):
         return Known(own, None, own)  # who has no Hub token is told so when a token is wanted
-    document = _library.get(TokenService(base, ca=own.ca or None))
+    document = _library.get(TokenService(base, ca=own.ca or None, timeout=timeout))
     facility = configured(Facility, defaults=document.settings)
     facility.token_service = base
     return Known(own, document, facility)
@@ -133,6 +139,6 @@ def _served(settings: Mapping[str, Any], url: str) -> dict[str, Any]:
     taken = {name: settings[name] for name in Facility.class_trait_names(served=True) if name in settings}
     try:
         Facility(**taken)
-    except Exception as error:  # traitlets raise what they like
-        raise ConfigurationError(f"The facility document {url} is wrong: {error}") from error
+    except Exception as error:  # noqa: BLE001  (traitlets raise what they like)
+        raise ConfigurationError(f"The facility document {url} is wrong: {redact(str(error))}") from None
     return taken

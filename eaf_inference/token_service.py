@@ -13,20 +13,26 @@ from http import HTTPStatus
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference._redact import redact
-from eaf_inference.credentials import LARGEST_TOKEN, SecretText, Token, TokenSource
+from eaf_inference._http import exchange
+from eaf_inference._redact import SecretText, redact
+from eaf_inference.credentials import Token, TokenSource
 from eaf_inference.errors import ConfigurationError, NotAuthorized, ServerUnavailable
 from eaf_inference.tls import pem_text, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["ENVIRONMENT", "TokenService", "below"]
+    from eaf_inference._http import Reply
+    from eaf_inference.errors import InferenceError
+
+__all__ = ["ANSWER_WITHIN", "ENVIRONMENT", "TokenService", "below"]
 
 ENVIRONMENT = "EAF_TOKEN_SERVICE"  # names it where no configuration does; the Hub sets it for users' servers
 
-_LARGEST_REPLY = 1024 * 1024  # bytes
+ANSWER_WITHIN = 5.0  # seconds
 _HALF = (0.45, 0.55)  # of a token's life, after which it is renewed: users do not all come at the same time
+# what comes out of reading a reply of any form, brackets without end among them
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _COUNTED = ("requests", "inferences", "failures", "bytes_in", "bytes_out")
 
 
@@ -47,7 +53,7 @@ class TokenService(TokenSource):
     environment : mapping, optional
         Holds the user's own ``JUPYTERHUB_API_TOKEN``, as the Hub sets it for every user's server.
     timeout : float
-        Seconds for its answer.
+        Seconds for its whole answer.
     """
 
     def __init__(
@@ -56,7 +62,7 @@ class TokenService(TokenSource):
         *,
         ca: str | os.PathLike[str] | None = None,
         environment: Mapping[str, str] | None = None,
-        timeout: float = 5.0,
+        timeout: float = ANSWER_WITHIN,
     ) -> None:
         self.url = url
         self.ca = ca
@@ -123,41 +129,50 @@ class TokenService(TokenSource):
         return told
 
     def _answer(self, name: str, method: str, what: str, read: Callable[[Any], Any]) -> Any:
-        import urllib.error
-
-        if not self._environment.get("JUPYTERHUB_API_TOKEN"):
+        # held while the answer is read, so that it is not shown where the service repeats it
+        hub_token = SecretText(self._environment.get("JUPYTERHUB_API_TOKEN", ""))
+        if not hub_token:
             raise NotAuthorized(
                 f"The token service {self.url} needs your JupyterHub token, and JUPYTERHUB_API_TOKEN is not set. "
                 "Start this notebook from the facility's JupyterHub, or pass a token yourself."
             )
         try:
-            return read(self._ask(name, method))
-        except urllib.error.HTTPError as error:
-            with error:
-                said = _message(error)
-            if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise NotAuthorized(
-                    said
-                    or f"The token service {self.url} refuses your JupyterHub token ({error.code} {error.reason}). "
-                    "Ask the facility for access to inference, or restart your server from the Hub."
-                ) from None
-            kind = _NotThere if error.code == HTTPStatus.NOT_FOUND else ServerUnavailable
-            raise self._unavailable(what, said or f"{error.code} {error.reason}", kind) from None
+            reply = exchange(
+                below(self.url, name),
+                method=method,
+                headers={"Authorization": SecretText("token " + hub_token)},
+                timeout=self._timeout,
+                tls=tls_context(self.url, self.ca),
+            )
         except OSError as error:
-            raise self._unavailable(what, str(getattr(error, "reason", error))) from error
-        except (ValueError, LookupError, TypeError, ConfigurationError) as error:
-            raise self._unavailable(what, f"its reply holds no {what}") from error
+            raise self._unavailable(what, redact(str(error))) from None
+        if reply.status != HTTPStatus.OK:
+            raise self._refusal(reply, what)
+        try:
+            return read(json.loads(reply.body))
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+            ConfigurationError,
+        ):
+            raise self._unavailable(what, f"its reply holds no {what}") from None
 
-    def _ask(self, name: str, method: str) -> Any:
-        import urllib.request
-
-        data = b"" if method == "POST" else None
-        request = urllib.request.Request(below(self.url, name), method=method, data=data)  # noqa: S310  (the facility's)
-        # not sent on to where the service might redirect
-        request.add_unredirected_header("Authorization", f"token {self._environment['JUPYTERHUB_API_TOKEN']}")
-        context = tls_context(self.url, self.ca)
-        with urllib.request.urlopen(request, timeout=self._timeout, context=context) as reply:  # noqa: S310
-            return json.loads(reply.read(_LARGEST_REPLY))
+    def _refusal(self, reply: Reply, what: str) -> InferenceError:
+        status, said = _described(reply.status), _message(reply.body)
+        if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return NotAuthorized(
+                said
+                or f"The token service {self.url} refuses your JupyterHub token ({status}). "
+                "Ask the facility for access to inference, or restart your server from the Hub."
+            )
+        if 300 <= reply.status < 400:
+            said = f"{status}: it redirects, and your JupyterHub token is not sent elsewhere"
+        kind = _NotThere if reply.status == HTTPStatus.NOT_FOUND else ServerUnavailable
+        return self._unavailable(what, said or status, kind)
 
     def _unavailable(
         self, what: str, why: str, kind: type[ServerUnavailable] = ServerUnavailable
@@ -187,9 +202,16 @@ def _usage(reply: Any) -> dict[str, Any]:
     return {"at": float(reply["at"]), "models": models}
 
 
-def _message(error: Any) -> str:
+def _described(status: int) -> str:
+    """A status with the words that HTTP has for it; the server's own are not shown."""
+    with contextlib.suppress(ValueError):
+        return f"{status} {HTTPStatus(status).phrase}"
+    return str(status)
+
+
+def _message(body: bytes) -> str:
     """The sentence for the user that the service's refusal holds; empty where it is somebody else's, as a proxy's."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        said = json.loads(error.read(2 * LARGEST_TOKEN))["message"]
+    with contextlib.suppress(*_UNREADABLE):
+        said = json.loads(body)["message"]
         return redact(said) if isinstance(said, str) else ""
     return ""

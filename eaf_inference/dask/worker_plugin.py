@@ -14,16 +14,20 @@ import asyncio
 import base64
 import json
 import logging
+import socket
 import ssl
 import sys
 import threading
 import time
 import types
-import urllib.request
 from collections import deque
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 
@@ -43,6 +47,7 @@ _RATE_OVER = 10.0  # seconds
 _AT_LEAST = 1.0  # seconds between two reports that make a rate, and between two pulls
 _LONGEST_PAUSE = 60.0  # seconds between pulls that fail
 _ANSWER_WITHIN = 10.0  # seconds for the token service
+_LARGEST_REPLY = 1024 * 1024  # bytes
 SPENT = 0.45  # of a token's life, after which it is renewed
 _SOURCE = globals().get("_SOURCE") or Path(__file__).read_text(encoding="utf-8")
 _LOAD = (
@@ -281,22 +286,45 @@ class Keeper(SchedulerPlugin):
                 token = await asyncio.to_thread(fetch_token, service, hub_token, ca)
                 await self.push({**self._newest.values, "token": token, **times_of(token)})
                 pause = _AT_LEAST
-            except (OSError, ValueError, LookupError, TypeError) as error:
+            except (OSError, ValueError) as error:
                 log.warning("The token service %s gives no token: %s", service, error)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def fetch_token(service: str, hub_token: Secret, ca: str | None) -> str:
-    """A new token from the token service at this base URL; no redirection is followed with the Hub token."""
-    url = f"{service.rstrip('/')}/token"
-    request = urllib.request.Request(url, method="POST", data=b"")  # noqa: S310  (the facility's own URL)
-    request.add_unredirected_header("Authorization", f"token {hub_token.reveal()}")
-    context = ssl.create_default_context(cadata=ca)
-    with urllib.request.urlopen(request, timeout=_ANSWER_WITHIN, context=context) as reply:  # noqa: S310
-        token = json.load(reply)["access_token"]
-    if not isinstance(token, str):
-        raise TypeError("its access_token is no text")
-    return token
+    """A new token from the token service at this base URL.
+
+    The Hub token goes to that server alone: no proxy of the environment is used, no redirection is followed. What the
+    service says besides a token is not repeated, as it may repeat the Hub token.
+    """
+    parts = urlsplit(f"{service.rstrip('/')}/token")
+    host, port = parts.hostname or "", parts.port
+    connection = (
+        HTTPSConnection(host, port, timeout=_ANSWER_WITHIN, context=ssl.create_default_context(cadata=ca))
+        if parts.scheme == "https"
+        else HTTPConnection(host, port, timeout=_ANSWER_WITHIN)
+    )
+    with closing(connection):
+        connection.connect()
+        # it ends what is read from a service that sends a byte now and then
+        timer = threading.Timer(_ANSWER_WITHIN, socket.socket.shutdown, (connection.sock, socket.SHUT_RDWR))
+        timer.start()
+        try:
+            connection.request("POST", parts.path, headers={"Authorization": f"token {hub_token.reveal()}"})
+            reply = connection.getresponse()
+            body = reply.read(_LARGEST_REPLY)
+        except (HTTPException, ValueError):  # ValueError: the Hub token is no header, and the error shows it
+            raise ValueError("its answer is not HTTP, or took too long") from None
+        finally:
+            timer.cancel()
+    if reply.status != HTTPStatus.OK:
+        raise ValueError(f"it answers {reply.status}")
+    try:
+        token = json.loads(body)["access_token"]
+        times_of(token)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError("its reply holds no token") from None
+    return str(token)
 
 
 def times_of(token: str) -> dict[str, float]:

@@ -128,14 +128,12 @@ class _Keeper:
 
 
 def _how_it_ended(server: Server) -> str:
-    """Say by which signal or exit code, and what it wrote last: foreign text, so without control characters."""
+    """Say by which signal or exit code, and what it wrote last."""
     code = server.exit_code
     ending = f"ended with exit code {code}"
     if code is not None and code > _SIGNALLED:
         with suppress(ValueError):  # no signal has this number
             ending = f"was killed by {signal.Signals(code - _SIGNALLED).name}"
-    lines = [line for line in server.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][
-        -_SHOWN_LINES:
-    ]
-    shown = [sentence("".join(letter for letter in line if letter.isprintable())) for line in lines]
+    log = server.log.read_text(encoding="utf-8", errors="replace")
+    shown = [redact(line) for line in log.splitlines() if line.strip()][-_SHOWN_LINES:]
     return "\n  ".join([f"{server.name} {ending}. Its log is {server.log}; it ends with:", *(shown or ["(nothing)"])])
