@@ -16,6 +16,7 @@ from eaf_inference.config import load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
     Credentials,
+    NoToken,
     SecretText,
     StaticToken,
     TokenFile,
@@ -190,9 +191,11 @@ class Connection:
             credentials=self._credentials,
             tls=self.tls,
             allow_insecure_token=insecure,
-            timeout=min(PROBE_TIMEOUT, options.timeout),
+            timeout=min(PROBE_TIMEOUT, options.timeout / 2),  # without a token, then with it
             wait_for_all=wait_for_all,
         )
+        if endpoint.withheld:
+            self._credentials = Credentials(NoToken(endpoint.withheld))
         self.limits = Limits(
             time_budget=facility.time_budget,
             request_timeout=facility.request_timeout,
@@ -283,7 +286,7 @@ class Connection:
         self.open()
         token = self._credentials.known
         if token is None:
-            return "no token"
+            return "no token sent" if self.endpoint.withheld else "no token"
         return f"{token.user or 'opaque token'}, {describe_expiry(token.expires_at)}"
 
     @property

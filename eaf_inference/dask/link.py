@@ -244,7 +244,7 @@ class Link:
         if news != self._pushed:
             await self._send(client, values)
             self._pushed = news
-        trouble = connection.credentials.trouble
+        trouble = connection.credentials.trouble if values["token"] else ""
         if trouble:
             trouble = f"the token cannot be renewed ({trouble}); it {describe_expiry(values['expires'])}"
         elif self._refused >= values["issued"] and values["token"]:
