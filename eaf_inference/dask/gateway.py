@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from eaf_inference.config import Facility
     from eaf_inference.local import LocalFacility
 
-__all__ = ["use_facility_gateway", "use_local_gateway"]
+__all__ = ["use_facility_gateway", "use_local_gateway", "use_no_proxy_of_the_environment"]
 
 _AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"
 
@@ -42,9 +42,7 @@ def use_local_gateway(facility: LocalFacility) -> bool:
     if dask.config.get("gateway.address", None) is not None and not ours:
         return False
     dask.config.set({"gateway.address": facility.gateway.address, "gateway.auth.type": _AUTH})
-    if dask.config.get("gateway.http-client.proxy", None) in (None, True):
-        # Taken from http_proxy, it would be asked for loopback addresses as well, and see the password.
-        dask.config.set({"gateway.http-client.proxy": False})
+    use_no_proxy_of_the_environment()
     return True
 
 
@@ -65,4 +63,16 @@ def use_facility_gateway(facility: Facility) -> bool:
     if dask.config.get("gateway.address", None) is not None:
         return False
     dask.config.set({"gateway.address": facility.gateway_url, "gateway.auth.type": "jupyterhub"})
+    use_no_proxy_of_the_environment()
     return True
+
+
+def use_no_proxy_of_the_environment() -> None:
+    """Have ``Gateway()`` show the user's password or Hub token to no proxy that Dask's configuration does not name.
+
+    dask-gateway's default takes the one of ``http_proxy``, for loopback addresses too.
+    """
+    import dask.config
+
+    if dask.config.get("gateway.http-client.proxy", None) in (None, True):
+        dask.config.set({"gateway.http-client.proxy": False})

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from eaf_inference._redact import redact
 from eaf_inference.errors import InferenceError
 from eaf_inference.facility.parent import Deaths
 from eaf_inference.facility.processes import ignore

@@ -71,18 +71,20 @@ def configure(
     else:
         service["api_token"] = secrets.token_hex(32)  # it needs none; without one, anybody could pose as it
     services, used = [service], [TOKEN_SERVICE]
+    asked: dict[str, str] = {}  # which an operator may have said otherwise
     told = {"EAF_TOKEN_SERVICE": reached_at or f"{service_url.rstrip('/')}{prefix}"}
     if gateway_url is not None:
         services.append({"name": GATEWAY, "display": False})
         used.append(GATEWAY)
         told |= {"DASK_GATEWAY__ADDRESS": gateway_url, "DASK_GATEWAY__AUTH__TYPE": "jupyterhub"}
+        asked = {"DASK_GATEWAY__HTTP_CLIENT__PROXY": "False"}  # else that of http_proxy would see users' Hub tokens
         if gateway_proxy_url is not None:
             told["DASK_GATEWAY__PROXY_ADDRESS"] = gateway_proxy_url
     named = {each["name"] for each in _list(c.JupyterHub, "services")}
     _list(c.JupyterHub, "services").extend(each for each in services if each["name"] not in named)
     _add_roles(_list(c.JupyterHub, "load_roles"), [f"access:services!service={name}" for name in used], groups)
     section = c[spawner]
-    section.environment = {**_dict(section, "environment"), **told}
+    section.environment = {**asked, **_dict(section, "environment"), **told}
     if _EXTENSION not in _list(section, "args"):
         _list(section, "args").append(_EXTENSION)
 

@@ -55,6 +55,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     # a connection made anew shares nothing with an older one
     ("grpc.use_local_subchannel_pool", 1),
+    # a proxy of the environment would read the token, where there is no TLS
+    ("grpc.enable_http_proxy", 0),
 )
 
 
@@ -168,17 +170,14 @@ class Server:
         import grpc
 
         keep_freed_memory()
-        options = list(_CHANNEL_OPTIONS)
-        if address.is_loopback:
-            options.append(("grpc.enable_http_proxy", 0))
         self.address = address
         self.credentials = credentials
         self.resting_until = 0.0  # time.monotonic()
         self._may_send_token = address.tls or address.is_loopback or allow_insecure_token
         if address.tls:
-            self._channel = grpc.secure_channel(address.target, tls.channel_credentials(), options)
+            self._channel = grpc.secure_channel(address.target, tls.channel_credentials(), _CHANNEL_OPTIONS)
         else:
-            self._channel = grpc.insecure_channel(address.target, options)
+            self._channel = grpc.insecure_channel(address.target, _CHANNEL_OPTIONS)
         self._infer = self._stub("ModelInfer", b"".join)
 
     def __repr__(self) -> str:

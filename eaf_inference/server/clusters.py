@@ -111,16 +111,18 @@ def _configured_gateway() -> Callable[[], Any] | None:
     import dask.config
     from dask_gateway import Gateway  # a second, at its first import
 
-    if dask.config.get("gateway.address", None) is not None:
-        return lambda: Gateway(asynchronous=True)
-    address = next((each.gateway.address for each in local.running() if each.gateway), None)
-    if address is None:
-        return None
+    address, auth = None, None  # those of Dask's configuration
+    if dask.config.get("gateway.address", None) is None:
+        address = next((each.gateway.address for each in local.running() if each.gateway), None)
+        auth = _LOCAL_AUTH
+        if address is None:
+            return None
 
     def make() -> Any:
-        # a proxy of the environment would be asked for loopback addresses as well, and see the password
-        with dask.config.set({"gateway.http-client.proxy": False}):
-            return Gateway(address, auth=_LOCAL_AUTH, asynchronous=True)
+        # the proxy of http_proxy would see the password or Hub token; one that Dask's configuration names is used
+        proxy = dask.config.get("gateway.http-client.proxy", None)
+        with dask.config.set({"gateway.http-client.proxy": False if proxy in (None, True) else proxy}):
+            return Gateway(address, auth=auth, asynchronous=True)
 
     return make
 

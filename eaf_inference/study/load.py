@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Crowd", "Door", "Load", "Served", "run"]
 
-_OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
 _LEAST_SETTLING = 0.7  # seconds until what is measured is no beginning
 
 

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 
 import grpc
 
-UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+UNLIMITED = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # one of the environment is a test's
+]
 
 
 class Door(grpc.GenericRpcHandler):

@@ -103,6 +103,7 @@ def test_a_hubs_configuration_gets_services_roles_by_group_and_what_users_are_to
         "EAF_TOKEN_SERVICE": "http://10.0.0.1:8010/jupyter/services/triton-token/",
         "DASK_GATEWAY__ADDRESS": "http://gateway:8000",
         "DASK_GATEWAY__AUTH__TYPE": "jupyterhub",
+        "DASK_GATEWAY__HTTP_CLIENT__PROXY": "False",
     }
     assert any("eaf_inference.server" in each for each in c.Spawner.args)
 
