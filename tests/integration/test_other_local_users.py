@@ -125,7 +125,7 @@ def raw_http(url, header):
 
 
 def raw_grpc(url, name, value):
-    """What comes for a LogSettings call with this header, whose name no gRPC client would send, up to the end."""
+    """What comes for a LogSettings call with this header, whose name no gRPC client would send."""
 
     def frame(kind, flags, stream, payload):
         return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
@@ -145,9 +145,9 @@ def raw_grpc(url, name, value):
     block = b"".join(literal(*header) for header in headers)
     with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=30) as connection:
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, block))
-        connection.sendall(frame(0, 1, 1, bytes(5)) + frame(6, 0, 0, b"finished"))  # no message, and a ping
+        connection.sendall(frame(0, 1, 1, bytes(5)))  # an empty message
         said = b""
-        while b"grpc-status" not in said and b"finished" not in said and (more := connection.recv(65536)):
+        while b"grpc-status" not in said and (more := connection.recv(65536)):
             said += more
     return said
 
