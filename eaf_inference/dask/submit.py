@@ -28,6 +28,7 @@ from distributed.scheduler import KilledWorker
 from eaf_inference.dask.summary import Summary, WorkerShare
 from eaf_inference.dask.task import Failed, Scored, Task
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
+from eaf_inference.inference.interrupts import Interrupts
 from eaf_inference.inference.progress import Progress
 from eaf_inference.inference.traffic import remarks
 
@@ -172,6 +173,7 @@ class Submission:
         self._truncated = self._leading = self._not_finite = 0
         self._seconds = 0.0
         self._starts = _Starts()
+        self._interrupts = Interrupts()
         self._pending: deque[_Sent] = deque()
         self._bar = Progress(enabled=progress, label=task.model.name, unit="chunk")
         if isinstance(chunks, Sized):
@@ -191,10 +193,19 @@ class Submission:
     def __next__(self) -> Any:
         if not self._release.alive:
             raise StopIteration
+        interrupts = self._interrupts
         try:
+            interrupts.watch()
             self._fill()
             scored = self._result(self._pending[0]) if self._pending else None
-        except BaseException:  # an interrupt too
+            if scored is not None:
+                sent = self._pending.popleft()
+                sent.future.release()
+                with interrupts:  # the bar's widgets must not be left half made
+                    self._count(sent, scored)
+            interrupts.release()
+        except BaseException as error:  # an interrupt too
+            interrupts.release(type(error))
             self.close()
             raise
         if scored is None:
@@ -202,9 +213,6 @@ class Submission:
             for remark in remarks(self.summary, self._task.model.name, self._task.model.longest):
                 warnings.warn(remark, stacklevel=2)
             raise StopIteration
-        sent = self._pending.popleft()
-        sent.future.release()
-        self._count(sent, scored)
         return scored.scores
 
     def __enter__(self) -> Submission:
@@ -267,6 +275,7 @@ class Submission:
         while not future.done():
             with suppress(distributed.TimeoutError):
                 future.exception(timeout=_TICK)  # waits; unlike distributed.wait, with the client that it belongs to
+            self._interrupts.check()  # one that Python has ignored
             self._fill()
         try:
             outcome = future.result()
