@@ -134,7 +134,7 @@ class Data:
 
 def padded(records: ak.Array, recipe: Recipe) -> dict[str, NDArray[Any]]:
     """Jets as dense inputs of the model's greatest length: the usual way, by awkward's own functions."""
-    length = recipe.joint.maximum
+    length = recipe.max_length
     assert length is not None  # noqa: S101  (our model's has one)
     made: dict[str, NDArray[Any]] = {}
     inputs = {}
@@ -217,7 +217,7 @@ def sample(jets: int) -> ak.Array:
         raise ConfigurationError(f"There is no {JETS}. The benchmark of real jets runs from a clone of the project.")
     events = ak.from_parquet(JETS)
     constituents = ak.flatten(events.jets.constituents, axis=1)
-    longest = recipe_of("particlenet").joint.maximum
+    longest = recipe_of("particlenet").max_length
     return ak.to_packed(features(constituents[:jets])[:, :longest])
 
 

@@ -108,9 +108,14 @@ class Recipe:
         return tuple(dict.fromkeys(variable.name for channels in self.inputs.values() for variable in channels))
 
     @property
-    def joint(self) -> Declared:
-        """The lengths of records, which are those of all inputs."""
-        return Declared.of_all(self.lengths.values())
+    def min_length(self) -> int:
+        """The fewest constituents of a record, padding included; 0 where nothing is declared."""
+        return Declared.of_all(self.lengths.values()).minimum
+
+    @property
+    def max_length(self) -> int | None:
+        """The most constituents of a record; None where there is no limit."""
+        return Declared.of_all(self.lengths.values()).maximum
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -180,9 +185,8 @@ class Recipe:
         if cells > _MOST_CELLS:
             raise _wrong(model, f"each row would be padded to {cells} numbers, at most {_MOST_CELLS} are sent")
         recipe = cls(inputs=inputs, lengths=lengths, output_names=_output_names(model, data.get("output_names")))
-        joint = recipe.joint
-        if joint.maximum is not None and joint.minimum > joint.maximum:
-            raise _wrong(model, f"the least length {joint.minimum} is above the greatest, {joint.maximum}")
+        if recipe.max_length is not None and recipe.min_length > recipe.max_length:
+            raise _wrong(model, f"the least length {recipe.min_length} is above the greatest, {recipe.max_length}")
         return recipe
 
 

@@ -63,7 +63,7 @@ def cell_for(name: str, version: str | None, spec: ModelSpec | None) -> str:
 
 def _call(model: str, spec: ModelSpec) -> str:
     if spec.recipe:
-        length = min(max(_LENGTH, spec.recipe.joint.minimum), spec.recipe.joint.maximum or _LENGTH)
+        length = min(max(_LENGTH, spec.recipe.min_length), spec.recipe.max_length or _LENGTH)
         return _OF_RECORDS.format(model=model, fields=list(spec.recipe.required), rows=_ROWS, length=length)
     arrays = "\n".join(_array(tensor) for tensor in spec.inputs if not tensor.optional)
     return _OF_ARRAYS.format(model=model, arrays=arrays)

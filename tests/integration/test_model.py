@@ -53,7 +53,7 @@ def local_scores(model, constituents):
     features = eaf_inference.features(constituents)
     scores = []
     for jet in features:
-        length = max(len(jet), recipe.joint.minimum)
+        length = max(len(jet), recipe.min_length)
         batch = {}
         for name, variables in recipe.inputs.items():
             batch[name] = np.zeros((1, len(variables), length), np.float32)

@@ -123,8 +123,8 @@ def test_lengths_are_those_that_suit_every_input():
         }
     )
     recipe = Recipe.parse(text, model="m")
-    assert (recipe.joint.minimum, recipe.joint.maximum) == (16, 100)
-    assert Recipe.parse(recipe_text({"x": {"a": {}}}), model="m").joint.maximum is None
+    assert (recipe.min_length, recipe.max_length) == (16, 100)
+    assert Recipe.parse(recipe_text({"x": {"a": {}}}), model="m").max_length is None
 
 
 MANY = {f"v{number}": {} for number in range(1000)}

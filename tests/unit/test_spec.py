@@ -92,7 +92,7 @@ def test_classes_that_fit_no_output_are_refused(names):
 def test_a_recipe_in_the_configuration_is_used_and_one_passed_replaces_it():
     spec = ModelSpec.from_config(config(preprocess=RECIPE), "")
     assert spec.recipe.variables == ("a", "b")
-    assert spec.recipe.joint.maximum == 128
+    assert spec.recipe.max_length == 128
     other = recipe_text({"x": {"c": variable(), "d": variable()}})
     replaced = ModelSpec.from_config(config(preprocess="not JSON"), "", preprocess=other)
     assert replaced.recipe.variables == ("c", "d")

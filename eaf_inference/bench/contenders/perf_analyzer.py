@@ -38,7 +38,7 @@ class Contestant:
 
     def run(self, data: Data, notes: Notes) -> None:
         channels = _CHANNELS.get(self._workload.source, {})
-        length = data.recipe.joint.maximum if data.recipe else CONSTITUENTS
+        length = data.recipe.max_length if data.recipe else CONSTITUENTS
         shapes = [f"--shape={name}:{width},{length}" for name, width in channels.items()]
         with tempfile.TemporaryDirectory() as directory:
             report = Path(directory) / "report.csv"
