@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,10 @@ SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # how the names of our T
 # colon in its name, so nobody can.
 _RESTRICTED = "shared-memory,trace,logging:nobody:can=send-this"
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
+# Triton's Python backend starts each model by a line of shell that quotes nothing: other characters break it, and
+# hang Triton's start.
+_PLAIN = re.compile(r"[\w@%+=:,./-]+")
+_NOT_PLAIN = "its name has characters other than letters, digits and @%+=:,.-_ in it: rename its directory"
 
 
 class TritonServer(Server):
@@ -109,20 +115,24 @@ class TritonServer(Server):
         """Start the program; it then takes seconds until it is ready."""
         unique = secrets.token_hex(6)
         region = f"{SHARED_MEMORY}{unique}"
+        links = Path(tempfile.gettempdir(), f"eaf-inference-triton-{unique}")
+        links.mkdir(mode=0o700)
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{unique}")
         self._child = Child(
-            self._command(region),
+            self._command(region, links),
             environment=plain_environment(first_on_path=self._installation.bin),
             log=self.log,
             shared_memory=region,
+            directory=links,
             grace=_EXIT_SECONDS + 5,
         )
 
-    def _command(self, region: str) -> list[str]:
+    def _command(self, region: str, links: Path) -> list[str]:
+        repositories = [_linked(path, links / f"models-{number}") for number, path in enumerate(self.repositories)]
         return [
             str(self._installation.server),
-            *(f"--model-repository={path}" for path in self.repositories),
-            f"--backend-directory={self._installation.backends}",
+            *(f"--model-repository={path}" for path in repositories),
+            f"--backend-directory={_linked(self._installation.backends, links / 'backends')}",
             f"--backend-config=python,shm-region-prefix-name={region}",
             f"--grpc-address={LOOPBACK}",
             f"--grpc-port={self._grpc_port.number}",
@@ -193,12 +203,28 @@ class TritonServer(Server):
         logged = triton_log.failed_models(self.log.read_text(encoding="utf-8", errors="replace"))
         served = self.models()
         listed = {model["name"]: model.get("reason", "it has no version") for model in self._index()}
-        return {name: why for name, why in sorted({**listed, **logged}.items()) if name not in served}
+        unfit = {path.name: _NOT_PLAIN for each in self.repositories for path in each.iterdir() if _is_unfit(path)}
+        return {name: why for name, why in sorted({**listed, **logged, **unfit}.items()) if name not in served}
 
     def _index(self) -> list[dict[str, str]]:
         _, body = ask(self._http_port.number, "/v2/repository/index", method="POST")
         index: list[dict[str, str]] = json.loads(body)
         return index
+
+
+def _linked(path: Path, link: Path) -> Path:
+    """The directory, or where it or something in it is not plain, one of links to what is plain in it."""
+    if _PLAIN.fullmatch(str(path)) and not any(map(_is_unfit, path.iterdir())):
+        return path
+    link.mkdir()
+    for each in path.iterdir():
+        if not _is_unfit(each):
+            (link / each.name).symlink_to(each)
+    return link
+
+
+def _is_unfit(path: Path) -> bool:
+    return path.is_dir() and not _PLAIN.fullmatch(path.name)
 
 
 def check_repositories(paths: Sequence[Path | str]) -> list[Path]:

@@ -36,6 +36,7 @@ BROKEN = {
     **({} if HAS_STRINGS else {"texts": ("", "takes strings, ['x']")}),
     "größer": ('output [{ name: "z", data_type: TYPE_FP32, dims: [2] }]', "lists the output 'z'"),
 }
+UNFIT = "two words"  # would hang Triton's start
 CLASSES = ["b", "c", "größe", ""]
 
 
@@ -87,7 +88,8 @@ def save_texts(directory):
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """A Triton with models of which some cannot be loaded, and what was said while it started."""
-    repository = tmp_path_factory.mktemp("mixed")
+    repository = tmp_path_factory.mktemp("mixed") / "my models; and others"  # a path that no shell takes as it stands
+    save_affine(repository / UNFIT)
     for name, (config, _) in BROKEN.items():
         if name != "texts":
             save_affine(repository / name, config=config)
@@ -107,7 +109,8 @@ def test_each_model_that_cannot_be_loaded_is_named_and_the_others_are_served(mix
     server, said = mixed
     served = {"affine", "größe", "spiegel_für_größe", "listed", "unlisted"}
     assert set(server.models()) == served | ({"texts"} if HAS_STRINGS else set())
-    assert set(server.left_out()) == set(BROKEN)
+    assert set(server.left_out()) == {UNFIT, *BROKEN}
+    assert any(f"'{UNFIT}', which cannot be loaded: its name has characters" in line for line in said)
     for name, (_, reason) in BROKEN.items():
         (line,) = (line for line in said if f"'{name}', which cannot be loaded" in line)
         assert reason in line
