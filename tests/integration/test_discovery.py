@@ -80,7 +80,7 @@ def test_a_dead_source_is_passed_over_and_said(zoo, monkeypatch, tmp_path):
     configure(tmp_path, f"c.Facility.urls = ['{zoo.grpc}']")
     with eaf_inference.connect() as connection:
         assert "connection refused" in outcomes(connection)["EAF_TRITON_URL"]
-        assert outcomes(connection)["facility configuration"] == "ready, 5 models"
+        assert outcomes(connection)["facility configuration"] == "ready, 7 models"
 
 
 def test_a_named_server_that_is_dead_is_not_replaced_by_another(zoo, monkeypatch):
@@ -182,7 +182,7 @@ def test_the_chosen_server_alone_sees_the_token(doors, zoo, monkeypatch, tmp_pat
         assert connection.endpoint.url == url
         assert connection.user == "alice"
         assert connection.model("sums")(ONES).tolist() == THREES.tolist()
-        assert outcomes(connection)["EAF_TRITON_URL"] == "ready, 5 models"
+        assert outcomes(connection)["EAF_TRITON_URL"] == "ready, 7 models"
         assert outcomes(connection)["facility configuration"].startswith("there, and wants a token")
     assert chosen.seen == {"", TOKEN}
     assert other.seen == {""}
@@ -218,7 +218,7 @@ def test_a_server_that_nobody_named_for_us_and_that_wants_no_token_is_used_witho
     name_weakly(monkeypatch, source, url)
     with eaf_inference.connect(token=TOKEN) as connection:
         assert connection.model("sums")(ONES).tolist() == THREES.tolist()
-        assert outcomes(connection)[source] == "ready, 5 models; your token is not sent there"
+        assert outcomes(connection)[source] == "ready, 7 models; your token is not sent there"
         assert (connection.user, connection.identity) == (None, "no token sent")
         handler.tokens = {TOKEN: float("inf")}
         with pytest.raises(NotAuthorized, match=f"No token is sent there.*%triton_connect {url}"):
