@@ -205,35 +205,46 @@ class PaddingCheck:
             followers = [mine & theirs for mine, theirs in zip(followers, again.followers, strict=True)]
         findings = []
         for at, (finding, each, rule) in enumerate(zip(known, declared, rules, strict=True)):
-            names = " and ".join(repr(one.spec.name) for one in job.collections[at].inputs)
-            where = f" of {names}" if len(job.collections) > 1 else ""
-            counts = trial.counts[at]
-            note = finding.note
+            if finding.followers is not None:
+                followers[at] &= finding.followers
             if (filled[at] or empty[at]) and not rule.exact:
-                if each.full:
-                    rule = Lengths(each.unpadded.minimum, each.maximum)
-                    note = f"every row{where} is padded to {each.maximum}: its scores depend on the padding"
-                elif filled[at] or each.minimum > 0:
-                    rule = each.unpadded
-                    note = f"rows of one length{where} are sent together, unpadded: its scores depend on the padding"
-                else:
-                    rule = replace(rule, empty_apart=True)
-                short = lengthened & (rule.exact | (counts == 0))
-                if short.any() and not each.full:
-                    raise self._impossible(names, int(counts[short].min()), trial.refused)
+                collection = job.collections[at] if len(job.collections) > 1 else None
+                rule, note = _unlike(each, rule, collection, only_empty=not filled[at])
+                short = trial.counts[at][lengthened & (rule.exact | (trial.counts[at] == 0))]
+                if len(short) and not each.full:
+                    raise self._impossible(job.collections[at], int(short.min()), trial.refused)
             elif rule.minimum == rule.maximum and rule.minimum > finding.lengths.minimum:
-                note = f"every row{where} is padded to {rule.maximum}: it refuses shorter ones"
-            known_followers = followers[at] if finding.followers is None else followers[at] & finding.followers
-            after = replace(finding, lengths=rule, note=note, followers=frozenset(known_followers))
-            findings.append(after.after(counts[evident]))
+                note = f"every row is padded to {rule.maximum}: it refuses shorter ones"
+            else:
+                note = ""
+            after = replace(finding, lengths=rule, note=note or finding.note, followers=frozenset(followers[at]))
+            findings.append(after.after(trial.counts[at][evident]))
         return findings
 
-    def _impossible(self, names: str, length: int, why: str) -> InvalidInput:
+    def _impossible(self, collection: Collection, length: int, why: str) -> InvalidInput:
         return InvalidInput(
-            f"Model {self._name!r} refuses rows of length {length} in {names} as they are, and its scores depend on "
-            "the padding, so that such a row has no right score. Expected longer rows: leave the others out, or have "
-            f"the recipe's min_length say what to pad to. The server's words: {why}"
+            f"Model {self._name!r} refuses rows of length {length} in {_names(collection)} as they are, and its "
+            "scores depend on the padding, so that such a row has no right score. Expected longer rows: leave the "
+            f"others out, or have the recipe's min_length say what to pad to. The server's words: {why}"
         )
+
+
+def _unlike(
+    declared: Declared, rule: Lengths, collection: Collection | None, *, only_empty: bool
+) -> tuple[Lengths, str]:
+    """The rule of a collection whose padding changes scores, and the sentence about it."""
+    where = f" of {_names(collection)}" if collection else ""
+    if declared.full:
+        note = f"every row{where} is padded to {declared.maximum}: its scores depend on the padding"
+        return Lengths(declared.unpadded.minimum, declared.maximum), note
+    if only_empty and declared.minimum == 0:
+        return replace(rule, empty_apart=True), ""
+    note = f"rows of one length{where} are sent together, unpadded: its scores depend on the padding"
+    return declared.unpadded, note
+
+
+def _names(collection: Collection) -> str:
+    return " and ".join(repr(each.spec.name) for each in collection.inputs)
 
 
 def _key(job: Job, collection: Collection) -> Key:

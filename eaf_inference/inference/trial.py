@@ -124,7 +124,7 @@ class Trial:
             if values.dtype.kind == "f" and other.shape == values.shape:
                 both = np.isfinite(values) & np.isfinite(other)
                 scale = max(1.0, float(np.abs(values[both]).max(initial=0.0)))
-                largest = max(largest, float(np.abs(values - other)[both].max(initial=0.0)) / scale)
+                largest = max(largest, float(np.abs(values[both] - other[both]).max(initial=0.0)) / scale)
         return largest
 
     def differing(self, rules: Sequence[Lengths]) -> NDArray[np.bool_]:
