@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from eaf_inference._redact import redact
+from eaf_inference._text import printable
 from eaf_inference.errors import InferenceError
 from eaf_inference.facility.parent import Deaths
 from eaf_inference.facility.processes import ignore
@@ -129,12 +130,12 @@ class _Keeper:
 
 
 def _how_it_ended(server: Server) -> str:
-    """Say by which signal or exit code, and what it wrote last."""
+    """Say by which signal or exit code, and what it wrote last: foreign text."""
     code = server.exit_code
     ending = f"ended with exit code {code}"
     if code is not None and code > _SIGNALLED:
         with suppress(ValueError):  # no signal has this number
             ending = f"was killed by {signal.Signals(code - _SIGNALLED).name}"
     log = server.log.read_text(encoding="utf-8", errors="replace")
-    shown = [redact(line) for line in log.splitlines() if line.strip()][-_SHOWN_LINES:]
+    shown = [printable(redact(line)) for line in log.splitlines() if line.strip()][-_SHOWN_LINES:]
     return "\n  ".join([f"{server.name} {ending}. Its log is {server.log}; it ends with:", *(shown or ["(nothing)"])])

@@ -32,10 +32,10 @@ SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # how the names of our T
 # colon in its name, so nobody can.
 _RESTRICTED = "shared-memory,trace,logging:nobody:can=send-this"
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
-# Triton's Python backend starts each model by a line of shell that quotes nothing: other characters break it, and
+# Triton's Python backend starts each model by a line of shell that quotes nothing: these characters break it, and
 # hang Triton's start.
-_PLAIN = re.compile(r"[\w@%+=:,./-]+")
-_NOT_PLAIN = "its name has characters other than letters, digits and @%+=:,.-_ in it: rename its directory"
+_BREAKING = re.compile(r"""[\s"'`$\\;&|<>()*?\[\]{}#~!]""")
+_UNFIT = "its name has a space or another character that a shell reads: rename its directory"
 
 
 class TritonServer(Server):
@@ -203,7 +203,7 @@ class TritonServer(Server):
         logged = triton_log.failed_models(self.log.read_text(encoding="utf-8", errors="replace"))
         served = self.models()
         listed = {model["name"]: model.get("reason", "it has no version") for model in self._index()}
-        unfit = {path.name: _NOT_PLAIN for each in self.repositories for path in each.iterdir() if _is_unfit(path)}
+        unfit = {path.name: _UNFIT for each in self.repositories for path in each.iterdir() if _is_unfit(path)}
         return {name: why for name, why in sorted({**listed, **logged, **unfit}.items()) if name not in served}
 
     def _index(self) -> list[dict[str, str]]:
@@ -213,8 +213,8 @@ class TritonServer(Server):
 
 
 def _linked(path: Path, link: Path) -> Path:
-    """The directory, or where it or something in it is not plain, one of links to what is plain in it."""
-    if _PLAIN.fullmatch(str(path)) and not any(map(_is_unfit, path.iterdir())):
+    """The directory, or where such characters are in a name, one of links to what has none in its name."""
+    if not _BREAKING.search(str(path)) and not any(map(_is_unfit, path.iterdir())):
         return path
     link.mkdir()
     for each in path.iterdir():
@@ -224,7 +224,7 @@ def _linked(path: Path, link: Path) -> Path:
 
 
 def _is_unfit(path: Path) -> bool:
-    return path.is_dir() and not _PLAIN.fullmatch(path.name)
+    return path.is_dir() and bool(_BREAKING.search(path.name))
 
 
 def check_repositories(paths: Sequence[Path | str]) -> list[Path]:

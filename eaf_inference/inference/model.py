@@ -228,10 +228,12 @@ class Model:
         """The outputs of each batch, or the error with which the model refuses it: the padding check's."""
         servers, limits = self._connection.servers_of(self), self._connection.limits
         outcomes: list[dict[str, NDArray[Any]] | InferenceError] = []
-        for at in range(0, len(batches), limits.max_in_flight):
+        while len(outcomes) < len(batches):
+            # the first alone: a token that is refused is not sent with all
+            several = limits.max_in_flight if outcomes else 1
             with ExitStack() as stack:
                 pipelines = []
-                for batch in batches[at : at + limits.max_in_flight]:  # one each: a refusal ends no other's
+                for batch in batches[len(outcomes) : len(outcomes) + several]:  # one each: a refusal ends no other's
                     pipelines.append(stack.enter_context(Pipeline[Inference](servers, limits)))
                     pipelines[-1].submit(Inference(self.spec, batch))
                 for pipeline in pipelines:

@@ -192,7 +192,7 @@ def read_outputs(
         declared = (size, *spec.shape) if batched else spec.shape
         shape = tuple(output.shape[: len(declared) + 1])  # enough to see that there are too many
         agree = len(shape) == len(declared) and all(
-            got == want or (want == -1 and got >= 0) for got, want in zip(shape, declared, strict=True)
+            got >= 0 and want in (got, -1) for got, want in zip(shape, declared, strict=True)
         )
         # no other axis of an empty output may be of any size
         agree &= math.prod(max(each, 1) for each in shape) * spec.dtype.itemsize <= max(len(raw), _LARGEST_EMPTY)
