@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import awkward as ak
+import dask.config
 import numpy as np
 import pytest
 from dask_facility import facility_of
@@ -28,6 +30,15 @@ def no_ambient_settings(monkeypatch, tmp_path):
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))
+
+
+@pytest.fixture(autouse=True)
+def configuration():
+    """Dask's configuration, as it was before once the test is over: a connection names a gateway there."""
+    before = copy.deepcopy(dask.config.config)
+    yield dask.config
+    dask.config.config.clear()
+    dask.config.config.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -48,15 +48,6 @@ with GatewayServer.start() as server:
 """
 
 
-@pytest.fixture(autouse=True)
-def configuration():
-    """Dask's configuration, as it was before once the test is over."""
-    before = copy.deepcopy(dask.config.config)
-    yield dask.config
-    dask.config.config.clear()
-    dask.config.config.update(before)
-
-
 @contextmanager
 def announced(server, pid=1):
     facility = LocalFacility(pid=pid, started=float(pid), replicas=(), models=(), gateway=server.description)

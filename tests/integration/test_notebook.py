@@ -67,7 +67,7 @@ def test_a_wrong_array_shows_no_traceback_either(book):
 
 def test_model_names_are_completed(book):
     book.run("%triton_connect")
-    assert book.complete('triton.model("') == ["fixed", "means", "neighbours", "squares", "sums"]
+    assert book.complete('triton.model("') == ["fixed", "graph", "means", "neighbours", "ratio", "squares", "sums"]
     assert book.complete("triton.model('s") == ["squares", "sums"]
     assert "sums" not in book.complete("other.model('s")
 
@@ -89,7 +89,7 @@ def test_disconnecting_removes_the_variable(book, zoo):
 def test_a_failed_connection_leaves_the_working_one(book):
     book.run("%triton_connect")
     assert book.run("%triton_connect grpc://127.0.0.1:1").error[0] == "NoServerFound"
-    assert book.run("len(triton.models())").text == "5"
+    assert book.run("len(triton.models())").text == "7"
 
 
 def test_two_notebooks_have_their_own_connections(book, zoo):
@@ -97,7 +97,7 @@ def test_two_notebooks_have_their_own_connections(book, zoo):
         book.run("%triton_connect")
         other.run("%triton_connect")
         book.run("%triton_disconnect")
-        assert other.run("len(triton.models())").text == "5"
+        assert other.run("len(triton.models())").text == "7"
 
 
 def test_interrupts_end_the_cell_and_leave_the_connection_usable(book):

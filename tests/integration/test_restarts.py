@@ -106,7 +106,7 @@ def test_a_server_that_dies_is_started_again_and_ends_the_facility_at_the_third_
     assert len(set(said.pids)) == 3
     died, back, *_, last = said.lines
     assert died.startswith(f"{server.name} was killed by SIGKILL. Its log is {server.log.parent}")
-    assert "; it ends with:\n  first line\n  last [31mline" in died
+    assert "; it ends with:\n  first line\n  last \\x1b[31mline" in died
     assert back == f"{server.name} is running again"
     assert "was killed by SIGKILL" in last
 

@@ -9,14 +9,21 @@ import pytest
 from eaf_inference.inference.interrupts import Interrupts
 
 
+@pytest.fixture(autouse=True)
+def pythons_handler():
+    """Python installs none in a job that a shell has put into the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
-def interrupts():
-    handler = signal.getsignal(signal.SIGINT)
+def interrupts(pythons_handler):
     interrupts = Interrupts()
     interrupts.watch()
     yield interrupts
     interrupts.release(KeyboardInterrupt)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_block_ends_before_its_interrupt_is_raised(interrupts):
