@@ -26,7 +26,7 @@ from eaf_inference.inference.pipeline import Pipeline
 from eaf_inference.inference.progress import progress_bar
 from eaf_inference.inference.request import Inference
 from eaf_inference.inference.traffic import Traffic, remarks
-from eaf_inference.inference.truncation import PT, hardest
+from eaf_inference.inference.truncation import PT, hardest, pt_of
 from eaf_inference.tables import did_you_mean
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.connection import Connection
     from eaf_inference.inference.batching import Batch
-    from eaf_inference.inference.layout import Nested, Outer
+    from eaf_inference.inference.layout import Outer
     from eaf_inference.inference.padding import Finding, Key
     from eaf_inference.inference.recipe import Recipe
     from eaf_inference.inference.spec import ModelSpec, TensorSpec
@@ -252,8 +252,8 @@ class Model:
         """
         if self.spec.recipe is None:
             return tuple(spec.name for spec in self.spec.inputs if spec.name in present or not spec.optional)
-        orders = [name for name in PT if name in present] if self.longest is not None else []
-        return tuple(dict.fromkeys((*self._variables(self.spec.recipe, present), *orders[:1])))
+        orders = [names for names in PT if all(name in present for name in names)] if self.longest is not None else []
+        return tuple(dict.fromkeys((*self._variables(self.spec.recipe, present), *(orders[0] if orders else ()))))
 
     @staticmethod
     def _variables(recipe: Recipe, present: Collection[str]) -> tuple[str, ...]:
@@ -287,7 +287,7 @@ class Model:
         most = self.longest
         long = 0 if most is None else int(np.count_nonzero(counts > most))
         if most is not None and (long or layout.is_tracer(records)):  # a graph has to know that pt is read
-            pt = _pt_of(records, fields, nested)
+            pt = pt_of(records, fields, nested)
             traffic.cut(long, leading=pt is None)
             counts = np.minimum(counts, most)
             if pt is not None:
@@ -394,21 +394,6 @@ class Model:
         values = ak.Array(content)
         classes = [ak.to_layout(values[..., position]) for position in range(len(labels))]
         return ak.contents.RecordArray(classes, list(labels), length=len(content))
-
-
-def _pt_of(records: Any, fields: Mapping[str, NDArray[Any]], nested: Nested) -> NDArray[Any] | None:
-    """What tells the hardest constituents, of all of them; None where nothing does."""
-    for name in PT:
-        if name in fields:
-            return fields[name]
-        if name in records.fields:
-            try:
-                found, own = layout.flatten_fields(records, [name])
-            except InvalidInput:  # something else of that name, such as the jet's own
-                continue
-            if own.outer.same_as(nested.outer) and np.array_equal(own.counts, nested.counts):
-                return found[name]
-    return None
 
 
 def _as_array(value: Any, name: str) -> Any:

@@ -237,7 +237,7 @@ def _classes(
     if not names or taken.issuperset(names):
         return {}
     fitting = [tensor.name for tensor in outputs if tensor.shape and tensor.shape[-1] == len(names)]
-    if len(names) == 1 and not fitting:  # one name for an output of several values: an output's, in the export
+    if len(names) in (1, len(taken)) and len(fitting) != 1:  # the outputs' names in the export, which are others here
         return {}
     if len(fitting) != 1 or len(set(names)) != len(names):
         raise ConfigurationError(

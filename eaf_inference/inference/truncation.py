@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference import layout
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-__all__ = ["PT", "hardest"]
+    from eaf_inference.inference.layout import Nested
 
-# The fields that tell which constituents are hard, the first that is there: any that grows with pt within a jet.
-PT = ("pt", "part_pt", "part_pt_log", "part_logptrel")
+__all__ = ["PT", "hardest", "pt_of"]
+
+# The fields that tell which constituents are hard, the first that are there: pt, what grows with it within a jet, or
+# the two whose hypotenuse it is.
+PT = (
+    *(("pt",), ("part_pt",), ("pfcand_pt",), ("cand_pt",)),
+    *(("part_pt_log",), ("part_logptrel",), ("pfcand_pt_log",), ("pfcand_logptrel",)),
+    *(("px", "py"), ("part_px", "part_py")),
+)
 
 
 def hardest(pt: NDArray[np.generic], counts: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
@@ -44,3 +56,31 @@ def hardest(pt: NDArray[np.generic], counts: NDArray[np.int64], most: int) -> ND
     order = np.lexsort((softness, np.repeat(jets, own)))  # stable: of equals the leading ones come first
     kept[at[order[place >= most]]] = False
     return kept
+
+
+def pt_of(records: Any, fields: Mapping[str, NDArray[Any]], nested: Nested) -> NDArray[Any] | None:
+    """The pt of all constituents, or what grows with it; None where nothing tells it.
+
+    Parameters
+    ----------
+    records : awkward.Array
+        ``… × jets × constituents``.
+    fields : mapping of str to numpy.ndarray, shape (total,)
+        Those that have been read of them, or computed.
+    nested : Nested
+        Their lists.
+    """
+    for names in PT:
+        missing = [name for name in names if name not in fields]
+        found = dict(fields)
+        if missing:
+            try:
+                more, own = layout.flatten_fields(records, missing)
+            except InvalidInput:  # not there, or something else of that name, such as the jet's own
+                continue
+            if not own.outer.same_as(nested.outer) or not np.array_equal(own.counts, nested.counts):
+                continue
+            found |= more
+        values = [found[name] for name in names]
+        return values[0] if len(values) == 1 else np.hypot(*values)
+    return None
