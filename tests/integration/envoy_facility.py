@@ -127,10 +127,11 @@ class Caller:
         self.close()
 
 
-def inference(model: str = "nap", rows: int = 1) -> bytes:
-    """A request for the scores of so many rows of two zeros."""
-    tensor = InferInput("x", [rows, 2], "FP32")
-    tensor.set_data_from_numpy(np.zeros((rows, 2), np.float32))
+def inference(model: str = "nap", rows: int = 1, shape: tuple[int, ...] = ()) -> bytes:
+    """A request for the scores of so many rows of two zeros, or of zeros of a shape."""
+    zeros = np.zeros(shape or (rows, 2), np.float32)
+    tensor = InferInput("x", list(zeros.shape), "FP32")
+    tensor.set_data_from_numpy(zeros)
     request = service_pb2.ModelInferRequest(model_name=model)
     request.inputs.append(tensor._get_tensor())
     request.raw_input_contents.append(tensor._get_content())

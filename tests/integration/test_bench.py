@@ -97,7 +97,7 @@ def test_the_simulated_network_holds_each_request_back(triton):
         assert client.is_server_ready()
         began = time.monotonic()
         assert client.is_model_ready("particlenet")
-        assert time.monotonic() - began >= delay
+        assert time.monotonic() - began >= 0.9 * delay  # Envoy's clock has milliseconds
 
 
 def test_what_there_is_not_is_said():

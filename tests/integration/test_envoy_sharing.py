@@ -134,9 +134,12 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_other_clients_no_
     many = ak.concatenate([jagged] * 4)
     others, over = [], threading.Event()
 
-    def ask_once_each(caller, rows):
+    # answered in a few bytes: an answer that has begun cannot be had from another Triton
+    large = inference("sums", shape=(1, 2, 21 * MEBIBYTE // 8))
+
+    def ask_once_each(caller, request):
         while not over.is_set():
-            others.append(caller.infer(issuer.token("bob"), rows=rows).status)
+            others.append(caller.ask("ModelInfer", request, issuer.token("bob")).status)
 
     with (
         envoy(issuer, pair, share=10_000) as server,
@@ -146,8 +149,8 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_other_clients_no_
     ):
         log = Log(server)
         model = connection.model("sums")
-        for rows in (*[1] * 5, 21 * MEBIBYTE // 8):
-            pool.submit(ask_once_each, caller, rows)
+        for request in (*[inference()] * 5, large):
+            pool.submit(ask_once_each, caller, request)
 
         def disturbed():
             for number, chunk in enumerate(chunks(many, 120)):
