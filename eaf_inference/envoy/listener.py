@@ -159,7 +159,7 @@ def _without_claims() -> Part:
 
 
 def _own_words(settings: Envoy) -> Part:
-    """What a client is told in place of Envoy's own words and codes."""
+    """Answers for clients, in place of Envoy's own words and codes."""
     share = f"you have used your share of {settings.share} calls a second"
     probes = "your address has made its share of calls without a token"
     too_large = (

@@ -35,7 +35,7 @@ class RunningFacility:
 
     @property
     def description(self) -> LocalFacility:
-        """What clients are told of the servers as they are now."""
+        """The servers as they are now, in the form that clients read."""
         return LocalFacility(
             pid=os.getpid(),
             started=self.started,
