@@ -54,7 +54,7 @@ def show_shared(facility: SharedFacility, console: Console) -> None:
         table.add_row(server.name, addresses.get(server.name, ""), str(server.pid), str(server.log))
     console.print(table, "", soft_wrap=True)
     for name, why in facility.tritons[0].left_out().items():
-        console.print(f"left out: model {name}: {_first_line(why)}", soft_wrap=True, markup=False)
+        console.print(_text(f"left out: model {name}: {_first_line(why)}"), soft_wrap=True)
     for what, where in (
         ("the door's access log", facility.door.access_log),
         ("logs of clusters", facility.gateway.cluster_logs),

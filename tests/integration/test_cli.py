@@ -78,7 +78,7 @@ def test_a_triton_that_keeps_crashing_ends_up_with_how_it_ended_and_its_log(tiny
             said += read_until(process, "triton-0 was killed by SIGKILL", stream=process.stderr)
             if death < 3:
                 said += read_until(process, "triton-0 is running again", stream=process.stderr)
-                until(lambda pid=replica.pid: local.running()[0].replicas[0].pid != pid)  # clients are told of it
+                until(lambda pid=replica.pid: local.running()[0].replicas[0].pid != pid)  # which clients read
         assert process.wait(60) == 1
         said += process.stderr.read()
     assert all(f"Its log is {log}; it ends with:\n  " in said for log in logs)
