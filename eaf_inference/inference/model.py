@@ -6,6 +6,7 @@ them, and the replies are scattered back to the user's lists.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -25,12 +26,12 @@ from eaf_inference.inference.padding import PaddingCheck
 from eaf_inference.inference.pipeline import Pipeline
 from eaf_inference.inference.progress import progress_bar
 from eaf_inference.inference.request import Inference
-from eaf_inference.inference.traffic import Traffic, remarks
+from eaf_inference.inference.traffic import Retrying, Traffic, remarks
 from eaf_inference.inference.truncation import PT, hardest, pt_of
 from eaf_inference.tables import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -188,10 +189,22 @@ class Model:
     def _stream(self, chunks: Iterable[Any], progress: bool | None, traffic: Traffic) -> Iterator[Any]:  # noqa: FBT001
         """Scores of each chunk, while later ones are under way."""
         jobs: deque[tuple[Job, bool]] = deque()
+        whole = self._connection.traffic
+
+        def waiting(retrying: Retrying | None) -> None:
+            traffic.retries_until(retrying)
+            if retrying is None:
+                bar.say("")
+            else:
+                bar.say_now(str(retrying))
+
         with (
-            Pipeline[Inference](self._connection.servers_of(self), self._connection.limits, traffic) as pipeline,
-            progress_bar(enabled=progress, label=self.name) as bar,
+            Pipeline[Inference](
+                self._connection.servers_of(self), self._connection.limits, traffic, waiting=waiting
+            ) as pipeline,
+            progress_bar(enabled=progress, label=self.name, rate=lambda: whole.inferences_per_second) as bar,
         ):
+            trial = functools.partial(self._try, waiting=waiting)
 
             def receive() -> None:
                 request, reply = pipeline.next_reply()
@@ -213,7 +226,7 @@ class Model:
                 jobs.append((job, as_numpy))
                 if isinstance(chunks, list) and len(chunks) == 1:  # of more, only the last one tells the total
                     bar.expect(job.rows)
-                lengths = self._padding.lengths(job, self._try)
+                lengths = self._padding.lengths(job, trial)
                 for batch in job.batches(lengths, self._cell_budget):
                     while not pipeline.has_room:
                         receive()
@@ -224,7 +237,9 @@ class Model:
                 receive()
                 yield from finished()
 
-    def _try(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]] | InferenceError]:
+    def _try(
+        self, batches: Sequence[Batch], waiting: Callable[[Retrying | None], None]
+    ) -> list[dict[str, NDArray[Any]] | InferenceError]:
         """The outputs of each batch, or the error with which the model refuses it: the padding check's."""
         servers, limits = self._connection.servers_of(self), self._connection.limits
         outcomes: list[dict[str, NDArray[Any]] | InferenceError] = []
@@ -234,7 +249,7 @@ class Model:
             with ExitStack() as stack:
                 pipelines = []
                 for batch in batches[len(outcomes) : len(outcomes) + several]:  # one each: a refusal ends no other's
-                    pipelines.append(stack.enter_context(Pipeline[Inference](servers, limits)))
+                    pipelines.append(stack.enter_context(Pipeline[Inference](servers, limits, waiting=waiting)))
                     pipelines[-1].submit(Inference(self.spec, batch))
                 for pipeline in pipelines:
                     try:

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from eaf_inference._redact import redact
 from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
 from eaf_inference.inference.interrupts import Interrupts
-from eaf_inference.inference.traffic import Traffic
+from eaf_inference.inference.traffic import Retrying, Traffic
 from eaf_inference.inference.transport import Action, Failure, Server, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from eaf_inference.credentials import Token
@@ -40,6 +40,7 @@ _LONGEST_PAUSE = 5.0
 _SHORTEST_TIMEOUT = 0.001
 _LEAD = 4  # a reply may be overtaken by at most this many windows of later ones
 _HISTORY = 12  # failures kept for the message
+_TOLD_EVERY = 1.0  # seconds, during an outage
 _NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
 
 
@@ -214,6 +215,9 @@ class Pipeline(Generic[RequestT]):
         Where to count what is sent and answered.
     total : float
         Seconds for all of it.
+    waiting : callable, optional
+        Called during an outage, about once a second, with what is known of it; with None when it is over. By the
+        thread that waits for replies.
 
     Attributes
     ----------
@@ -228,12 +232,15 @@ class Pipeline(Generic[RequestT]):
         traffic: Traffic | None = None,
         *,
         total: float = math.inf,
+        waiting: Callable[[Retrying | None], None] | None = None,
     ) -> None:
         self.interrupts = Interrupts()
         self._ends = time.monotonic() + total
         self._servers = servers
         self._limits = limits
         self._traffic = traffic or Traffic()
+        self._tell_waiting = waiting or (lambda _: None)
+        self._retrying: Retrying | None = None
         self._window = Window(limits.max_in_flight, servers=len(servers))
         self._finished: queue.SimpleQueue[_Flight[RequestT]] = queue.SimpleQueue()
         self._flying: dict[int, _Flight[RequestT]] = {}
@@ -249,6 +256,7 @@ class Pipeline(Generic[RequestT]):
     ) -> None:
         self.interrupts.hold()  # a second Ctrl-C
         self._traffic.given_up(len(self._flying))
+        self._note_outage(None)
         self._flying.clear()
         self._waiting.clear()
         self.interrupts.release(kind)
@@ -299,6 +307,10 @@ class Pipeline(Generic[RequestT]):
         while self._waiting and (self._waiting[0][0] <= now):
             self._send(heapq.heappop(self._waiting)[2])
         timeout = self._waiting[0][0] - now if self._waiting else None
+        if self._retrying is not None:
+            with self.interrupts:
+                self._tell_waiting(self._retrying)
+            timeout = _TOLD_EVERY if timeout is None else min(timeout, _TOLD_EVERY)
         self.interrupts.check()  # one that Python has ignored does not wait for the next reply
         try:
             return self._finished.get(timeout=timeout)
@@ -362,8 +374,17 @@ class Pipeline(Generic[RequestT]):
             flight.failures.append(failure)
             self._try_again(flight, failure)
             return None
+        self._note_outage(None)
         self._window.replied(seconds, flight.request.work, flight.in_flight)
         return reply
+
+    def _note_outage(self, retrying: Retrying | None) -> None:
+        """Remember it, and say when it is over."""
+        is_over = retrying is None and self._retrying is not None
+        self._retrying = retrying
+        if is_over:
+            with self.interrupts:
+                self._tell_waiting(None)
 
     def _try_again(self, flight: _Flight[RequestT], failure: Failure) -> None:
         """Put the flight back among the waiting, or raise."""
@@ -375,6 +396,7 @@ class Pipeline(Generic[RequestT]):
             server.resting_until = max(server.resting_until, time.monotonic() + pause)
             if not self._all_rest():
                 pause = 0.0  # another replica takes it at once
+                self._note_outage(None)
             self._window.overloaded()
         elif failure.action is Action.ELSEWHERE_ONCE and not flight.moved and time.monotonic() < self._ends:
             flight.moved = True
@@ -395,6 +417,7 @@ class Pipeline(Generic[RequestT]):
         flight.failing_since = flight.failing_since or now
         left = self._limits.time_budget - (now - flight.failing_since)
         until_end = self._ends - now
+        self._note_outage(Retrying(failure.in_short if not trouble else "no fresh token", now + min(left, until_end)))
         if left <= 0 or until_end < 2 * _FIRST_PAUSE:
             raise failed(flight.failures, flight.request.subject, trouble)
         # decorrelated jitter: clients that failed together do not come back together

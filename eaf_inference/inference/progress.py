@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference._text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tqdm.auto import tqdm
 
@@ -37,9 +37,21 @@ class Progress:
         None while it is not known.
     moved : float
         When it last did, by the monotonic clock.
+
+    Parameters
+    ----------
+    rate : callable, optional
+        Gives the jets/s that the bar shows.
     """
 
-    def __init__(self, *, enabled: bool | None, label: str, unit: str = "jet") -> None:
+    def __init__(
+        self,
+        *,
+        enabled: bool | None,
+        label: str,
+        unit: str = "jet",
+        rate: Callable[[], float | None] | None = None,
+    ) -> None:
         self.label = label
         self.done = 0
         self.total: int | None = None
@@ -47,6 +59,7 @@ class Progress:
         key = self._key = id(self)
         _begun[key] = weakref.ref(self, lambda _: _begun.pop(key, None))
         self._unit = unit
+        self._rate = rate
         self._words = ""
         self._begun = self.moved
         self._enabled = False if enabled is None and _on_dask_worker() else enabled
@@ -64,8 +77,12 @@ class Progress:
         self.moved = time.monotonic()
         if self._bar is not None:
             self._bar.update(number)
-        elif self._enabled is not False and self.moved - self._begun >= _SHOWN_AFTER:
+        elif self._is_due:
             self._bar = self._made()
+
+    @property
+    def _is_due(self) -> bool:
+        return self._enabled is not False and self.moved - self._begun >= _SHOWN_AFTER
 
     def say(self, text: str) -> None:
         """Words behind the bar, with its next update."""
@@ -73,11 +90,31 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
 
+    def say_now(self, text: str) -> None:
+        """Words behind the bar, although nothing moves."""
+        self.moved = time.monotonic()
+        self.say(text)
+        if self._bar is not None:
+            self._bar.refresh()
+        elif self._is_due:
+            self._bar = self._made()
+
     def _made(self) -> tqdm[Any]:
         """The bar, made no earlier than it is seen: in a notebook it is ten widgets, which take milliseconds."""
         from tqdm.auto import tqdm
 
-        bar = tqdm(
+        rate_of = self._rate
+
+        class Bar(tqdm):  # type: ignore[misc,unused-ignore]
+            """With the rate that panel and widget show, in place of tqdm's own."""
+
+            @property
+            def format_dict(self) -> dict[str, Any]:
+                """What the bar is made of."""
+                rate = rate_of() if rate_of else None
+                return {**super().format_dict, **({"rate": rate} if rate else {})}
+
+        bar = Bar(
             desc=printable(self.label),
             total=self.total,
             unit=self._unit,
@@ -99,9 +136,11 @@ class Progress:
 
 
 @contextmanager
-def progress_bar(*, enabled: bool | None, label: str) -> Iterator[Progress]:
+def progress_bar(
+    *, enabled: bool | None, label: str, rate: Callable[[], float | None] | None = None
+) -> Iterator[Progress]:
     """A `Progress` that is closed when the block ends."""
-    progress = Progress(enabled=enabled, label=label)
+    progress = Progress(enabled=enabled, label=label, rate=rate)
     try:
         yield progress
     finally:

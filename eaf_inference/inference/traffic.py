@@ -7,9 +7,13 @@ that inferences are the user's own jets.
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Counted", "Traffic", "remarks"]
+from eaf_inference.inference.rate import Rate
+
+__all__ = ["Counted", "Retrying", "Traffic", "remarks"]
 
 
 class Counted(Protocol):
@@ -49,6 +53,30 @@ def remarks(counted: Counted, name: str, longest: int | None) -> list[str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """Requests are sent again and again, because no server takes them.
+
+    Attributes
+    ----------
+    reason : str
+        In a few words.
+    ends : float
+        When that is given up, by the monotonic clock.
+    """
+
+    reason: str
+    ends: float
+
+    @property
+    def left(self) -> int:
+        """Whole seconds until then."""
+        return max(0, round(self.ends - time.monotonic()))
+
+    def __str__(self) -> str:
+        return f"{self.reason}, retrying, {self.left} s left"
+
+
 class Traffic:
     """Totals since the connection was opened, and what is under way.
 
@@ -70,6 +98,8 @@ class Traffic:
         Requests sent and not yet answered.
     latency : float or None
         Seconds between sending and reply, of the latest reply; None before there is one.
+    retrying : Retrying or None
+        During an outage.
     """
 
     def __init__(self) -> None:
@@ -78,6 +108,14 @@ class Traffic:
         self.requests = self.inferences = self.nbytes = self.retries = self.in_flight = 0
         self.truncated = self.leading = self.not_finite = 0
         self.latency: float | None = None
+        self.retrying: Retrying | None = None
+        self._rate = Rate()
+
+    @property
+    def inferences_per_second(self) -> float | None:
+        """Of the present run; 0 where it is over, None before the first."""
+        with self._lock:
+            return self._rate.per_second(time.monotonic(), busy=self.in_flight > 0)
 
     def part_of(self, whole: Traffic) -> None:
         """From now on the whole counts what this one counts: one call of a connection's many."""
@@ -87,6 +125,7 @@ class Traffic:
         with self._lock:
             self.in_flight += 1
             self.retries += again
+            self._rate.began(time.monotonic(), self.inferences, alone=self.in_flight == 1)
         if self._whole is not None:
             self._whole.sent(again=again)
 
@@ -97,6 +136,7 @@ class Traffic:
             self.inferences += inferences
             self.nbytes += nbytes
             self.latency = seconds
+            self._rate.counted(time.monotonic(), self.inferences)
         if self._whole is not None:
             self._whole.answered(inferences, nbytes, seconds)
 
@@ -105,6 +145,12 @@ class Traffic:
             self.in_flight -= 1
         if self._whole is not None:
             self._whole.failed()
+
+    def retries_until(self, retrying: Retrying | None) -> None:
+        """Note an outage; None when it is over, or the call is given up."""
+        self.retrying = retrying
+        if self._whole is not None:
+            self._whole.retries_until(retrying)
 
     def cut(self, rows: int, *, leading: bool) -> None:
         with self._lock:

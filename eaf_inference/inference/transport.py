@@ -147,6 +147,11 @@ class Failure:
         plain = next((words for pattern, words in _PLAIN_WORDS if pattern.search(self.details)), None)
         return plain or f"{self.status}: {self.details}"
 
+    @property
+    def in_short(self) -> str:
+        """The same in two words, for a progress bar."""
+        return "server overloaded" if self.status == "RESOURCE_EXHAUSTED" else "server gone"
+
     def __str__(self) -> str:
         when = time.strftime("%H:%M:%S", time.localtime(self.at))
         return f"{when} {self.server}: {self.cause}"

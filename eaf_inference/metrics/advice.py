@@ -1,7 +1,8 @@
-"""One sentence a human wants: what limits the throughput of the last minute, and what to change.
+"""One sentence a human wants: what limits the throughput of the present run, and what to change.
 
-The rules are a table, tried from the top; each looks at the same few facts. No number is said that was not measured,
-or follows from what was, and where a server does not report what it takes, that is said.
+The rules are a table, tried from the top; each looks at the same few facts, which are the figures that are shown
+beside the sentence (`eaf_inference.metrics.average.averaged`). No number is said that was not measured, or follows
+from what was, and where a server does not report what it takes, that is said.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._text import printable
-from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.capacity import COMFORTABLE, Capacity
 from eaf_inference.metrics.reading import total
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from eaf_inference.metrics.snapshot import Host, Instance, ModelLoad, Snapshot
 
-__all__ = ["Advice", "Kind", "Workers", "advise"]
+__all__ = ["RULES", "Advice", "Facts", "Kind", "Rule", "Workers", "window_of"]
 
 _FAILING = 0.01  # share of requests
 _ROOM = 1.2  # times the present load: what carries so much more is not the limit
@@ -32,11 +32,10 @@ _FEW = 10  # rows, of which a request takes a CPU longer than its rows
 _CPU_FULL = 0.95
 _SHORT_QUEUE = 0.25  # of the compute time
 _LONG = 30.0  # seconds without any answer: a single request may take several
-_GROWING = 1.5  # times the queue of the half minute before
 
 
 class Kind(enum.Enum):
-    """What the last minute was like."""
+    """What the present run is like."""
 
     NOTHING_MEASURED = "nothing measured"
     FAILURES = "failures"
@@ -90,10 +89,24 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """The last minute, as the rules look at it; the model is the one with the most requests under way."""
+class Facts:
+    """The figures of a run, as the rules look at them.
 
-    minute: Snapshot
+    Attributes
+    ----------
+    average : Snapshot
+        What is shown.
+    model : ModelLoad
+        The one with the most requests under way.
+    growing : bool
+        Whether its queue grows.
+    max_batch : int or None
+        Its ``max_batch_size``.
+    workers : Workers or None
+    capacity : Capacity or None
+    """
+
+    average: Snapshot
     model: ModelLoad
     growing: bool
     max_batch: int | None
@@ -114,13 +127,13 @@ class _Facts:
     @property
     def gpu(self) -> float | None:
         """Utilization of the GPUs, where it is reported."""
-        busy = self.minute.busy
+        busy = self.average.busy
         return busy.value if busy and not busy.estimated else None
 
     @property
     def busiest(self) -> Instance | None:
         """One replica may be saturated while others are idle."""
-        known = [each for each in self.minute.instances if each.busy is not None]
+        known = [each for each in self.average.instances if each.busy is not None]
         return max(known, key=lambda each: each.busy or 0.0, default=None)
 
     @property
@@ -128,20 +141,20 @@ class _Facts:
         """Of the bottleneck; where capacity is not known, of what is reported."""
         if self.capacity is not None:
             return self.capacity.utilization
-        reported = [self.minute.busy.value] if self.minute.busy else []
-        reported += [each.cpu_utilization for each in self.minute.hosts if each.cpu_utilization is not None]
+        reported = [self.average.busy.value] if self.average.busy else []
+        reported += [each.cpu_utilization for each in self.average.hosts if each.cpu_utilization is not None]
         return max(reported, default=None)
 
     @property
     def executing(self) -> float | None:
         """Mean number of the model's executions under way in each replica: what runs at once at most is not known."""
-        up = sum(instance.up for instance in self.minute.instances)
+        up = sum(instance.up for instance in self.average.instances)
         return None if self.model.executing is None else self.model.executing / max(1, up)
 
     @property
     def cpu(self) -> Host | None:
         """The machine whose CPUs are busiest."""
-        known = [host for host in self.minute.hosts if host.cpu_utilization is not None]
+        known = [host for host in self.average.hosts if host.cpu_utilization is not None]
         return max(known, key=lambda host: host.cpu_utilization or 0.0, default=None)
 
     @property
@@ -156,93 +169,51 @@ class _Facts:
     @property
     def failing(self) -> float:
         """Share of all models' requests that failed."""
-        failed = total(model.failures_per_second for model in self.minute.models) or 0.0
-        answered = total(model.requests_per_second for model in self.minute.models) or 0.0
+        failed = total(model.failures_per_second for model in self.average.models) or 0.0
+        answered = total(model.requests_per_second for model in self.average.models) or 0.0
         return failed / (failed + answered) if failed else 0.0
 
 
-def advise(
-    snapshots: Sequence[Snapshot], *, workers: Workers | None = None, max_batch: Mapping[str, int] | None = None
-) -> Advice:
-    """What the last minute of snapshots, oldest first, says.
-
-    Parameters
-    ----------
-    workers : Workers, optional
-        The listener's own; with them, how many the server carries is said in workers.
-    max_batch : mapping, optional
-        Model name → ``max_batch_size`` of its configuration: what a full batch is. Metrics do not tell.
-    """
-    minute = averaged(snapshots)
-    model = max(minute.models, key=_under_way, default=None)
-    if model is None or total(each.requests_per_second for each in minute.models) is None:
-        return Advice(Kind.NOTHING_MEASURED, "Nothing is measured.", _why_nothing(minute))
-    facts = _Facts(
-        minute,
-        model,
-        _waits(model) and _is_growing(snapshots, model),
-        (max_batch or {}).get(model.name) or None,
-        workers,
-        Capacity.measured(minute),
-    )
-    for kind, applies, title, text in _RULES:
-        if applies(facts):
-            return Advice(kind, title, text(facts), None if kind in _UNSEEN else facts.capacity)
-    raise AssertionError("the last rule always applies")
-
-
-def _under_way(model: ModelLoad) -> float:
-    return (model.waiting or 0.0) + (model.executing or 0.0) + (model.pending or 0.0)
+def window_of(average: Snapshot) -> str:
+    """The time that figures are of, in words: "the last 23 s"."""
+    return f"the last {max(1.0, average.window or 0.0):.0f} s"
 
 
 def _waits(model: ModelLoad) -> bool:
     return model.queue_ms is not None and model.compute_ms is not None and model.queue_ms >= model.compute_ms
 
 
-def _is_growing(snapshots: Sequence[Snapshot], model: ModelLoad) -> bool:
-    now = snapshots[-1].time
-    halves = (
-        [snapshot for snapshot in snapshots if now - 60 <= snapshot.time < now - 30],
-        [snapshot for snapshot in snapshots if now - 30 <= snapshot.time],
-    )
-    before, after = (
-        next((m.queue_ms for m in averaged(half).models if (m.name, m.version) == (model.name, model.version)), None)
-        for half in halves
-    )
-    return before is not None and after is not None and after > _GROWING * before
+def _is_idle(facts: Facts) -> bool:
+    return not any(model.requests_per_second for model in facts.average.models)
 
 
-def _is_idle(facts: _Facts) -> bool:
-    return not any(model.requests_per_second for model in facts.minute.models)
-
-
-def _has_pending(facts: _Facts) -> bool:
+def _has_pending(facts: Facts) -> bool:
     """Requests are there, and none was answered."""
-    return _is_idle(facts) and any(model.pending for model in facts.minute.models)
+    return _is_idle(facts) and any(model.pending for model in facts.average.models)
 
 
-def _is_cpu_bound(facts: _Facts) -> bool:
+def _is_cpu_bound(facts: Facts) -> bool:
     """The CPUs are full, and no GPU is busy enough to be what requests wait for."""
     return facts.full_host is not None and not (facts.waits and (facts.gpu or 0.0) >= _BUSY)
 
 
-def _is_uneven(facts: _Facts) -> bool:
-    busy, busiest = facts.minute.busy, facts.busiest
+def _is_uneven(facts: Facts) -> bool:
+    busy, busiest = facts.average.busy, facts.busiest
     return facts.waits and busy is not None and busiest is not None and busy.value < _BUSY <= (busiest.busy or 0.0)
 
 
-def _is_idle_gpu(facts: _Facts) -> bool:
+def _is_idle_gpu(facts: Facts) -> bool:
     """Requests that wait for a model which is idle at other times came in a burst."""
     if facts.gpu is None or facts.gpu >= _BUSY:
         return False
     return facts.waits if facts.executing is None else facts.executing >= _BUSY and not facts.is_short
 
 
-def _is_server_bound(facts: _Facts) -> bool:
+def _is_server_bound(facts: Facts) -> bool:
     return facts.waits and (facts.utilization is None or facts.utilization >= _BUSY)
 
 
-def _is_client_bound(facts: _Facts) -> bool:
+def _is_client_bound(facts: Facts) -> bool:
     if facts.utilization is None:
         return facts.is_short
     if facts.executing is not None and facts.executing >= _BUSY:
@@ -250,57 +221,46 @@ def _is_client_bound(facts: _Facts) -> bool:
     return facts.utilization < _IDLE or (facts.utilization < _BUSY and (facts.is_short or facts.waits))
 
 
-def _keeps_up(facts: _Facts) -> bool:
+def _keeps_up(facts: Facts) -> bool:
     """Nothing waits, and what is busy all the time is some instance of a model, which may have others."""
     cpu = facts.cpu.cpu_utilization if facts.cpu else None
-    return facts.is_short and facts.minute.busy is not None and (facts.gpu or 0.0) < _BUSY and (cpu or 0.0) < _BUSY
+    return facts.is_short and facts.average.busy is not None and (facts.gpu or 0.0) < _BUSY and (cpu or 0.0) < _BUSY
 
 
-def _why_nothing(minute: Snapshot) -> str:
-    errors = [f"{source.name}: {source.error}" for source in minute.sources if source.error]
-    if errors:
-        return f"{errors[0]}." if len(errors) == 1 else f"{errors[0]} (and {len(errors) - 1} more)."
-    if not minute.sources:
-        return "This facility names no place where metrics are."
-    if any(source.age is not None for source in minute.sources):
-        return "The server answers, but reports no rates of models yet."
-    return "No source has answered yet."
-
-
-def _failures(facts: _Facts) -> str:
-    worst = max(facts.minute.models, key=lambda model: model.failures_per_second or 0.0)
+def _failures(facts: Facts) -> str:
+    worst = max(facts.average.models, key=lambda model: model.failures_per_second or 0.0)
     return (
         f"{facts.failing:.0%} of requests fail, most of them of {worst.name} "
         f"({_number(worst.failures_per_second)} a second). See the error in the notebook, or the server's log."
     )
 
 
-def _pending(facts: _Facts) -> str:
-    waiting = next(model for model in facts.minute.models if model.pending)
+def _pending(facts: Facts) -> str:
+    waiting = next(model for model in facts.average.models if model.pending)
     return f"{_number(waiting.pending)} requests to {waiting.name} are pending and none was answered"
 
 
-def _stuck(facts: _Facts) -> str:
-    return f"{_pending(facts)} in the last minute."
+def _stuck(facts: Facts) -> str:
+    return f"{_pending(facts)} in {window_of(facts.average)}."
 
 
-def _too_early(facts: _Facts) -> str:
-    return f"{_pending(facts)} since the measurement began, a few seconds ago."
+def _too_early(facts: Facts) -> str:
+    return f"{_pending(facts)} yet, in {window_of(facts.average)}."
 
 
-def _server_bound(facts: _Facts) -> str:
+def _server_bound(facts: Facts) -> str:
     share, batch = facts.batch_share, facts.model.batch
     if share is not None and share >= _FULL:
         batches = f"batches are full ({_number(batch)} of {facts.max_batch:,}) and "
     else:
         batches = "" if batch is None else f"batches hold {_number(batch)} and "
-    up = sum(instance.up for instance in facts.minute.instances)
+    up = sum(instance.up for instance in facts.average.instances)
     where = f", on another machine than {facts.full_host.name}, whose CPUs are full" if facts.full_host else ""
     more = f"More workers will not help; {_one_more(up)} replica would{where}."
     return f"{facts.model.name}: {batches}{_wait(facts)}. {more}"
 
 
-def _small_batches(facts: _Facts) -> str:
+def _small_batches(facts: Facts) -> str:
     return (
         f"{facts.model.name}: {_wait(facts)} while executed batches hold {_number(facts.model.batch)} of "
         f"{facts.max_batch:,}. Larger requests, or a dynamic batcher in the model's configuration, come before more "
@@ -308,24 +268,24 @@ def _small_batches(facts: _Facts) -> str:
     )
 
 
-def _uneven(facts: _Facts) -> str:
-    busiest, busy = facts.busiest, facts.minute.busy
+def _uneven(facts: Facts) -> str:
+    busiest, busy = facts.busiest, facts.average.busy
     assert busiest is not None and busy is not None  # noqa: S101, PT018  (the rule says so)
     return (
         f"{facts.model.name}: {_wait(facts)} while {busiest.id} is busy {busiest.busy:.0%} of the time, and all "
-        f"{len(facts.minute.instances)} replicas {busy.value:.0%}. A connection stays with one replica; a balancer "
+        f"{len(facts.average.instances)} replicas {busy.value:.0%}. A connection stays with one replica; a balancer "
         "that spreads requests, or more connections, would use the rest."
     )
 
 
-def _idle_gpu(facts: _Facts) -> str:
+def _idle_gpu(facts: Facts) -> str:
     return (
         f"{facts.model.name}: {_wait(facts)} while the GPU is busy {facts.gpu:.0%} of the time. A second instance of "
         "the model on each GPU (instance_group in its configuration), or larger batches, would use the rest."
     )
 
 
-def _cpu_bound(facts: _Facts) -> str:
+def _cpu_bound(facts: Facts) -> str:
     host = facts.full_host
     assert host is not None  # noqa: S101  (the rule says so)
     batch = facts.model.batch
@@ -336,34 +296,34 @@ def _cpu_bound(facts: _Facts) -> str:
     )
 
 
-def _client_bound(facts: _Facts) -> str:
+def _client_bound(facts: Facts) -> str:
     bursts = ", as they come in bursts" if facts.waits else ""
     more = "More workers, or more requests in flight, bring more."
     return f"{_how_busy(facts)}, and {_wait(facts)}{bursts}. {more} {_room(facts)}"
 
 
-def _keeping_up(facts: _Facts) -> str:
+def _keeping_up(facts: Facts) -> str:
     return (
         f"{_how_busy(facts)}, and {_wait(facts)}. How many run at once at most is not "
         "reported: more requests in flight, or more workers, bring more until they wait."
     )
 
 
-def _balanced(facts: _Facts) -> str:
+def _balanced(facts: Facts) -> str:
     return f"{_how_busy(facts)}, and {_wait(facts)}. {_room(facts)}"
 
 
-def _wait(facts: _Facts) -> str:
+def _wait(facts: Facts) -> str:
     queue = facts.model.queue_ms
     if queue is None:
         return "queue time is not reported"
-    return f"requests wait {_number(queue)} ms{' and ever longer' if facts.growing else ''}"
+    return f"requests wait {_number(queue)} ms{' and ever longer' if facts.growing and facts.waits else ''}"
 
 
-def _how_busy(facts: _Facts) -> str:
-    busy, cpu = facts.minute.busy, facts.cpu
+def _how_busy(facts: Facts) -> str:
+    busy, cpu = facts.average.busy, facts.cpu
     cpus = f", the CPUs of {cpu.name} are {cpu.cpu_utilization:.0%} busy" if cpu else ""
-    missing = "GPU utilization is not reported" if facts.minute.gpus else "no GPU is reported"
+    missing = "GPU utilization is not reported" if facts.average.gpus else "no GPU is reported"
     if busy is None:
         return missing[0].upper() + missing[1:] + cpus
     if busy.estimated:
@@ -371,7 +331,7 @@ def _how_busy(facts: _Facts) -> str:
     return f"The GPU is busy {busy.value:.0%} of the time"
 
 
-def _room(facts: _Facts) -> str:
+def _room(facts: Facts) -> str:
     """How much more it carries, in workers where they are known; an estimate sees no two executions at once."""
     capacity, workers = facts.capacity, facts.workers
     if capacity is None:
@@ -398,29 +358,54 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-# kind, when it applies, title, text; the first that applies is said
-_RULES: tuple[tuple[Kind, Callable[[_Facts], bool], str, Callable[[_Facts], str]], ...] = (
-    (Kind.FAILURES, lambda facts: facts.failing >= _FAILING, "Requests fail.", _failures),
-    (
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When a kind of advice applies, and what it says.
+
+    Attributes
+    ----------
+    kind : Kind
+    applies : callable
+        Whether the facts are such.
+    title : str
+    text : callable
+        Of the facts.
+    sees_limit : bool
+        Whether the limit is one that `Capacity` sees.
+    """
+
+    kind: Kind
+    applies: Callable[[Facts], bool]
+    title: str
+    text: Callable[[Facts], str]
+    sees_limit: bool = True
+
+    def advice(self, facts: Facts) -> Advice:
+        """What it says."""
+        return Advice(self.kind, self.title, self.text(facts), facts.capacity if self.sees_limit else None)
+
+
+# the first that applies is said
+RULES = (
+    Rule(Kind.FAILURES, lambda facts: facts.failing >= _FAILING, "Requests fail.", _failures),
+    Rule(
         Kind.STUCK,
-        lambda facts: _has_pending(facts) and (facts.minute.window or 0.0) >= _LONG,
+        lambda facts: _has_pending(facts) and (facts.average.window or 0.0) >= _LONG,
         "The server does not get on.",
         _stuck,
     ),
-    (Kind.NOTHING_MEASURED, _has_pending, "Nothing is measured yet.", _too_early),
-    (Kind.NO_LOAD, _is_idle, "No load.", lambda _: "Nobody has asked this service for anything in the last minute."),
-    (Kind.CPU_BOUND, _is_cpu_bound, "The server's CPUs are the limit.", _cpu_bound),
-    (Kind.UNEVEN, _is_uneven, "One replica is the limit.", _uneven),
-    (Kind.IDLE_GPU, _is_idle_gpu, "The model's instances are the limit.", _idle_gpu),
-    (
+    Rule(Kind.NOTHING_MEASURED, _has_pending, "Nothing is measured yet.", _too_early),
+    Rule(Kind.CPU_BOUND, _is_cpu_bound, "The server's CPUs are the limit.", _cpu_bound),
+    Rule(Kind.UNEVEN, _is_uneven, "One replica is the limit.", _uneven, sees_limit=False),
+    Rule(Kind.IDLE_GPU, _is_idle_gpu, "The model's instances are the limit.", _idle_gpu, sees_limit=False),
+    Rule(
         Kind.SMALL_BATCHES,
         lambda facts: _is_server_bound(facts) and facts.batch_share is not None and facts.batch_share < _SMALL,
         "Small batches are the limit.",
         _small_batches,
     ),
-    (Kind.SERVER_BOUND, _is_server_bound, "The server is the limit.", _server_bound),
-    (Kind.CLIENT_BOUND, _is_client_bound, "The clients are the limit.", _client_bound),
-    (Kind.KEEPS_UP, _keeps_up, "The server keeps up.", _keeping_up),
-    (Kind.BALANCED, lambda _: True, "The server is well used.", _balanced),
+    Rule(Kind.SERVER_BOUND, _is_server_bound, "The server is the limit.", _server_bound),
+    Rule(Kind.CLIENT_BOUND, _is_client_bound, "The clients are the limit.", _client_bound),
+    Rule(Kind.KEEPS_UP, _keeps_up, "The server keeps up.", _keeping_up, sees_limit=False),
+    Rule(Kind.BALANCED, lambda _: True, "The server is well used.", _balanced),
 )
-_UNSEEN = (Kind.UNEVEN, Kind.IDLE_GPU, Kind.KEEPS_UP)  # where the limit may lie beside GPUs and CPUs

@@ -1,4 +1,8 @@
-"""Many snapshots as one: the last minute, which a table and an advice want, where a chart wants each second."""
+"""Many snapshots as one: the figures that tables and advice show, where a chart shows each second.
+
+Every figure is taken over the same window: the present run. A run is load without a pause of five seconds or more, of
+which the last minute counts; the time before it, in which nobody asked for anything, says nothing about the load.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,10 @@ from eaf_inference.metrics.snapshot import Busy, Gpu, Host, Instance, ModelLoad,
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-__all__ = ["averaged"]
+__all__ = ["LONGEST", "PAUSE", "averaged", "is_loaded", "mean_of", "run_of"]
+
+PAUSE = 5.0  # seconds without a request that end a run
+LONGEST = 60.0  # seconds of a run that count
 
 T = TypeVar("T")
 
@@ -25,30 +32,99 @@ _INSTANCE_MEANS = ("inferences_per_second", "share", "busy")
 _HOST_MEANS = ("cpu_utilization", "memory_used", "memory_total")
 
 
-def averaged(snapshots: Sequence[Snapshot], *, seconds: float = 60.0) -> Snapshot:
-    """The mean of the snapshots of the last so many seconds.
+def is_loaded(snapshot: Snapshot) -> bool:
+    """Whether requests were answered, failed, or were waiting."""
+    return any(
+        model.requests_per_second or model.inferences_per_second or model.failures_per_second or model.pending
+        for model in snapshot.models
+    )
 
-    What the newest does not list is gone, and is not listed; each value is the mean of those that were reported.
-    Times are those of a mean request, the batch that of a mean execution.
+
+def run_of(snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
+    """The snapshots of the present run, oldest first; empty where there is no load now.
+
+    A run that ended less than `PAUSE` seconds ago is still the present one. The snapshot in which it began is left
+    out as soon as others follow, because part of its time was before the run.
+    """
+    if not snapshots:
+        return ()
+    ends = snapshots[-1].time
+    first = last = None
+    since = ends
+    for place in range(len(snapshots) - 1, -1, -1):
+        snapshot = snapshots[place]
+        if since - snapshot.time >= PAUSE or ends - snapshot.time > LONGEST:
+            break
+        if is_loaded(snapshot):
+            first, since = place, snapshot.time - (snapshot.window or 0.0)
+            last = place if last is None else last
+    if first is None or last is None:
+        return ()
+    began_within = first > 0 and not is_loaded(snapshots[first - 1])
+    return snapshots[first + (began_within and last - first > 1) : last + 1]
+
+
+def averaged(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The mean of the present run; without load, what has been measured since the last one.
+
+    What the newest snapshot does not list is gone, and is not listed; each value is the mean of those that were
+    reported. Times are those of a mean request, the batch that of a mean execution. Without load both are those of
+    the last minute's requests, because a pause has none.
+
+    Parameters
+    ----------
+    snapshots : sequence of Snapshot
+        Oldest first.
+
+    Returns
+    -------
+    Snapshot
+        Its `window` is the time that it averages over, in seconds.
     """
     if not snapshots:
         return Snapshot(time=0.0)
-    last = snapshots[-1]
-    recent = [snapshot for snapshot in snapshots if last.time - seconds <= snapshot.time]
-    models = _by_key((model for each in recent for model in each.models), lambda model: (model.name, model.version))
-    gpus = _by_key((gpu for each in recent for gpu in each.gpus), lambda gpu: gpu.id)
-    instances = _by_key((instance for each in recent for instance in each.instances), lambda instance: instance.id)
-    hosts = _by_key((host for each in recent for host in each.hosts), lambda host: host.name)
-    window = math.fsum(snapshot.window or 0.0 for snapshot in recent)
+    run = run_of(snapshots)
+    if run:
+        return replace(mean_of(run, of=snapshots[-1]), time=snapshots[-1].time)
+    minute = [snapshot for snapshot in snapshots if snapshots[-1].time - LONGEST <= snapshot.time]
+    loaded = max((place for place, snapshot in enumerate(minute) if is_loaded(snapshot)), default=-1)
+    pause, whole = mean_of(minute[loaded + 1 :]), mean_of(minute)
+    models = (
+        replace(now, queue_ms=then.queue_ms, compute_ms=then.compute_ms, batch=then.batch)
+        for now, then in zip(pause.models, whole.models, strict=True)
+    )
+    return replace(pause, models=tuple(models))
+
+
+def mean_of(snapshots: Sequence[Snapshot], *, of: Snapshot | None = None) -> Snapshot:
+    """The mean of all these snapshots.
+
+    Parameters
+    ----------
+    snapshots : sequence of Snapshot
+        At least one, oldest first.
+    of : Snapshot, optional
+        What is listed; by default what the last one lists.
+    """
+    last = snapshots[-1] if of is None else of
+    models = _by_key((model for each in snapshots for model in each.models), _named)
+    gpus = _by_key((gpu for each in snapshots for gpu in each.gpus), lambda gpu: gpu.id)
+    instances = _by_key((instance for each in snapshots for instance in each.instances), lambda instance: instance.id)
+    hosts = _by_key((host for each in snapshots for host in each.hosts), lambda host: host.name)
+    window = snapshots[-1].time - snapshots[0].time + (snapshots[0].window or 0.0)
     return replace(
         last,
-        window=min(window, seconds) or None,
-        busy=_busy(recent),
-        models=tuple(_model(models[model.name, model.version]) for model in last.models),
-        gpus=tuple(_gpu(gpus[gpu.id]) for gpu in last.gpus),
-        instances=tuple(_instance(instances[instance.id]) for instance in last.instances),
-        hosts=tuple(_host(hosts[host.name]) for host in last.hosts),
+        window=min(window, LONGEST) or None,
+        busy=_busy(snapshots),
+        models=tuple(_model(models.get(_named(model), [model])) for model in last.models),
+        gpus=tuple(_gpu(gpus.get(gpu.id, [gpu])) for gpu in last.gpus),
+        instances=tuple(_instance(instances.get(each.id, [each])) if each.up else each for each in last.instances),
+        hosts=tuple(_host(hosts.get(host.name, [host])) for host in last.hosts),
     )
+
+
+def _named(model: ModelLoad) -> tuple[str, str]:
+    return model.name, model.version
 
 
 def _by_key(values: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:

@@ -8,7 +8,10 @@ sizes in bytes, fractions from 0 to 1; each formula stands with the field it giv
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Busy", "Gpu", "Host", "Instance", "ModelLoad", "Snapshot", "Source"]
 
@@ -209,12 +212,22 @@ class Snapshot:
         """The same for JSON: keys are the fields' names, numbers have four decimals, None is null."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Snapshot:
+        """What `as_dict` gave."""
+        lists = {name: tuple(kind(**each) for each in content[name]) for name, kind in _LISTED.items()}
+        busy = content["busy"]
+        return cls(content["time"], content["window"], Busy(**busy) if busy else None, **lists)
+
     def busiest(self, models: int) -> Snapshot:
         """The same with at most so many models, those with the most inferences."""
         if len(self.models) <= models:
             return self
         ranked = sorted(self.models, key=lambda model: -(model.inferences_per_second or 0.0))
         return replace(self, models=tuple(ranked[:models]))
+
+
+_LISTED: dict[str, Any] = {"gpus": Gpu, "models": ModelLoad, "instances": Instance, "hosts": Host, "sources": Source}
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._text import printable
+from eaf_inference.metrics.advice import window_of
 from eaf_inference.notebook.load import queue_of, rate_of
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from eaf_inference.dask.summary import Summary
     from eaf_inference.discovery import Attempts
     from eaf_inference.inference.model import Model
-    from eaf_inference.metrics.advice import Advice
     from eaf_inference.metrics.snapshot import Gpu, ModelLoad, Snapshot
+    from eaf_inference.metrics.verdict import Verdict
 
 __all__ = [
-    *("advice_html", "attempts_html", "clusters_html", "connection_html", "model_html", "models_html"),
+    *("attempts_html", "clusters_html", "connection_html", "load_html", "load_text", "model_html", "models_html"),
     *("monitor_html", "monitor_text", "summary_html"),
 ]
 
@@ -145,13 +146,27 @@ def summary_html(summary: Summary) -> str:
     return _page(f"{escape(summary.headline)}{_table(summary.HEADS, rows, numbers=numbers)}")
 
 
-def advice_html(advice: Advice) -> str:
-    """What limits the throughput, and what to change."""
-    return _page(f"{_span('title', advice.title)} {escape(advice.text)}")
+def load_html(verdict: Verdict, session: Mapping[str, Any] | None) -> str:
+    """The figures of the server and of this notebook, and what limits the throughput."""
+    lines = map(escape, _load_lines(verdict.average, session))
+    advice = verdict.advice
+    said = f"{_span('title', advice.title)} {escape(advice.text)}" if advice else ""
+    return _page("".join(f"<div>{line}</div>" for line in (*lines, said) if line))
+
+
+def load_text(verdict: Verdict, session: Mapping[str, Any] | None) -> str:
+    """The same in plain text."""
+    lines = (*_load_lines(verdict.average, session), str(verdict.advice or ""))
+    return "\n".join(printable(line) for line in lines if line)
+
+
+def _load_lines(average: Snapshot, session: Mapping[str, Any] | None) -> list[str]:
+    own = [_own_work(session)] if session else []
+    return [f"In {window_of(average)}: {_service(average)}", *own] if average.window else own
 
 
 def monitor_html(
-    minute: Snapshot | None,
+    average: Snapshot | None,
     history: Sequence[Mapping[str, float | None]],
     advice: Mapping[str, str] | None,
     session: Mapping[str, Any] | None,
@@ -160,28 +175,29 @@ def monitor_html(
     live: bool,
 ) -> str:
     """A still picture of the monitor: what it said last, and when that was."""
-    now = minute.time if minute else datetime.now(tz=timezone.utc).timestamp()
+    now = average.time if average else datetime.now(tz=timezone.utc).timestamp()
+    when = f"{window_of(average)} before {_clock(now)}" if average and average.window else f"at {_clock(now)}"
     parts = [
         f"{_span('title', 'Triton')} {_code(session['endpoint']) if session else ''} "
-        + _dim(f"· {'the minute before' if minute else 'opened at'} {_clock(now)}{'' if live else ', stopped'}")
+        + _dim(f"· {when}{'' if live else ', stopped'}")
     ]
     if session:
         parts.append(escape(_own_work(session)))
     if problem:
         parts.append(_span("bad", problem))
-    if minute:
+    if average:
         parts += [
-            escape(_service(minute)),
-            _line([(point["time"] or 0.0, point["busy"]) for point in history], now, "busy") if minute.busy else "",
-            _table(("GPU", "busy", "memory", "power"), map(_gpu_row, minute.gpus[:_MOST_ROWS]), numbers=(1, 2, 3))
-            if minute.gpus
+            escape(_service(average)),
+            _line(history) if average.busy else "",
+            _table(("GPU", "busy", "memory", "power"), map(_gpu_row, average.gpus[:_MOST_ROWS]), numbers=(1, 2, 3))
+            if average.gpus
             else "",
             _table(
                 ("model", "version", "inferences/s", "batch", "queue ms"),
-                map(_load_row, minute.models[:_MOST_ROWS]),
+                map(_load_row, average.models[:_MOST_ROWS]),
                 numbers=(2, 3, 4),
             )
-            if minute.models
+            if average.models
             else "",
         ]
     if advice:
@@ -189,30 +205,30 @@ def monitor_html(
     return _page("".join(f"<div>{part}</div>" for part in parts if part))
 
 
-def monitor_text(minute: Snapshot | None, session: Mapping[str, Any] | None, *, problem: str) -> str:
+def monitor_text(average: Snapshot | None, session: Mapping[str, Any] | None, *, problem: str) -> str:
     """The same in one line."""
     parts = [session["endpoint"], _own_work(session)] if session else []
     if problem:
         parts.append(problem)
-    if minute:
-        parts.append(f"the minute before {_clock(minute.time)}: {_service(minute)}")
+    if average and average.window:
+        parts.append(f"in {window_of(average)} before {_clock(average.time)}: {_service(average)}")
     return printable("; ".join(parts))
 
 
-def _service(minute: Snapshot) -> str:
+def _service(average: Snapshot) -> str:
     """How busy the service was."""
-    busy = minute.busy
+    busy = average.busy
     parts = []
     if busy:
         parts.append(f"{busy.of} {busy.value:.0%} busy{' (estimated)' if busy.estimated else ''}")
-    if not minute.gpus:
+    if not average.gpus:
         parts.append("no GPU reported by this server")
         parts += [
             f"CPUs of {host.name} {host.cpu_utilization:.0%} busy"
-            for host in minute.hosts
+            for host in average.hosts
             if host.cpu_utilization is not None
         ]
-    rate, queue = rate_of(minute), queue_of(minute)
+    rate, queue = rate_of(average), queue_of(average)
     parts.append("inferences/s not reported" if rate is None else f"{rate:,.0f} inferences/s")
     if queue is not None:
         parts.append(f"queue {queue:,.1f} ms")
@@ -223,8 +239,12 @@ def _own_work(session: Mapping[str, Any]) -> str:
     """What this kernel has done."""
     rate, done, total = (session[name] for name in ("inferences_per_second", "done", "total"))
     parts = [f"this notebook: {session['inferences']:,} jets"]
-    if session["busy"]:
-        parts.append(f"{rate:,.0f} jets/s" if rate is not None else "at work")
+    if rate:
+        parts.append(f"{rate:,.0f} jets/s")
+    elif session["busy"]:
+        parts.append("at work")
+    if session["retrying"]:
+        parts.append("{reason}, retrying, {left} s left".format_map(session["retrying"]))
     if session["label"]:
         of = f" {done:,} of {total:,}" if total else f" {done:,}" if done else ""
         parts.append(f"{session['label']}{of}")
@@ -265,14 +285,19 @@ def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
-def _line(points: Iterable[tuple[float, float | None]], now: float, what: str) -> str:
-    """The last minute as a line from 0 to 1; it is broken where nothing was measured."""
+def _line(points: Sequence[Mapping[str, float | None]]) -> str:
+    """How busy the service was as a line from 0 to 1, a minute long, which ends with the last figure.
+
+    It is broken where nothing was measured.
+    """
+    measured = [(point["time"] or 0.0, point["busy"]) for point in points]
+    ends = max((when for when, value in measured if value is not None), default=0.0)
     runs: list[list[str]] = [[]]
-    for when, value in points:
+    for when, value in measured:
         if value is None:
             runs.append([])
-        elif when > now - 60:
-            x, y = _WIDTH * (1 - (now - when) / 60), (_HEIGHT - 2) * (1 - min(1.0, value)) + 1
+        elif when > ends - 60:
+            x, y = _WIDTH * (1 - (ends - when) / 60), (_HEIGHT - 2) * (1 - min(1.0, value)) + 1
             runs[-1].append(f"{x:.0f},{y:.0f}")
     lines = "".join(
         f'<polyline fill="none" stroke="currentColor" stroke-width="1.5" points="{" ".join(run)}"/>'
@@ -281,7 +306,7 @@ def _line(points: Iterable[tuple[float, float | None]], now: float, what: str) -
     )
     if not lines:
         return ""
-    caption = f"{what}, the last minute, from 0 to 100%"
+    caption = f"busy, the minute until {_clock(ends)}, from 0 to 100%"
     return (
         f'<svg role="img" aria-label="{caption}" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" style="max-width: 100%; border-bottom: 1px solid">{lines}</svg> '

@@ -17,20 +17,21 @@ from traitlets import Float, Unicode
 from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import TokenFile
 from eaf_inference.errors import ConfigurationError, InferenceError
-from eaf_inference.notebook.display import advice_html, clusters_html, connection_html, models_html
-from eaf_inference.notebook.load import advice_of, measuring
+from eaf_inference.notebook.display import clusters_html, connection_html, load_html, load_text, models_html
+from eaf_inference.notebook.load import measuring
 from eaf_inference.notebook.session import follow_session, leave_session, look_now
+from eaf_inference.notebook.work import work_of
 from eaf_inference.registry import current, followers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
 
     from eaf_inference.catalogue import ModelTable
     from eaf_inference.dask.clusters import ClusterTable
-    from eaf_inference.metrics.advice import Advice
+    from eaf_inference.metrics.verdict import Verdict
 
 __all__ = ["TritonMagics", "load", "unload"]
 
@@ -89,17 +90,13 @@ class TritonMagics(Magics):
     def triton_status(self, line: str) -> None:
         """Show endpoint, user, token's expiry, models and their load, Dask clusters, and what limits the throughput.
 
-        For the last, where the server's metrics are known, a widget's minute is used, or else one second.
+        The last two are those of the panel and the widget, over the present run; see `eaf_inference.metrics.verdict`.
         """
         parse_argstring(self.triton_status, line)
         connection = self._connection()
         measured = measuring(connection)  # meanwhile the server is asked for the rest
         models, clusters = self._tables(connection)
-        rows = [
-            {"configured": row.configured, "inferences_per_second": row.inferences_per_s} for row in clusters or ()
-        ]
-        history = measured()
-        display(_Status(connection, models, clusters, advice_of(history, connection, rows) if history else None))
+        display(_Status(connection, models, clusters, measured(), work_of(connection).look()))
 
     @magic_arguments()
     @line_magic
@@ -148,21 +145,23 @@ class _Status:
         connection: Connection,
         models: ModelTable,
         clusters: ClusterTable | None,
-        advice: Advice | None = None,
+        verdict: Verdict | None = None,
+        session: Mapping[str, Any] | None = None,
         *,
         remark: str = "",
     ) -> None:
         self._connection, self._models, self._clusters = connection, models, clusters
-        self._advice, self._remark = advice, remark
+        self._verdict, self._session, self._remark = verdict, session, remark
 
     def __repr__(self) -> str:
-        tables = [str(self._models), str(self._clusters or ""), str(self._advice or "")]
+        load = load_text(self._verdict, self._session) if self._verdict else ""
+        tables = [str(self._models), str(self._clusters or ""), load]
         return "\n".join(part for part in (self._remark, repr(self._connection), *tables) if part)
 
     def _repr_html_(self) -> str:
         clusters = clusters_html(self._clusters) if self._clusters else ""
-        advice = advice_html(self._advice) if self._advice else ""
-        return connection_html(self._connection) + models_html(self._models) + clusters + advice
+        load = load_html(self._verdict, self._session) if self._verdict else ""
+        return connection_html(self._connection) + models_html(self._models) + clusters + load
 
 
 def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:

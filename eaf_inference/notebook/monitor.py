@@ -28,10 +28,9 @@ from IPython.display import display
 from traitlets import Dict, List, Unicode
 
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.metrics.average import averaged
 from eaf_inference.notebook.display import monitor_html, monitor_text
-from eaf_inference.notebook.load import advice_of, load_of, queue_of
-from eaf_inference.notebook.session import work_of
+from eaf_inference.notebook.load import load_of, queue_of
+from eaf_inference.notebook.work import work_of
 
 if TYPE_CHECKING:
     from eaf_inference.connection import Connection
@@ -54,12 +53,12 @@ class Monitor(AnyWidget):
 
     Attributes
     ----------
-    snapshot, advice : dict or None
-        As `Snapshot.as_dict` and `Advice.as_dict` give them.
+    average, advice : dict or None
+        The figures and what they say, as `eaf_inference.metrics.verdict.Verdict.as_dict` gives them.
     history : list of dict
         time, busy and queue_ms of the server, and jets_per_second of this kernel, in the last two minutes.
     session : dict or None
-        As `eaf_inference.notebook.session.Work.look` gives it.
+        As `eaf_inference.notebook.work.Work.look` gives it.
     state : str
         "live" or "stopped".
     problem : str
@@ -67,7 +66,7 @@ class Monitor(AnyWidget):
     """
 
     _esm = Unicode().tag(sync=True)
-    snapshot: Any = Dict(default_value=None, allow_none=True).tag(sync=True)
+    average: Any = Dict(default_value=None, allow_none=True).tag(sync=True)
     history: List[dict[str, float | None]] = List().tag(sync=True)
     advice: Any = Dict(default_value=None, allow_none=True).tag(sync=True)
     session: Any = Dict(default_value=None, allow_none=True).tag(sync=True)
@@ -81,7 +80,7 @@ class Monitor(AnyWidget):
         self._shell = get_ipython()
         self._id = uuid.uuid4().hex
         self._displayed = self._ended = False
-        self._minute: Snapshot | None = None
+        self._average: Snapshot | None = None
         self._idle_since: float | None = None  # None while a cell runs
         self._views: dict[str, float] = {}  # their id → when each was seen
         self._seen = False  # whether there ever was one
@@ -91,10 +90,9 @@ class Monitor(AnyWidget):
         super().__init__(_esm=_front_end(), problem=self._load.problem, session=self._work.look())
         self.comm.on_close(lambda _: self.stop())
         self.on_msg(self._view_says)
-        earlier = self._load.history  # somebody else follows it
-        self._points = deque(map(_point, earlier[:-1]), maxlen=_POINTS)
-        if earlier:
-            self._take(earlier[-1])
+        self._points: deque[dict[str, float | None]] = deque(maxlen=_POINTS)
+        if self._load.history:  # somebody else follows it
+            self._take(self._load.history[-1])
         if self._shell is not None:
             self._shell.events.register("pre_run_cell", self._cell_begins)
             self._shell.events.register("post_run_cell", self._cell_ends)
@@ -157,17 +155,18 @@ class Monitor(AnyWidget):
 
     def _take(self, snapshot: Snapshot) -> None:
         own = self.session["inferences_per_second"] if self.session else None
+        if not self._points:
+            self._points.extend(map(_point, self._load.history[:-1]))
         self._points.append(_point(snapshot, own))
         self.history = list(self._points)
-        if not self._load.known:
+        verdict = self._load.verdict
+        if not self._load.known or verdict is None:
             return
-        history = self._load.history
-        self._minute = averaged(history)
         failed = [f"{source.name}: {source.error}" for source in snapshot.sources if source.error]
         self.problem = f"No metrics. {failed[0]}." if failed and len(failed) == len(snapshot.sources) else ""
-        clusters = self.session["clusters"] if self.session else ()
-        self.advice = None if self.problem else advice_of(history, self._connection(), clusters).as_dict()
-        self.snapshot = snapshot.busiest(_MODELS).as_dict()
+        self._average = verdict.average.busiest(_MODELS)
+        self.average = self._average.as_dict()
+        self.advice = verdict.advice.as_dict() if verdict.advice and not self.problem else None
 
     def _is_watched(self) -> bool:
         """Whether a view is left; while a cell runs, none can tell."""
@@ -209,14 +208,14 @@ class Monitor(AnyWidget):
         return kernel.get_parent().get("content", {}).get("allow_stdin") is False
 
     def __repr__(self) -> str:
-        return f"<Monitor: {monitor_text(self._minute, self.session, problem=self.problem)}>"
+        return f"<Monitor: {monitor_text(self._average, self.session, problem=self.problem)}>"
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and for those who cannot show it the picture as it is now."""
         data: dict[str, Any] = {
             "text/plain": repr(self),
             "text/html": monitor_html(
-                self._minute, self.history, self.advice, self.session, problem=self.problem, live=not self._ended
+                self._average, self.history, self.advice, self.session, problem=self.problem, live=not self._ended
             ),
         }
         if not self._ended and not self._is_batch:

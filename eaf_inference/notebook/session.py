@@ -13,12 +13,10 @@ import contextlib
 import logging
 import threading
 import time
-import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.errors import InferenceError
-from eaf_inference.inference.progress import under_way
+from eaf_inference.notebook.load import load_of
+from eaf_inference.notebook.work import work_of
 from eaf_inference.registry import current
 
 if TYPE_CHECKING:
@@ -28,120 +26,16 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from eaf_inference.connection import Connection
+    from eaf_inference.metrics.snapshot import Snapshot
 
-__all__ = ["TARGET", "Work", "follow_session", "leave_session", "look_now", "work_of"]
+__all__ = ["TARGET", "follow_session", "leave_session", "look_now"]
 
 log = logging.getLogger(__name__)
 
 TARGET = "eaf-inference"  # the comm's, as the labextension registers it
 _PAUSE = 0.5  # seconds between two looks
 _AGAIN = 5.0  # seconds after which the same is told again while a cell runs
-_WINDOW = 5.0  # seconds over which the rate is taken
-_CLUSTERS_EVERY = 10.0  # seconds; each look asks all workers
-_works: weakref.WeakKeyDictionary[Connection, Work] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
 _session: _Session | None = None  # of this kernel
-
-
-class Work:
-    """What one connection does; panel and widget share it. Holds the connection weakly."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = weakref.ref(connection)
-        self._counted: deque[tuple[float, int]] = deque()
-        self._clusters: list[dict[str, Any]] = []
-        self._inferences = self._not_finite = 0
-        self._where: tuple[str | None, str | None] = (None, None)
-        self._clusters_due = 0.0
-        self._asking: threading.Thread | None = None
-
-    def look(self) -> dict[str, Any] | None:
-        """The session as panel and widget take it; None once the connection is closed or gone."""
-        connection = self._connection()
-        if connection is None or connection.closed:
-            return None
-        try:
-            self._where = connection.endpoint.url, connection.user
-        except InferenceError:  # closed meanwhile
-            return None
-        self._inferences, self._not_finite = connection.traffic.inferences, connection.traffic.not_finite
-        progress = under_way()
-        return {
-            **self.last(),
-            "busy": progress is not None or connection.traffic.in_flight > 0,
-            "label": progress.label if progress else None,
-            "done": progress.done if progress else None,
-            "total": progress.total if progress else None,
-            "inferences_per_second": self._rate(time.monotonic(), self._inferences),
-            "clusters": self._clusters_of(connection),
-        }
-
-    def last(self) -> dict[str, Any]:
-        """The same, of what is over."""
-        connection = self._connection()
-        endpoint, user = self._where
-        return {
-            "endpoint": endpoint,
-            "user": user,
-            "busy": False,
-            "label": None,
-            "done": None,
-            "total": None,
-            "inferences_per_second": None,
-            "inferences": connection.traffic.inferences if connection else self._inferences,
-            "not_finite": connection.traffic.not_finite if connection else self._not_finite,
-            "clusters": [],
-        }
-
-    def _rate(self, now: float, inferences: int) -> float | None:
-        """Over the last seconds; None before there are any."""
-        with _lock:
-            counted = self._counted
-            if counted and now - counted[-1][0] > _WINDOW:  # nobody looked for a while
-                counted.clear()
-            counted.append((now, inferences))
-            while len(counted) > 2 and now - counted[1][0] >= _WINDOW:
-                counted.popleft()
-            since, before = counted[0]
-        return round((inferences - before) / (now - since), 1) if now - since >= _PAUSE / 2 else None
-
-    def _clusters_of(self, connection: Connection) -> list[dict[str, Any]]:
-        """The clusters as they were a few seconds ago: asking takes a while, and is done beside."""
-        if not connection.followers:
-            self._clusters = []
-        elif time.monotonic() >= self._clusters_due and (self._asking is None or not self._asking.is_alive()):
-            self._clusters_due = time.monotonic() + _CLUSTERS_EVERY
-            self._asking = threading.Thread(
-                target=self._ask, args=(connection,), name="eaf-inference-clusters", daemon=True
-            )
-            self._asking.start()
-        return self._clusters
-
-    def _ask(self, connection: Connection) -> None:
-        try:
-            table = connection.clusters()
-        except (InferenceError, OSError, RuntimeError) as error:  # RuntimeError: the client's loop has ended
-            log.debug("The clusters cannot be asked: %s", error)
-            return
-        self._clusters = [
-            {
-                "name": row.name,
-                "state": row.state,
-                "workers": row.workers,
-                "configured": row.configured,
-                "inferences_per_second": row.inferences_per_s,
-            }
-            for row in table
-        ]
-
-
-def work_of(connection: Connection) -> Work:
-    """The one `Work` of a connection."""
-    with _lock:
-        work = _works.get(connection)
-        if work is None:
-            work = _works[connection] = Work(connection)
-    return work
 
 
 def follow_session(shell: InteractiveShell) -> None:
@@ -180,6 +74,7 @@ class _Session:
         self._comm: BaseComm | None = None
         self._told: dict[str, Any] | None = None
         self._refused: str | None = None
+        self._following = False
         self._thread = threading.Thread(target=self._run, name="eaf-inference-session", daemon=True)
         self._thread.start()
 
@@ -221,6 +116,24 @@ class _Session:
             self._close()
         elif session["endpoint"] != self._refused and (session != self._told or self._is_due):
             self._send(session)
+            self._follow_load(connection)
+
+    def _follow_load(self, connection: Connection | None) -> None:
+        """Follow the server's load while a front end that shows a panel looks on, so that %triton_status knows it."""
+        if connection is None or self._comm is None or self._following or not self._is_busy:
+            return
+        load = load_of(connection)
+        if load.known:
+            self._following = True
+            load.follow(self._wants_load)
+
+    def _wants_load(self, _: Snapshot) -> bool:
+        self._following = self._is_busy
+        return self._following
+
+    @property
+    def _is_busy(self) -> bool:
+        return not self._ended and self._told is not None and bool(self._told["busy"])
 
     @property
     def _is_due(self) -> bool:

@@ -1,4 +1,4 @@
-"""How Jupyter Server loads the extension: it learns five addresses, and nobody is asked for anything.
+"""How Jupyter Server loads the extension: five addresses and a socket for kernels, and nobody is asked for anything.
 
 The facility is looked for when the first browser wants to know, so that a broken or absent one neither stops nor
 slows the start of `jupyter lab`, `jupyter server` or `jupyterhub-singleuser`.
@@ -11,6 +11,7 @@ from jupyter_server.extension.application import ExtensionApp
 from eaf_inference.server.clusters import Clusters
 from eaf_inference.server.facility import ServedFacility
 from eaf_inference.server.handlers import ClustersHandler, FacilityHandler, HistoryHandler, UsageHandler
+from eaf_inference.server.kernels import KernelServer
 from eaf_inference.server.stream import Broadcast, StreamHandler
 from eaf_inference.server.usage import OwnUsage
 
@@ -28,6 +29,7 @@ class InferenceExtension(ExtensionApp):
         """Make the addresses known."""
         facility, clusters = ServedFacility(), Clusters()
         self._facility, self._broadcast = facility, Broadcast(facility, clusters)
+        self._kernels = KernelServer(self._broadcast, facility, clusters)
         self.handlers.extend(
             [
                 (f"{_API}/facility", FacilityHandler, {"facility": facility}),
@@ -40,5 +42,6 @@ class InferenceExtension(ExtensionApp):
 
     async def stop_extension(self) -> None:
         """When Jupyter Server ends: nothing of ours holds it up."""
+        self._kernels.close()
         await self._broadcast.close()
         await self._facility.close()

@@ -12,9 +12,9 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.metrics.advice import advise
-from eaf_inference.metrics.average import averaged
+from eaf_inference.metrics.average import LONGEST
 from eaf_inference.metrics.sampler import Sampler
+from eaf_inference.metrics.verdict import Verdict, judge
 from eaf_inference.server.inquiry import Inquiry
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _FRESH = 10.0  # seconds for which a look is good
 _PAUSES = (1.0, 5.0)  # seconds between looks that fail, shortest and longest: somebody waits for the server
 _MOST_ROWS = 50_000  # GPUs, models and instances of a whole history, about 10 MB of JSON
 _MOST_MODELS = 1000  # of a snapshot
-_LAST_MINUTE = 60.0  # seconds, of which advice speaks
 _CLOSE_WITHIN = 1.0  # seconds
 
 
@@ -102,17 +101,15 @@ class ServedFacility:
         return self._written[1]
 
     async def history(self, seconds: float, workers: Workers | None) -> str:
-        """The snapshots of the last so many seconds, thinned where they are huge, and what they advise; as JSON."""
+        """The snapshots of the last so many seconds, thinned where they are huge, and what they say; as JSON."""
         return await asyncio.to_thread(self._history, seconds, workers)
 
     def frame(self, snapshot: Snapshot, workers: Workers | None) -> str:
-        """A snapshot for the browser, with the last minute; may take milliseconds."""
-        history = self.sampler.history
+        """A snapshot for browsers and kernels, with the figures and the advice; may take milliseconds."""
         content = {
             "type": "snapshot",
             "snapshot": snapshot.busiest(_MOST_MODELS).as_dict(),
-            "minute": averaged(history).as_dict(),
-            "advice": self._advice(history, workers),
+            **self._verdict(self.sampler.history, workers).as_dict(),
         }
         return json.dumps(content, allow_nan=False)
 
@@ -162,12 +159,13 @@ class ServedFacility:
         wanted = [snapshot for snapshot in history if snapshot.time >= now - seconds]
         rows = sum(len(each.gpus) + len(each.models) + len(each.instances) for each in wanted)
         step = max(1, math.ceil(rows / _MOST_ROWS))
-        advice = self._advice(history, workers) if history and now - history[-1].time < _LAST_MINUTE else None
-        rest = json.dumps({"interval": interval, "advice": advice}, allow_nan=False)
+        is_recent = history and now - history[-1].time < LONGEST
+        said = self._verdict(history, workers).as_dict() if is_recent else {"average": None, "advice": None}
+        rest = json.dumps({"type": "history", "interval": interval, **said}, allow_nan=False)
         # one at a time: json keeps the event loop's thread waiting for as long as it writes
         each = (json.dumps(snapshot.as_dict(), allow_nan=False) for snapshot in wanted[::-1][::step][::-1])
         return f'{{"snapshots": [{", ".join(each)}], {rest[1:]}'
 
-    def _advice(self, history: tuple[Snapshot, ...], workers: Workers | None) -> dict[str, Any]:
+    def _verdict(self, history: tuple[Snapshot, ...], workers: Workers | None) -> Verdict:
         max_batch = self._findings.max_batch if self._findings else None
-        return advise(history, workers=workers, max_batch=max_batch).as_dict()
+        return judge(history, workers=workers, max_batch=max_batch)

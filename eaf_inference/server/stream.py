@@ -1,7 +1,7 @@
-"""The websocket on which a browser sees what happens, and the one task that feeds all of them.
+"""The websocket on which a browser sees what happens, and the one task that feeds all who listen.
 
-Nobody listens, nothing is asked. Each socket names its own pace, the sampler keeps the fastest of them, and who reads
-too slowly misses snapshots instead of filling this server's memory.
+Without a listener nothing is asked. Each names its own pace, the sampler keeps the fastest of them, and who reads too
+slowly misses snapshots instead of filling this server's memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from eaf_inference.server.clusters import Clusters
     from eaf_inference.server.facility import ServedFacility
 
-__all__ = ["Broadcast", "StreamHandler"]
+__all__ = ["Broadcast", "Member", "StreamHandler"]
 
 log = logging.getLogger(__name__)
 
@@ -37,51 +37,93 @@ _PAUSE = 0.1  # seconds before the sampler, or another one, is listened to again
 _INTERNAL_ERROR = 1011  # RFC 6455
 
 
+class Member:
+    """Who listens: a browser, or a kernel.
+
+    Attributes
+    ----------
+    interval : float
+        Seconds between two snapshots that it wants.
+    wants_clusters : bool
+        Whether it shows the user's clusters.
+    """
+
+    interval = _FASTEST
+    wants_clusters = False
+    _told_facility = _told_clusters = ""
+    _due = float("-inf")
+    _writing: asyncio.Task[None] | None = None
+
+    def tell(self, facility: str, clusters: str, frame: str | None) -> None:
+        """Send what is new to this listener, unless it has not read the last yet."""
+        if self._writing is not None and not self._writing.done():
+            return
+        now = time.monotonic()
+        texts = [] if facility == self._told_facility else [facility]
+        if self.wants_clusters and clusters not in ("", self._told_clusters):
+            texts.append(clusters)
+            self._told_clusters = clusters
+        if frame is not None and now >= self._due:
+            self._due = now + self.interval - _FASTEST / 2
+            texts.append(frame)
+        if texts:
+            self._told_facility = facility
+            self._writing = asyncio.get_running_loop().create_task(self.send(texts))
+
+    async def send(self, texts: list[str]) -> None:
+        """Send these frames."""
+        raise NotImplementedError
+
+    def leave(self, code: int | None = None) -> None:
+        """End its connection."""
+        raise NotImplementedError
+
+
 class Broadcast:
-    """Tells every socket what is new while there are any."""
+    """Tells every listener what is new while there are any."""
 
     def __init__(self, facility: ServedFacility, clusters: Clusters) -> None:
         self._facility = facility
         self._clusters = clusters
-        self._sockets: set[StreamHandler] = set()
+        self._members: set[Member] = set()
         self._listening: Listener | None = None
         self._running: asyncio.Task[None] | None = None
         self._down: set[str] = set()
         facility.changed = clusters.changed = self._tell
 
-    def join(self, socket: StreamHandler) -> None:
-        """One more."""
-        self._sockets.add(socket)
+    def join(self, member: Member) -> None:
+        """Register a listener."""
+        self._members.add(member)
         self.keep_pace()
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().create_task(self._run())
 
-    def leave(self, socket: StreamHandler) -> None:
-        """One less."""
-        self._sockets.discard(socket)
+    def leave(self, member: Member) -> None:
+        """Unregister a listener."""
+        self._members.discard(member)
         self.keep_pace()
-        if not self._sockets:
+        if not self._members:
             self._listen_again()
 
     def keep_pace(self) -> None:
-        """Sample as often as the fastest socket wants."""
+        """Sample as often as the fastest listener wants."""
         sampler = self._facility.sampler
-        wanted = min((socket.interval for socket in self._sockets), default=sampler.interval)
+        wanted = min((member.interval for member in self._members), default=sampler.interval)
         is_faster = wanted < sampler.interval
         sampler.interval = wanted
         if is_faster:  # it may be asleep for the length of the slower interval
             self._listen_again()
 
     def look_at_clusters(self) -> None:
-        """Ask for them while a socket wants them."""
-        if any(socket.wants_clusters for socket in self._sockets):
+        """Ask for them while a listener wants them."""
+        if any(member.wants_clusters for member in self._members):
             self._clusters.look_soon()
 
     async def close(self) -> None:
-        """Close all sockets."""
-        for socket in tuple(self._sockets):
-            socket.close()
-        self._sockets.clear()
+        """End all connections."""
+        for member in tuple(self._members):
+            member.leave()
+        self._members.clear()
         self._listen_again()
         if self._running is not None:
             await asyncio.wait([self._running], timeout=_FASTEST)
@@ -92,14 +134,14 @@ class Broadcast:
 
     async def _run(self) -> None:
         try:
-            while self._sockets:
+            while self._members:
                 await self._facility.look()
-                if not self._sockets:
+                if not self._members:
                     break
                 self._tell()
                 with self._facility.sampler.listen() as self._listening:
                     async for snapshot in self._listening:
-                        if not self._sockets:
+                        if not self._members:
                             break
                         down = {instance.id for instance in snapshot.instances if not instance.up}
                         self._facility.look_soon(hurry=down != self._down)  # an instance went, or came back
@@ -107,38 +149,25 @@ class Broadcast:
                         self.look_at_clusters()
                         self._tell(await asyncio.to_thread(self._facility.frame, snapshot, self._clusters.workers))
                 await asyncio.sleep(_PAUSE)
-        except Exception:  # a fault of ours: the browsers are told by a closed socket, and come back
+        except Exception:  # a fault of ours: the listeners are told by a closed socket, and come back
             log.exception("the stream of metrics ends")
-            for socket in tuple(self._sockets):
-                socket.close(_INTERNAL_ERROR)
+            for member in tuple(self._members):
+                member.leave(_INTERNAL_ERROR)
 
     def _tell(self, frame: str | None = None) -> None:
         facility, clusters = self._facility.text, self._clusters.text
-        for socket in self._sockets:
-            socket.tell(facility, clusters, frame)
+        for member in self._members:
+            member.tell(facility, clusters, frame)
 
 
-class StreamHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
-    """One browser's socket.
-
-    Attributes
-    ----------
-    interval : float
-        Seconds between two snapshots that it wants.
-    wants_clusters : bool
-        Whether it shows the user's clusters.
-    """
+class StreamHandler(Member, WebSocketMixin, WebSocketHandler, JupyterHandler):
+    """One browser's socket."""
 
     auth_resource = RESOURCE
 
     def initialize(self, broadcast: Broadcast) -> None:
         """Take what it belongs to."""
-        self.interval = _FASTEST
-        self.wants_clusters = False
         self._broadcast = broadcast
-        self._facility = self._clusters = ""
-        self._due = float("-inf")
-        self._writing: asyncio.Task[None] | None = None
 
     @property
     def max_message_size(self) -> int:
@@ -178,23 +207,12 @@ class StreamHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             self._due = float("-inf")
             self._broadcast.keep_pace()
 
-    def tell(self, facility: str, clusters: str, frame: str | None) -> None:
-        """Send what is new to this browser, unless it has not read the last yet."""
-        if self._writing is not None and not self._writing.done():
-            return
-        now = time.monotonic()
-        texts = [] if facility == self._facility else [facility]
-        if self.wants_clusters and clusters not in ("", self._clusters):
-            texts.append(clusters)
-            self._clusters = clusters
-        if frame is not None and now >= self._due:
-            self._due = now + self.interval - _FASTEST / 2
-            texts.append(frame)
-        if texts:
-            self._facility = facility
-            self._writing = asyncio.get_running_loop().create_task(self._write(texts))
-
-    async def _write(self, texts: list[str]) -> None:
+    async def send(self, texts: list[str]) -> None:
+        """Send these frames."""
         with contextlib.suppress(WebSocketClosedError):
             for text in texts:
                 await self.write_message(text)
+
+    def leave(self, code: int | None = None) -> None:
+        """Close the socket."""
+        self.close(code)

@@ -8,10 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.metrics.advice import Workers, advise
+from eaf_inference.metrics.advice import Workers
 from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.capacity import Capacity
 from eaf_inference.metrics.triton import TritonMetrics
+from eaf_inference.metrics.verdict import advise
 from eaf_inference.study.door import door
 from eaf_inference.study.load import Crowd, Load, run
 from eaf_inference.study.outcome import (
@@ -174,5 +175,5 @@ def prediction(snapshots: Sequence[Snapshot], workers: int, think: float, counts
         limit=capacity.limit,
         points=tuple(points),
         workers=capacity.in_flight_until(QUEUE_LIMIT, think=think),
-        advice=str(advise(snapshots, workers=Workers(workers, capacity.inferences_per_second))),
+        advice=str(advise(snapshots, workers=Workers(workers, capacity.inferences_per_second)) or ""),
     )

@@ -177,6 +177,8 @@ export interface ISession {
   done: number | null;
   total: number | null;
   inferences_per_second: number | null;
+  /** During an outage; older kernels do not tell. */
+  retrying?: { reason: string; left: number } | null;
   inferences: number;
   /** Jets with NaN or infinite scores although their inputs are finite; older kernels do not count them. */
   not_finite?: number;
@@ -195,7 +197,8 @@ export type Frame =
   | {
       type: 'snapshot';
       snapshot: ISnapshot;
-      minute: ISnapshot;
+      /** The figures: the mean of the present run, whose length is its window. */
+      average: ISnapshot;
       advice: IAdvice | null;
     }
   | { type: 'facility'; facility: IFacility }

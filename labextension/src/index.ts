@@ -110,6 +110,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     statusBar?.registerStatusItem(ID, {
       item: new StatusItem(
         live,
+        sessions,
         () => void commands.execute(Commands.open),
         translator
       ),

@@ -47,7 +47,7 @@ export function parse(data: unknown): Frame | null {
     return null;
   }
   const known =
-    (frame?.type === 'snapshot' && frame.snapshot && frame.minute) ||
+    (frame?.type === 'snapshot' && frame.snapshot && frame.average) ||
     (frame?.type === 'facility' && frame.facility) ||
     (frame?.type === 'clusters' && frame.clusters);
   return known ? (frame as Frame) : null;

@@ -23,6 +23,7 @@ import {
 import { gpuRows } from './models/gpus';
 import { Columns, columns } from './models/history';
 import { IPresence, liveness, Presence } from './models/presence';
+import { queueOf, rateOf } from './models/status';
 import plotStyle from 'uplot/dist/uPlot.min.css';
 
 import style from './widget.css';
@@ -37,7 +38,8 @@ interface IMoment {
 }
 
 interface ITraits {
-  snapshot: ISnapshot | null;
+  /** The figures, over the present run. */
+  average: ISnapshot | null;
   history: IMoment[];
   advice: IAdvice | null;
   session: Partial<ISession> | null;
@@ -46,7 +48,7 @@ interface ITraits {
 }
 
 const TRAITS = [
-  'snapshot',
+  'average',
   'history',
   'advice',
   'session',
@@ -180,16 +182,16 @@ class View {
   }
 
   private _draw(): void {
-    const snapshot = this._model.get('snapshot');
+    const average = this._model.get('average');
     const session = this._model.get('session');
     const history = this._model.get('history') ?? [];
     const advice = this._model.get('advice');
     this._title.textContent = session?.endpoint
       ? hostOf(session.endpoint)
       : 'Triton';
-    this._showCharts(snapshot, history, session);
+    this._showCharts(average, history, session);
     this._showSession(session);
-    this._showGpus(snapshot);
+    this._showGpus(average);
     this._advice.hidden = !advice;
     this._advice.textContent = advice
       ? clip(`${advice.title} ${advice.text}`, 600)
@@ -198,14 +200,14 @@ class View {
   }
 
   private _showCharts(
-    snapshot: ISnapshot | null,
+    average: ISnapshot | null,
     history: IMoment[],
     session: Partial<ISession> | null
   ): void {
     const last = history[history.length - 1];
     const line = (value: (moment: IMoment) => number | null) =>
       columns(history, [value], 2);
-    const busy = snapshot?.busy;
+    const busy = average?.busy;
     const estimate = busy?.estimated ? ' (est.)' : '';
     this._busy.show(
       percent(busy?.value ?? last?.busy),
@@ -214,7 +216,7 @@ class View {
         ? `${busy.of[0].toUpperCase()}${busy.of.slice(1)}${estimate}`
         : 'Busy'
     );
-    const queue = last?.queue_ms ?? null;
+    const queue = average && queueOf(average);
     this._queue.show(
       queue === null ? number(queue) : `${number(queue)} ms`,
       line(moment => moment.queue_ms)
@@ -229,11 +231,16 @@ class View {
   private _showSession(session: Partial<ISession> | null): void {
     const progress = share(session?.done, session?.total);
     const label: string = session?.label ? clip(session.label) : '';
+    const retrying = session?.retrying;
+    const outage = retrying
+      ? `${clip(retrying.reason, 60)}, retrying, ${number(retrying.left)} s left`
+      : '';
     this._does.textContent = session?.busy
-      ? [label, progress === null ? '' : percent(progress)]
+      ? [label, progress === null ? '' : percent(progress), outage]
           .filter(Boolean)
           .join(' · ') || 'computing'
       : 'idle';
+    this._does.classList.toggle('eaf-warning', outage !== '');
     const done =
       progress === null
         ? `${number(session?.inferences)} jets so far`
@@ -247,16 +254,22 @@ class View {
     this._filled.style.width = `${part}%`;
   }
 
-  private _showGpus(snapshot: ISnapshot | null): void {
-    const gpus: IGpu[] = snapshot?.gpus ?? [];
+  private _showGpus(average: ISnapshot | null): void {
+    const gpus: IGpu[] = average?.gpus ?? [];
     const lines: [string, string][] = gpuRows(gpus.slice(0, GPUS)).map(gpu => [
       gpu.label,
       `${percent(gpu.utilization)} · ${memory(gpu.memory_used, gpu.memory_total)}`
     ]);
-    if (snapshot && !gpus.length) {
-      const cpu = mean(snapshot.hosts.map(host => host.cpu_utilization));
+    if (average && !gpus.length) {
+      const cpu = mean(average.hosts.map(host => host.cpu_utilization));
       const cpus = cpu === null ? '' : ` · CPU ${percent(cpu)}`;
       lines.push([`No GPU reported by this server${cpus}`, '']);
+    }
+    if (average) {
+      const rate = rateOf(average);
+      const seconds = duration(Math.max(1, average.window ?? 0));
+      const all = rate === null ? '' : `all users ${number(rate)} jets/s · `;
+      lines.push([`${all}figures of the last ${seconds}`, '']);
     }
     if (gpus.length > GPUS) {
       lines.push([`and ${gpus.length - GPUS} more`, '']);
@@ -279,7 +292,7 @@ class View {
   }
 
   private _showState(): void {
-    const time = this._model.get('snapshot')?.time;
+    const time = this._model.get('average')?.time;
     const { state, text } = liveness({
       stopped: this._model.get('state') === 'stopped',
       problem: clip(this._model.get('problem') ?? '', 300),

@@ -37,7 +37,7 @@ const tellSnapshot = (values: object) =>
   tell({
     type: 'snapshot',
     snapshot: snapshot(values),
-    minute: snapshot(values),
+    average: snapshot(values),
     advice: null
   });
 

@@ -6,8 +6,11 @@ import { gpuRows } from '../src/models/gpus';
 import { modelRows, shownRows } from '../src/models/load';
 import { sessionOf } from '../src/models/sessions';
 import { readSettings } from '../src/models/settings';
+import { emptyState } from '../src/models/empty';
+import { knownToNotebooks, outageOf } from '../src/models/outage';
 import { statusOf } from '../src/models/status';
-import { gpu, load, served, snapshot } from './samples';
+import type { ISession } from '../src/api';
+import { facility, gpu, load, served, snapshot } from './samples';
 
 const trans = nullTranslator.load('');
 
@@ -161,13 +164,28 @@ test('settings are clamped, and senseless ones have their default', () => {
   expect(odd.statusBar).toBe(false);
 });
 
-test('the status bar says what is busy, and that it is the CPU where no GPU is', () => {
-  const models = [load({ queue_ms: 12, requests_per_second: 1 })];
+test('the status bar says the figures and what limits, and that it is the CPU where no GPU is', () => {
+  const models = [
+    load({ queue_ms: 12, requests_per_second: 1, inferences_per_second: 1319 })
+  ];
   const busy = (value: number) => ({ value, of: 'GPU', estimated: false });
+  const advice = { kind: 'server bound', title: 'The server.', text: 'Why.' };
+  const gpu = statusOf(
+    snapshot({ busy: busy(0.63), models, window: 23 }),
+    advice,
+    null,
+    trans
+  );
+  expect(gpu).toMatchObject({
+    text: 'GPU 63% · queue 12 ms · 1,319 jets/s',
+    level: 'normal'
+  });
+  expect(gpu.title).toBe(
+    'The server. Why.\nMean utilization of the GPUs, last 23 s'
+  );
   expect(
-    statusOf(snapshot({ busy: busy(0.63), models }), null, trans)
-  ).toMatchObject({ text: 'GPU 63% · queue 12 ms', level: 'normal' });
-  expect(statusOf(snapshot({ busy: busy(0.95) }), null, trans)).toMatchObject({
+    statusOf(snapshot({ busy: busy(0.95) }), null, null, trans)
+  ).toMatchObject({
     text: 'GPU 95%',
     level: 'saturated'
   });
@@ -177,11 +195,39 @@ test('the status bar says what is busy, and that it is the CPU where no GPU is',
     memory_used: null,
     memory_total: null
   };
-  const cpu = statusOf(snapshot({ hosts: [host] }), null, trans);
+  const cpu = statusOf(snapshot({ hosts: [host] }), null, null, trans);
   expect(cpu).toMatchObject({ text: 'CPU 75%', level: 'busy' });
   expect(cpu.title).toContain('No GPU');
-  expect(statusOf(null, null, trans).text).toBe('Triton');
+  expect(statusOf(null, null, null, trans).text).toBe('Triton');
   expect(
-    statusOf(snapshot({ busy: busy(0.9) }), 'it is old', trans)
+    statusOf(snapshot({ busy: busy(0.9) }), null, 'it is old', trans)
   ).toMatchObject({ text: 'Triton', title: 'it is old' });
+});
+
+test('an outage is said by its first notebook, also where the panel finds no server', () => {
+  const session = (values: object) =>
+    ({ endpoint: 'grpc://triton:8001', ...values }) as ISession;
+  const notebook = (title: string, values: object) => ({
+    id: title,
+    notebook: { title, path: title, reveal: () => undefined },
+    session: session(values),
+    stop: async () => undefined
+  });
+  const calm = notebook('a.ipynb', {});
+  const trying = notebook('b.ipynb', {
+    retrying: { reason: 'server gone', left: 87 }
+  });
+  expect(outageOf([calm], trans)).toBeNull();
+  const said = 'b.ipynb: server gone, retrying, 87 s left';
+  expect(outageOf([calm, trying], trans)).toBe(said);
+
+  const lost = facility({ state: 'no-facility' });
+  const empty = emptyState(lost, null, trans);
+  const shown = knownToNotebooks(empty, lost, [calm, trying], trans);
+  expect(shown).toMatchObject({ title: 'Triton does not answer', text: said });
+  expect(shown?.help).not.toContain('connect');
+  const elsewhere = knownToNotebooks(empty, lost, [calm], trans);
+  expect(elsewhere?.text).toContain('a.ipynb is connected to triton:8001');
+  expect(knownToNotebooks(empty, lost, [], trans)).toBe(empty);
+  expect(knownToNotebooks(null, facility(), [trying], trans)).toBeNull();
 });

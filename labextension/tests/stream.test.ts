@@ -60,7 +60,7 @@ test('only frames of the protocol are taken', () => {
   const text = JSON.stringify({
     type: 'snapshot',
     snapshot: snapshot(),
-    minute: snapshot(),
+    average: snapshot(),
     advice: null
   });
   expect(parse(text)?.type).toBe('snapshot');

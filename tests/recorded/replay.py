@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +43,16 @@ def snapshots(name: str):
         )
         made.append(assemble([told], time=seconds))
         before = (seconds, scrape)
+    return made
+
+
+def going_on(name: str, seconds: float = 20.0):
+    """The same as if what was measured had gone on, over and over: a situation was recorded for a few seconds."""
+    made = snapshots(name)
+    again = itertools.cycle([each for each in made if each.window])
+    while made[-1].time - made[0].time < seconds and made[-1].window:
+        following = next(again)
+        made.append(replace(following, time=made[-1].time + following.window))
     return made
 
 

@@ -43,13 +43,13 @@ async def test_frames_are_as_agreed_and_follow_the_load(browser, configure, tiny
         first = await stream.next("facility")
         assert set(first) == {"type", "facility"}
         frame = await stream.next()
-        assert set(frame) == {"type", "snapshot", "minute", "advice"}
+        assert set(frame) == {"type", "snapshot", "average", "advice"}
         assert set(frame["snapshot"]) == set(Snapshot(time=0.0).as_dict())
         assert set(frame["advice"]) == {"kind", "title", "text"}
         await stream.until(lambda each: each["snapshot"]["window"])
         await asyncio.to_thread(load)
         frame = await stream.until(lambda each: mirror(each["snapshot"]).get("inferences_per_second"))
-        assert mirror(frame["minute"])["inferences_per_second"] > 0
+        assert mirror(frame["average"])["inferences_per_second"] > 0
         assert frame["snapshot"]["gpus"] == []
         assert frame["advice"]["kind"] in {kind.value for kind in Kind}
         assert stream.facility["metrics"]["gpu"] is False  # a CPU server says so

@@ -38,6 +38,7 @@ FLOORS = (
     "inference.trial",
     "inference.padding",
     "inference.transport",
+    "inference.rate",
     "inference.traffic",
     "inference.interrupts",
     "inference.pipeline",

@@ -51,9 +51,9 @@ export class LiveModel implements IDisposable {
     return this._snapshot;
   }
 
-  /** The same, averaged over its last minute. */
-  get minute(): ISnapshot | null {
-    return this._minute;
+  /** The figures, over the present run: what is shown as text. */
+  get average(): ISnapshot | null {
+    return this._average;
   }
 
   get advice(): IAdvice | null {
@@ -171,7 +171,7 @@ export class LiveModel implements IDisposable {
     } else if (frame.type === 'clusters') {
       this._clusters = frame;
     } else {
-      this._take(frame.snapshot, frame.minute, frame.advice);
+      this._take(frame.snapshot, frame.average, frame.advice);
     }
     this._emitted = this._heard;
     this._changed.emit();
@@ -179,7 +179,7 @@ export class LiveModel implements IDisposable {
 
   private _take(
     snapshot: ISnapshot,
-    minute: ISnapshot,
+    average: ISnapshot,
     advice: IAdvice | null
   ): void {
     this._sources = snapshot.sources;
@@ -187,7 +187,7 @@ export class LiveModel implements IDisposable {
       return; // what was known stays on the screen, greyed
     }
     this._snapshot = snapshot;
-    this._minute = minute;
+    this._average = average;
     this._advice = advice;
     this._measured = Date.now();
     this._points = merged(this._points, [pointOf(snapshot)], this._window);
@@ -233,7 +233,7 @@ export class LiveModel implements IDisposable {
   private _facility: IFacility | null = null;
   private _failure: ApiError | null = null;
   private _snapshot: ISnapshot | null = null;
-  private _minute: ISnapshot | null = null;
+  private _average: ISnapshot | null = null;
   private _advice: IAdvice | null = null;
   private _clusters: IClusters | null = null;
   private _sources: readonly ISource[] = [];

@@ -3,8 +3,8 @@
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { ISnapshot } from '../api';
-import { mean, number, percent } from './format';
+import type { IAdvice, ISnapshot } from '../api';
+import { duration, mean, number, percent } from './format';
 
 export type Level = 'normal' | 'busy' | 'saturated' | 'unknown';
 
@@ -38,6 +38,19 @@ export function queueOf(snapshot: ISnapshot): number | null {
     }
   }
   return requests > 0 ? waited / requests : null;
+}
+
+/** Inferences a second of all models; null where none is reported. */
+export function rateOf(snapshot: ISnapshot): number | null {
+  const rates = snapshot.models
+    .map(model => model.inferences_per_second)
+    .filter(rate => rate !== null);
+  return rates.length ? rates.reduce((sum, rate) => sum + rate, 0) : null;
+}
+
+/** The time that figures are of: "last 23 s". */
+export function windowOf(average: ISnapshot, trans: TranslationBundle): string {
+  return trans.__('last %1', duration(Math.max(1, average.window ?? 0)));
 }
 
 /** What is busy, and how much of its time: GPUs, else the machine's CPUs, else an estimate. */
@@ -79,29 +92,36 @@ export function loadOf(
   };
 }
 
+/** From the figures, and what is advised; a note says why there are none of now. */
 export function statusOf(
-  snapshot: ISnapshot | null,
+  average: ISnapshot | null,
+  advice: IAdvice | null,
   note: string | null,
   trans: TranslationBundle
 ): IStatus {
-  if (note !== null || snapshot === null) {
+  if (note !== null || average === null) {
     return {
       text: trans.__('Triton'),
       title: note ?? trans.__('No numbers yet'),
       level: 'unknown'
     };
   }
-  const load = loadOf(snapshot, trans);
-  const queue = queueOf(snapshot);
+  const load = loadOf(average, trans);
+  const queue = queueOf(average);
+  const rate = rateOf(average);
   const parts = [
     load.value === null ? load.name : `${load.name} ${percent(load.value)}`
   ];
   if (queue !== null) {
     parts.push(trans.__('queue %1 ms', number(queue)));
   }
+  if (rate !== null) {
+    parts.push(trans.__('%1 jets/s', number(rate)));
+  }
+  const title = [load.title, windowOf(average, trans)].join(', ');
   return {
     text: parts.join(' · '),
-    title: load.title,
+    title: advice ? `${advice.title} ${advice.text}\n${title}` : title,
     level: levelOf(load.value)
   };
 }

@@ -16,11 +16,12 @@ import {
 } from '../models/format';
 import { IGpuRow, ROWS, WITH_OWN_LINE, gpuRows } from '../models/gpus';
 import { IPoint, columns, gpuColumns } from '../models/history';
-import { Level, levelOf, loadOf } from '../models/status';
+import { Level, levelOf, loadOf, windowOf } from '../models/status';
 import { Lines } from './chart';
 import { Bar, Button, Language, Pair, Remark, Section } from './parts';
 
 interface IProps {
+  /** The figures, over the present run. */
   snapshot: ISnapshot | null;
   points: readonly IPoint[];
   window: number;
@@ -62,7 +63,11 @@ export function Gpus(props: IProps & { facility: IFacility }): JSX.Element {
     <Section
       name="gpus"
       title={trans.__('GPUs')}
-      note={trans.__('from %1', clip(kinds.join(', '), 40))}
+      note={trans.__(
+        'from %1, %2',
+        clip(kinds.join(', '), 40),
+        windowOf(snapshot, trans)
+      )}
     >
       {rows.length > WITH_OWN_LINE ? (
         <Many {...props} rows={rows} />
@@ -212,7 +217,11 @@ function Cpus(props: IProps & { snapshot: ISnapshot }): JSX.Element {
     [points, ofCpu, interval]
   );
   return (
-    <Section name="gpus" title={trans.__('Server')}>
+    <Section
+      name="gpus"
+      title={trans.__('Server')}
+      note={windowOf(snapshot, trans)}
+    >
       <div className="jp-EafInference-row">
         {load.value !== null && (
           <>

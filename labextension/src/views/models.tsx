@@ -20,6 +20,8 @@ export interface IModelActions {
 
 export function Models(props: {
   rows: IModelRow[];
+  /** What the figures are of: "last 23 s". */
+  window: string | null;
   actions: IModelActions;
 }): JSX.Element {
   const trans = React.useContext(Language);
@@ -31,7 +33,7 @@ export function Models(props: {
     <Section
       name="models"
       title={trans.__('Models')}
-      note={trans.__('last minute')}
+      note={props.window ?? undefined}
     >
       {filtered && (
         <input
@@ -52,7 +54,7 @@ export function Models(props: {
                 scope="col"
                 title={trans.__('Inferences (rows) a second, all users')}
               >
-                {trans.__('inf/s')}
+                {trans.__('jets/s')}
               </th>
               <th
                 scope="col"

@@ -16,8 +16,10 @@ import { clip, duration, hostOf, webUrl } from '../models/format';
 import { IFreshness, freshness } from '../models/freshness';
 import { LiveModel } from '../models/live';
 import { modelRows } from '../models/load';
+import { knownToNotebooks, outageOf } from '../models/outage';
 import { SessionsModel } from '../models/sessions';
 import { ISettings } from '../models/settings';
+import { windowOf } from '../models/status';
 import { UsageModel } from '../models/usage';
 import { Clusters } from './clusters';
 import { Empty, Helpers } from './empty';
@@ -151,9 +153,16 @@ function Content(props: {
 }): JSX.Element {
   const trans = React.useContext(Language);
   const { live, sessions, usage, actions, settings, offer } = props;
-  const { facility, snapshot, minute } = live;
+  const { facility, snapshot, average } = live;
   const { sections } = settings;
-  const empty = emptyState(facility, live.failure, trans);
+  const sessionsNow = sessions.all;
+  const outage = outageOf(sessionsNow, trans);
+  const empty = knownToNotebooks(
+    emptyState(facility, live.failure, trans),
+    facility,
+    sessionsNow,
+    trans
+  );
   const fresh = freshness(
     Date.now(),
     {
@@ -177,7 +186,6 @@ function Content(props: {
     },
     reload: { label: trans.__('Reload'), run: actions.reload }
   };
-  const sessionsNow = sessions.all;
   const knownClusters = mergedClusters(
     live.clusters?.clusters ?? [],
     sessionsNow.map(each => each.session)
@@ -191,9 +199,9 @@ function Content(props: {
         replicas={snapshot?.instances.length ?? null}
         refresh={helpers.retry.run}
       />
-      {isShown && fresh.note && (
+      {isShown && (outage ?? fresh.note) && (
         <p className="jp-EafInference-banner" role="status">
-          {fresh.note}
+          {outage ?? fresh.note}
         </p>
       )}
       {empty && (
@@ -211,7 +219,7 @@ function Content(props: {
           {sections.gpus && (
             <Gpus
               facility={facility}
-              snapshot={snapshot}
+              snapshot={average}
               points={live.points}
               window={settings.window}
               interval={live.interval}
@@ -220,7 +228,8 @@ function Content(props: {
           )}
           {sections.models && (
             <Models
-              rows={modelRows(facility.models, minute?.models ?? [])}
+              rows={modelRows(facility.models, average?.models ?? [])}
+              window={average && windowOf(average, trans)}
               actions={actions}
             />
           )}
@@ -242,7 +251,7 @@ function Content(props: {
       {isShown && fresh.age !== null && (
         <div className="jp-EafInference-footer">
           {fresh.stale
-            ? trans.__('numbers of %1 ago', duration(fresh.age))
+            ? trans.__('last updated %1 ago', duration(fresh.age))
             : fresh.age < 3
               ? trans.__('up to date')
               : trans.__('updated %1 ago', duration(fresh.age))}

@@ -8,11 +8,14 @@ import React from 'react';
 import { tritonIcon } from '../icon';
 import { freshness } from '../models/freshness';
 import { LiveModel } from '../models/live';
+import { outageOf } from '../models/outage';
+import { SessionsModel } from '../models/sessions';
 import { statusOf } from '../models/status';
 
 export class StatusItem extends ReactWidget {
   constructor(
     private readonly _live: LiveModel,
+    private readonly _sessions: SessionsModel,
     private readonly _open: () => void,
     translator: ITranslator
   ) {
@@ -20,15 +23,16 @@ export class StatusItem extends ReactWidget {
     this._trans = translator.load('eaf_inference');
     this.addClass('jp-EafInference-status');
     _live.changed.connect(() => this.update(), this);
+    _sessions.changed.connect(() => this.update(), this);
   }
 
   protected render(): JSX.Element {
     const trans = this._trans;
-    const { text, title, level } = statusOf(
-      this._live.snapshot,
-      this._note(),
-      trans
-    );
+    const outage = outageOf(this._sessions.all, trans);
+    const { text, title, level } =
+      outage === null
+        ? statusOf(this._live.average, this._live.advice, this._note(), trans)
+        : { text: outage, title: outage, level: 'saturated' };
     return (
       <button
         type="button"

@@ -13,19 +13,20 @@ from hypothesis import strategies as st
 
 pytest.importorskip("prometheus_client", reason="prometheus_client is jupyter_server's, which is not installed")
 
-from recorded.replay import snapshots
+from recorded.replay import going_on, snapshots
 
-from eaf_inference.metrics.advice import Kind, Workers, advise
+from eaf_inference.metrics.advice import Kind, Workers
 from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.capacity import COMFORTABLE, Capacity
 from eaf_inference.metrics.snapshot import Busy, Gpu, Host, Instance, ModelLoad, Snapshot, Source
+from eaf_inference.metrics.verdict import advise, judge
 
 MAX_BATCH = {"sleeper": 64, "merging": 64, "mirror": 64}
 
 
 def alone(situation):
     """A recorded situation without the machine's CPUs, which others used meanwhile."""
-    return [replace(snapshot, hosts=()) for snapshot in snapshots(situation)]
+    return [replace(snapshot, hosts=()) for snapshot in going_on(situation)]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_recorded_situations_are_told_apart(situation, kind):
 
 
 def test_what_a_machine_without_gpus_says_of_one_and_of_sixteen_requests_in_flight():
-    half, full = (advise(snapshots(name), max_batch={"particlenet": 1024}) for name in ("cpu_half", "cpu_full"))
+    half, full = (advise(going_on(name), max_batch={"particlenet": 1024}) for name in ("cpu_half", "cpu_full"))
     assert half.kind is Kind.KEEPS_UP  # two instances, of which one client uses one
     assert re.search(r"\(estimated; no GPU is reported\), the CPUs of 127\.0\.0\.1 are 5\d% busy", half.text)
     assert "more requests in flight, or more workers, bring more until they wait." in half.text
@@ -88,7 +89,7 @@ def test_one_recorded_client_foretells_twelve():
 
 
 def test_a_machine_whose_cpus_are_full_carries_no_more_whatever_its_models_do():
-    shared = snapshots("client_bound")  # other programs used its two cores up
+    shared = going_on("client_bound")  # other programs used its two cores up
     advice = advise(shared)
     assert advice.kind is Kind.CPU_BOUND
     assert re.search(r"The CPUs of 127\.0\.0\.1 are (9\d|100)% busy", advice.text)
@@ -164,17 +165,18 @@ def test_each_rule_has_its_case(snapshot, kind, words):
     ],
 )
 def test_where_nothing_is_measured_the_reason_is_said(sources, words):
-    advice = advise([Snapshot(time=1.0, sources=sources)])
+    advice = advise([Snapshot(time=float(n), sources=sources) for n in range(6)])
     assert advice.kind is Kind.NOTHING_MEASURED
     assert words in advice.text
 
 
 def test_requests_that_take_longer_than_was_measured_are_no_reason_for_alarm():
     waiting = minute(requests_per_second=0.0, inferences_per_second=0.0, queue_ms=None, compute_ms=None, pending=8.0)
-    advice = advise([replace(waiting, window=1.0)])
+    measured = [replace(waiting, window=1.0, time=float(n)) for n in range(31)]
+    advice = advise(measured[:8])
     assert (advice.kind, advice.capacity) == (Kind.NOTHING_MEASURED, None)
-    assert "8 requests to particlenet are pending and none was answered since the measurement began" in advice.text
-    assert advise([replace(waiting, window=1.0, time=float(n)) for n in range(31)]).kind is Kind.STUCK
+    assert "8 requests to particlenet are pending and none was answered yet, in the last 8 s." in advice.text
+    assert advise(measured).kind is Kind.STUCK
 
 
 def test_no_snapshot_at_all_is_nothing_measured():
@@ -259,6 +261,64 @@ def test_what_is_older_than_the_minute_or_gone_is_left_out():
     old = Snapshot(time=0.0, models=(ModelLoad("m", "1", 1e6), ModelLoad("gone", "1", 5.0)))
     now = Snapshot(time=61.0, models=(ModelLoad("m", "1", 4.0),))
     assert [(m.name, m.inferences_per_second) for m in averaged([old, now]).models] == [("m", 4.0)]
+
+
+def seconds(*parts):
+    """One snapshot a second: so many seconds of each."""
+    made = [each for number, each in parts for _ in range(number)]
+    return [replace(each, time=float(n), window=1.0) for n, each in enumerate(made)]
+
+
+QUIET = minute(
+    requests_per_second=0.0, inferences_per_second=0.0, queue_ms=None, compute_ms=None, batch=None, gpu=0.0
+)
+LIGHT = minute(gpu=0.1, queue_ms=0.3)
+HEAVY = minute(gpu=0.95, queue_ms=410.0, inferences_per_second=9000.0)
+
+
+def test_figures_are_of_the_time_under_load_since_the_run_began():
+    average = judge(seconds((300, QUIET), (12, HEAVY))).average
+    assert average.models[0].inferences_per_second == 9000.0  # without the second in which it began
+    assert (average.window, average.busy.value) == (11.0, pytest.approx(0.95))
+    longer = judge(seconds((30, LIGHT), (80, HEAVY))).average
+    assert (longer.window, longer.models[0].inferences_per_second) == (60.0, 9000.0)
+
+
+def test_a_pause_of_less_than_five_seconds_belongs_to_the_run():
+    average = judge(seconds((9, QUIET), (6, HEAVY), (4, QUIET), (6, HEAVY))).average
+    assert average.window == 15.0
+    assert average.models[0].inferences_per_second == pytest.approx(9000 * 11 / 15)
+    again = judge(seconds((6, HEAVY), (5, QUIET), (6, HEAVY))).average
+    assert (again.window, again.models[0].inferences_per_second) == (5.0, 9000.0)
+
+
+def test_nothing_is_said_before_five_seconds_of_load_or_of_none():
+    said = [judge(seconds((20, QUIET), (n, HEAVY))).advice for n in range(1, 9)]
+    assert said[:4] == [None] * 4
+    assert {advice.kind for advice in said[5:]} == {Kind.SERVER_BOUND}
+    over = [judge(seconds((20, HEAVY), (n, QUIET))).advice for n in range(1, 9)]
+    assert {advice.kind for advice in over[:4]} == {Kind.SERVER_BOUND}
+    assert {(advice.kind, advice.text) for advice in over[7:]} == {(Kind.NO_LOAD, "No request came in the last 8 s.")}
+    assert advise(seconds((3, QUIET))) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"), [(LIGHT, HEAVY, Kind.SERVER_BOUND), (HEAVY, LIGHT, Kind.CLIENT_BOUND)]
+)
+def test_what_no_longer_holds_is_taken_back_within_five_seconds(before, after, kind):
+    verdict = judge(seconds((90, before), (5, after)))
+    assert verdict.advice.kind is kind
+    assert verdict.average.models == after.models  # the figures beside the sentence are of the same time
+    assert verdict.average.window == 5.0
+    assert judge(seconds((90, before), (1, after), (5, before))).advice.kind is not kind
+
+
+def test_times_are_those_of_the_last_minute_where_no_request_comes_now():
+    average = judge(seconds((10, HEAVY), (20, QUIET))).average
+    (model,) = average.models
+    assert (model.inferences_per_second, model.queue_ms, model.batch) == (0.0, 410.0, 100.0)
+    assert average.window == 20.0
+    assert judge(seconds((10, HEAVY), (70, QUIET))).average.models[0].queue_ms is None
 
 
 def exponential_single_server(clients, demand, think):
