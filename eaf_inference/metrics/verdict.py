@@ -79,7 +79,7 @@ def judge(
         Model name → ``max_batch_size`` of its configuration, which says what a full batch is. Metrics do not.
     """
     run = run_of(snapshots)
-    if not run:
+    if not run or not snapshots[-1].models:  # the server may have gone since
         average = averaged(snapshots)
         return Verdict(average, _without_load(average, snapshots))
 

@@ -175,8 +175,8 @@ def monitor_html(
     live: bool,
 ) -> str:
     """A still picture of the monitor: what it said last, and when that was."""
-    now = average.time if average else datetime.now(tz=timezone.utc).timestamp()
-    when = f"{window_of(average)} before {_clock(now)}" if average and average.window else f"at {_clock(now)}"
+    opened = f"opened at {_clock(datetime.now(tz=timezone.utc).timestamp())}"
+    when = _time_of(average) if average else opened
     parts = [
         f"{_span('title', 'Triton')} {_code(session['endpoint']) if session else ''} "
         + _dim(f"· {when}{'' if live else ', stopped'}")
@@ -210,9 +210,15 @@ def monitor_text(average: Snapshot | None, session: Mapping[str, Any] | None, *,
     parts = [session["endpoint"], _own_work(session)] if session else []
     if problem:
         parts.append(problem)
-    if average and average.window:
-        parts.append(f"in {window_of(average)} before {_clock(average.time)}: {_service(average)}")
+    if average:
+        parts.append(f"{_time_of(average)}: {_service(average)}")
     return printable("; ".join(parts))
+
+
+def _time_of(average: Snapshot) -> str:
+    """What figures are of: "the last 23 s before …"."""
+    clock = _clock(average.time)
+    return f"{window_of(average)} before {clock}" if average.window else clock
 
 
 def _service(average: Snapshot) -> str:

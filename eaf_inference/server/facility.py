@@ -161,7 +161,7 @@ class ServedFacility:
         step = max(1, math.ceil(rows / _MOST_ROWS))
         is_recent = history and now - history[-1].time < LONGEST
         said = self._verdict(history, workers).as_dict() if is_recent else {"average": None, "advice": None}
-        rest = json.dumps({"type": "history", "interval": interval, **said}, allow_nan=False)
+        rest = json.dumps({"interval": interval, **said}, allow_nan=False)
         # one at a time: json keeps the event loop's thread waiting for as long as it writes
         each = (json.dumps(snapshot.as_dict(), allow_nan=False) for snapshot in wanted[::-1][::step][::-1])
         return f'{{"snapshots": [{", ".join(each)}], {rest[1:]}'

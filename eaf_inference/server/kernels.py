@@ -55,7 +55,8 @@ class KernelServer(TCPServer):
         """Serve one kernel until it has enough."""
         await self._facility.look()
         kernel = _Kernel(stream)
-        await kernel.send([self._facility.text, await self._facility.history(_HISTORY, self._clusters.workers)])
+        history = await self._facility.history(_HISTORY, self._clusters.workers)
+        await kernel.send([self._facility.text, f'{{"type": "history", {history[1:]}'])
         self._broadcast.join(kernel)
         with contextlib.suppress(StreamClosedError):
             await stream.read_until_close()

@@ -165,6 +165,8 @@ export interface IUsage {
 export interface IHistory {
   interval: number;
   snapshots: ISnapshot[];
+  /** The figures; null where nothing was measured lately. */
+  average: ISnapshot | null;
   advice: IAdvice | null;
 }
 

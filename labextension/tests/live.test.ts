@@ -27,6 +27,7 @@ const api: IApi = {
     Promise.resolve({
       interval: 1,
       snapshots: history.map(time => snapshot({ time })),
+      average: null,
       advice: null
     })
 };

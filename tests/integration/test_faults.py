@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from door import door
+from recorded.replay import until
 
 import eaf_inference
 from eaf_inference.errors import (
@@ -183,6 +185,42 @@ def test_a_server_that_stays_down_ends_in_one_error_with_the_history(guarded, ja
         model(jagged)
     handler.faults = []
     assert_undisturbed(model(jagged), jagged)  # the connection has not suffered
+
+
+@pytest.mark.parametrize("first_call", [True, False], ids=["padding check", "scores"])
+@pytest.mark.parametrize(("status", "words"), [(UNAVAILABLE, "server gone"), (EXHAUSTED, "server overloaded")])
+def test_an_outage_is_said_by_the_bar_and_to_the_panel(
+    guarded, jagged, capsys, monkeypatch, first_call, status, words
+):
+    monkeypatch.setattr("eaf_inference.inference.progress._SHOWN_AFTER", 0.0)
+    handler, connection = guarded
+    model = connection.model("sums")
+    if not first_call:
+        model(jagged[:10])
+    handler.faults = [(status, "no healthy upstream", ())] * 1000
+    seen = []
+
+    def end_the_outage_when_it_is_said():
+        until(lambda: seen or seen.extend(filter(None, [connection.traffic.retrying])))
+        until(lambda: words in capsys.readouterr().err)
+        handler.faults = []
+
+    ending = threading.Thread(target=end_the_outage_when_it_is_said)
+    ending.start()
+    assert_undisturbed(model(jagged, progress=True), jagged)
+    ending.join()
+    assert re.fullmatch(rf"{words}, retrying, 1[12]\d s left", str(seen[0]))  # of the time budget's 120 s
+    assert connection.traffic.retrying is None
+
+
+def test_an_outage_that_is_given_up_is_over_too(guarded, jagged):
+    handler, connection = guarded
+    model = short(connection, time_budget=0.3).model("sums")
+    model(jagged[:10])
+    handler.faults = [(UNAVAILABLE, "no healthy upstream", ())] * 1000
+    with pytest.raises(ServerUnavailable):
+        model(jagged)
+    assert connection.traffic.retrying is None
 
 
 def test_a_silent_server_is_left_for_the_other_replica(zoo, jagged):

@@ -20,13 +20,15 @@ from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, Snapshot
 from eaf_inference.notebook.display import monitor_html, monitor_text
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-TRAITS = {"snapshot", "history", "advice", "session", "state", "problem"}
+TRAITS = {"average", "history", "advice", "session", "state", "problem"}
 PREPARE = """
 import pathlib, threading, time
 import numpy as np
+from eaf_inference.metrics import verdict
 from eaf_inference.notebook import load, monitor
 monitor.WIDGET = pathlib.Path({widget!r})
 monitor._ASKED_EVERY, monitor._UNSEEN, monitor._NEVER_SEEN, load._INTERVAL = 0.5, 1.5, 1.5, 0.25  # seconds
+verdict._ENOUGH = 0.5
 %triton_connect
 model = triton.model("sums")
 rows = np.ones((20_000, 2, 8), np.float32)
@@ -126,12 +128,14 @@ def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_discon
     assert last["history"][-1]["jets_per_second"] == last["session"]["inferences_per_second"] > 0
     assert last["history"][-1]["busy"] > 0
     assert last["session"]["inferences"] > moved[0]["session"]["inferences"]
-    assert last["snapshot"]["models"][0]["name"] == "sums"
-    assert last["snapshot"]["gpus"] == []
+    assert last["average"]["models"][0]["name"] == "sums"
+    assert last["average"]["gpus"] == []
     panel.listen(2)
     assert printed(panel.run("print(widget.state, widget.problem, widget.advice['title'] != '')")) == "live  True\n"
-    status = shown(panel.run("%triton_status"))[0]["text/plain"]  # of the widget's minute
+    status = shown(panel.run("%triton_status"))[0]["text/plain"]  # the widget's figures
     assert re.search(r"(are|is) the limit\.|well used\.|keeps up\.", status)
+    assert re.search(r"In the last \d+ s: .* inferences/s", status)
+    assert re.search(r"this notebook: [\d,]+ jets · [\d,]+ jets/s", status)
     panel.run("%triton_disconnect")
     heard = panel.run(f"time.sleep(0.8); {THREADS}")
     assert printed(heard) == "['eaf-inference-session']\n"
@@ -229,17 +233,17 @@ def test_the_status_measures_for_a_second_and_a_picture_without_a_watcher_is_ren
     began = time.monotonic()
     text = shown(panel.run("%triton_status"))[0]["text/plain"]
     assert time.monotonic() - began < 3
-    assert "No load. Nobody has asked this service for anything in the last 1 s." in text
-    panel.run("work(1)")
-    text = shown(panel.run("time.sleep(0.2)\n%triton_status"))[0]["text/plain"]
-    assert "No load." in text  # not what was between the two
+    assert "No load. No request came in the last 1 s." in text
+    panel.run("work(2)")
+    text = shown(panel.run("%triton_status"))[0]["text/plain"]  # it has gone on measuring
+    assert re.search(r"In the last [1-3] s: .* [1-9][\d,]* inferences/s", text)
 
     panel.run("load._INTERVAL = 0.25")  # where nobody watches, the picture is renewed with every cell
     (bundle,) = shown(panel.run("triton.monitor()", allow_stdin=False))  # as nbconvert and papermill run cells
     assert VIEW not in bundle
     renewed = shown(panel.run("work(1)", allow_stdin=False), "update_display_data")
     assert "sums" in renewed[-1]["text/html"]
-    assert "the minute before" in renewed[-1]["text/plain"]
+    assert re.search(r"the last \d+ s before 20", renewed[-1]["text/plain"])
 
 
 def test_what_is_missing_is_said_and_never_shown_as_a_number(zoo, tmp_path):
@@ -252,7 +256,7 @@ def test_what_is_missing_is_said_and_never_shown_as_a_number(zoo, tmp_path):
         moment = last["history"][-1]
         assert (moment["busy"], moment["queue_ms"]) == (None, None)
         assert moment["jets_per_second"] > 0
-        assert "Facility.metrics_urls" in printed(panel.run("print(widget.problem, widget.snapshot)"))
+        assert "Facility.metrics_urls" in printed(panel.run("print(widget.problem, widget.average)"))
         assert "None\n" in printed(panel.heard)
         began = time.monotonic()
         assert "No load" not in shown(panel.run("%triton_status"))[0]["text/plain"]
@@ -318,27 +322,29 @@ EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
 def test_the_picture_escapes_every_name_and_has_its_time():
-    minute = Snapshot(
+    average = Snapshot(
+        window=60.0,
         time=1_795_494_402.0,
         busy=Busy(0.5, EVIL, estimated=False),
         gpus=(Gpu(EVIL, host=EVIL, profile=EVIL, memory_used=2.0**30, memory_total=2.0**31), Gpu("b", name=EVIL)),
         models=tuple(ModelLoad(EVIL, EVIL, inferences_per_second=1.0) for _ in range(500)),
         hosts=(Host(EVIL, cpu_utilization=0.5),),
     )
-    history = [{"time": minute.time - each, "busy": 0.1 * (each % 9)} for each in range(90, 0, -1)]
+    history = [{"time": average.time - each, "busy": 0.1 * (each % 9)} for each in range(90, 0, -1)]
     history[80]["busy"] = None
     session = {"endpoint": EVIL, "busy": True, "label": EVIL, "done": 5, "total": 9, "inferences": 5}
     session["inferences_per_second"] = None
+    session["retrying"] = {"reason": EVIL, "left": 87}
     advice = {"title": EVIL, "text": EVIL}
-    picture = monitor_html(minute, history, advice, session, problem=EVIL, live=False)
+    picture = monitor_html(average, history, advice, session, problem=EVIL, live=False)
     assert "<img" not in picture
     assert "<script" not in picture
     assert EVIL.replace("<", "&lt;").replace(">", "&gt;") in picture
-    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(minute.time))
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(average.time))
     assert f"{clock}" in picture
     assert "stopped" in picture
     assert "1.0 of 2.0 GiB" in picture
     assert picture.count("not reported") == 5  # one's power, the other's everything but its name
     assert picture.count("<polyline") == 2
     assert len(picture) < 50_000
-    assert clock in monitor_text(minute, session, problem="")
+    assert clock in monitor_text(average, session, problem="")
