@@ -235,7 +235,7 @@ def _service(average: Snapshot) -> str:
             if host.cpu_utilization is not None
         ]
     rate, queue = rate_of(average), queue_of(average)
-    parts.append("inferences/s not reported" if rate is None else f"{rate:,.0f} inferences/s")
+    parts.append("jets/s not reported" if rate is None else f"{rate:,.0f} jets/s")
     if queue is not None:
         parts.append(f"queue {queue:,.1f} ms")
     return " · ".join(parts)

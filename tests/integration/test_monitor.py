@@ -134,7 +134,7 @@ def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_discon
     assert printed(panel.run("print(widget.state, widget.problem, widget.advice['title'] != '')")) == "live  True\n"
     status = shown(panel.run("%triton_status"))[0]["text/plain"]  # the widget's figures
     assert re.search(r"(are|is) the limit\.|well used\.|keeps up\.", status)
-    assert re.search(r"In the last \d+ s: .* inferences/s", status)
+    assert re.search(r"In the last \d+ s: .* [1-9][\d,]* jets/s", status)
     assert re.search(r"this notebook: [\d,]+ jets · [\d,]+ jets/s", status)
     panel.run("%triton_disconnect")
     heard = panel.run(f"time.sleep(0.8); {THREADS}")
@@ -236,7 +236,7 @@ def test_the_status_measures_for_a_second_and_a_picture_without_a_watcher_is_ren
     assert "No load. No request came in the last 1 s." in text
     panel.run("work(2)")
     text = shown(panel.run("%triton_status"))[0]["text/plain"]  # it has gone on measuring
-    assert re.search(r"In the last [1-3] s: .* [1-9][\d,]* inferences/s", text)
+    assert re.search(r"In the last [1-3] s: .* [1-9][\d,]* jets/s", text)
 
     panel.run("load._INTERVAL = 0.25")  # where nobody watches, the picture is renewed with every cell
     (bundle,) = shown(panel.run("triton.monitor()", allow_stdin=False))  # as nbconvert and papermill run cells
