@@ -40,10 +40,12 @@ def run(options: argparse.Namespace, console: Console, progress: Callable[[str],
     """Measure, print and save; the exit code is 130 after an interrupt."""
     from rich.table import Table
 
-    from eaf_inference.study.findings import sentences, tables
+    from eaf_inference.study.findings import sentences
+    from eaf_inference.study.headline import headline, lead
     from eaf_inference.study.outcome import Site
     from eaf_inference.study.report import save
     from eaf_inference.study.run import PARTS, study
+    from eaf_inference.study.tables import summary
 
     outcome = study(
         quick=options.quick,
@@ -51,16 +53,24 @@ def run(options: argparse.Namespace, console: Console, progress: Callable[[str],
         site=Site(options.url, options.prometheus, options.gateway),
         progress=progress,
     )
-    for title, heads, rows in tables(outcome):
-        table = Table(*heads, title=title, title_justify="left", box=None, pad_edge=False)
-        for row in rows:
+    console.print()
+    console.print(headline(outcome), style="bold", markup=False)
+    for line in lead(outcome):
+        console.print(line, markup=False)
+    if outcome.accelerator:
+        console.print(outcome.accelerator, style="dim", markup=False)
+    for each in summary(outcome):
+        table = Table(title=each.title, title_justify="left", box=None, pad_edge=False)
+        for number, head in enumerate(each.heads):
+            table.add_column(head, justify="right" if number else "left", no_wrap=not number)
+        for row in each.rows:
             table.add_row(*row)
         console.print("", table)
     console.print("")
     for line in sentences(outcome):
         console.print(f"- {line}", markup=False)
     for remark in outcome.remarks:
-        console.print(f"- not measured: {remark}", markup=False)
+        console.print(f"- not measured as planned: {remark}", markup=False)
     if outcome.interrupted:
         console.print("Interrupted: this is what was measured until then.")
     for path in save(outcome, options.output):

@@ -27,13 +27,13 @@ __all__ = [
 PIPELINED = "eaf-inference"
 BLOCKING = "coffea triton_wrapper"
 # Part 3: what is compared
-ALONE = "one model on one instance"
-TOGETHER = "several models on one instance"
-LEAST_BUSY = "several models, each request to the least busy instance"
-LEAST_REQUEST = "several models through Envoy, LEAST_REQUEST"
-AFFINITY = "several models through Envoy, affinity"
-UNSPILT = "several models through Envoy, affinity that spills nothing"
-APART = "several models, each on an instance of its own, placed by hand"
+ALONE = "one model on one Triton"
+TOGETHER = "several models on one Triton"
+LEAST_BUSY = "each request to the least busy Triton"
+LEAST_REQUEST = "Envoy's LEAST_REQUEST"
+AFFINITY = "Envoy's affinity"
+UNSPILT = "Envoy's affinity without spilling"
+APART = "one Triton for each model"
 QUEUE_LIMIT = 0.4  # seconds in the queue above which arXiv:2312.06838 starts another instance
 
 
@@ -92,6 +92,12 @@ class Timing:
     client: str
     points: tuple[tuple[int, float], ...]
     difference: float
+
+    @property
+    def rate(self) -> float:
+        """Jets/s, of all of them."""
+        jets, seconds = self.points[-1]
+        return jets / seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from dataclasses import asdict
-from html import escape
 from typing import TYPE_CHECKING
 
-from eaf_inference.study.findings import sentences, tables
-from eaf_inference.study.plots import pictures
+from bokeh.embed import components
+from bokeh.resources import Resources
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from eaf_inference.study.findings import sentences
+from eaf_inference.study.headline import headline, lead
+from eaf_inference.study.plots import plots
+from eaf_inference.study.tables import Table, details, summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,41 +22,31 @@ if TYPE_CHECKING:
 
 __all__ = ["html", "save"]
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-img { max-width: 100%; } table { border-collapse: collapse; margin: 0.5rem 0 1.5rem; }
-th, td { padding: 0.15rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
-.note { background: #fff6e0; padding: 0.5rem 1rem; border-left: 4px solid #e69f00; }
-"""
-
 
 def html(outcome: Outcome) -> str:
-    """The report."""
-    quick = " (quick: a small part of the jets, workers and time)" if outcome.quick else ""
-    parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Scaling study</title>",
-        f"<style>{_STYLE}</style><body>",
-        f"<h1>Scaling study of {escape(outcome.where)}</h1>",
-        f"<p>After <a href='https://arxiv.org/abs/2312.06838'>arXiv:2312.06838</a>{quick}.</p>",
-    ]
-    if outcome.interrupted:
-        parts.append("<p class='note'>Interrupted: this is what was measured until then.</p>")
-    if outcome.accelerator:
-        parts.append(f"<p class='note'>What is called simulated: {escape(outcome.accelerator)}</p>")
-    parts.append(_list("What was found", sentences(outcome)))
-    if outcome.remarks:
-        parts.append(_list("What was not measured", outcome.remarks))
-    for title, figure in pictures(outcome).items():
-        memory = io.BytesIO()
-        figure.savefig(memory, format="png", dpi=110)
-        encoded = base64.b64encode(memory.getvalue()).decode()
-        parts.append(f"<h2>{escape(title)}</h2><img alt='{escape(title)}' src='data:image/png;base64,{encoded}'>")
-    for title, heads, rows in tables(outcome):
-        parts.append(f"<h2>{escape(title)}</h2>{_table(heads, rows)}")
-    for title, values in (("Machine", outcome.machine), ("Versions", outcome.software)):
-        parts.append(f"<h2>{title}</h2>{_table(('', ''), list(values.items()))}")
-    return "\n".join([*parts, "</body></html>\n"])
+    """Headline, tables, plots, details."""
+    groups = plots(outcome)
+    figures = [plot.figure for group in groups.values() for plot in group]
+    script, places = components(figures) if figures else ("", ())
+    templates = Environment(
+        loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return templates.get_template("report.html").render(
+        outcome=outcome,
+        headline=headline(outcome),
+        lead=lead(outcome),
+        summary=summary(outcome),
+        groups=groups,
+        places=dict(zip(figures, places, strict=True)),
+        script=script,
+        library=Resources(mode="inline", components=["bokeh"]).render_js() if figures else "",
+        findings=sentences(outcome),
+        details=[
+            *details(outcome),
+            Table("Machine", (), list(outcome.machine.items())),
+            Table("Versions", (), list(outcome.software.items())),
+        ],
+    )
 
 
 def save(outcome: Outcome, directory: Path) -> list[Path]:
@@ -61,18 +54,6 @@ def save(outcome: Outcome, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     report, numbers = directory / "study.html", directory / "study.json"
     report.write_text(html(outcome), encoding="utf-8")
-    numbers.write_text(
-        json.dumps({**asdict(outcome), "findings": sentences(outcome)}, indent=1) + "\n", encoding="utf-8"
-    )
+    findings = {"headline": headline(outcome), "findings": sentences(outcome)}
+    numbers.write_text(json.dumps({**asdict(outcome), **findings}, indent=1) + "\n", encoding="utf-8")
     return [report, numbers]
-
-
-def _list(title: str, lines: list[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<h2>{title}</h2><ul>{items}</ul>"
-
-
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"

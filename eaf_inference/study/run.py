@@ -80,7 +80,7 @@ def study(
         raise ConfigurationError(f"The study has no part {', '.join(unknown)}. Expected some of {', '.join(PARTS)}.")
     site = site or Site()
     if site.url is None and (site.prometheus or site.gateway):
-        raise ConfigurationError("A Prometheus or Dask Gateway alone is no facility. Name its Triton: --url.")
+        raise ConfigurationError("--prometheus and --gateway also need the facility's Triton: pass --url.")
     where = f"the facility at {site.url}" if site.url else "this machine"
     outcome = Outcome(machine(), software(), quick, where)
     size = scale or (QUICK if quick else FULL)
@@ -105,8 +105,7 @@ def _timing(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str]
 def _workers(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
     if site.url is not None and not (site.gateway and site.prometheus):
         outcome.remarks.append(
-            "workers: not measured on the facility, as its Dask Gateway or Prometheus was not named "
-            "(--gateway, --prometheus)"
+            "workers: this part needs the facility's Dask Gateway and Prometheus: pass --gateway and --prometheus"
         )
         return
     with tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory:
@@ -120,14 +119,14 @@ def _workers(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str
 
 def _models(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
     if site.url is not None:
-        outcome.remarks.append("models: measured on simulated accelerators only, so not on the facility")
+        outcome.remarks.append("models: this part runs on simulated accelerators only, not on a facility")
         return
     outcome.accelerator = simulation.DESCRIPTION
     try:
         envoy = bool(envoy_program())
     except ConfigurationError as error:
         envoy = False
-        outcome.remarks.append(f"models: not through Envoy, the load chose the instances itself: {error}")
+        outcome.remarks.append(f"models: not through Envoy, so the load chose the Tritons itself: {error}")
     for mixture in simulation.several_models(scale, envoy=envoy, progress=progress):
         outcome.mixtures.append(mixture)
 
@@ -137,12 +136,12 @@ def _capacity(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[st
         outcome.accelerator = simulation.DESCRIPTION
         outcome.predicted = simulation.predict(scale, progress=progress)
     elif site.prometheus is None:
-        outcome.remarks.append("capacity: not measured on the facility, as no Prometheus was named (--prometheus)")
+        outcome.remarks.append("capacity: this part needs the facility's Prometheus: pass --prometheus")
         return
     else:
         outcome.predicted = facility.predict(scale, site.url, site.prometheus, progress=progress)
     if outcome.predicted is None:
-        outcome.remarks.append("capacity: the metrics of that minute do not tell enough")
+        outcome.remarks.append("capacity: the metrics during the load are not enough for a prediction")
 
 
 _PARTS: dict[str, Callable[[Outcome, Scale, Site, Callable[[str], None]], None]] = {

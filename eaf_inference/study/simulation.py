@@ -32,6 +32,7 @@ from eaf_inference.study.outcome import (
 )
 from eaf_inference.study.servers import ACCELERATOR, MIXED, counted, simulated_tritons
 from eaf_inference.study.watching import watched
+from eaf_inference.study.words import plural, tritons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,11 +48,11 @@ __all__ = ["DESCRIPTION", "predict", "prediction", "several_models", "with_worke
 PREPARING = 0.05  # seconds that a simulated worker takes to prepare a request
 SERVICE = ACCELERATOR.seconds(ACCELERATOR.batch)
 DESCRIPTION = (
-    f"A simulated accelerator takes {1e3 * SERVICE:.3g} ms for a request of {ACCELERATOR.batch} jets and computes "
-    f"nothing; a simulated worker, an asynchronous client, takes {1e3 * PREPARING:.3g} ms to prepare one. Each goes "
-    "to the least busy instance, which stands in for a load balancer; several models go through Envoy itself, where "
-    "it is installed. A change of models costs an accelerator "
-    f"{1e3 * MIXED[0].switch:.3g} ms where several are served."
+    f"What was simulated: accelerators, which take {1e3 * SERVICE:.3g} ms for a request of {ACCELERATOR.batch} jets "
+    "and compute nothing, and workers, asynchronous clients in one process, which take "
+    f"{1e3 * PREPARING:.3g} ms to prepare a request. Requests go to the least busy Triton, as with a load balancer; "
+    "those of several models go through Envoy where it is installed. A change of models costs an accelerator "
+    f"{1e3 * MIXED[0].switch:.3g} ms."
 )
 _SETTLING = 2  # snapshots
 _FEW = 2  # workers while the capacity is measured
@@ -70,10 +71,8 @@ def with_workers(scale: Scale, *, progress: Callable[[str], None]) -> Iterator[S
     points = list(product(scale.simulated_instances, scale.simulated_workers, (PIPELINED, BLOCKING)))
     with _tritons(most, [ACCELERATOR], progress) as servers:
         for number, (instances, workers, client) in enumerate(points, 1):
-            progress(
-                f"workers, {number} of {len(points)}: {client}, {workers} simulated workers, "
-                f"simulated instances: {instances}"
-            )
+            load = f"{plural(workers, 'simulated worker')}, {tritons(instances, simulated=True)}"
+            progress(f"workers, {number} of {len(points)}: {client}, {load}")
             crowd = _crowd(client, workers)
             yield _scaled(crowd, instances, _measure(servers[:instances], crowd, scale.seconds))
 
@@ -148,9 +147,9 @@ def several_models(scale: Scale, *, envoy: bool, progress: Callable[[str], None]
 
 
 def predict(scale: Scale, *, progress: Callable[[str], None]) -> Predicted | None:
-    """Part 4: what a minute with few workers tells of more; None where it does not tell enough."""
+    """Part 4: predict many workers from a short load of few; None where its metrics are not enough."""
     with _tritons(1, [ACCELERATOR], progress) as servers:
-        progress(f"capacity: {scale.minute:.0f} s with {_FEW} workers")
+        progress(f"capacity: {scale.minute:.0f} s with {plural(_FEW, 'worker')}")
         crowd = _crowd(BLOCKING, _FEW)
         with watched([TritonMetrics(server.metrics) for server in servers]) as snapshots:
             _measure(servers, crowd, scale.minute)
@@ -159,7 +158,7 @@ def predict(scale: Scale, *, progress: Callable[[str], None]) -> Predicted | Non
 
 
 def prediction(snapshots: Sequence[Snapshot], workers: int, think: float, counts: Sequence[int]) -> Predicted | None:
-    """What a minute's snapshots with blocking workers tell of other numbers of them."""
+    """Predict other numbers of blocking workers from the snapshots of a load of some."""
     minute = averaged(snapshots)
     capacity = Capacity.measured(minute)
     if capacity is None:

@@ -64,7 +64,7 @@ def _curves(
     jets = scale.timing_jets[key]
     chunk = _BATCH * -(-jets // (_BATCH * _POINTS))  # whole batches: coffea fills each up
     workload = replace(WORKLOADS[key], chunk=chunk)
-    progress(f"timing: right scores of {workload.title}")
+    progress(f"timing: reference scores of {workload.title}")
     prepare(workload, jets, file, directory)
     data = Data(workload, jets, directory)
     service = Service(url, file)

@@ -54,16 +54,19 @@ def observing(site: Site, urls: Sequence[str], model: str) -> Iterator[Observed]
         observed.instances = len(addresses)
         return
     if site.prometheus is None:
-        raise ConfigurationError("Nobody tells how long requests wait on the facility. Name its Prometheus.")
+        raise ConfigurationError("Queue times need Prometheus: pass --prometheus.")
     with watched([Prometheus(site.prometheus)]) as snapshots:
         yield observed
     minute = averaged(snapshots)
     ours = [each for each in minute.models if each.name == model and each.requests_per_second is not None]
     if not ours:
-        why = next((source.error for source in minute.sources if source.error), "it has no rates of that time")
-        raise ServerUnavailable(f"{site.prometheus} tells nothing of {model!r}: {why}.")
+        why = next((source.error for source in minute.sources if source.error), "no rates of that time")
+        raise ServerUnavailable(f"{site.prometheus} has no metrics of {model!r}: {why}.")
+    waits = [each.queue_ms for each in ours if each.queue_ms is not None]
+    if not waits:
+        raise ServerUnavailable(f"{site.prometheus} has no queue times of {model!r}.")
     observed.requests_per_second = sum(each.requests_per_second or 0.0 for each in ours)
-    observed.queue = max((each.queue_ms or 0.0 for each in ours), default=0.0) / 1e3
+    observed.queue = max(waits) / 1e3
     observed.instances = max(1, len(minute.instances))
 
 

@@ -15,6 +15,7 @@ from eaf_inference.errors import BadReply
 from eaf_inference.facility.machine import up
 from eaf_inference.study.outcome import BLOCKING, PIPELINED, Scaled
 from eaf_inference.study.watching import observing
+from eaf_inference.study.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[st
         cluster, client = _cluster(stack, site.gateway)
         total, number = len(scale.local_workers) * len(choices) * len(clients), 0
         for workers in scale.local_workers:
-            progress(f"workers: {workers} real ones come up")
+            progress(f"workers: waiting for {plural(workers, 'real worker')}")
             cluster.scale(workers)
             client.wait_for_workers(workers, timeout=_PATIENCE)
             for choice, connection in zip(choices, connections, strict=True):
@@ -60,7 +61,8 @@ def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[st
                 wanted = chunks[: workers * scale.files_a_worker]
                 for name, work in clients.items():
                     number += 1
-                    progress(f"workers, {number} of {total}: {name}, {workers} real workers, Tritons: {len(choice)}")
+                    load = f"{plural(workers, 'real worker')}, {plural(len(choice), 'Triton')}"
+                    progress(f"workers, {number} of {total}: {name}, {load}")
                     with observing(site, choice, _MODEL) as observed:
                         began = time.monotonic()
                         jets = work(connection, client, wanted, choice)
@@ -145,4 +147,4 @@ def score_with_coffea(file: str, url: str) -> Any:
 def _check(scores: Any) -> None:
     """Probabilities of two classes; part 1 compares each with its right value."""
     if not np.allclose(np.sum(scores, axis=-1), 1.0, atol=1e-5):
-        raise BadReply("Scores came back that are no probabilities.")
+        raise BadReply("The scores are not probabilities: those of a jet do not add up to 1.")

@@ -9,12 +9,8 @@ from eaf_inference.bench.contestant import Seen
 from eaf_inference.bench.measuring import Measure, Result, Spread
 from eaf_inference.bench.plan import OURS
 from eaf_inference.bench.targets import verdicts
-from eaf_inference.study.findings import sentences
-from eaf_inference.study.outcome import BLOCKING, PIPELINED, Outcome, Predicted, Scaled
-from eaf_inference.study.plots import needed
 
 COFFEA = "coffea triton_wrapper"
-SIMULATED = QUICK = True
 
 
 def result(entry: Entry, rates: list[float], *, cpu: float = 1.0) -> Result:
@@ -61,41 +57,6 @@ def test_a_target_is_missed_by_the_median_and_unknown_without_its_contender():
     assert verdict([ours, result(Entry(COFFEA, batch=64), [100, 50, 100])], "(b) server CPU").met is False
     assert verdict([ours], "(b) server CPU").met is None
     assert verdict([ours], "(b) largest difference").met
-
-
-def scaled(client: str, workers: int, rate: float, queue: float = 0.0) -> Scaled:
-    window = 2 if client == PIPELINED else 0
-    return Scaled(client, 1, workers, SIMULATED, rate, rate, queue, 0.5, 1.0, window)
-
-
-def test_the_study_says_what_became_of_the_throughput_beyond_saturation():
-    points = [scaled(PIPELINED, workers, rate) for workers, rate in ((1, 50), (4, 100), (16, 98), (64, 97))]
-    (said,) = sentences(Outcome({}, {}, QUICK, "here", scaled=points))
-    assert "4 workers reach 95 % of the peak (100 jets/s)" in said
-    assert "it stays at 0.97 of it" in said
-    assert "p99 with 64 workers is 1.00 s, 0.76 of the 1.32 s" in said
-
-
-def test_the_study_compares_predicted_and_measured_workers():
-    points = [scaled(BLOCKING, 8, 90, 0.1), scaled(BLOCKING, 32, 100, 0.3), scaled(BLOCKING, 64, 100, 0.6)]
-    predicted = Predicted(2, 0.3, 0.01, 100.0, ((8, 90.0, 0.1),), 45, "More workers fit.")
-    (said,) = sentences(Outcome({}, {}, QUICK, "here", scaled=points, predicted=predicted))
-    assert "up to 45 workers wait at most 400 ms in the queue by prediction; measured, 32 do and 64 do not" in said
-
-
-def test_the_fewest_instances_that_keep_the_queue_short_are_found():
-    points = [
-        Scaled(PIPELINED, instances, workers, SIMULATED, 1.0, 1.0, queue)
-        for workers, instances, queue in (
-            (1, 1, 0.0),
-            (1, 2, 0.0),
-            (8, 1, 0.7),
-            (8, 2, 0.2),
-            (64, 1, 3.0),
-            (64, 2, 1.5),
-        )
-    ]
-    assert needed(points, PIPELINED) == [(1, 1), (8, 2)]
 
 
 def test_a_spread_shows_its_range():

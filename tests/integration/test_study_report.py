@@ -1,0 +1,310 @@
+"""The study's report: a headline that follows from what was measured, tables, plots, and plain sentences."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+from recorded.replay import snapshots
+from rich.console import Console
+
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.metrics.snapshot import ModelLoad
+from eaf_inference.study import command
+from eaf_inference.study.curves import curves, fewest_tritons
+from eaf_inference.study.findings import sentences
+from eaf_inference.study.headline import headline, lead
+from eaf_inference.study.outcome import (
+    AFFINITY,
+    ALONE,
+    BLOCKING,
+    LEAST_REQUEST,
+    PIPELINED,
+    TOGETHER,
+    Mixture,
+    Outcome,
+    Predicted,
+    Scaled,
+    Site,
+    Timing,
+)
+from eaf_inference.study.plots import plots
+from eaf_inference.study.report import html, save
+from eaf_inference.study.run import study
+from eaf_inference.study.tables import details, summary
+from eaf_inference.study.watching import observing
+from eaf_inference.study.words import duration
+
+SIMULATED = QUICK = True
+REAL = False
+
+
+def points(client=BLOCKING, *measured, instances=1, simulated=SIMULATED):
+    """Of one client: (workers, jets/s, seconds in the queue); requests of 16 jets."""
+    window = 2 if client == PIPELINED else 0
+    tail = {"p50": 0.5, "p99": 1.0, "window": window} if simulated else {}
+    return [
+        Scaled(client, instances, workers, simulated, rate, rate / 16, queue, **tail)
+        for workers, rate, queue in measured
+    ]
+
+
+SATURATING = points(BLOCKING, (1, 256, 0), (4, 1000, 0.003), (16, 1500, 0.1), (64, 1520, 0.57))
+
+
+def predicted(workers=44, rates=((4, 62.0, 0.01), (16, 93.0, 0.11)), measured_with=2):
+    return Predicted(measured_with, 0.33, 0.01, 1500.0, rates, workers, "More workers fit.")
+
+
+def outcome(**parts):
+    parts.setdefault("accelerator", "What was simulated: accelerators.")
+    return Outcome({"when": "today"}, {"Triton": "2.40"}, QUICK, "this machine", **parts)
+
+
+def mixture(title, models, instances, rate):
+    return Mixture(title, models, instances, instances, rate, 0.3, 0.9)
+
+
+TIMINGS = [
+    Timing("b", "our ParticleNet", "local ONNX Runtime, batch 64", ((0, 0.0), (100, 1.0), (200, 2.0)), 0.0),
+    Timing("b", "our ParticleNet", PIPELINED, ((0, 0.0), (100, 0.5), (200, 1.0)), 1e-7),
+]
+MIXTURES = [
+    mixture(ALONE, 1, 1, 92.0),
+    mixture(TOGETHER, 4, 1, 20.0),
+    mixture(LEAST_REQUEST, 4, 4, 79.0),
+    mixture(AFFINITY, 4, 4, 230.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        pytest.param(
+            {"scaled": SATURATING, "predicted": predicted(44)},
+            "One simulated Triton carries 44 workers like these within 400 ms of queue time; "
+            "above 16, more workers bring hardly more jets/s.",
+            id="prediction and measurement agree",
+        ),
+        pytest.param(
+            {"scaled": SATURATING, "predicted": predicted(8)},
+            "One simulated Triton carries at least 16 and fewer than 64 workers like these within 400 ms of queue "
+            "time (measured; 8 were predicted); above 16, more workers bring hardly more jets/s.",
+            id="they disagree",
+        ),
+        pytest.param(
+            {"scaled": SATURATING},
+            "One simulated Triton carries at least 16 and fewer than 64 workers like these within 400 ms of queue "
+            "time; above 16, more workers bring hardly more jets/s.",
+            id="nothing predicted",
+        ),
+        pytest.param(
+            {"predicted": predicted(44)},
+            "By prediction, one simulated Triton carries 44 workers like these within 400 ms of queue time.",
+            id="nothing measured with more workers",
+        ),
+        pytest.param(
+            {"predicted": predicted(44, measured_with=1), "accelerator": ""},
+            "By prediction, the facility carries 44 requests in flight within 400 ms of queue time.",
+            id="a facility's prediction",
+        ),
+        pytest.param(
+            {"scaled": points(PIPELINED, (1, 900, 0.001), (4, 2000, 0.1), simulated=REAL, instances=2)},
+            "2 Tritons carry at least 4 workers like these within 400 ms of queue time; "
+            "jets/s still rise at 4 workers, the most measured.",
+            id="no saturation reached",
+        ),
+        pytest.param(
+            {"scaled": points(PIPELINED, (1, 900, 0.001), simulated=REAL)},
+            "One Triton carries at least 1 worker like these within 400 ms of queue time; "
+            "more workers were not measured.",
+            id="one worker only",
+        ),
+        pytest.param(
+            {"scaled": points(BLOCKING, (8, 1500, 0.7), (16, 1500, 1.4))},
+            "One simulated Triton carries fewer than 8 workers like these within 400 ms of queue time; "
+            "above 8, more workers bring hardly more jets/s.",
+            id="all wait too long",
+        ),
+        pytest.param(
+            {"mixtures": MIXTURES},
+            "4 models that share one simulated Triton get 20 requests/s together; one model alone gets 92.",
+            id="several models only",
+        ),
+        pytest.param(
+            {"timings": TIMINGS},
+            "eaf-inference scores 200 jets/s (local ONNX Runtime, batch 64: 100) with our ParticleNet.",
+            id="timing only",
+        ),
+        pytest.param(
+            {"timings": TIMINGS[1:]}, "eaf-inference scores 200 jets/s with our ParticleNet.", id="ours only"
+        ),
+        pytest.param({"timings": TIMINGS[:1]}, "Nothing was measured.", id="interrupted before ours"),
+        pytest.param({}, "Nothing was measured.", id="nothing"),
+    ],
+)
+def test_the_headline_follows_from_what_was_measured(parts, said):
+    assert headline(outcome(**parts)) == said
+
+
+def test_it_is_said_whether_prediction_and_measurement_agree():
+    agreeing = lead(outcome(scaled=SATURATING, predicted=predicted(44)))
+    assert agreeing[1] == (
+        "Prediction and measurement agree. Predicted from a load of 2 workers: 44 workers wait at most 400 ms. "
+        "Measured: 16 workers wait 100 ms, 64 workers wait 570 ms."
+    )
+    wrong_side = lead(outcome(scaled=SATURATING, predicted=predicted(8)))
+    assert wrong_side[1].startswith("Prediction and measurement disagree. ")
+    # another throughput by far, as when other programs keep the processors busy meanwhile
+    slow = lead(outcome(scaled=SATURATING, predicted=predicted(16, ((16, 34.0, 0.39),))))
+    assert slow[1].startswith("Prediction and measurement disagree. ")
+    assert "Predicted with 16 workers: 34 requests/s; measured: 94. Other programs on the machine lower" in slow[1]
+
+
+def test_what_was_not_measured_is_not_compared():
+    alone = lead(outcome(predicted=predicted(44)))
+    assert alone == ["Predicted from a load of 2 workers. More were not measured."]
+    # a facility's prediction is of requests in flight, which are no workers
+    real = points(PIPELINED, (1, 900, 0.001), (4, 2000, 0.1), simulated=REAL)
+    facility = lead(outcome(scaled=real, predicted=predicted(44, measured_with=1), accelerator=""))
+    assert facility[1].startswith(
+        "Predicted from this process's own load: 44 requests in flight wait at most 400 ms."
+    )
+
+
+def test_more_tritons_are_recommended_as_far_as_they_were_measured():
+    more = points(BLOCKING, (16, 3000, 0.01), (64, 3000, 0.2), (256, 3000, 1.3), instances=2)
+    said = lead(outcome(scaled=[*SATURATING, *more]))
+    assert "More Tritons carry more of them within 400 ms, as measured: 64 workers with 2 Tritons." in said
+    assert "With 256 workers requests wait 1.30 s even with 2 Tritons, the most measured." in said
+
+
+def test_the_fewest_tritons_that_keep_the_queue_short_are_found():
+    one = points(PIPELINED, (1, 1, 0.0), (8, 1, 0.7), (64, 1, 3.0))
+    two = points(PIPELINED, (1, 1, 0.0), (8, 1, 0.2), (64, 1, 1.5), instances=2)
+    assert fewest_tritons([*two, *one], PIPELINED) == [(1, 1), (8, 2)]
+
+
+def test_the_findings_say_what_became_of_the_throughput_beyond_saturation():
+    measured = points(PIPELINED, (1, 800, 0), (4, 1600, 0), (16, 1568, 0), (64, 1552, 0))
+    assert sentences(outcome(scaled=measured)) == [
+        "1 simulated Triton, eaf-inference: with 16 or more workers, throughput is at least 97 % of the peak.",
+        "1 simulated Triton, eaf-inference: with 64 workers, 99 % of the requests take at most 1.00 s.",
+        (
+            "1 simulated Triton, eaf-inference: by Little's law a mean request then takes 1.32 s, as 64 workers keep "
+            "2 requests each in flight."
+        ),
+    ]
+
+
+def test_the_summary_has_a_row_for_each_client_and_number_of_tritons():
+    more = points(PIPELINED, (1, 300, 0), (4, 1000, 0.5), (64, 2000, 1.0), instances=2)
+    simulated, timing = summary(outcome(scaled=[*SATURATING, *more], timings=TIMINGS))
+    assert simulated.rows == [
+        (BLOCKING, "1", "16", "1,520", "16", "1.00 s", "1.00 s"),
+        (PIPELINED, "2", "not reached", "2,000", "1", "1.00 s", "1.00 s"),
+    ]
+    assert simulated.heads[-1] == "p99 with 64 workers"
+    assert timing.rows[1] == (PIPELINED, "1.00 s", "200", "2.00", "1e-07")
+    (real,) = summary(outcome(scaled=points(PIPELINED, (1, 900, 0.001), simulated=REAL)))
+    assert real.rows == [(PIPELINED, "1", "not reached", "900", "≥ 1")], "p99, which was not measured, has no column"
+
+
+def test_numbers_that_were_not_measured_are_said_to_be_so():
+    (table,) = (each for each in details(outcome(predicted=predicted())) if each.title.startswith("Prediction"))
+    assert table.rows[0] == ("4", "62.0", "not measured", "10 ms", "not measured")
+    assert [duration(each) for each in (0.0, 0.00012, 0.0054, 0.34, 5.361)] == [
+        *("0 ms", "0.12 ms", "5.4 ms", "340 ms", "5.36 s")
+    ]
+
+
+def test_the_page_has_its_headline_before_the_tables_before_the_plots_before_the_details():
+    whole = outcome(scaled=SATURATING, predicted=predicted(44), mixtures=MIXTURES, timings=TIMINGS)
+    page = html(whole)
+    places = [page.index(each) for each in (f"<h1>{headline(whole)}", "<table", '<div class="plots"', "<details>")]
+    assert places == sorted(places)
+    assert page.count('<div class="plot">') == sum(len(group) for group in plots(whole).values()) == 9
+    # nothing is loaded from elsewhere: the one address to follow is the paper's
+    assert not re.search(r"<link|<img|<script[^>]* src=", page)
+    assert re.findall(r'<a href="([^"]*)"', page) == ["https://arxiv.org/abs/2312.06838"]
+
+
+def test_a_page_of_nothing_says_why_and_has_no_plots():
+    page = html(outcome(remarks=["workers: the server is away."], interrupted=True))
+    assert "<h1>Nothing was measured.</h1>" in page
+    assert "Not measured as planned: workers: the server is away." in page
+    assert "Interrupted" in page
+    assert "<script" not in page
+
+
+def test_names_are_shown_as_text(tmp_path):
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    named = Outcome(
+        {evil: evil},
+        {evil: evil},
+        QUICK,
+        evil,
+        timings=[Timing("b", evil, evil, ((0, 0.0), (100, 1.0)), 0.0)],
+        scaled=points(PIPELINED, (1, 100, 0.1), (2, 100, 0.5)),
+        mixtures=[mixture(evil, 4, 4, 1.0)],
+        predicted=Predicted(2, 0.3, 0.01, 1.0, ((1, 1.0, 0.0),), 4, evil),
+        remarks=[evil],
+        accelerator=evil,
+    )
+    report, numbers = save(named, tmp_path)
+    page = report.read_text()
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert json.loads(numbers.read_text())["headline"] == headline(named)
+
+
+def test_the_terminal_begins_with_the_headline_and_the_tables(tmp_path, monkeypatch):
+    whole = outcome(scaled=SATURATING, predicted=predicted(44), timings=TIMINGS)
+    monkeypatch.setattr("eaf_inference.study.run.study", lambda **_: whole)
+    options = argparse.Namespace(quick=True, parts=None, url=None, prometheus=None, gateway=None, output=tmp_path)
+    written = io.StringIO()
+    assert command.run(options, Console(file=written, width=200), lambda _: None) == 0
+    text = written.getvalue()
+    places = [
+        text.index(each) for each in (headline(whole), "Simulated workers and Tritons", "Timing", "- The advice")
+    ]
+    assert text.strip().startswith(headline(whole))
+    assert places == sorted(places)
+
+
+def test_what_a_facility_lacks_is_named_with_the_option_that_gives_it():
+    alone = study(parts=["workers", "models", "capacity"], site=Site("grpc://127.0.0.1:9"), progress=lambda _: None)
+    assert alone.remarks == [
+        "workers: this part needs the facility's Dask Gateway and Prometheus: pass --gateway and --prometheus",
+        "models: this part runs on simulated accelerators only, not on a facility",
+        "capacity: this part needs the facility's Prometheus: pass --prometheus",
+    ]
+    with (
+        pytest.raises(ConfigurationError, match=r"^Queue times need Prometheus: pass --prometheus\.$"),
+        observing(Site("grpc://127.0.0.1:9"), [], "particlenet"),
+    ):
+        pytest.fail("nothing is to be measured")
+
+
+def test_a_queue_time_that_prometheus_lacks_is_no_zero(monkeypatch):
+    unknown = ModelLoad("particlenet", "1", inferences_per_second=100.0, requests_per_second=10.0)
+    seen = [replace(each, models=(unknown,)) for each in snapshots("client_bound")]
+    monkeypatch.setattr("eaf_inference.study.watching.watched", lambda _: nullcontext(seen))
+    site = Site("grpc://127.0.0.1:9", "http://127.0.0.1:9")
+    with (
+        pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:9 has no queue times of 'particlenet'\.$"),
+        observing(site, [], "particlenet"),
+    ):
+        pass
+
+
+def test_curves_are_sorted_by_workers():
+    (curve,) = curves(reversed(SATURATING))
+    assert [each.workers for each in curve.points] == [1, 4, 16, 64]
+    assert (curve.saturated.workers, curve.comfortable.workers, curve.too_many.workers) == (16, 16, 64)
