@@ -319,10 +319,10 @@ class Connection:
         ServerUnavailable, NotAuthorized
             The server does not answer, or not this user.
         """
-        from tritonclient.grpc import service_pb2
+        from eaf_inference.inference import protocol
 
         left = self._countdown()
-        [statistics] = self._ask(Question("ModelStatistics", service_pb2.ModelStatisticsRequest()), within=left())
+        [statistics] = self._ask(Question("ModelStatistics", protocol.ModelStatisticsRequest()), within=left())
         measured = {(each.name, each.version): each for each in statistics.model_stats}
         index = sorted(self._index(left()), key=lambda entry: (entry.name, entry.version))
         ready = [entry for entry in index if entry.state == "READY"]
@@ -546,12 +546,12 @@ def _source_of(own: Facility, timeout: float) -> TokenSource:
 
 
 def _index_question() -> Question:
-    from tritonclient.grpc import service_pb2
+    from eaf_inference.inference import protocol
 
-    return Question("RepositoryIndex", service_pb2.RepositoryIndexRequest())
+    return Question("RepositoryIndex", protocol.RepositoryIndexRequest())
 
 
 def _config_question(name: str, version: str) -> Question:
-    from tritonclient.grpc import service_pb2
+    from eaf_inference.inference import protocol
 
-    return Question("ModelConfig", service_pb2.ModelConfigRequest(name=name, version=version), f"model {name!r}")
+    return Question("ModelConfig", protocol.ModelConfigRequest(name=name, version=version), f"model {name!r}")

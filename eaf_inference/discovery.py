@@ -369,7 +369,7 @@ class _Prober:
         return self._ask(address, self._credentials)
 
     def _ask(self, address: Address, credentials: Credentials, *, meant: Token | None = None) -> _Answer:
-        from tritonclient.grpc import service_pb2
+        from eaf_inference.inference import protocol
 
         started = time.monotonic()
 
@@ -388,9 +388,9 @@ class _Prober:
             return answer(healthy=False, text=str(error), error=error)
         server.credentials = credentials
         try:
-            if not ask_for("ServerReady", service_pb2.ServerReadyRequest()).ready:
+            if not ask_for("ServerReady", protocol.ServerReadyRequest()).ready:
                 return answer(healthy=False, text="not ready: it is starting, stopping, or a model failed to load")
-            index = ask_for("RepositoryIndex", service_pb2.RepositoryIndexRequest())
+            index = ask_for("RepositoryIndex", protocol.RepositoryIndexRequest())
         except InferenceError as error:
             return answer(healthy=False, text=error.reason or str(error).splitlines()[0], error=error)
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import plain_client
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -68,28 +70,12 @@ def save_mirror(directory: Path) -> Path:
 
 def infer(server: TritonServer, model: str, x: np.ndarray, *, outputs: tuple[str, ...] = ("y",)):
     """Ask for these outputs of a model whose input is a float32 `x`."""
-    from tritonclient import grpc
-
-    tensor = grpc.InferInput("x", list(x.shape), "FP32")
-    tensor.set_data_from_numpy(x)
-    with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
-        wanted = [grpc.InferRequestedOutput(name) for name in outputs]
-        answer = client.infer(model, [tensor], outputs=wanted, client_timeout=20)
-    return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+    return plain_client.infer(server.grpc, model, {"x": x}, outputs)
 
 
 def ask(server: TritonServer, model: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Send these inputs of any type, and ask for no output by name: all come back."""
-    from tritonclient import grpc
-    from tritonclient.utils import np_to_triton_dtype
-
-    tensors = []
-    for name, value in arrays.items():
-        tensors.append(grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype)))
-        tensors[-1].set_data_from_numpy(value)
-    with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
-        answer = client.infer(model, tensors, client_timeout=20)
-    return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+    return plain_client.infer(server.grpc, model, arrays)
 
 
 def save_typed(directory: Path, types: Iterable[np.dtype]) -> Path:

@@ -18,6 +18,9 @@ import psutil
 
 from eaf_inference.bench.contestant import Job, Seen
 from eaf_inference.errors import BadReply, InferenceError
+from eaf_inference.facility.calls import ask_triton
+from eaf_inference.inference import protocol
+from eaf_inference.inference.pipeline import Question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -174,10 +177,8 @@ def processor_seconds(pid: int) -> float:
 
 def inferences(server: TritonServer, model: str) -> float:
     """Those that this Triton has counted of a model since it was started."""
-    from tritonclient import grpc
-
-    with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
-        counted = client.get_inference_statistics(model)
+    question = Question("ModelStatistics", protocol.ModelStatisticsRequest(name=model))
+    [counted] = ask_triton(server.grpc, question)
     return float(sum(each.inference_count for each in counted.model_stats))
 
 

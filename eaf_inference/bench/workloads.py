@@ -15,6 +15,7 @@ import numpy as np
 from eaf_inference.bench.models import CONSTITUENTS, FULL_PARTICLENET, VALUES, ZERO_COST, Simulated
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.triton import MODELS
+from eaf_inference.inference import protocol
 from eaf_inference.inference.features import features
 from eaf_inference.inference.recipe import Recipe
 
@@ -159,11 +160,8 @@ def padded(records: ak.Array, recipe: Recipe) -> dict[str, NDArray[Any]]:
 def recipe_of(model: str) -> Recipe:
     """The recipe in the configuration of one of the package's models."""
     from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
 
-    config = text_format.Parse(
-        (MODELS / model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig()
-    )
+    config = text_format.Parse((MODELS / model / "config.pbtxt").read_text(encoding="utf-8"), protocol.ModelConfig())
     return Recipe.parse(config.parameters["preprocess"].string_value, model=model)
 
 

@@ -10,6 +10,7 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.envoy.uploads import uploads_script
+from eaf_inference.inference import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -244,7 +245,7 @@ def request_fields() -> Part:
         "name": FIELDS,
         "typed_config": typed(
             "extensions.filters.http.grpc_field_extraction.v3.GrpcFieldExtractionConfig",
-            descriptor_set={"inline_bytes": base64.b64encode(descriptor_set()).decode()},
+            descriptor_set={"inline_bytes": base64.b64encode(protocol.DESCRIPTOR_SET).decode()},
             extractions_by_method={f"{SERVICE}.ModelInfer": {"request_field_extractions": fields}},
         ),
     }
@@ -267,23 +268,6 @@ def model_header() -> Part:
             "extensions.filters.http.header_mutation.v3.HeaderMutation", mutations={"request_mutations": [mutation]}
         ),
     }
-
-
-def descriptor_set() -> bytes:
-    """What Triton's requests look like, from tritonclient's own messages."""
-    from google.protobuf.descriptor_pb2 import FileDescriptorSet
-    from tritonclient.grpc import service_pb2
-
-    found = FileDescriptorSet()
-
-    def add(file: Any) -> None:
-        for each in file.dependencies:  # a file is read after those that it builds on
-            add(each)
-        if file.name not in {each.name for each in found.file}:
-            file.CopyToProto(found.file.add())
-
-    add(service_pb2.DESCRIPTOR)
-    return bytes(found.SerializeToString())
 
 
 def path_of(method: str) -> str:

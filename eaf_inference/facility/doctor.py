@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from eaf_inference import local
 from eaf_inference.connection import connect
 from eaf_inference.errors import ConfigurationError, InferenceError
+from eaf_inference.facility.calls import ask_triton
 from eaf_inference.facility.environment import (
     check_machine,
     environment_path,
@@ -27,7 +28,8 @@ from eaf_inference.facility.gateway import PACKAGES, missing_packages
 from eaf_inference.facility.gateway_proxy import proxy_program
 from eaf_inference.facility.prometheus import prometheus_program
 from eaf_inference.facility.triton import SHARED_MEMORY
-from eaf_inference.inference.reply import CHANNEL_OPTIONS
+from eaf_inference.inference import protocol
+from eaf_inference.inference.pipeline import Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,14 +186,12 @@ def _facility(facility: LocalFacility) -> Iterator[Finding]:
 
 def _unready(replica: Replica, models: tuple[str, ...]) -> list[str] | None:
     """Which of the models the replica does not serve now; None when it does not answer."""
-    from tritonclient.grpc import InferenceServerClient
-    from tritonclient.utils import InferenceServerException
-
-    with InferenceServerClient(replica.grpc.removeprefix("grpc://"), channel_args=CHANNEL_OPTIONS) as client:
-        try:
-            return [name for name in models if not client.is_model_ready(name, client_timeout=3.0)]
-        except InferenceServerException:
-            return None
+    questions = [Question("ModelReady", protocol.ModelReadyRequest(name=name)) for name in models]
+    try:
+        answers = ask_triton(replica.grpc, *questions, timeout=3.0)
+    except InferenceError:
+        return None
+    return [name for name, answer in zip(models, answers, strict=True) if not answer.ready]
 
 
 def _leftovers() -> Finding:

@@ -69,10 +69,10 @@ class Inference:
 @functools.lru_cache(maxsize=512)
 def _header(spec: ModelSpec, names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> bytes:
     """The encoded request without its tensors; few shapes occur, so it is made once for each."""
-    from tritonclient.grpc import service_pb2
+    from eaf_inference.inference import protocol
 
     datatypes = {tensor.name: tensor.datatype for tensor in spec.inputs}
-    request = service_pb2.ModelInferRequest(model_name=spec.name, model_version=spec.version)
+    request = protocol.ModelInferRequest(model_name=spec.name, model_version=spec.version)
     for name, shape in zip(names, shapes, strict=True):
         request.inputs.add(name=name, datatype=datatypes[name], shape=shape)
     for tensor in spec.outputs:

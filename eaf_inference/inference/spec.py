@@ -109,7 +109,7 @@ class ModelSpec:
 
         Parameters
         ----------
-        config : tritonclient.grpc.model_config_pb2.ModelConfig
+        config : protocol.ModelConfig
         version : str
         preprocess : str, optional
             Text of a ``preprocess.json`` that replaces the one in the configuration.
@@ -165,9 +165,7 @@ def _check_number_and_names(model: str, kind: str, tensors: Any) -> None:
 
 
 def _datatype(tensor: Any) -> str:
-    from tritonclient.grpc import model_config_pb2
-
-    known = model_config_pb2.DataType.DESCRIPTOR.values_by_number  # a newer server may have others
+    known = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number  # a newer server may have others
     number = tensor.data_type
     return known[number].name.removeprefix("TYPE_") if number in known else str(number)
 

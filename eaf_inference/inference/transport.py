@@ -215,12 +215,12 @@ class Server:
         return self._start(self._stub(method, type(request).SerializeToString), request, token, timeout)
 
     def _stub(self, method: str, serializer: Callable[[Any], bytes]) -> Any:
-        from tritonclient.grpc import service_pb2
+        from eaf_inference.inference import protocol
 
         return self._channel.unary_unary(
             f"/{SERVICE}/{method}",
             request_serializer=serializer,
-            response_deserializer=read_with(getattr(service_pb2, f"{method}Response"), self.address.url),
+            response_deserializer=read_with(getattr(protocol, f"{method}Response"), self.address.url),
         )
 
     def _start(self, stub: Any, request: Any, token: Token | None, timeout: float) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 
 from eaf_inference.bench.models import CONSTITUENTS, VALUES
 from eaf_inference.errors import BadReply, ServerUnavailable
+from eaf_inference.inference import protocol
 from eaf_inference.inference.pipeline import Limits, Window
 from eaf_inference.inference.transport import frame_request
 from eaf_inference.study.outcome import PIPELINED
@@ -162,14 +163,12 @@ class _Measurement:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     async def run(self, seconds: float) -> Load:
-        from tritonclient.grpc import service_pb2
-
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         channels = self._channels()
         self._stubs = [
             channel.unary_unary(
                 "/inference.GRPCInferenceService/ModelInfer",
-                response_deserializer=service_pb2.ModelInferResponse.FromString,
+                response_deserializer=protocol.ModelInferResponse.FromString,
             )
             for channel in channels
         ]
@@ -257,9 +256,7 @@ class _Measurement:
         return min(range(len(self._stubs)), key=lambda number: (self._busy[number], self._random.random()))
 
     def _encoded(self, model: str) -> bytes:
-        from tritonclient.grpc import service_pb2
-
-        request: Any = service_pb2.ModelInferRequest(model_name=model)
+        request: Any = protocol.ModelInferRequest(model_name=model)
         request.inputs.add(name="x", datatype="FP32", shape=self._values.shape)
         request.outputs.add(name="score")
         return b"".join(frame_request(request.SerializeToString(), [self._values]))

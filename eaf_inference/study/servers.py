@@ -7,8 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from eaf_inference.bench.models import Simulated
+from eaf_inference.facility.calls import ask_triton
 from eaf_inference.facility.environment import make_installation
 from eaf_inference.facility.triton import TritonServer
+from eaf_inference.inference import protocol
+from eaf_inference.inference.pipeline import Question
 from eaf_inference.study.load import Served
 
 if TYPE_CHECKING:
@@ -52,15 +55,14 @@ def simulated_tritons(
 
 def counted(addresses: Sequence[str], models: Sequence[str]) -> Served:
     """What these Tritons have counted of the models since they were started."""
-    from tritonclient import grpc
-
+    question = Question("ModelStatistics", protocol.ModelStatisticsRequest())
     placed: Counter[tuple[str, str]] = Counter()
     rows = queue = 0.0
     for address in addresses:
-        with grpc.InferenceServerClient(address) as client:
-            for each in client.get_inference_statistics().model_stats:
-                if each.name in models:
-                    placed[each.name, address] += each.inference_stats.success.count
-                    rows += each.inference_count
-                    queue += each.inference_stats.queue.ns / 1e9
+        [statistics] = ask_triton(f"grpc://{address}", question)
+        for each in statistics.model_stats:
+            if each.name in models:
+                placed[each.name, address] += each.inference_stats.success.count
+                rows += each.inference_count
+                queue += each.inference_stats.queue.ns / 1e9
     return Served(placed, rows, queue)

@@ -13,9 +13,9 @@ from urllib.request import urlopen
 
 import grpc
 import numpy as np
+import plain_client
 import psutil
 from recorded.replay import until
-from tritonclient.grpc import InferInput, service_pb2
 
 from eaf_inference.envoy.configuration import configuration
 from eaf_inference.envoy.settings import Envoy
@@ -130,12 +130,7 @@ class Caller:
 def inference(model: str = "nap", rows: int = 1, shape: tuple[int, ...] = ()) -> bytes:
     """A request for the scores of so many rows of two zeros, or of zeros of a shape."""
     zeros = np.zeros(shape or (rows, 2), np.float32)
-    tensor = InferInput("x", list(zeros.shape), "FP32")
-    tensor.set_data_from_numpy(zeros)
-    request = service_pb2.ModelInferRequest(model_name=model)
-    request.inputs.append(tensor._get_tensor())
-    request.raw_input_contents.append(tensor._get_content())
-    return request.SerializeToString()
+    return plain_client.inference(model, {"x": zeros}).SerializeToString()
 
 
 @contextmanager

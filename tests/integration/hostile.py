@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import grpc
 from door import UNLIMITED
-from tritonclient.grpc import service_pb2
+
+from eaf_inference.inference import protocol
 
 
 class Hostile(grpc.GenericRpcHandler):
@@ -27,7 +28,7 @@ class Hostile(grpc.GenericRpcHandler):
 
     def service(self, details):
         method = details.method.rpartition("/")[2]
-        request_type = getattr(service_pb2, f"{method}Request")
+        request_type = getattr(protocol, f"{method}Request")
 
         def handle(data, context):
             self.calls.append(method)
@@ -39,18 +40,18 @@ class Hostile(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(handle)
 
     def ServerReady(self, _request):  # noqa: N802  (gRPC's names, here and below)
-        return service_pb2.ServerReadyResponse(ready=True)
+        return protocol.ServerReadyResponse(ready=True)
 
     def RepositoryIndex(self, _request):  # noqa: N802
-        answer = service_pb2.RepositoryIndexResponse()
+        answer = protocol.RepositoryIndexResponse()
         answer.models.add(name="jets", version="1", state="READY")
         return answer
 
     def ModelStatistics(self, _request):  # noqa: N802
-        return service_pb2.ModelStatisticsResponse()
+        return protocol.ModelStatisticsResponse()
 
     def ModelConfig(self, request):  # noqa: N802
-        answer = service_pb2.ModelConfigResponse()
+        answer = protocol.ModelConfigResponse()
         answer.config.name, answer.config.max_batch_size = request.name, 64
         answer.config.input.add(name="x", data_type="TYPE_FP32", dims=[2, -1])
         answer.config.output.add(name="y", data_type="TYPE_FP32", dims=[2])
@@ -58,7 +59,7 @@ class Hostile(grpc.GenericRpcHandler):
 
     def ModelInfer(self, request):  # noqa: N802
         rows = request.inputs[0].shape[0]
-        answer = service_pb2.ModelInferResponse(model_name=request.model_name)
+        answer = protocol.ModelInferResponse(model_name=request.model_name)
         answer.outputs.add(name="y", datatype="FP32", shape=[rows, 2])
         answer.raw_output_contents.append(b"\0" * (8 * rows))
         return answer

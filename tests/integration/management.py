@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from plain_client import call
+
+from eaf_inference.inference import protocol
 
 if TYPE_CHECKING:
     from eaf_inference.local import Replica
@@ -66,12 +68,11 @@ def ask(url: str, call: str, body: str = "", **headers: str) -> tuple[int, bytes
 
 
 def _succeeds(url: str, method: str, region: str) -> bool:
-    request = getattr(service_pb2, f"{method}Request")(**_GRPC[method])
+    request = getattr(protocol, f"{method}Request")(**_GRPC[method])
     if method == "SystemSharedMemoryRegister":
         request.key = f"/{region}"
-    with grpc.insecure_channel(urlsplit(url).netloc) as channel:
-        try:
-            getattr(service_pb2_grpc.GRPCInferenceServiceStub(channel), method)(request, timeout=30)
-        except grpc.RpcError as error:
-            return error.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # who knows what it did
+    try:
+        call(url, method, request, timeout=30)
+    except grpc.RpcError as error:
+        return error.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # who knows what it did
     return True

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from plain_client import call, channel_to
 from rich.console import Console
 
 from eaf_inference.bench import plan
@@ -87,16 +88,14 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path):
 
 
 def test_the_simulated_network_holds_each_request_back(triton):
-    from tritonclient import grpc
-
     delay = 0.1
     with (
         simulated_network(triton.grpc.removeprefix("grpc://"), delay, progress=lambda _: None) as url,
-        grpc.InferenceServerClient(url.removeprefix("grpc://")) as client,
+        channel_to(url) as channel,
     ):
-        assert client.is_server_ready()
+        assert call(channel, "ServerReady").ready
         began = time.monotonic()
-        assert client.is_model_ready("particlenet")
+        assert call(channel, "ModelReady", name="particlenet").ready
         assert time.monotonic() - began >= 0.9 * delay  # Envoy's clock has milliseconds
 
 

@@ -17,12 +17,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from envoy_facility import SERVICE, Caller, Log, counters, envoy, inference
 from recorded.replay import until
-from tritonclient.grpc import service_pb2
 
 import eaf_inference
 from eaf_inference.errors import ConfigurationError, InvalidInput
 from eaf_inference.facility.envoy import EnvoyServer
 from eaf_inference.facility.ports import free_ports
+from eaf_inference.inference import protocol
 
 MAY_BE_CALLED = {
     *("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig"),
@@ -87,7 +87,7 @@ def test_what_a_client_says_of_itself_is_not_believed(door_of_two, caller, issue
 
 def test_only_what_users_need_can_be_called(door_of_two, caller, issuer):
     token = issuer.token()
-    methods = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
+    methods = protocol.ModelInferRequest.DESCRIPTOR.file.services_by_name["GRPCInferenceService"].methods_by_name
     assert set(methods) > MAY_BE_CALLED
     others = [f"{SERVICE}/{name}" for name in methods if name not in MAY_BE_CALLED]
     tricks = [
@@ -152,7 +152,7 @@ def test_failures_are_counted_by_model_where_the_operator_named_it(door_of_two, 
 
 
 def test_a_request_that_ends_connections_to_triton_costs_nobody_else_a_call(door_of_two, issuer):
-    request = service_pb2.ModelInferRequest.FromString(inference())
+    request = protocol.ModelInferRequest.FromString(inference())
     request.inputs[0].name = "i" * 200_000  # comes back in Triton's complaint, which is larger than a header may be
     with Caller(door_of_two) as theirs, Caller(door_of_two) as caller:
         calls = [theirs.begin("ModelInfer", inference(), issuer.token("bob")) for _ in range(12)]

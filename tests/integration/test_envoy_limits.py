@@ -8,7 +8,8 @@ import grpc
 import pytest
 from envoy_facility import MEBIBYTE, Caller, Log, Memory, envoy, from_address
 from recorded.replay import until
-from tritonclient.grpc import service_pb2
+
+from eaf_inference.inference import protocol
 
 OPEN = ("ServerLive", "ServerReady")
 FOR_USERS = ("ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex")
@@ -53,7 +54,7 @@ def test_only_identity_is_an_encoding(door_of_two, encoding):
 
 
 def test_only_inferences_may_be_large(door_of_two, issuer):
-    name = service_pb2.ModelReadyRequest(name="n" * 1000).SerializeToString()
+    name = protocol.ModelReadyRequest(name="n" * 1000).SerializeToString()
     with Caller(door_of_two) as caller:
         log = Log(door_of_two)
         for method in (*OPEN, *FOR_USERS):

@@ -10,11 +10,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import psutil
 import pytest
+from plain_client import call
 from tiny_models import infer, save_affine
-from tritonclient.utils import InferenceServerException
 
 from eaf_inference import local
 from eaf_inference.errors import ConfigurationError
@@ -72,7 +73,7 @@ def test_what_onnx_runtime_refuses_is_that_requests_error(tmp_path):
     output [{ name: "y", data_type: TYPE_FP32, dims: [-1, -1] }]"""
     save_affine(tmp_path / "affine", config=config)
     with TritonServer.start([tmp_path]) as server:
-        with pytest.raises(InferenceServerException, match="invalid dimensions for input: x"):
+        with pytest.raises(grpc.RpcError, match="invalid dimensions for input: x"):
             infer(server, "affine", np.zeros((3, 5), dtype=np.float32))
         np.testing.assert_array_equal(infer(server, "affine", X)["y"], 2 * X + 1)
         server.kill()
@@ -251,10 +252,7 @@ environment.make_installation(progress=print)
 
 
 def config_of(server, model):
-    from tritonclient.grpc import InferenceServerClient
-
-    with InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
-        return client.get_model_config(model).config
+    return call(server.grpc, "ModelConfig", name=model).config
 
 
 def own_regions(server):

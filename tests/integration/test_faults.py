@@ -12,8 +12,8 @@ import awkward as ak
 import grpc
 import numpy as np
 import pytest
-import tritonclient.grpc
 from door import door
+from plain_client import call
 from recorded.replay import until
 
 import eaf_inference
@@ -25,6 +25,7 @@ from eaf_inference.errors import (
     ServerUnavailable,
 )
 from eaf_inference.facility.triton import TritonServer
+from eaf_inference.inference import protocol
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -103,8 +104,7 @@ def test_a_server_that_dies_under_one_call_is_waited_for(zoo_models, jagged):
 
 def inferences(server):
     """How many rows of `sums` the server has answered."""
-    with tritonclient.grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as client:
-        return client.get_inference_statistics("sums").model_stats[0].inference_count
+    return call(server.grpc, "ModelStatistics", name="sums").model_stats[0].inference_count
 
 
 def test_with_two_replicas_one_may_die_for_good(zoo_models, jagged):
@@ -265,14 +265,12 @@ def test_what_no_retry_can_mend_is_raised_at_once(guarded, jagged, status, error
 
 
 def test_a_reply_of_another_size_than_its_shape_is_no_score(guarded, jagged):
-    from tritonclient.grpc import service_pb2
-
     handler, connection = guarded
     model = connection.model("sums")
     model(jagged[:10])
 
     def without_bytes(data):
-        reply = service_pb2.ModelInferResponse.FromString(data)
+        reply = protocol.ModelInferResponse.FromString(data)
         reply.raw_output_contents[0] = b""
         return reply.SerializeToString()
 

@@ -19,11 +19,11 @@ import grpc
 import numpy as np
 import pytest
 from hostile import field, hostile
-from tritonclient.grpc import service_pb2
 
 import eaf_inference
 from eaf_inference.cli import main
 from eaf_inference.errors import BadReply, InferenceError, NoServerFound, ServerUnavailable
+from eaf_inference.inference import protocol
 
 NOTHING = {"x": np.zeros((4, 2, 8), np.float32)}
 MEBIBYTE = 1 << 20
@@ -106,7 +106,7 @@ ESCAPES = "x\x1b[2J\x1b]0;owned\x07\r\u202ey"
 
 
 def unready(_request, _context):
-    answer = service_pb2.RepositoryIndexResponse()
+    answer = protocol.RepositoryIndexResponse()
     answer.models.add(name=f"a{ESCAPES}", version=f"1{ESCAPES}", state=f"UNAVAILABLE{ESCAPES}")
     answer.models.add(name="b", version=f"2{ESCAPES}", state="UNAVAILABLE", reason=f"because{ESCAPES}")
     return answer.SerializeToString()
@@ -197,7 +197,7 @@ def test_names_are_of_bounded_length(server):
     handler, url = server
 
     def long(_request, _context):
-        answer = service_pb2.RepositoryIndexResponse()
+        answer = protocol.RepositoryIndexResponse()
         answer.models.add(name="x" * MEBIBYTE, version="1", state="READY")
         return answer.SerializeToString()
 
@@ -225,7 +225,7 @@ def test_a_look_at_the_models_ends_in_time_however_many_there_are(server):
     enough = threading.Event()
 
     def many(_request, _context):
-        answer = service_pb2.RepositoryIndexResponse()
+        answer = protocol.RepositoryIndexResponse()
         for position in range(number):
             answer.models.add(name=f"m{position}", version="1", state="READY")
         return answer.SerializeToString()

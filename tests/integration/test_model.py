@@ -10,8 +10,8 @@ import awkward as ak
 import numpy as np
 import onnxruntime
 import pytest
-import tritonclient.grpc
 from door import door
+from plain_client import call
 
 import eaf_inference
 from eaf_inference.errors import (
@@ -21,6 +21,7 @@ from eaf_inference.errors import (
     ModelNotReady,
 )
 from eaf_inference.facility.triton import MODELS
+from eaf_inference.inference import protocol
 
 TRUNCATED = "more than the 128 constituents"
 
@@ -180,8 +181,7 @@ def test_a_stream_of_chunks_is_the_whole(particlenet, jets):
 
 
 def test_a_recipe_can_be_replaced(facility, particlenet, jets, tmp_path):
-    with tritonclient.grpc.InferenceServerClient(facility.endpoint.addresses[0].target) as client:
-        config = client.get_model_config("particlenet").config
+    config = call(facility.endpoint.addresses[0].url, "ModelConfig", name="particlenet").config
     recipe = json.loads(config.parameters["preprocess"].string_value)
     for info in recipe["features"]["var_infos"].values():
         info["norm_factor"] = 0
@@ -302,10 +302,8 @@ def test_a_model_that_is_not_there_is_answered_with_those_that_are(connection):
 
 
 def test_a_model_that_failed_to_load_says_why(zoo):
-    from tritonclient.grpc import service_pb2
-
     def broken(data):
-        index = service_pb2.RepositoryIndexResponse.FromString(data)
+        index = protocol.RepositoryIndexResponse.FromString(data)
         for row in index.models:
             row.state, row.reason = "UNAVAILABLE", "out of memory"
         return index.SerializeToString()

@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import grpc
 import numpy as np
+import plain_client
 import psutil
 import pytest
 from management import ask, successes
 from test_facility import own_regions
 from tiny_models import infer
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 NOBODY = 65534
 X = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -86,15 +85,14 @@ def test_nobody_manages_a_triton_nor_reaches_shared_memory_through_any_of_its_po
 
 def test_what_users_need_still_works(tiny_triton):
     np.testing.assert_array_equal(infer(tiny_triton, "mirror", X)["y"], X[:, ::-1])
-    with grpc.insecure_channel(urlsplit(tiny_triton.grpc).netloc) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
-        assert stub.ServerReady(service_pb2.ServerReadyRequest()).ready
-        assert stub.ServerMetadata(service_pb2.ServerMetadataRequest()).name == "triton"
-        assert stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="mirror")).name == "mirror"
-        assert stub.ModelConfig(service_pb2.ModelConfigRequest(name="mirror")).config.name == "mirror"
-        assert len(stub.ModelStatistics(service_pb2.ModelStatisticsRequest()).model_stats) == 2
-        assert len(stub.RepositoryIndex(service_pb2.RepositoryIndexRequest()).models) == 2
+    url = tiny_triton.grpc
+    assert plain_client.call(url, "ServerLive").live
+    assert plain_client.call(url, "ServerReady").ready
+    assert plain_client.call(url, "ServerMetadata").name == "triton"
+    assert plain_client.call(url, "ModelMetadata", name="mirror").name == "mirror"
+    assert plain_client.call(url, "ModelConfig", name="mirror").config.name == "mirror"
+    assert len(plain_client.call(url, "ModelStatistics").model_stats) == 2
+    assert len(plain_client.call(url, "RepositoryIndex").models) == 2
     for call in ("GET /v2", "GET /v2/health/ready", "GET /v2/models/mirror/config", "POST /v2/repository/index"):
         assert ask(tiny_triton.http, call)[0] == 200
     status, page = ask(tiny_triton.metrics, "GET /metrics")

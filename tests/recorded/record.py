@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import grpc
+import plain_client
 from tiny_models import save_mirror
-from tritonclient import grpc
 
 import eaf_inference
 from eaf_inference.facility.machine import MODELS
@@ -62,14 +63,12 @@ def load(server: TritonServer, model: str, *, clients: int, rows: int, pause: fl
     ended = threading.Event()
 
     def client() -> None:
-        tensors = [grpc.InferInput(name, [rows, *shape], "FP32") for name, shape in shapes]
-        for tensor, (_, shape) in zip(tensors, shapes, strict=True):
-            tensor.set_data_from_numpy(np.ones((rows, *shape), np.float32))
-        with grpc.InferenceServerClient(server.grpc.removeprefix("grpc://")) as triton:
+        arrays = {name: np.ones((rows, *shape), np.float32) for name, shape in shapes}
+        with plain_client.channel_to(server.grpc) as channel:
             while not ended.is_set():
                 try:
-                    triton.infer(model, tensors, client_timeout=20)
-                except grpc.InferenceServerException:
+                    plain_client.infer(channel, model, arrays)
+                except grpc.RpcError:
                     time.sleep(0.05)
                 time.sleep(pause)
 

@@ -6,7 +6,8 @@ from concurrent import futures
 from contextlib import contextmanager
 
 import grpc
-from tritonclient.grpc import service_pb2
+
+from eaf_inference.inference import protocol
 
 
 @contextmanager
@@ -16,7 +17,7 @@ def serving(answer):
     class Handler(grpc.GenericRpcHandler):
         def service(self, details):
             method = details.method.rpartition("/")[2]
-            parse = getattr(service_pb2, f"{method}Request").FromString
+            parse = getattr(protocol, f"{method}Request").FromString
             return grpc.unary_unary_rpc_method_handler(
                 lambda request, context: answer(method, request, context),
                 request_deserializer=parse,
@@ -52,14 +53,14 @@ def repeating():
 
 def starting():
     """A server that is not ready; its URL."""
-    return serving(lambda method, *_: getattr(service_pb2, f"{method}Response")())
+    return serving(lambda method, *_: getattr(protocol, f"{method}Response")())
 
 
 def models_called(*names):
     """A server that says it has models of these names, with an input of the same name each; its URL."""
 
     def answer(method, request, context):
-        reply = getattr(service_pb2, f"{method}Response")()
+        reply = getattr(protocol, f"{method}Response")()
         if method == "ServerReady":
             reply.ready = True
         elif method == "RepositoryIndex":

@@ -14,10 +14,9 @@ import pytest
 from builders import cut, job_of, numbers, ragged, run, tensor
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.grpc import service_pb2
 
 from eaf_inference.errors import BadReply
-from eaf_inference.inference import layout
+from eaf_inference.inference import layout, protocol
 from eaf_inference.inference.batching import DenseInput, Job, RaggedInput
 from eaf_inference.inference.layout import Outer
 from eaf_inference.inference.lengths import Lengths
@@ -346,7 +345,7 @@ SPECS = {"y": tensor("y", 2), "n": tensor("n", -1, datatype="INT64")}
 
 def reply(**changes):
     """A reply of two rows; `changes` replace the shape, datatype or bytes of `y`."""
-    answer = service_pb2.ModelInferResponse(model_name="m")
+    answer = protocol.ModelInferResponse(model_name="m")
     y = {"datatype": "FP32", "shape": [2, 2], "raw": np.array([[1, 2], [3, 4]], "<f4").tobytes()} | changes
     answer.outputs.add(name="y", datatype=y["datatype"], shape=y["shape"])
     answer.outputs.add(name="extra", datatype="BYTES", shape=[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 
@@ -10,9 +11,9 @@ import yaml
 from traitlets import TraitError
 
 from eaf_inference.envoy.configuration import as_yaml, configuration, write
-from eaf_inference.envoy.filters import descriptor_set
 from eaf_inference.envoy.settings import Envoy
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.inference import protocol
 from eaf_inference.policy import TokenPolicy
 
 MEBIBYTE = 1024 * 1024
@@ -70,14 +71,9 @@ def test_keys_are_fetched_from_whom_the_certificate_names():
     assert context["trusted_ca"]["filename"]
 
 
-def test_the_messages_that_envoy_reads_are_described_with_those_they_build_on():
-    from google.protobuf.descriptor_pb2 import FileDescriptorSet
-    from google.protobuf.descriptor_pool import DescriptorPool
-
-    pool = DescriptorPool()
-    for file in FileDescriptorSet.FromString(descriptor_set()).file:
-        pool.Add(file)
-    assert "model_name" in pool.FindMessageTypeByName("inference.ModelInferRequest").fields_by_name
+def test_envoy_is_given_the_description_of_the_messages_that_it_reads():
+    inline = filters_of(made())["grpc_field_extraction"]["descriptor_set"]["inline_bytes"]
+    assert base64.b64decode(inline) == protocol.DESCRIPTOR_SET
 
 
 def test_the_file_holds_the_same_and_is_this_users_alone(tmp_path):

@@ -10,9 +10,9 @@ import pytest
 from builders import tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritonclient.grpc import model_config_pb2, service_pb2
 
 from eaf_inference.errors import BadReply, ConfigurationError
+from eaf_inference.inference import protocol
 from eaf_inference.inference.outputs import read_outputs
 from eaf_inference.inference.reply import read_with
 from eaf_inference.inference.spec import DTYPES, ModelSpec
@@ -26,7 +26,7 @@ DATATYPES = st.sampled_from([*DTYPES, "BYTES", "", "fp32"])
 @st.composite
 def configurations(draw):
     """Any ModelConfig, most of them nearly right."""
-    made = model_config_pb2.ModelConfig(name=draw(NAMES), max_batch_size=draw(st.integers(-(2**31), 2**31 - 1)))
+    made = protocol.ModelConfig(name=draw(NAMES), max_batch_size=draw(st.integers(-(2**31), 2**31 - 1)))
     for tensors in (made.input, made.output):
         for name in draw(st.lists(NAMES, max_size=3)):
             tensors.add(name=name, data_type=draw(st.integers(0, 15) | st.just(11)), dims=draw(SHAPES))
@@ -54,7 +54,7 @@ def test_any_configuration_gives_what_can_be_sent_or_a_configuration_error(confi
 @settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_a_configuration_or_a_typed_error(data):
-    answer = read_with(service_pb2.ModelConfigResponse, "grpc://there:8001")(data)
+    answer = read_with(protocol.ModelConfigResponse, "grpc://there:8001")(data)
     if isinstance(answer, BadReply):
         assert "grpc://there:8001" in str(answer)
         return
@@ -68,7 +68,7 @@ DECLARED = [tensor("x", 2), tensor("y", -1, datatype="INT64"), tensor("z", 3, -1
 @st.composite
 def replies(draw):
     """Any ModelInferResponse to a request of two rows, most of them nearly right."""
-    made = service_pb2.ModelInferResponse()
+    made = protocol.ModelInferResponse()
     for spec in draw(st.permutations(DECLARED)):
         variable = draw(st.integers(0, 3))
         shape = [2, *(variable if size == -1 else size for size in spec.shape)]
@@ -109,20 +109,20 @@ def test_any_reply_gives_arrays_as_declared_or_a_bad_reply(reply, batched):
 @settings(max_examples=300)
 @given(st.binary(max_size=60))
 def test_any_bytes_give_a_reply_or_a_bad_reply(data):
-    reply = read_with(service_pb2.ModelInferResponse, "grpc://there:8001")(data)
+    reply = read_with(protocol.ModelInferResponse, "grpc://there:8001")(data)
     if isinstance(reply, BadReply):
         assert "grpc://there:8001" in str(reply)
     else:
-        assert service_pb2.ModelInferResponse.FromString(data) == reply
+        assert protocol.ModelInferResponse.FromString(data) == reply
 
 
 @given(replies())
 def test_what_protobuf_encodes_is_read(reply):
-    assert read_with(service_pb2.ModelInferResponse, "grpc://there:8001")(reply.SerializeToString()) == reply
+    assert read_with(protocol.ModelInferResponse, "grpc://there:8001")(reply.SerializeToString()) == reply
 
 
 def config_with(change):
-    made = model_config_pb2.ModelConfig(name="jets", max_batch_size=64)
+    made = protocol.ModelConfig(name="jets", max_batch_size=64)
     made.input.add(name="x", data_type="TYPE_FP32", dims=[2, -1])
     made.output.add(name="y", data_type="TYPE_FP32", dims=[2])
     change(made)
@@ -185,7 +185,7 @@ def test_a_model_has_a_name():
         with pytest.raises(
             ConfigurationError, match=r"A model is called .* Expected a name of 1 to 65,536 characters"
         ):
-            ModelSpec.from_config(model_config_pb2.ModelConfig(name=name), "")
+            ModelSpec.from_config(protocol.ModelConfig(name=name), "")
 
 
 def test_an_input_and_an_output_may_have_one_name():
@@ -196,7 +196,7 @@ def test_an_input_and_an_output_may_have_one_name():
 
 
 def test_an_output_that_comes_twice_is_refused():
-    reply = service_pb2.ModelInferResponse()
+    reply = protocol.ModelInferResponse()
     for value in (1, 2):
         reply.outputs.add(name="x", datatype="FP32", shape=[1, 2])
         reply.raw_output_contents.append(np.full(2, value, "<f4").tobytes())
@@ -205,7 +205,7 @@ def test_an_output_that_comes_twice_is_refused():
 
 
 def test_contents_that_belong_to_another_output_are_refused():
-    reply = service_pb2.ModelInferResponse()
+    reply = protocol.ModelInferResponse()
     reply.outputs.add(name="x", datatype="FP32", shape=[1, 2])
     reply.outputs.add(name="other", datatype="FP32", shape=[1, 2])
     reply.raw_output_contents.append(bytes(8))  # of which of the two?
@@ -214,7 +214,7 @@ def test_contents_that_belong_to_another_output_are_refused():
 
 
 def test_an_empty_output_has_no_huge_axis():
-    reply = service_pb2.ModelInferResponse()
+    reply = protocol.ModelInferResponse()
     reply.outputs.add(name="z", datatype="BOOL", shape=[1, 3, 2**40, 0])
     reply.raw_output_contents.append(b"")
     with pytest.raises(BadReply, match=r"came as BOOL \[1, 3, 1099511627776, 0\] in 0 bytes"):

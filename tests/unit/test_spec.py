@@ -9,9 +9,9 @@ import pytest
 from builders import recipe_text, tensor, variable
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.grpc import model_config_pb2
 
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.inference import protocol
 from eaf_inference.inference.spec import DTYPES, ModelSpec
 
 RECIPE = recipe_text({"x": {"a": variable(), "b": variable()}}, max_length=128)
@@ -22,8 +22,8 @@ json_like = st.recursive(
 )
 
 
-def config(**parameters: str) -> model_config_pb2.ModelConfig:
-    made = model_config_pb2.ModelConfig(name="jets", max_batch_size=64)
+def config(**parameters: str):
+    made = protocol.ModelConfig(name="jets", max_batch_size=64)
     made.input.add(name="x", data_type="TYPE_FP32", dims=[2, -1])
     made.output.add(name="prob", data_type="TYPE_FP32", dims=[2])
     made.output.add(name="each", data_type="TYPE_INT64", dims=[-1])
@@ -48,7 +48,7 @@ def test_names_types_shapes_and_batching_are_the_configurations():
 @pytest.mark.parametrize("name", sorted(DTYPES))
 def test_every_numeric_data_type_is_served_in_little_endian(name):
     given_one = config()
-    given_one.input[0].data_type = model_config_pb2.DataType.Value(f"TYPE_{name}")
+    given_one.input[0].data_type = f"TYPE_{name}"
     dtype = ModelSpec.from_config(given_one, "").inputs[0].dtype
     assert dtype == dtype.newbyteorder("<")
     size, kind = {"BOOL": (1, "b"), "UINT8": (1, "u"), "FP16": (2, "f"), "INT64": (8, "i")}.get(name, (None, None))
@@ -112,7 +112,7 @@ def stateful(given_one):
 
 
 def texts(given_one):
-    given_one.input[0].data_type = model_config_pb2.TYPE_STRING
+    given_one.input[0].data_type = "TYPE_STRING"
 
 
 def from_the_future(given_one):
@@ -121,7 +121,7 @@ def from_the_future(given_one):
 
 def answering_in_texts(given_one):
     for output in given_one.output:
-        output.data_type = model_config_pb2.TYPE_STRING
+        output.data_type = "TYPE_STRING"
 
 
 def impossible(given_one):
@@ -206,7 +206,7 @@ def test_a_recipe_cannot_fill_integers_and_need_not_fill_optional_inputs():
     given_one = config(preprocess=RECIPE)
     given_one.input.add(name="more", data_type="TYPE_FP32", dims=[1], optional=True)
     assert ModelSpec.from_config(given_one, "").recipe is not None
-    given_one.input[0].data_type = model_config_pb2.TYPE_INT32
+    given_one.input[0].data_type = "TYPE_INT32"
     with pytest.raises(ConfigurationError, match="fills input 'x', which takes INT32, not floats"):
         ModelSpec.from_config(given_one, "")
 
