@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -28,12 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Seen", "main"]
 
-_WARM = 512  # jets before the first round: connections, thread pools, the padding check
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a contestant is told to be."""
+    """What a contestant is told to be.
+
+    Attributes
+    ----------
+    warm : int
+        Jets before the first round: connections, thread pools, the padding check; 0 for none.
+    chunk : int or None
+        Jets that it gets at a time, where not as many as the workload says.
+    """
 
     workload: str
     jets: int
@@ -41,6 +47,8 @@ class Job:
     url: str
     file: str | None
     directory: str
+    warm: int = 512
+    chunk: int | None = None
 
     def as_line(self) -> str:
         return json.dumps(asdict(self))
@@ -61,6 +69,8 @@ class Seen:
         Those scored; None where only the server knows.
     difference : float or None
         The largest to the right scores; None where the contender reads none.
+    points : list of (int, float)
+        After each chunk: jets so far, and seconds since the beginning.
     """
 
     jets: int | None
@@ -73,6 +83,7 @@ class Seen:
     p99: float | None
     difference: float | None
     jets_per_second: float
+    points: list[tuple[int, float]] = field(default_factory=list)
 
 
 def round_of(contender: Contender, data: Data) -> Seen:
@@ -80,26 +91,27 @@ def round_of(contender: Contender, data: Data) -> Seen:
     notes = Notes()
     gc.collect()
     cpu, began = _cpu(), time.monotonic()
-    first: float | None = None
     scores: list[NDArray[Any]] = []
+    points: list[tuple[int, float]] = []
     for part in contender.run(data, notes) or ():
-        first = first or time.monotonic() - began
         scores.append(np.asarray(part))
+        points.append(((points[-1][0] if points else 0) + len(scores[-1]), time.monotonic() - began))
     seconds, cpu = time.monotonic() - began, _cpu() - cpu
     checked = _difference(scores, data) if scores else None
     latencies = notes.latencies
-    jets = sum(map(len, scores)) if scores else None
+    jets = points[-1][0] if points else None
     return Seen(
         jets=jets,
         seconds=seconds,
         cpu=cpu,
         peak_memory=max(resource.getrusage(who).ru_maxrss for who in _ALL) * 1024,
         nbytes=notes.nbytes,
-        first=first,
+        first=points[0][1] if points else None,
         p50=float(np.percentile(latencies, 50)) if latencies else notes.known.get("p50"),
         p99=float(np.percentile(latencies, 99)) if latencies else notes.known.get("p99"),
         difference=checked,
         jets_per_second=notes.known.get("jets_per_second") or (jets or 0) / seconds,
+        points=points,
     )
 
 
@@ -123,12 +135,12 @@ def _difference(scores: list[NDArray[Any]], data: Data) -> float:
 
 def _ready(job: Job) -> tuple[Contender, Data]:
     workload: Workload = WORKLOADS[job.workload]
+    workload = replace(workload, chunk=job.chunk or workload.chunk)
     directory = Path(job.directory)
     contender = make(Service(job.url, Path(job.file) if job.file else None), workload, job.entry)
     data = Data(workload, job.jets, directory)
-    few = Data(workload, min(job.jets, _WARM), directory) if workload.source != "particlenet" else None
-    if few is not None and job.entry.name != "perf_analyzer (C++)":
-        round_of(contender, few)
+    if job.warm and job.entry.name != "perf_analyzer (C++)":
+        round_of(contender, Data(workload, min(job.jets, job.warm), directory))
     return contender, data
 
 

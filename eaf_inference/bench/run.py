@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,10 +105,11 @@ def bench(
 def _fetch_programs(workloads: Sequence[str], outcome: Outcome, progress: Callable[[str], None]) -> None:
     if not workloads:
         return
-    try:
-        programs.perf_analyzer(progress=progress)
-    except ConfigurationError as error:
-        outcome.remarks.append(str(error))
+    for fetch in (programs.contender_packages, programs.perf_analyzer):
+        try:
+            fetch(progress=progress)
+        except ConfigurationError as error:
+            outcome.remarks.append(str(error))
 
 
 def _measure(
@@ -152,7 +153,8 @@ def _run(
             url = stack.enter_context(network)
 
         def job(entry: Entry) -> Job:
-            return Job(workload.key, jets, entry, url, str(file) if file else None, str(directory))
+            job = Job(workload.key, jets, entry, url, str(file) if file else None, str(directory))
+            return replace(job, warm=0) if workload.source == "particlenet" else job  # that network takes its time
 
         turns = take_turns(workload, ENTRIES[workload.key], outcome.rounds, job, server, progress)
         before = len(outcome.results)

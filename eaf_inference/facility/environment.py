@@ -38,6 +38,7 @@ __all__ = [
     "existing_installation",
     "find_interpreter",
     "is_complete",
+    "locked",
     "make_installation",
 ]
 
@@ -114,7 +115,7 @@ def make_installation(*, progress: Callable[[str], None]) -> Installation:
     check_machine()
     interpreter = find_interpreter()
     path = environment_path(interpreter)
-    with _locked(path.with_name(f"{path.name}.lock"), progress) as lock:
+    with locked(path.with_name(f"{path.name}.lock"), "making Triton's environment", progress) as lock:
         if not is_complete(path):
             _build(path, interpreter, lock, progress)
         packages = path / "lib" / interpreter.name / "site-packages"
@@ -185,13 +186,14 @@ def is_complete(path: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, progress: Callable[[str], None]) -> Iterator[int]:
+def locked(path: Path, doing: str, progress: Callable[[str], None]) -> Iterator[int]:
+    """Hold a lock file, and say what another command that holds it is doing; gives the file's descriptor."""
     private_directory(path.parent)
     with path.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another command that is making Triton's environment")
+            progress(f"waiting for another command that is {doing}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eaf_inference.bench.machine import machine, software
+from eaf_inference.bench.programs import contender_packages
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError
 from eaf_inference.facility.envoy import envoy_program
 from eaf_inference.study import facility, simulation, timing, workers
@@ -97,8 +98,20 @@ def study(
     return outcome
 
 
+def _tritonclient(outcome: Outcome, part: str, site: Site, progress: Callable[[str], None]) -> Path | None:
+    """Fetch what coffea's wrapper needs. None where it is not measured: on a facility, as it has no token."""
+    if site.url is not None:
+        return None
+    try:
+        return contender_packages(progress=progress)
+    except ConfigurationError as error:
+        outcome.remarks.append(f"{part}: not measured with coffea's triton_wrapper: {error}")
+        return None
+
+
 def _timing(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
-    for curve in timing.measure(scale, site.url, progress=progress):
+    with_coffea = _tritonclient(outcome, "timing", site, progress) is not None
+    for curve in timing.measure(scale, site.url, with_coffea=with_coffea, progress=progress):
         outcome.timings.append(curve)
 
 
@@ -108,8 +121,10 @@ def _workers(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str
             "workers: this part needs the facility's Dask Gateway and Prometheus: pass --gateway and --prometheus"
         )
         return
+    tritonclient = _tritonclient(outcome, "workers", site, progress)
     with tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory:
-        for point in workers.measure(scale, Path(directory), site, progress=progress):
+        measured = workers.measure(scale, Path(directory), site, tritonclient=tritonclient, progress=progress)
+        for point in measured:
             outcome.scaled.append(point)
     if site.url is None:
         outcome.accelerator = simulation.DESCRIPTION

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from eaf_inference.bench.contenders import Entry, Notes, Service, make
+from eaf_inference.bench.contenders import Entry
+from eaf_inference.bench.contestant import Job
+from eaf_inference.bench.measuring import Contestant
 from eaf_inference.bench.models import write_full_particlenet
-from eaf_inference.bench.workloads import TOLERANCE, WORKLOADS, Data, prepare
-from eaf_inference.errors import BadReply
+from eaf_inference.bench.workloads import WORKLOADS, prepare
 from eaf_inference.facility.triton import MODELS, TritonServer
 from eaf_inference.study.outcome import BLOCKING, PIPELINED, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from eaf_inference.bench.workloads import Workload
     from eaf_inference.study.outcome import Scale
 
 __all__ = ["measure"]
@@ -30,26 +28,27 @@ _BATCH = 64  # of those that have to choose: the best one on a processor
 _ENTRIES = (Entry("local ONNX Runtime", batch=_BATCH), Entry(PIPELINED), Entry(BLOCKING, batch=_BATCH))
 
 
-def measure(scale: Scale, url: str | None, *, progress: Callable[[str], None]) -> Iterator[Timing]:
+def measure(scale: Scale, url: str | None, *, with_coffea: bool, progress: Callable[[str], None]) -> Iterator[Timing]:
     """Each workload's curves, one after the other.
 
     Parameters
     ----------
     url : str or None
         A facility that serves our ParticleNet; by default a Triton is started, which serves the study's as well.
+    with_coffea : bool
     """
+    entries = _ENTRIES if with_coffea else _ENTRIES[:2]
     with tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory:
         place = Path(directory)
         files = {"b": MODELS / "particlenet" / "1" / "model.onnx"}
         if url is not None:
-            # coffea's wrapper has no token
-            yield from _curves("b", scale, files["b"], place, url, progress, _ENTRIES[:2])
+            yield from _curves("b", scale, files["b"], place, url, progress, entries)
             return
         (place / "models").mkdir()
         files["c"] = write_full_particlenet(place / "models")
         with TritonServer.start([MODELS, place / "models"], progress=progress) as server:
             for key, file in files.items():
-                yield from _curves(key, scale, file, place, server.grpc, progress)
+                yield from _curves(key, scale, file, place, server.grpc, progress, entries)
 
 
 def _curves(
@@ -59,30 +58,24 @@ def _curves(
     directory: Path,
     url: str,
     progress: Callable[[str], None],
-    entries: Sequence[Entry] = _ENTRIES,
+    entries: Sequence[Entry],
 ) -> Iterator[Timing]:
     jets = scale.timing_jets[key]
     chunk = _BATCH * -(-jets // (_BATCH * _POINTS))  # whole batches: coffea fills each up
-    workload = replace(WORKLOADS[key], chunk=chunk)
+    workload = WORKLOADS[key]
     progress(f"timing: reference scores of {workload.title}")
-    prepare(workload, jets, file, directory)
-    data = Data(workload, jets, directory)
-    service = Service(url, file)
-    # the server gets its memory at the first batches: whose turn is first must not pay for that
-    _curve(workload, Data(workload, min(jets, chunk), directory), service, entries[-1])
-    for entry in entries:
-        progress(f"timing: {jets} jets, {workload.title}, {entry.name}")
-        yield _curve(workload, data, service, entry)
-
-
-def _curve(workload: Workload, data: Data, service: Service, entry: Entry) -> Timing:
-    contender = make(service, workload, entry)
-    points, difference, jets = [(0, 0.0)], 0.0, 0
-    began = time.monotonic()
-    for scores, chunk in zip(contender.run(data, Notes()) or (), data.chunks(), strict=True):
-        jets += len(scores)
-        points.append((jets, time.monotonic() - began))
-        difference = max(difference, float(np.abs(scores - chunk.right).max()))
-    if not difference <= TOLERANCE:
-        raise BadReply(f"{entry.name}: a score of {workload.title} differs by {difference:.2g} from ONNX Runtime's.")
-    return Timing(workload.key, workload.title, entry.label, tuple(points), difference)
+    prepare(replace(workload, chunk=chunk), jets, file, directory)
+    with ExitStack() as stack:
+        contestants = [
+            stack.enter_context(Contestant(Job(key, jets, entry, url, str(file), str(directory), _BATCH, chunk)))
+            for entry in entries
+        ]
+        # the server gets its memory at the first batches: whose turn is first must not pay for that
+        for contestant in contestants:
+            contestant.wait_until_ready()
+        for entry, contestant in zip(entries, contestants, strict=True):
+            progress(f"timing: {jets} jets, {workload.title}, {entry.name}")
+            seen = contestant.round()
+            points = ((0, 0.0), *((scored, seconds) for scored, seconds in seen.points))
+            assert seen.difference is not None  # noqa: S101  (all of them read their scores)
+            yield Timing(key, workload.title, entry.label, points, seen.difference)

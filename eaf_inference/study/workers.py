@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -33,21 +35,30 @@ _kept: list[Any] = []  # dask-gateway 2026.3: one that was closed complains when
 _PATIENCE = 120.0  # seconds for workers to come
 
 
-def measure(scale: Scale, directory: Path, site: Site, *, progress: Callable[[str], None]) -> Iterator[Scaled]:
+def measure(
+    scale: Scale, directory: Path, site: Site, *, tritonclient: Path | None, progress: Callable[[str], None]
+) -> Iterator[Scaled]:
     """Throughput and queue of each client, number of Tritons and number of workers.
 
     On this machine the Tritons and a Dask Gateway are started, and workers read files in `directory`. On a facility,
-    whose workers may not see them, the jets travel; coffea's wrapper, which has no token, is not measured there.
+    whose workers may not see them, the jets travel.
+
+    Parameters
+    ----------
+    tritonclient : Path or None
+        Where coffea's wrapper finds it, see `contender_packages`; without, that is not measured.
     """
+    clients = {PIPELINED: _by_submission}
+    if tritonclient is not None:
+        clients[BLOCKING] = functools.partial(_by_wrapper, str(tritonclient))
     with ExitStack() as stack:
         if site.url is None:
             facility = stack.enter_context(up(replicas=max(scale.local_instances), progress=progress))
             urls: Sequence[str] = facility.description.urls
             choices: list[Sequence[str]] = [urls[:count] for count in scale.local_instances]
             chunks: Sequence[Any] = write_files(directory, scale)
-            clients = _CLIENTS
         else:
-            choices, clients = [[site.url]], {PIPELINED: _by_submission}
+            choices = [[site.url]]
             chunks = [_jets(scale.file_jets)] * _most_chunks(scale)
         connections = [stack.enter_context(eaf_inference.connect(choice)) for choice in choices]
         cluster, client = _cluster(stack, site.gateway)
@@ -115,9 +126,17 @@ def _by_submission(connection: Any, client: Client, chunks: Sequence[Any], urls:
     return jets
 
 
-def _by_wrapper(connection: Any, client: Client, chunks: Sequence[Any], urls: Sequence[str]) -> int:  # noqa: ARG001
+def _by_wrapper(
+    tritonclient: str,
+    connection: Any,  # noqa: ARG001
+    client: Client,
+    chunks: Sequence[Any],
+    urls: Sequence[str],
+) -> int:
     futures = [
-        client.submit(score_with_coffea, str(file.absolute()), urls[number % len(urls)], pure=False, retries=2)
+        client.submit(
+            score_with_coffea, str(file.absolute()), urls[number % len(urls)], tritonclient, pure=False, retries=2
+        )
         for number, file in enumerate(chunks)
     ]
     jets = 0
@@ -128,14 +147,10 @@ def _by_wrapper(connection: Any, client: Client, chunks: Sequence[Any], urls: Se
     return jets
 
 
-_CLIENTS: dict[str, Callable[[Any, Client, Sequence[Any], Sequence[str]], int]] = {
-    PIPELINED: _by_submission,
-    BLOCKING: _by_wrapper,
-}
-
-
-def score_with_coffea(file: str, url: str) -> Any:
+def score_with_coffea(file: str, url: str, tritonclient: str) -> Any:
     """On a worker: what coffea's users run there."""
+    if tritonclient not in sys.path:
+        sys.path.append(tritonclient)
     from eaf_inference.bench.contenders import Notes
     from eaf_inference.bench.contenders.coffea_wrapper import Wrapper
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from plain_client import call, channel_to
 from rich.console import Console
 
-from eaf_inference.bench import plan
+from eaf_inference.bench import plan, programs
 from eaf_inference.bench.contenders import Entry
 from eaf_inference.bench.contestant import Job
 from eaf_inference.bench.measuring import Contestant
@@ -27,6 +28,12 @@ from eaf_inference.facility.triton import MODELS
 COFFEA = Entry("coffea triton_wrapper", batch=64)
 TOO_LARGE = Entry("tritonclient", batch=1000)  # rows than the model takes
 JETS = 128
+
+
+@pytest.fixture(scope="module")
+def tritonclient():
+    """The directory of the contenders' tritonclient."""
+    return programs.contender_packages(progress=print)
 
 
 def test_a_run_gives_a_table_a_json_file_and_a_picture(monkeypatch, tmp_path):
@@ -52,7 +59,7 @@ def test_a_run_gives_a_table_a_json_file_and_a_picture(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("entry", [plan.OURS, COFFEA, Entry("tritonclient async_infer", batch=64, in_flight=2)])
-def test_the_scores_of_real_jets_are_right_and_a_wrong_one_ends_it(triton, tmp_path, entry):
+def test_the_scores_of_real_jets_are_right_and_a_wrong_one_ends_it(triton, tritonclient, tmp_path, entry):
     file = MODELS / "particlenet" / "1" / "model.onnx"
     prepare(WORKLOADS["b"], JETS, file, tmp_path)
     job = Job("b", JETS, entry, triton.grpc, str(file), str(tmp_path))
@@ -66,6 +73,26 @@ def test_the_scores_of_real_jets_are_right_and_a_wrong_one_ends_it(triton, tmp_p
     np.save(tmp_path / "b.npy", right)
     with pytest.raises(BadReply, match="wrong by 0.001"), Contestant(job) as contestant:
         contestant.wait_until_ready()
+
+
+def test_coffea_can_be_imported_beside_this_client_without_its_extra_for_triton():
+    code = "import sys; sys.modules['gevent'] = None; import eaf_inference.connection, coffea.ml_tools"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_this_client_and_tritonclient_live_in_one_process(triton, tritonclient):
+    """Each has its own copy of the protocol's messages."""
+    code = f"""
+import sys
+from tritonclient.grpc import InferenceServerClient, service_pb2
+import eaf_inference
+from eaf_inference.inference import protocol
+with eaf_inference.connect({triton.grpc!r}) as connection, InferenceServerClient({triton.grpc[7:]!r}) as client:
+    assert connection.names() == sorted(model.name for model in client.get_model_repository_index().models)
+assert protocol.ModelInferRequest is not service_pb2.ModelInferRequest
+"""
+    packages = {**os.environ, "PYTHONPATH": str(tritonclient)}
+    subprocess.run([sys.executable, "-c", code], env=packages, check=True, timeout=120)
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path):
@@ -97,6 +124,18 @@ def test_the_simulated_network_holds_each_request_back(triton):
         began = time.monotonic()
         assert call(channel, "ModelReady", name="particlenet").ready
         assert time.monotonic() - began >= 0.9 * delay  # Envoy's clock has milliseconds
+
+
+def test_a_tritonclient_that_cannot_be_fetched_leaves_nothing_behind(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="tritonclient is not in .*`eaf-inference bench` fetches it"):
+        Contestant(Job("a", 1, COFFEA, "grpc://127.0.0.1:1", None, str(tmp_path)))
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text("tritonclient @ file:///nowhere")
+    monkeypatch.setattr(programs, "REQUIREMENTS", wanted)
+    with pytest.raises(ConfigurationError, match=r"tritonclient cannot be fetched: .* failed: ERROR"):
+        programs.contender_packages(progress=print)
+    assert [path.suffix for path in (tmp_path / "eaf-inference").iterdir()] == [".lock"]
 
 
 def test_what_there_is_not_is_said():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "eaf_inference"
@@ -168,6 +169,15 @@ def test_the_table_of_contents_imports_nothing_when_it_is_imported():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=PACKAGE.parent
     )
     assert done.stdout == "[]\n"
+
+
+def test_tritonclient_is_imported_by_the_contenders_that_are_measured_and_nowhere_else():
+    apart = PACKAGE / "bench" / "contenders"
+    for path in PACKAGE.rglob("*.py"):
+        found = {module.split(".")[0] for _, module, _ in imports_in(ast.parse(path.read_text()))}
+        assert path.parent == apart or not found & {"tritonclient", "coffea", "gevent"}, path
+    required = [each for each in requires("eaf-inference") if each.startswith(("tritonclient", "gevent"))]
+    assert required == []
 
 
 def test_inference_knows_no_notebook_dask_or_jupyter():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.bench.workloads import Data, Workload
 
-__all__ = ["CONTENDERS", "Contender", "Entry", "Notes", "Service", "make"]
+__all__ = ["CONTENDERS", "WITH_TRITONCLIENT", "Contender", "Entry", "Notes", "Service", "batches", "make"]
 
 # How it is called in tables → its module here.
 CONTENDERS = {
@@ -26,6 +26,8 @@ CONTENDERS = {
     "perf_analyzer (C++)": "perf_analyzer",
     "local ONNX Runtime": "onnxruntime_local",
 }
+# Those that import tritonclient, see `programs.contender_packages`.
+WITH_TRITONCLIENT = ("coffea triton_wrapper", "tritonclient", "tritonclient async_infer", "tritonclient grpc.aio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,12 @@ class Contender(Protocol):
 
     def run(self, data: Data, notes: Notes) -> Iterator[NDArray[Any]] | None:
         """The scores of each chunk, in order; None where it gives none."""
+
+
+def batches(inputs: dict[str, NDArray[Any]], size: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """Some rows of all inputs at a time."""
+    for start in range(0, len(next(iter(inputs.values()))), size):
+        yield {name: values[start : start + size] for name, values in inputs.items()}
 
 
 def make(service: Service, workload: Workload, entry: Entry) -> Contender:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eaf_inference.bench.contenders.tritonclient_loop import batches
+from eaf_inference.bench.contenders import batches
 from eaf_inference.bench.workloads import local_session
 from eaf_inference.errors import ConfigurationError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tritonclient.grpc import aio
 
-from eaf_inference.bench.contenders.tritonclient_loop import batches, request
+from eaf_inference.bench.contenders import batches
+from eaf_inference.bench.contenders.tritonclient_loop import request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

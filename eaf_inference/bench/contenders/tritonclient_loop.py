@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tritonclient import grpc
 
+from eaf_inference.bench.contenders import batches
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
     from eaf_inference.bench.contenders import Entry, Notes, Service
     from eaf_inference.bench.workloads import Data, Workload
 
-__all__ = ["Contestant", "batches", "request"]
-
-Inputs = dict[str, "NDArray[Any]"]
+__all__ = ["Contestant", "request"]
 
 
 class Contestant:
@@ -42,13 +42,7 @@ class Contestant:
             yield np.concatenate(scores)
 
 
-def batches(inputs: Inputs, size: int) -> Iterator[Inputs]:
-    """Some rows of all inputs at a time."""
-    for start in range(0, len(next(iter(inputs.values()))), size):
-        yield {name: values[start : start + size] for name, values in inputs.items()}
-
-
-def request(module: ModuleType, inputs: Inputs, output: str) -> tuple[list[Any], list[Any], int]:
+def request(module: ModuleType, inputs: dict[str, NDArray[Any]], output: str) -> tuple[list[Any], list[Any], int]:
     """tritonclient's inputs and outputs, and the bytes of the tensors."""
     made = []
     for name, values in inputs.items():
