@@ -169,10 +169,10 @@ async def test_what_was_tried_is_told_of_a_server_that_must_not_see_the_token(br
 
 async def test_without_the_client_it_is_said_what_is_missing(browser, configure, monkeypatch):
     configure(urls=["grpc://127.0.0.1:1"])
-    monkeypatch.setitem(sys.modules, "google.protobuf", None)
+    monkeypatch.setitem(sys.modules, "grpc", None)
     told = await browser.get("facility")
     assert told["state"] == "misconfigured"
-    assert "google.protobuf" in told["problem"]
+    assert "import of grpc halted" in told["problem"]
 
 
 async def test_the_facilitys_own_page_is_told_in_every_state(browser, configure, tiny_triton):
