@@ -26,6 +26,7 @@ from eaf_inference.credentials import (
 from eaf_inference.discovery import HUB_DOCUMENT, PROBE_TIMEOUT, Attempt, Attempts, Endpoint, discover, given
 from eaf_inference.document import Known, known_facility
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput, ServerUnavailable
+from eaf_inference.inference.interrupts import stopping
 from eaf_inference.inference.pipeline import Limits, Question, ask
 from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import CLOSED, Server
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "connect"]
 
+_STOPPED = "Stopped while the server was asked; nothing is returned."
 
+
+@stopping("Stopped before a connection was made.")
 def connect(
     url: str | Sequence[str] | None = None,
     *,
@@ -311,6 +315,7 @@ class Connection:
 
         return connection_html(self)
 
+    @stopping(_STOPPED)
     def models(self) -> ModelTable:
         """The models on the server, with inputs, outputs, readiness and mean queue time.
 
@@ -336,10 +341,12 @@ class Connection:
             ModelRow.of(entry, specs.get(key), measured.get(key)) for key, entry in zip(keys, index, strict=True)
         )
 
+    @stopping(_STOPPED)
     def names(self) -> list[str]:
         """The names of the models on the server."""
         return sorted({row.name for row in self._index(self._countdown()())})
 
+    @stopping(_STOPPED)
     def model(
         self,
         name: str | None = None,
@@ -434,6 +441,7 @@ class Connection:
             model, chunks, client=client, select=select, in_flight=in_flight, retries=retries, progress=progress
         )
 
+    @stopping(_STOPPED)
     def clusters(self) -> ClusterTable:
         """The Dask clusters that use this connection: workers, how many of them are configured, jets/s, tokens."""
         from eaf_inference.dask.clusters import clusters_of

@@ -28,7 +28,7 @@ from distributed.scheduler import KilledWorker
 from eaf_inference.dask.summary import Summary, WorkerShare
 from eaf_inference.dask.task import Failed, Scored, Task
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
-from eaf_inference.inference.interrupts import Interrupts
+from eaf_inference.inference.interrupts import Interrupts, stopping
 from eaf_inference.inference.progress import Progress
 from eaf_inference.inference.traffic import remarks
 
@@ -181,16 +181,29 @@ class Submission:
         client.subscribe_topic(task.topic, self._starts.note)
         self._release = weakref.finalize(self, _release, client, task.topic, self._pending, self._bar)
         self._release.atexit = False  # the client's own end is enough
-        try:
-            self._fill()
-        except BaseException:
-            self.close()
-            raise
+        with stopping("Stopped while the first chunks were sent; no scores are returned."):
+            try:
+                self._fill()
+            except BaseException:
+                self.close()
+                raise
 
     def __iter__(self) -> Submission:
         return self
 
     def __next__(self) -> Any:
+        with stopping(self._stopped):
+            return self._following()
+
+    def _stopped(self) -> str:
+        of = f" of {self._bar.total:,}" if self._bar.total is not None else ""
+        return (
+            f"Stopped after {self._chunks:,}{of} chunks ({self._jets:,} jets), whose scores were returned; "
+            "the cluster gives up the others."
+        )
+
+    def _following(self) -> Any:
+        """The next chunk's scores."""
         if not self._release.alive:
             raise StopIteration
         interrupts = self._interrupts
@@ -211,7 +224,7 @@ class Submission:
         if scored is None:
             self.close()
             for remark in remarks(self.summary, self._task.model.name, self._task.model.longest):
-                warnings.warn(remark, stacklevel=2)
+                warnings.warn(remark, stacklevel=3)  # the line that asked for them
             raise StopIteration
         return scored.scores
 

@@ -18,13 +18,14 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import signal
 import threading
+from contextlib import ContextDecorator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, TracebackType
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "stopping"]
 
 
 class Interrupts:
@@ -90,3 +91,30 @@ class Interrupts:
         # a library may put this handler back after the call: then nothing is to be noted, and Python's own is meant
         (self._before or signal.default_int_handler)(signal.SIGINT, frame)
         self._noted = False  # that handler does not raise
+
+
+class stopping(ContextDecorator):  # noqa: N801  (used like a function)
+    """Say in one line what a Ctrl-C stopped, where it leaves a call of this package; also a decorator.
+
+    The exception stays the KeyboardInterrupt that Python raised, so that scripts and shells see what they expect.
+    In IPython and Jupyter it shows as its message, without a traceback of this package's own code.
+
+    Parameters
+    ----------
+    message : str or callable
+        What was stopped and what came of it; a function is called when the interrupt leaves the block.
+    """
+
+    def __init__(self, message: str | Callable[[], str]) -> None:
+        self._message = message
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if type(error) is KeyboardInterrupt and not error.args:  # the innermost block knows best
+            message = self._message if isinstance(self._message, str) else self._message()
+            error.args = (message,)
+            error._render_traceback_ = lambda: [message]  # type: ignore[attr-defined]  # IPython's hook

@@ -22,6 +22,7 @@ from eaf_inference.inference import layout
 from eaf_inference.inference.batching import DenseInput, Given, Job, RaggedInput
 from eaf_inference.inference.conversion import cast
 from eaf_inference.inference.features import FEATURES, KINEMATICS, compute
+from eaf_inference.inference.interrupts import stopping
 from eaf_inference.inference.padding import PaddingCheck
 from eaf_inference.inference.pipeline import Pipeline
 from eaf_inference.inference.progress import progress_bar
@@ -152,7 +153,8 @@ class Model:
         if layout.is_tracer(data):  # a graph is being built: only the type of the scores is asked for
             job, _ = self._prepare(data, Traffic())
             return ak.Array(ak.to_layout(self._result(job, as_numpy=False)).to_typetracer(forget_length=True))
-        (scores,) = self.map([data], progress=progress)
+        with stopping("Stopped; no scores are returned."):
+            (scores,) = self.map([data], progress=progress)
         return scores
 
     def map(
@@ -190,6 +192,8 @@ class Model:
         """Scores of each chunk, while later ones are under way."""
         jobs: deque[tuple[Job, bool]] = deque()
         whole = self._connection.traffic
+        total: int | None = None
+        returned = 0
 
         def waiting(retrying: Retrying | None) -> None:
             traffic.retries_until(retrying)
@@ -198,7 +202,14 @@ class Model:
             else:
                 bar.say_now(str(retrying))
 
+        def stopped() -> str:
+            jets = f"{traffic.inferences:,} of {total:,} jets" if total else f"{traffic.inferences:,} jets"
+            if not returned:
+                return f"Stopped after {jets}; no scores are returned."
+            return f"Stopped after {jets}; the scores of {returned:,} chunks were returned."
+
         with (
+            stopping(stopped),
             Pipeline[Inference](
                 self._connection.servers_of(self), self._connection.limits, traffic, waiting=waiting
             ) as pipeline,
@@ -213,11 +224,13 @@ class Model:
                     bar.update(request.batch.size)
 
             def finished() -> Iterator[Any]:
+                nonlocal returned
                 while jobs and jobs[0][0].complete:
                     job, as_numpy = jobs.popleft()
                     traffic.not_finite_of(job.unexplained())
                     scores = self._result(job, as_numpy)
                     pipeline.interrupts.release()
+                    returned += 1
                     yield scores
                     pipeline.interrupts.watch()
 
@@ -226,6 +239,7 @@ class Model:
                 jobs.append((job, as_numpy))
                 if isinstance(chunks, list) and len(chunks) == 1:  # of more, only the last one tells the total
                     bar.expect(job.rows)
+                    total = job.rows
                 lengths = self._padding.lengths(job, trial)
                 for batch in job.batches(lengths, self._cell_budget):
                     while not pipeline.has_room:

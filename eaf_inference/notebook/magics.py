@@ -17,6 +17,7 @@ from traitlets import Float, Unicode
 from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import TokenFile
 from eaf_inference.errors import ConfigurationError, InferenceError
+from eaf_inference.inference.interrupts import stopping
 from eaf_inference.notebook.display import clusters_html, connection_html, load_html, load_text, models_html
 from eaf_inference.notebook.load import measuring
 from eaf_inference.notebook.session import follow_session, leave_session, look_now
@@ -62,6 +63,7 @@ class TritonMagics(Magics):
     )
     @argument("--explain", action="store_true", help="show what every source of discovery said")
     @line_magic
+    @stopping("Stopped before the models were listed.")
     def triton_connect(self, line: str) -> None:
         """Find the facility's Triton and connect to it as this user."""
         options = parse_argstring(self.triton_connect, line)
@@ -87,6 +89,7 @@ class TritonMagics(Magics):
 
     @magic_arguments()
     @line_magic
+    @stopping("Stopped before the status was known.")
     def triton_status(self, line: str) -> None:
         """Show endpoint, user, token's expiry, models and their load, Dask clusters, and what limits the throughput.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import socket
 from pathlib import Path
 
 import awkward as ak
@@ -104,3 +105,12 @@ def facility(zoo, gateway_server, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
     with facility_of(zoo, gateway_server, tmp_path / "jupyter") as running:
         yield running
+
+
+@pytest.fixture
+def black_hole():
+    """An address that takes connections and says nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"grpc://127.0.0.1:{listening.getsockname()[1]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from contextlib import ExitStack
 
@@ -19,15 +18,6 @@ from eaf_inference.local import LocalFacility, Replica, announced
 
 DEAD = "grpc://127.0.0.1:1"
 TOKEN = make_token()
-
-
-@pytest.fixture
-def black_hole():
-    """An address that takes connections and says nothing."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        yield f"grpc://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def configure(tmp_path, text):

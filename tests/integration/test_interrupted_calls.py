@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 
 import numpy as np
 import pytest
+from kernels import notebook
 
 import eaf_inference
 from eaf_inference.inference.traffic import Traffic
@@ -112,3 +114,31 @@ def test_calls_in_other_threads_and_within_one_another_leave_the_handler_alone(m
     assert len(scores) == 3
     for _ in zip(model.map([ROWS] * 3), model.map(ROWS for _ in model.map([ROWS] * 3)), strict=True):
         assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_stop_ends_a_cell_with_one_line_and_python_sees_a_plain_interrupt(model):
+    def interrupted():
+        yield ROWS
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        list(model.map(interrupted()))
+    assert type(stopped.value) is KeyboardInterrupt  # a script ends by its signal
+    assert str(stopped.value).startswith("Stopped after ")
+    assert stopped.value._render_traceback_() == [str(stopped.value)]
+
+
+def test_stop_says_how_far_a_call_came_in_a_notebook(zoo, black_hole):
+    with notebook(EAF_TRITON_URL=zoo.grpc) as book:
+        book.run("%triton_connect")
+        book.run("import numpy as np\nmodel = triton.model('sums')\nrows = np.ones((1_000_000, 2, 20), np.float32)")
+        call = book.interrupt("model({'x': rows}, progress=False)", 0.3)
+        stream = book.interrupt("for _ in model.map({'x': rows[:20]} for _ in iter(int, 1)): pass", 0.3)
+        connecting = book.interrupt(f"%triton_connect {black_hole}", 0.3)
+    assert call.error[0] == "KeyboardInterrupt"
+    assert len(call.error[2:]) == 1
+    assert re.fullmatch(r"Stopped after [\d,]+ of 1,000,000 jets; no scores are returned\.", call.error[2])
+    assert re.fullmatch(
+        r"Stopped after [\d,]+ jets; (the scores of [\d,]+ chunks were|no scores are) returned\.", stream.error[2]
+    )
+    assert connecting.error[2:] == ["Stopped before a connection was made."]
