@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.inference.spec import ModelSpec
 
-__all__ = ["ModelRow", "ModelTable", "config_of", "describe", "index_of", "ready_versions", "why_not"]
+__all__ = ["ModelRow", "ModelTable", "config_of", "describe", "index_of", "metadata_of", "ready_versions", "why_not"]
 
 _MOST_MODELS = 10_000  # versions of models
 _LONGEST_NAME = 64 * 1024  # characters
@@ -62,10 +62,18 @@ class ModelRow:
 
 
 class ModelTable(list[ModelRow]):
-    """The models of a server; prints as a table."""
+    """The models of a server; prints as a table.
+
+    Attributes
+    ----------
+    remark : str
+        What a reader has to know of the table; mostly nothing.
+    """
+
+    remark: str = ""
 
     def __str__(self) -> str:
-        return aligned(
+        table = aligned(
             ("name", "version", "inputs", "outputs", "state", "queue ms"),
             (
                 (
@@ -79,6 +87,7 @@ class ModelTable(list[ModelRow]):
                 for row in self
             ),
         )
+        return "\n".join(part for part in (table if self or not self.remark else "", self.remark) if part)
 
     __repr__ = __str__
 
@@ -135,6 +144,22 @@ def ready_versions(index: Sequence[Any], name: str, version: str) -> list[str]:
     return sorted((each for each in found if version in ("", each)), key=lambda each: (len(each), each))
 
 
+def metadata_of(reply: Any, name: str, server: str) -> Any:
+    """A model's metadata in a server's answer, if it is that of the model asked for.
+
+    Raises
+    ------
+    BadReply
+        It is another model's: scores would be too.
+    """
+    if reply.name != name:
+        raise BadReply(
+            f"{server} was asked for the metadata of model {name!r} and sent that of {reply.name[:_SHOWN]!r}. "
+            "The fault is the server's: tell its operators."
+        )
+    return reply
+
+
 def describe(config: Any, version: str) -> ModelSpec | None:
     """A model's inputs and outputs; None for one that this client does not serve."""
     from eaf_inference.inference.spec import ModelSpec
@@ -145,8 +170,14 @@ def describe(config: Any, version: str) -> ModelSpec | None:
         return None
 
 
-def why_not(index: Sequence[Any], name: str, version: str) -> InferenceError:
-    """Why the model cannot be used: not there, no such version, or not ready."""
+def why_not(index: Sequence[Any], name: str, version: str, *, unlisted: str = "") -> InferenceError:
+    """Why the model cannot be used: not there, no such version, or not ready.
+
+    Parameters
+    ----------
+    unlisted : str
+        Why the server does not list its models, where it does not: then the index is about this one alone.
+    """
     rows = [row for row in index if row.name == name]
     matching = [row for row in rows if version in ("", row.version)]
     if matching:
@@ -155,6 +186,12 @@ def why_not(index: Sequence[Any], name: str, version: str) -> InferenceError:
     if rows:
         versions = _listed({row.version for row in rows})
         return ModelNotFound(f"{name!r} has no version {version}. Expected one of {versions}.")
+    if unlisted:
+        which = f"version {version} of model {name!r}" if version else f"model {name!r}"
+        return ModelNotFound(
+            f"The server has no {which}, and does not list those that it has ({unlisted}). Ask its operators for the "
+            "name."
+        )
     names = {row.name for row in index}
     return ModelNotFound(
         f"The server has no model {name!r}.{did_you_mean(name, sorted(names))} It has {_listed(names)}."

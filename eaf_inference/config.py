@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, validate
 from traitlets.config import Config, Configurable
@@ -23,10 +23,12 @@ from eaf_inference.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Address", "Facility", "configured", "load_facility", "parse_urls"]
+__all__ = ["Address", "Facility", "configured", "load_facility", "parse_urls", "possible_addresses"]
 
 CONFIG_NAME = "eaf_inference_config"
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443}
+_HTTP = ("http", "triton+http", "triton+https")  # Triton's other protocol, which this client does not speak
+_HTTP_PATH = re.compile(r"(?:/v2)?(?:/health/(?:live|ready))?/?")  # what stands behind the host on a facility's pages
 _MOST_REPLICAS = 128  # each is asked whether it is ready, 32 at a time
 _MOST_IN_FLIGHT = 4096
 _LONGEST_WAIT = 7 * 86_400.0  # seconds
@@ -172,39 +174,30 @@ class Address:
         """Read ``grpc://``, ``grpcs://``, coffea's ``triton+grpc://host:port/model/version`` or ``host:port``.
 
         coffea's form means TLS, as in coffea, except on loopback; a bare ``host:port`` means TLS on port 443.
+        ``https://host``, as facilities print their Triton's address, means ``grpcs://host:443``.
 
         Raises
         ------
         ConfigurationError
             The text is none of these.
         """
-        if "@" in url:  # the text may hold a password: it is not shown
-            raise ConfigurationError(
-                "A Triton URL cannot carry a user name or password. Pass a token instead: token=… or --token-file."
-            )
-        try:
-            parts = urlsplit(url if "://" in url else f"//{url}")
-            host = parts.hostname
-        except ValueError as error:
-            raise _unreadable(url, "its host is not one") from error
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise _unreadable(url, "its port is not a number from 0 to 65535") from error
-        if parts.scheme in ("http", "https", "triton+http", "triton+https"):
-            raise _unreadable(url, "this client speaks gRPC, not HTTP; Triton's gRPC port is usually 8001")
-        if parts.scheme not in ("grpc", "grpcs", "triton+grpc", ""):
+        parts, host, port = _split(url)
+        if parts.scheme not in ("grpc", "grpcs", "triton+grpc", "https", "", *_HTTP):
             raise _unreadable(url, f"the scheme {parts.scheme!r} is not known")
         if not host:
             raise _unreadable(url, "it names no host")
+        as_on_pages = parts.scheme in ("https", "") and _HTTP_PATH.fullmatch(parts.path) is not None
+        if parts.scheme in _HTTP or (parts.scheme == "https" and not as_on_pages):
+            raise _speaks_http(url, parts, host)
         if parts.query or parts.fragment:
             raise _unreadable(url, "it has a query or a fragment")
-        model, version = _model_in_path(url, parts.path, allowed=parts.scheme == "triton+grpc")
-        tls = parts.scheme == "grpcs" or (not parts.scheme and port == _DEFAULT_PORTS["grpcs"])
+        path = "" if as_on_pages else parts.path
+        model, version = _model_in_path(url, path, allowed=parts.scheme == "triton+grpc")
+        tls = parts.scheme in ("grpcs", "https") or (not parts.scheme and port == _DEFAULT_PORTS["grpcs"])
         if parts.scheme == "triton+grpc":
             tls = not cls(host, 0, tls=False).is_loopback
         if port is None:
-            port = _DEFAULT_PORTS["grpcs" if parts.scheme == "grpcs" else "grpc"]
+            port = _DEFAULT_PORTS["grpcs" if parts.scheme in ("grpcs", "https") else "grpc"]
         return cls(host, port, tls=tls, model=model, version=version)
 
 
@@ -216,14 +209,36 @@ def parse_urls(urls: str | list[str] | tuple[str, ...]) -> tuple[Address, ...]:
     ConfigurationError
         One of them cannot be read, there is none, or there are too many.
     """
+    return tuple(map(Address.parse, _texts(urls)))
+
+
+def possible_addresses(urls: str | list[str] | tuple[str, ...]) -> tuple[tuple[Address, ...], ...]:
+    """The same, with all that each may mean: a bare host name is TLS on port 443, else unencrypted on 8001.
+
+    Raises
+    ------
+    ConfigurationError
+        As for `parse_urls`.
+    """
+    return tuple(_meanings(text) for text in _texts(urls))
+
+
+def _meanings(text: str) -> tuple[Address, ...]:
+    address = Address.parse(text)
+    parts, _, port = _split(text)
+    if parts.scheme or port is not None:
+        return (address,)
+    return (replace(address, port=_DEFAULT_PORTS["grpcs"], tls=True), address)
+
+
+def _texts(urls: str | list[str] | tuple[str, ...]) -> list[str]:
     texts = urls.split(",") if isinstance(urls, str) else list(urls)
     texts = [text.strip() for text in texts if text.strip()]
     if len(texts) > _MOST_REPLICAS:
         raise ConfigurationError(f"{len(texts):,} Triton URLs are named. Expected at most {_MOST_REPLICAS} replicas.")
-    addresses = tuple(map(Address.parse, texts))
-    if not addresses:
+    if not texts:
         raise ConfigurationError("The Triton URL is empty. Expected grpc://host:port or grpcs://host:port.")
-    return addresses
+    return texts
 
 
 def load_facility() -> Facility:
@@ -289,6 +304,41 @@ def _model_in_path(url: str, path: str, *, allowed: bool) -> tuple[str | None, s
     if not allowed or len(names) > 2:
         raise _unreadable(url, "only triton+grpc://host:port/model/version may have a path")
     return names[0], names[1] if len(names) == 2 else None
+
+
+def _split(url: str) -> tuple[SplitResult, str | None, int | None]:
+    """A URL's parts, its host and its port; a text without a scheme begins with the host."""
+    if "@" in url:  # the text may hold a password: it is not shown
+        raise ConfigurationError(
+            "A Triton URL cannot carry a user name or password. Pass a token instead: token=… or --token-file."
+        )
+    text = f"[{url}]" if _is_ipv6(url) else url
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        host = parts.hostname
+    except ValueError as error:
+        raise _unreadable(url, "its host is not one") from error
+    try:
+        return parts, host, parts.port
+    except ValueError as error:
+        raise _unreadable(url, "its port is not a number from 0 to 65535") from error
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _speaks_http(url: str, parts: SplitResult, host: str) -> ConfigurationError:
+    """The error for an address of Triton's HTTP protocol, with those of gRPC that may be meant."""
+    plain, tls = (Address(host, port, tls=scheme == "grpcs").url for scheme, port in _DEFAULT_PORTS.items())
+    meant = f"triton+{plain}{parts.path}" if parts.scheme.startswith("triton+") else f"{plain}, or {tls} with TLS"
+    return ConfigurationError(
+        f"The Triton URL {redact(url)!r} cannot be used: it is an address for HTTP, and this client speaks gRPC, on "
+        f"another port (usually 8001 where HTTP's is 8000). Expected something like {meant}."
+    )
 
 
 def _unreadable(url: str, why: str) -> ConfigurationError:

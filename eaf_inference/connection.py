@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference import lookup
 from eaf_inference._text import printable
-from eaf_inference.catalogue import ModelRow, ModelTable, config_of, describe, index_of, ready_versions, why_not
+from eaf_inference.catalogue import ready_versions, why_not
 from eaf_inference.config import load_facility
 from eaf_inference.credentials import (
     BearerDiscovery,
@@ -23,7 +24,7 @@ from eaf_inference.credentials import (
     TokenSource,
     describe_expiry,
 )
-from eaf_inference.discovery import HUB_DOCUMENT, PROBE_TIMEOUT, Attempt, Attempts, Endpoint, discover, given
+from eaf_inference.discovery import HUB_DOCUMENT, Attempt, Attempts, Endpoint, discover, given
 from eaf_inference.document import Known, known_facility
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput, ServerUnavailable
 from eaf_inference.inference.interrupts import stopping
@@ -31,6 +32,7 @@ from eaf_inference.inference.pipeline import Limits, Question, ask
 from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import CLOSED, Server
 from eaf_inference.injected import Injected, injected
+from eaf_inference.probe import PROBE_TIMEOUT
 from eaf_inference.registry import NOTHING_SAID, Follower, Options, followers, made, shared
 from eaf_inference.tls import TlsFiles
 from eaf_inference.token_service import ANSWER_WITHIN, TokenService
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
+    from eaf_inference.catalogue import ModelTable
     from eaf_inference.config import Facility
     from eaf_inference.dask.clusters import ClusterTable
     from eaf_inference.dask.submit import Submission
@@ -305,9 +308,10 @@ class Connection:
             return "<Connection, opened on first use>"
         more = len(self._endpoint.addresses) - 1
         replicas = f" and {more} more" if more else ""
+        restricted = f"; {self._endpoint.restricted}" if self._endpoint.restricted else ""
         clusters = "".join(f"; {follower}" for follower in self.followers)
         return printable(
-            f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}{clusters}>"
+            f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}{restricted}{clusters}>"
         )
 
     def _repr_html_(self) -> str:
@@ -324,27 +328,13 @@ class Connection:
         ServerUnavailable, NotAuthorized
             The server does not answer, or not this user.
         """
-        from eaf_inference.inference import protocol
-
-        left = self._countdown()
-        [statistics] = self._ask(Question("ModelStatistics", protocol.ModelStatisticsRequest()), within=left())
-        measured = {(each.name, each.version): each for each in statistics.model_stats}
-        index = sorted(self._index(left()), key=lambda entry: (entry.name, entry.version))
-        ready = [entry for entry in index if entry.state == "READY"]
-        replies = self._ask(*(_config_question(entry.name, entry.version) for entry in ready), within=left())
-        specs = {
-            (entry.name, entry.version): describe(config_of(reply, entry.name, self.where), entry.version)
-            for entry, reply in zip(ready, replies, strict=True)
-        }
-        keys = [(entry.name, entry.version) for entry in index]
-        return ModelTable(
-            ModelRow.of(entry, specs.get(key), measured.get(key)) for key, entry in zip(keys, index, strict=True)
-        )
+        return lookup.table(self._asking(self._countdown()), self.where, self._serving)
 
     @stopping(_STOPPED)
     def names(self) -> list[str]:
         """The names of the models on the server."""
-        return sorted({row.name for row in self._index(self._countdown()())})
+        rows, _ = lookup.index(self._asking(self._countdown()), self.where, self._serving)
+        return sorted({row.name for row in rows})
 
     @stopping(_STOPPED)
     def model(
@@ -378,7 +368,6 @@ class Connection:
             Its recipe or labels cannot be used, or it is of a kind that this client does not serve.
         """
         from eaf_inference.inference.model import CELL_BUDGET, Model
-        from eaf_inference.inference.spec import ModelSpec
 
         address = self.endpoint.addresses[0]
         if name is None:
@@ -394,8 +383,7 @@ class Connection:
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigurationError(f"The recipe {preprocess} cannot be read: {error}") from error
         serving = self._serving[name, version]
-        [reply] = self._ask(_config_question(name, version), servers=serving, within=left())
-        spec = ModelSpec.from_config(config_of(reply, name, self.where), version, preprocess=text)
+        spec = lookup.spec_of(self._asking(left, serving), self.where, name, version, preprocess=text)
         if self._given is None:  # whoever asks again may have changed the model in place; a worker's tasks have not
             self.paddings.pop(spec, None)
         return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
@@ -508,32 +496,37 @@ class Connection:
         ends = time.monotonic() + self._patience
         return lambda: max(ends - time.monotonic(), 0.0)
 
-    def _ask(self, *questions: Question, within: float, servers: Sequence[Server] = ()) -> list[Any]:
-        """The server's answers, from whichever replica gives them, within so many seconds for all."""
-        limits = Limits(time_budget=within, request_timeout=within)
-        return ask(servers or self._servers, questions, limits)
+    def _asking(self, left: Callable[[], float], servers: Sequence[Server] = ()) -> Callable[..., list[Any]]:
+        """What asks questions: the answers come from whichever replica gives them, within the time that is left."""
 
-    def _index(self, within: float) -> list[Any]:
-        [reply] = self._ask(_index_question(), within=within)
-        return index_of(reply, self.where)
+        def answers(*questions: Question) -> list[Any]:
+            within = left()
+            return ask(servers or self._servers, questions, Limits(time_budget=within, request_timeout=within))
+
+        return answers
 
     def _find(self, name: str, version: str, left: Callable[[], float]) -> str:
         """Note which replicas serve the model, and give its version: the newest where none is asked for."""
         index, answered = [], {}
+        unlisted = ""
         for number, server in enumerate(self._servers):
             share = left() / (len(self._servers) - number + 1)  # a silent replica leaves time for the others
             limits = Limits(time_budget=0, request_timeout=min(PROBE_TIMEOUT, share))
+            here = server.address.url
+
+            def answers(*questions: Question, server: Server = server, limits: Limits = limits) -> list[Any]:
+                return ask([server], questions, limits)
+
             try:
-                [reply] = ask([server], [_index_question()], limits)
+                answered[server], unlisted = lookup.about(answers, here, name, version)
             except ServerUnavailable:
                 continue
-            answered[server] = index_of(reply, server.address.url)
             index.extend(answered[server])
-        if not answered:
-            index = self._index(left())  # takes the time that is left, or says why nobody answers
+        if not answered:  # takes the time that is left, or says why nobody answers
+            index, unlisted = lookup.about(self._asking(left), self.where, name, version)
         versions = ready_versions(index, name, version)
         if not versions:
-            raise why_not(index, name, version)
+            raise why_not(index, name, version, unlisted=unlisted)
         newest = versions[-1]
         serving = [each for each in answered if ready_versions(answered[each], name, newest)]
         silent = [each for each in self._servers if each not in answered]  # they may come back
@@ -551,15 +544,3 @@ def _source_of(own: Facility, timeout: float) -> TokenSource:
     if own.token_service:
         return TokenService(own.token_service, ca=own.ca or None, timeout=timeout)
     return TokenFile(own.token_file) if own.token_file else BearerDiscovery()
-
-
-def _index_question() -> Question:
-    from eaf_inference.inference import protocol
-
-    return Question("RepositoryIndex", protocol.RepositoryIndexRequest())
-
-
-def _config_question(name: str, version: str) -> Question:
-    from eaf_inference.inference import protocol
-
-    return Question("ModelConfig", protocol.ModelConfigRequest(name=name, version=version), f"model {name!r}")

@@ -215,6 +215,18 @@ class BearerDiscovery(TokenSource):
     def passed_over(self) -> Mapping[str, str]:
         return self._passed_over
 
+    @property
+    def why_none(self) -> str:
+        named = self._environment.get("BEARER_TOKEN_FILE")
+        file = f"the file of BEARER_TOKEN_FILE ({named})" if named else "BEARER_TOKEN_FILE"
+        places = ", ".join(["BEARER_TOKEN", file, *map(str, self._files())])
+        found = f"None was found in {places}, and no token service is configured (EAF_TOKEN_SERVICE)."
+        cure = (
+            "Get a token from your facility and save it in one of these places, or name its file: "
+            "%triton_connect --token-file FILE, connect(token=TokenFile(FILE))."
+        )
+        return " ".join(part for part in (found, super().why_none, cure) if part)
+
     def read(self) -> Token | None:
         text: SecretText | None
         if text := SecretText(self._environment.get("BEARER_TOKEN", "").strip(_C99_SPACE)):

@@ -1,7 +1,6 @@
 """From nothing typed to a Triton that answers: a table of sources, probed side by side.
 
-A server counts as healthy when it is ready and its repository index answers; one whose index fails is dead or
-saturated (the contract of CMS SONIC) and is passed over. What every source said is kept.
+The first healthy server is taken (see `probe`). What every source said is kept.
 
 Servers are asked without the user's token first: that a server wants one is an answer too. Then the chosen one gets
 it, and only where it was named for that: by the user, by the operator, or by a facility of the same user. A variable
@@ -12,33 +11,29 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from eaf_inference import local
-from eaf_inference.config import parse_urls
-from eaf_inference.credentials import Credentials, NoToken
-from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized
-from eaf_inference.inference.pipeline import Limits, Question, ask
-from eaf_inference.inference.transport import Server
+from eaf_inference._proxies import unused_proxy
+from eaf_inference.config import possible_addresses
+from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized, ServerUnavailable
+from eaf_inference.probe import NOT_WAITED_FOR, PROBE_TIMEOUT, Answer, Prober
 from eaf_inference.tables import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
 
     from eaf_inference.config import Address
-    from eaf_inference.credentials import Token
+    from eaf_inference.credentials import Credentials
     from eaf_inference.document import Document, Known
     from eaf_inference.tls import TlsFiles
 
 __all__ = ["HUB_DOCUMENT", "Attempt", "Attempts", "Endpoint", "discover", "given"]
 
 log = logging.getLogger(__name__)
-
-PROBE_TIMEOUT = 2.0  # seconds for each server
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +50,14 @@ class Endpoint:
         What named it.
     withheld : str
         Why the user's token is not sent there; empty where it is.
+    restricted : str
+        What the server does not let this client ask, and why; empty where it may ask everything.
     """
 
     addresses: tuple[Address, ...]
     source: str
     withheld: str = ""
+    restricted: str = ""
 
     @property
     def url(self) -> str:
@@ -135,6 +133,7 @@ _SOURCES: dict[str, Callable[[Mapping[str, str], Known], str]] = {
     "local facility": lambda _env, _known: _local_facilities(),
 }
 
+_EXPLICIT = "explicit URL"
 _TOKEN_FILE = "token file"  # noqa: S105  (no password)
 _NAMED_BY_OTHERS = ("TRITON_URL", "CMS SONIC", "Kubernetes service")  # not for this package's users
 
@@ -161,7 +160,8 @@ def discover(
     Parameters
     ----------
     url : str or sequence of str, optional
-        An explicit URL, or several replicas'. No other source is tried then: whoever names a server wants it.
+        An explicit URL, or several replicas'. No other source is tried then: whoever names a server wants it. A
+        bare host name is tried on both of its usual ports, with and without TLS.
     known : Known
         What this machine's files and the Hub's facility document say.
     timeout : float
@@ -181,18 +181,24 @@ def discover(
         There is none; the message holds the table of attempts.
     """
     pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="eaf-inference-probe")
-    prober = _Prober(credentials, tls, timeout=timeout, allow_insecure_token=allow_insecure_token)
+    prober = Prober(credentials, tls, timeout=timeout, allow_insecure_token=allow_insecure_token)
     try:
         candidates: list[_Candidate] = []
         found = _candidates(url, known)
         named = [source for source, value in found if value and not isinstance(value, InferenceError)]
-        prober.at_once = len(named) == 1 and _may_follow(named[0])
+        guessed = any(len(each) > 1 for _, value in found if isinstance(value, tuple) for each in value)
+        prober.at_once = len(named) == 1 and _may_follow(named[0]) and not guessed
         for source, value in found:
             if isinstance(value, InferenceError):
                 candidates.append((source, value))
             else:
-                answers = [(each, pool.submit(prober.look, each, follows=_may_follow(source))) for each in value]
-                candidates.append((source, answers))
+                follows = _may_follow(source)
+                candidates.append(
+                    (
+                        source,
+                        [{each: pool.submit(prober.look, each, follows=follows) for each in one} for one in value],
+                    )
+                )
         return _judge(candidates, prober, pool, wait_for_all=wait_for_all)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -200,15 +206,15 @@ def discover(
 
 def _candidates(
     url: str | Sequence[str] | None, known: Known
-) -> list[tuple[str, tuple[Address, ...] | InferenceError]]:
-    """Every source, with the addresses that it names or why it cannot be read."""
+) -> list[tuple[str, tuple[tuple[Address, ...], ...] | InferenceError]]:
+    """Every source, with the servers that it names, each by its possible addresses, or why it cannot be read."""
     if url is not None:
-        return [("explicit URL", parse_urls(url if isinstance(url, str) else list(url)))]
-    found: list[tuple[str, tuple[Address, ...] | InferenceError]] = []
+        return [(_EXPLICIT, possible_addresses(url if isinstance(url, str) else list(url)))]
+    found: list[tuple[str, tuple[tuple[Address, ...], ...] | InferenceError]] = []
     for source, read in _SOURCES.items():
         try:
             value = read(os.environ, known)
-            found.append((source, parse_urls(value) if value else ()))
+            found.append((source, possible_addresses(value) if value else ()))
         except InferenceError as error:
             found.append((source, error))
             continue
@@ -217,16 +223,17 @@ def _candidates(
     return found
 
 
-_Candidate: TypeAlias = "tuple[str, list[tuple[Address, Future[_Answer]]] | InferenceError]"
+# a source, and for each server that it names what is asked at its possible addresses
+_Candidate: TypeAlias = "tuple[str, list[dict[Address, Future[Answer]]] | InferenceError]"
 
 
 def _judge(
-    candidates: Sequence[_Candidate], prober: _Prober, pool: ThreadPoolExecutor, *, wait_for_all: bool
+    candidates: Sequence[_Candidate], prober: Prober, pool: ThreadPoolExecutor, *, wait_for_all: bool
 ) -> tuple[Endpoint, Attempts]:
     """Wait for the answers, in order, and choose."""
     attempts = Attempts()
     endpoint: Endpoint | None = None
-    errors: list[InferenceError] = []
+    said: dict[Address, Answer] = {}
     for source, candidate in candidates:
         if isinstance(candidate, InferenceError):
             attempts.append(Attempt(source, "", str(candidate)))
@@ -234,28 +241,34 @@ def _judge(
         if not candidate:
             attempts.append(Attempt(source, "", "not set"))
             continue
+        asked = {address: future for each in candidate for address, future in each.items()}
         known = {
             address: future.result()
-            for address, future in candidate
+            for address, future in asked.items()
             if endpoint is None or wait_for_all or future.done()
         }
         if endpoint is None:
-            known |= _introduced(source, known, prober, pool)
-        healthy = [address for address, answer in known.items() if answer.healthy]
+            known |= _introduced(source, [list(each) for each in candidate], known, prober, pool)
+        healthy = [first for each in candidate if (first := _first_healthy(each, known)) is not None]
         chosen = endpoint is None and bool(healthy)
         if chosen:
-            others = [address for address, _ in candidate if address not in healthy]
-            endpoint = Endpoint((*healthy, *others), source, withheld=_withheld(source, healthy[0]))
-        for address, _ in candidate:
-            answer = known.get(address, _NOT_WAITED_FOR)
-            attempts.append(Attempt(source, address.url, answer.text, answer.seconds, chosen=chosen))
-            if answer.error is not None:
-                errors.append(answer.error)
+            others = [address for each in candidate if len(each) == 1 for address in each if address not in healthy]
+            endpoint = Endpoint(
+                (*healthy, *others),
+                source,
+                withheld=_withheld(source, healthy[0]),
+                restricted=known[healthy[0]].restricted,
+            )
+        for address in (address for each in candidate for address in each):
+            answer = known.get(address, NOT_WAITED_FOR)
+            said[address] = answer
+            used = chosen and endpoint is not None and address in endpoint.addresses
+            attempts.append(Attempt(source, address.url, answer.text, answer.seconds, chosen=used))
     attempts += [Attempt(_TOKEN_FILE, path, f"passed over: {why}") for path, why in prober.passed_over.items()]
     log.debug("discovery:\n%s", attempts)
     if endpoint is not None:
         return endpoint, attempts
-    raise _none_found(attempts, errors)
+    raise _none_found(attempts, said)
 
 
 def _may_follow(source: str) -> bool:
@@ -263,11 +276,24 @@ def _may_follow(source: str) -> bool:
     return source not in _NAMED_BY_OTHERS
 
 
+def _first_healthy(addresses: Iterable[Address], known: Mapping[Address, Answer]) -> Address | None:
+    """The first of a server's possible addresses that can be used."""
+    return next((each for each in addresses if each in known and known[each].healthy), None)
+
+
 def _introduced(
-    source: str, known: Mapping[Address, _Answer], prober: _Prober, pool: ThreadPoolExecutor
-) -> dict[Address, _Answer]:
-    """What the servers of a source say to the user's token, where it is sent; how she can send it, where not."""
-    there = {address: answer for address, answer in known.items() if answer.healthy or answer.wants_token}
+    source: str,
+    servers: Iterable[Iterable[Address]],
+    known: Mapping[Address, Answer],
+    prober: Prober,
+    pool: ThreadPoolExecutor,
+) -> dict[Address, Answer]:
+    """What the servers of a source say to the user's token, where it is sent; how she can send it, where not.
+
+    Of a server's possible addresses the first that answers gets it.
+    """
+    answering = ([each for each in server if known[each].healthy or known[each].wants_token] for server in servers)
+    there = {each[0]: known[each[0]] for each in answering if each}
     if not prober.has_token or prober.at_once:
         return {}
     if _may_follow(source):
@@ -275,7 +301,7 @@ def _introduced(
     return {address: _unintroduced(source, address, answer) for address, answer in there.items()}
 
 
-def _unintroduced(source: str, address: Address, answer: _Answer) -> _Answer:
+def _unintroduced(source: str, address: Address, answer: Answer) -> Answer:
     """The answer of a server that does not get the token, for a user who has one."""
     if answer.healthy:
         return replace(answer, text=f"{answer.text}; your token is not sent there")
@@ -297,103 +323,39 @@ def _consent(address: Address) -> str:
     return f'If you trust this server, name it yourself: %triton_connect {address.url} or connect("{address.url}")'
 
 
-def _none_found(attempts: Attempts, errors: Sequence[InferenceError]) -> InferenceError:
+def _none_found(attempts: Attempts, said: Mapping[Address, Answer]) -> InferenceError:
     """The error where no server can be used."""
+    errors = [answer.error for answer in said.values() if answer.error is not None]
+    unreached = {address.host for address, answer in said.items() if isinstance(answer.error, ServerUnavailable)}
     named = [each for each in attempts if each.value and each.source != _TOKEN_FILE]
+    table = "" if len(named) == 1 and named[0].source == _EXPLICIT else f"\n{attempts}"  # it would say the same again
     for error in errors:  # of more use than "none answered": one is there and refuses, or our own files are wrong
         if isinstance(error, NotAuthorized) or (len(named) == 1 and isinstance(error, ConfigurationError)):
-            refused = type(error)(f"{error}\n{attempts}")
+            refused = type(error)(f"{error}{table}")
             refused.attempts = attempts
             return refused
-    nothing = NoServerFound(
-        "No Triton inference server answered. Give its address (%triton_connect grpc://host:port), set "
-        "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`. What was tried:\n"
-        f"{attempts}"
-    )
+    sentences = [_what_to_do(named), *filter(None, map(unused_proxy, sorted(unreached)))]
+    nothing = NoServerFound(" ".join(sentences) + table)
     nothing.attempts, nothing.named = attempts, bool(named)
     nothing.reason = "no server answers where one is named" if named else "nothing names a server"
     return nothing
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What one server said when it was asked whether it is ready and what it serves."""
-
-    healthy: bool
-    text: str
-    seconds: float | None = None
-    error: InferenceError | None = None
-
-    @property
-    def wants_token(self) -> bool:
-        return isinstance(self.error, NotAuthorized)
-
-
-_NOT_WAITED_FOR = _Answer(healthy=False, text="not waited for")
-
-
-class _Prober:
-    """Asks servers, without the user's token or with it.
-
-    Attributes
-    ----------
-    at_once : bool
-        With it from the first look on: nothing but what is to get it was named.
-    has_token : bool
-        Whether there is one.
-    passed_over : mapping
-        Token files that are not believed, and why.
-    """
-
-    def __init__(
-        self, credentials: Credentials, tls: TlsFiles, *, timeout: float, allow_insecure_token: bool
-    ) -> None:
-        self._credentials, self._tls, self._timeout = credentials, tls, timeout
-        self._allow_insecure_token = allow_insecure_token
-        self._nobody = Credentials(NoToken(credentials.trouble))
-        self.at_once = False
-        self.has_token = credentials.known is not None
-        self.passed_over = credentials.source.passed_over
-
-    def look(self, address: Address, *, follows: bool) -> _Answer:
-        """Ask without the token; nothing at all where it is to follow and would travel unencrypted."""
-        if self.at_once:
-            return self.authenticate(address)
-        answer = self._ask(address, self._nobody, meant=self._credentials.known if follows else None)
-        if self.has_token and answer.wants_token:
-            return replace(answer, text=f"there, and wants a token ({answer.text})")
-        return answer
-
-    def authenticate(self, address: Address) -> _Answer:
-        """Ask with the token."""
-        return self._ask(address, self._credentials)
-
-    def _ask(self, address: Address, credentials: Credentials, *, meant: Token | None = None) -> _Answer:
-        from eaf_inference.inference import protocol
-
-        started = time.monotonic()
-
-        def ask_for(method: str, message: Any) -> Any:
-            left = self._timeout - (time.monotonic() - started)
-            limits = Limits(time_budget=0, request_timeout=max(left, 0.001))
-            return ask([server], [Question(method, message)], limits)[0]
-
-        def answer(*, healthy: bool, text: str, error: InferenceError | None = None) -> _Answer:
-            return _Answer(healthy, text, time.monotonic() - started, error)
-
-        try:
-            server = Server(address, self._credentials, self._tls, allow_insecure_token=self._allow_insecure_token)
-            server.metadata(meant)
-        except InferenceError as error:
-            return answer(healthy=False, text=str(error), error=error)
-        server.credentials = credentials
-        try:
-            if not ask_for("ServerReady", protocol.ServerReadyRequest()).ready:
-                return answer(healthy=False, text="not ready: it is starting, stopping, or a model failed to load")
-            index = ask_for("RepositoryIndex", protocol.RepositoryIndexRequest())
-        except InferenceError as error:
-            return answer(healthy=False, text=error.reason or str(error).splitlines()[0], error=error)
-        finally:
-            server.close()
-        number = len({model.name for model in index.models})
-        return answer(healthy=True, text=f"ready, {number} model{'s' * (number != 1)}")
+def _what_to_do(named: Sequence[Attempt]) -> str:
+    if not named:
+        return (
+            "Nothing names a Triton inference server. Give its address (%triton_connect grpc://host:port), set "
+            "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`."
+        )
+    check = (
+        "Check host and port (Triton's gRPC port is usually 8001, or 443 with TLS), that the server runs, and that "
+        "this machine reaches it."
+    )
+    if named[0].source != _EXPLICIT:
+        return (
+            f"No Triton inference server answers where one is named. {check} Another one can be named with "
+            "%triton_connect grpc://host:port."
+        )
+    if len(named) == 1:
+        return f"No Triton inference server answers at {named[0].value}: {named[0].outcome}. {check}"
+    return f"No Triton inference server answers at any of these addresses. {check}"

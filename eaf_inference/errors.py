@@ -40,10 +40,13 @@ class InferenceError(Exception):
         The cause in a few words, for a table; empty where the message is short itself.
     attempts : sequence of eaf_inference.discovery.Attempt
         What was tried, where no server could be found.
+    restricted : bool
+        Whether the server, or a proxy before it, does not let such a call pass at all, whatever it asks for.
     """
 
     reason: str = ""
     attempts: Sequence[Attempt] = ()
+    restricted: bool = False
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable_lines(mask(str(message))))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.config import Address, parse_urls
+from eaf_inference.config import Address, parse_urls, possible_addresses
 from eaf_inference.credentials import Token, TokenSource
 from eaf_inference.errors import ServerUnavailable
 
@@ -53,7 +53,10 @@ class Injected:
     def names(self, urls: str | tuple[str, ...]) -> bool:
         """Whether these are the servers that the client named."""
         values = self._held.values
-        return values is not None and {each.url for each in parse_urls(urls)} == set(values["urls"])
+        if values is None:
+            return False
+        meant = [{each.url for each in meanings} for meanings in possible_addresses(urls)]
+        return all(each & set(values["urls"]) for each in meant) and set(values["urls"]) <= set().union(*meant)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -70,6 +73,10 @@ class InjectedToken(TokenSource):
     """The token that the client gave this worker, and renews there."""
 
     at_hand = True
+
+    @property
+    def why_none(self) -> str:
+        return "The notebook that this Dask worker works for has none: see %triton_status there."
 
     def __init__(self, held: Any) -> None:
         self._held = held

@@ -12,8 +12,10 @@ import random
 from http import HTTPStatus
 from operator import index
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from eaf_inference._http import exchange
+from eaf_inference._proxies import unused_proxy
 from eaf_inference._redact import SecretText, redact
 from eaf_inference.credentials import Token, TokenSource
 from eaf_inference.errors import ConfigurationError, NotAuthorized, ServerUnavailable
@@ -145,7 +147,10 @@ class TokenService(TokenSource):
                 tls=tls_context(self.url, self.ca),
             )
         except OSError as error:
-            raise self._unavailable(what, redact(str(error))) from None
+            remark = ""
+            with contextlib.suppress(ValueError):  # the URL is none
+                remark = unused_proxy(urlsplit(self.url).hostname or "")
+            raise self._unavailable(what, redact(str(error)), remark=remark) from None
         if reply.status != HTTPStatus.OK:
             raise self._refusal(reply, what)
         try:
@@ -175,10 +180,10 @@ class TokenService(TokenSource):
         return self._unavailable(what, said or status, kind)
 
     def _unavailable(
-        self, what: str, why: str, kind: type[ServerUnavailable] = ServerUnavailable
+        self, what: str, why: str, kind: type[ServerUnavailable] = ServerUnavailable, *, remark: str = ""
     ) -> ServerUnavailable:
         why = why.rstrip(".")
-        error = kind(f"The token service {self.url} gives no {what}: {why}.")
+        error = kind(f"The token service {self.url} gives no {what}: {why}. {remark}".rstrip())
         error.reason = f"the token service gives no {what}: {why}"
         return error
 

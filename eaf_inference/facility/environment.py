@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eaf_inference._proxies import refused_by_proxy
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.facility.processes import private_directory
 
@@ -235,9 +236,10 @@ def _run(command: Sequence[str | Path], lock: int, progress: Callable[[str], Non
             raise
     if process.returncode:
         errors = [line for line in said if line.lower().startswith("error")] or said[-10:]
+        proxy = refused_by_proxy() if "proxy" in "".join(said).lower() else ""
         raise ConfigurationError(
             f"cannot make Triton's environment: `{' '.join(map(str, command))}` failed:\n  "
-            + "\n  ".join(errors)
+            + "\n  ".join([*errors, *filter(None, [proxy])])
             + f"\nPut that right and run the command again, {_OTHERWISE}."
         )
 

@@ -93,8 +93,12 @@ class Model:
 
     @property
     def note(self) -> str:
-        """What was found about its padding, where that is worth saying."""
-        return self._padding.note
+        """What was found about its padding, or could not be found about the model, where that is worth saying."""
+        why = self.spec.unread
+        unread = (
+            f"its recipe and class labels are not known, because the server does not tell them: {why}" if why else ""
+        )
+        return "; ".join(part for part in (unread, self._padding.note) if part)
 
     @property
     def longest(self) -> int | None:
@@ -297,6 +301,13 @@ class Model:
         """The job of one chunk, and whether its scores go back as numpy arrays."""
         if self.spec.recipe is not None and not isinstance(data, Mapping):
             return self._by_recipe(data, traffic), False
+        if self.spec.unread and isinstance(data, ak.Array) and data.fields:
+            raise InvalidInput(
+                f"{self.name!r} was called with records, and its recipe for them is not known, because the server "
+                f"does not tell it ({self.spec.unread}). Pass the recipe, triton.model({self.name!r}, "
+                "preprocess=FILE); or the inputs as the model takes them, {input name: array} with "
+                f"{'; '.join(map(str, self.spec.inputs))}."
+            )
         values = self._by_name(data)
         inputs, outer = self._as_given(values)
         job = Job(inputs=inputs, outputs=self.spec.outputs, outer=outer, max_batch_size=self.spec.max_batch_size)

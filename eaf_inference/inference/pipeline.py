@@ -13,17 +13,16 @@ import logging
 import math
 import queue
 import random
-import re
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from eaf_inference._redact import redact
-from eaf_inference.errors import InferenceError, InvalidInput, ModelNotReady, NotAuthorized, ServerUnavailable
+from eaf_inference.errors import InferenceError
+from eaf_inference.inference.failure import Action, Failure, failed
 from eaf_inference.inference.interrupts import Interrupts
 from eaf_inference.inference.traffic import Retrying, Traffic
-from eaf_inference.inference.transport import Action, Failure, Server, outcome
+from eaf_inference.inference.transport import Server, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +40,6 @@ _SHORTEST_TIMEOUT = 0.001
 _LEAD = 4  # a reply may be overtaken by at most this many windows of later ones
 _HISTORY = 12  # failures kept for the message
 _TOLD_EVERY = 1.0  # seconds, during an outage
-_NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +339,7 @@ class Pipeline(Generic[RequestT]):
         """On gRPC's thread, where no interrupt comes: note the time and the outcome, and hand over."""
         flight.ended = time.monotonic()
         flight.reply, error = outcome(future)
-        flight.failure = None if error is None else Failure.of(error, server.address)
+        flight.failure = None if error is None else Failure.of(error, server.address, flight.token)
         self._finished.put(flight)
 
     def _pick(self, avoid: Server | None) -> Server:
@@ -423,30 +421,3 @@ class Pipeline(Generic[RequestT]):
         # decorrelated jitter: clients that failed together do not come back together
         flight.pause = min(_LONGEST_PAUSE, random.uniform(_FIRST_PAUSE, flight.pause * 3))  # noqa: S311
         return min(left, until_end / 2, failure.retry_after or flight.pause)
-
-
-def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> InferenceError:
-    """The error that tells the user how a call ended, and what she can do; and what the trouble with her token is."""
-    last = failures[-1]
-    kind, advice = last.error, f"{last.server} failed on {subject}: {last.cause}"
-    if kind is ServerUnavailable and _NOT_READY.search(last.details):
-        kind, advice = ModelNotReady, f"The server cannot serve {subject} now: {last.details}.{_history(failures)}"
-    elif kind is ServerUnavailable:
-        advice = (
-            f"{last.server} gave no reply for {subject} within the time budget: {last.cause}. "
-            f"It is down, unreachable or overloaded: try later, or connect again.{_history(failures)}"
-        )
-    elif kind is NotAuthorized:
-        remedy = redact(trouble) or "Renew your token, or ask the facility for access."
-        advice = f"{last.server} refused your credentials ({last.cause}). {remedy}"
-    elif kind is InvalidInput:
-        advice = f"The server refused the input of {subject}: {last.details}."
-    error = kind(advice)
-    error.reason = last.cause
-    return error
-
-
-def _history(failures: Sequence[Failure]) -> str:
-    if len(failures) < 2:
-        return ""
-    return "\nWhat was tried:\n" + "\n".join(f"  {failure}" for failure in failures)

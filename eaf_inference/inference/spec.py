@@ -89,6 +89,8 @@ class ModelSpec:
         Class names by output.
     left_out : tuple of str
         Outputs of a data type that this client does not serve, such as strings, and that type; never asked for.
+    unread : str
+        Why the server does not tell the model's configuration, where it does not: then recipe and labels are unknown.
     """
 
     name: str
@@ -99,12 +101,13 @@ class ModelSpec:
     recipe: Recipe | None
     labels: Mapping[str, tuple[str, ...]]
     left_out: tuple[str, ...] = ()
+    unread: str = ""
 
     def __hash__(self) -> int:
         return hash((self.name, self.version))  # the mappings only compare
 
     @classmethod
-    def from_config(cls, config: Any, version: str, *, preprocess: str | None = None) -> ModelSpec:
+    def from_config(cls, config: Any, version: str, *, preprocess: str | None = None, unread: str = "") -> ModelSpec:
         """Read Triton's ``ModelConfig``.
 
         Parameters
@@ -113,6 +116,8 @@ class ModelSpec:
         version : str
         preprocess : str, optional
             Text of a ``preprocess.json`` that replaces the one in the configuration.
+        unread : str
+            Why this is not the configuration itself, but made of the model's metadata.
 
         Raises
         ------
@@ -150,6 +155,7 @@ class ModelSpec:
                 **_labels(config.name, _parameter(config, "labels"), outputs, left_out),
             },
             left_out=tuple(f"{name}: {datatype}" for name, datatype in left_out.items()),
+            unread=unread,
         )
 
 

@@ -1,4 +1,4 @@
-"""One gRPC call to one Triton: framing, metadata, and what a failure asks for.
+"""One gRPC call to one Triton: framing and metadata.
 
 The request is framed by hand (https://protobuf.dev/programming-guides/encoding): protobuf encodes the small
 part, names and shapes, and the tensors are joined to it as they lie in memory, where tritonclient would copy
@@ -7,25 +7,11 @@ them twice.
 
 from __future__ import annotations
 
-import enum
 import functools
-import re
-import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference._redact import redact
-from eaf_inference._text import printable
-from eaf_inference.errors import (
-    BadReply,
-    ConfigurationError,
-    InferenceError,
-    InvalidInput,
-    ModelNotFound,
-    NotAuthorized,
-    ServerUnavailable,
-)
-from eaf_inference.inference.reply import CHANNEL_OPTIONS, LARGEST_ANSWER, LARGEST_REPLY, SERVICE, read_with
+from eaf_inference.errors import ConfigurationError
+from eaf_inference.inference.reply import CHANNEL_OPTIONS, SERVICE, read_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +23,7 @@ if TYPE_CHECKING:
     from eaf_inference.credentials import Credentials, Token
     from eaf_inference.tls import TlsFiles
 
-__all__ = ["CLOSED", "Action", "Failure", "Server", "frame_request", "outcome"]
+__all__ = ["CLOSED", "Server", "frame_request", "outcome"]
 
 CLOSED = "This connection is closed. Make a new one: %triton_connect or connect()."
 _RAW_INPUT_TAG = b"\x3a"  # ModelInferRequest.raw_input_contents: field 7, length-delimited
@@ -58,103 +44,6 @@ _CHANNEL_OPTIONS = (
     # a proxy of the environment would read the token, where there is no TLS
     ("grpc.enable_http_proxy", 0),
 )
-
-
-class Action(enum.Enum):
-    """What a failed call asks for."""
-
-    BACK_OFF = "try again after a pause, elsewhere if there is another replica"
-    ELSEWHERE_ONCE = "try once more on another replica"
-    RENEW_TOKEN = "renew the token and try once more"  # noqa: S105  (no password)
-    GIVE_UP = "tell the user"
-
-
-# gRPC status -> what to do, and the error when that did not help. The whole policy is this table.
-_ACTIONS: dict[str, tuple[Action, type[InferenceError]]] = {
-    "UNAVAILABLE": (Action.BACK_OFF, ServerUnavailable),
-    "RESOURCE_EXHAUSTED": (Action.BACK_OFF, ServerUnavailable),
-    "ABORTED": (Action.BACK_OFF, ServerUnavailable),
-    "CANCELLED": (Action.BACK_OFF, ServerUnavailable),  # by a proxy or a stopping server, not by us
-    "DEADLINE_EXCEEDED": (Action.ELSEWHERE_ONCE, ServerUnavailable),
-    "UNAUTHENTICATED": (Action.RENEW_TOKEN, NotAuthorized),
-    "PERMISSION_DENIED": (Action.GIVE_UP, NotAuthorized),
-    "NOT_FOUND": (Action.GIVE_UP, ModelNotFound),
-    "INVALID_ARGUMENT": (Action.GIVE_UP, InvalidInput),
-    "UNIMPLEMENTED": (Action.GIVE_UP, ConfigurationError),
-}
-_OTHERWISE = (Action.GIVE_UP, BadReply)
-
-# How a lost connection, a proxy's retry buffer or a dying model process shows under UNKNOWN and INTERNAL.
-_TRANSIENT = re.compile(
-    r"RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|stub process", re.IGNORECASE
-)
-# What gRPC here says of an answer that it has not taken.
-_TOO_LARGE_REPLY = re.compile(r"CLIENT: \w+ message larger than max|Decompressed message larger than max")
-_COMPRESSED_REPLY = re.compile(r"Compression algorithm .*(is disabled|not supported)")
-_TOO_LARGE = re.compile(r"larger than max|request payload size|exceeded request buffer", re.IGNORECASE)
-
-
-# What gRPC's details mean, for a reader: the first that matches.
-_PLAIN_WORDS = (
-    (
-        _TOO_LARGE_REPLY,
-        f"its answer is too large: at most {LARGEST_ANSWER >> 20} MiB are read, of scores {LARGEST_REPLY >> 20} MiB",
-    ),
-    (_COMPRESSED_REPLY, "its answer is compressed, which this client does not accept"),
-    (re.compile(r"connection refused", re.IGNORECASE), "connection refused: nothing listens there"),
-    (re.compile(r"DNS resolution failed|Domain name not found", re.IGNORECASE), "there is no host of that name"),
-    (
-        re.compile(r"CERTIFICATE_VERIFY_FAILED|unable to get local issuer", re.IGNORECASE),
-        "its TLS certificate is not trusted here; name its authority's file: --ca FILE, ca=…",
-    ),
-    (
-        re.compile(r"WRONG_VERSION_NUMBER|ssl handshake|tls handshake", re.IGNORECASE),
-        "the TLS handshake failed; is it an unencrypted port (grpc://)?",
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One failed call, and what it asks for."""
-
-    action: Action
-    error: type[InferenceError]
-    status: str
-    details: str
-    server: str  # its URL
-    retry_after: float | None = None  # seconds, where the server said so
-    at: float = field(default_factory=time.time)
-
-    @classmethod
-    def of(cls, error: grpc.RpcError, address: Address) -> Failure:
-        """Classify what gRPC raised."""
-        status, details = error.code().name, printable(redact((error.details() or "").strip()))
-        action, kind = _ACTIONS.get(status, _OTHERWISE)
-        if action is Action.GIVE_UP and kind is BadReply and _TRANSIENT.search(details):
-            action, kind = _ACTIONS["UNAVAILABLE"]
-        if _TOO_LARGE_REPLY.search(details) or _COMPRESSED_REPLY.search(details):
-            action, kind = Action.GIVE_UP, BadReply
-        elif _TOO_LARGE.search(details):
-            action, kind = Action.GIVE_UP, InvalidInput
-        return cls(action, kind, status, details, address.url, _retry_after(error))
-
-    @property
-    def cause(self) -> str:
-        """Why, in words for a reader."""
-        if self.status == "DEADLINE_EXCEEDED":
-            return "no answer in time"
-        plain = next((words for pattern, words in _PLAIN_WORDS if pattern.search(self.details)), None)
-        return plain or f"{self.status}: {self.details}"
-
-    @property
-    def in_short(self) -> str:
-        """The same in two words, for a progress bar."""
-        return "server overloaded" if self.status == "RESOURCE_EXHAUSTED" else "server gone"
-
-    def __str__(self) -> str:
-        when = time.strftime("%H:%M:%S", time.localtime(self.at))
-        return f"{when} {self.server}: {self.cause}"
 
 
 class Server:
@@ -280,18 +169,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
-
-
-def _retry_after(error: grpc.RpcError) -> float | None:
-    """Seconds from ``grpc-retry-pushback-ms`` or ``retry-after`` (HTTP, Envoy) in the trailing metadata."""
-    trailing = dict(error.trailing_metadata() or ())
-    scales: dict[str, Callable[[float], float]] = {
-        "grpc-retry-pushback-ms": lambda milliseconds: milliseconds / 1000,  # the finer word, where there are both
-        "retry-after": lambda seconds: seconds,
-    }
-    for key, scale in scales.items():
-        try:
-            return max(0.0, scale(float(trailing[key])))
-        except (KeyError, TypeError, ValueError):
-            continue
-    return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eaf_inference.config import parse_urls
+from eaf_inference.config import possible_addresses
 from eaf_inference.credentials import Credentials, TokenFile
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.local import serving
@@ -42,8 +42,10 @@ def sources_of(facility: Facility, urls: Sequence[str] = ()) -> list[MetricsSour
     """
     if (local := serving(urls)) is not None:
         return [TritonMetrics(replica.metrics) for replica in local.replicas]
-    if urls and facility.urls and not set(urls) & {address.url for address in parse_urls(list(facility.urls))}:
-        return []
+    if urls and facility.urls:
+        configured = {address.url for each in possible_addresses(list(facility.urls)) for address in each}
+        if configured.isdisjoint(urls):
+            return []
     ca = facility.metrics_ca or facility.ca or None
     sources: list[MetricsSource] = [TritonMetrics(url, ca=ca) for url in facility.metrics_urls]
     if facility.prometheus_url:

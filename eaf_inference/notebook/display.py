@@ -59,24 +59,26 @@ def connection_html(connection: Connection) -> str:
     if connection.closed:
         return _page(_dim("Connection closed."))
     endpoint = connection.endpoint
+    restricted = f" · {endpoint.restricted}" if endpoint.restricted else ""
     replicas = f"{len(endpoint.urls)} replicas · " if len(endpoint.urls) > 1 else ""
     return _page(
         f'<span class="eaf-good">●</span> <span class="eaf-title">Triton</span> {_code(endpoint.url)} '
-        + _dim(f"· {replicas}found by {endpoint.source} · {connection.identity}")
+        + _dim(f"· {replicas}found by {endpoint.source} · {connection.identity}{restricted}")
     )
 
 
 def models_html(models: ModelTable) -> str:
     """The models of a server."""
     if not models:
-        return _page(_dim("The server has no models."))
+        return _page(_dim(models.remark or "The server has no models."))
     rows = []
     for row in models:
         state = _span("good" if row.ready else "bad", row.state)
         queue = _dim("not reported") if row.queue_ms is None else f"{row.queue_ms:.1f}"
         inputs, outputs = ("<br>".join(map(_code, each)) for each in (row.inputs, row.outputs))
         rows.append((escape(row.name), escape(row.version), inputs, outputs, state, queue))
-    return _page(_table(("model", "version", "inputs", "outputs", "state", "queue ms"), rows, numbers=(5,)))
+    remark = f"<div>{_dim(models.remark)}</div>" if models.remark else ""
+    return _page(_table(("model", "version", "inputs", "outputs", "state", "queue ms"), rows, numbers=(5,)) + remark)
 
 
 def clusters_html(clusters: ClusterTable) -> str:

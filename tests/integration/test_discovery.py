@@ -75,7 +75,7 @@ def test_a_dead_source_is_passed_over_and_said(zoo, monkeypatch, tmp_path):
 
 def test_a_named_server_that_is_dead_is_not_replaced_by_another(zoo, monkeypatch):
     monkeypatch.setenv("EAF_TRITON_URL", zoo.grpc)
-    with pytest.raises(NoServerFound, match=r"(?s)What was tried.*explicit URL.*127\.0\.0\.1:1 .*refused"):
+    with pytest.raises(NoServerFound, match=r"answers at grpc://127\.0\.0\.1:1: connection refused"):
         eaf_inference.connect(DEAD)
 
 
@@ -125,10 +125,10 @@ def test_a_broken_configuration_is_named(monkeypatch, tmp_path):
 
 
 def test_a_source_that_cannot_be_read_is_said_in_the_table(zoo, monkeypatch, tmp_path):
-    monkeypatch.setenv("EAF_TRITON_URL", "https://triton.example.org")
+    monkeypatch.setenv("EAF_TRITON_URL", "http://triton.example.org")
     configure(tmp_path, f"c.Facility.urls = ['{zoo.grpc}']")
     with eaf_inference.connect() as connection:
-        assert "speaks gRPC, not HTTP" in outcomes(connection)["EAF_TRITON_URL"]
+        assert "this client speaks gRPC" in outcomes(connection)["EAF_TRITON_URL"]
 
 
 def test_a_coffea_url_names_the_model_too(zoo):
@@ -185,7 +185,7 @@ def test_a_server_that_refuses_the_token_gives_way_to_the_next_one(doors, monkey
     configure(tmp_path, f"c.Facility.urls = ['{other_url}']")
     with eaf_inference.connect(token=TOKEN) as connection:
         assert connection.endpoint.url == other_url
-        assert "Jwt is expired" in outcomes(connection)["EAF_TRITON_URL"]
+        assert outcomes(connection)["EAF_TRITON_URL"] == "it refuses your token: it has expired"
 
 
 @pytest.mark.parametrize("source", WEAK)
@@ -233,7 +233,7 @@ def test_a_configured_server_is_preferred_to_one_that_wants_a_consent(doors, mon
 def test_a_user_without_a_token_reads_that_one_is_wanted(doors, monkeypatch):
     (_, url), _ = doors
     name_weakly(monkeypatch, "TRITON_URL", url)
-    with pytest.raises(NotAuthorized, match="refused your credentials .*Renew your token"):
+    with pytest.raises(NotAuthorized, match="wants a token, and none was sent. None was found in BEARER_TOKEN, "):
         eaf_inference.connect()
 
 

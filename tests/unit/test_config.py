@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eaf_inference.config import Address, Facility, load_facility, parse_urls
+from eaf_inference.config import Address, Facility, load_facility, parse_urls, possible_addresses
 from eaf_inference.errors import ConfigurationError
 
 
@@ -30,6 +30,11 @@ from eaf_inference.errors import ConfigurationError
         ("triton+grpc://triton.example:8001", "grpcs://triton.example:8001", True),
         ("triton+grpc://localhost:8001", "grpc://localhost:8001", False),
         ("triton+grpc://127.0.0.1:8001", "grpc://127.0.0.1:8001", False),
+        ("https://triton.fnal.gov", "grpcs://triton.fnal.gov:443", True),
+        ("https://Triton.Fnal.gov/", "grpcs://triton.fnal.gov:443", True),
+        ("HTTPS://triton.fnal.gov:8443/v2", "grpcs://triton.fnal.gov:8443", True),
+        ("https://[2001:db8::1]/v2/health/ready", "grpcs://[2001:db8::1]:443", True),
+        ("2001:db8::8001", "grpc://[2001:db8::8001]:8001", False),
     ],
 )
 def test_every_form_of_an_address_is_read(text, url, tls):
@@ -70,8 +75,6 @@ def test_this_machine_is_told_from_others(host, loopback):
         ("grpc://host:port", "its port is not a number from 0 to 65535"),
         ("grpc://host:65536", "its port is not a number from 0 to 65535"),
         ("grpc://[::1", "its host is not one"),
-        ("http://host:8000", "this client speaks gRPC, not HTTP; Triton's gRPC port is usually 8001"),
-        ("triton+https://host", "this client speaks gRPC, not HTTP"),
         ("ftp://host", "the scheme 'ftp' is not known"),
         ("grpc://host/model", "only triton+grpc://host:port/model/version may have a path"),
         ("triton+grpc://host/a/b/c", "only triton+grpc://host:port/model/version may have a path"),
@@ -85,6 +88,42 @@ def test_an_address_that_cannot_be_used_is_refused_with_the_reason(url, why):
     message = str(caught.value)
     assert f"cannot be used: {why}" in message
     assert "Expected grpc://host:port, grpcs://host:port (TLS), or coffea's triton+grpc://" in message
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("http://triton.fnal.gov:8000", "grpc://triton.fnal.gov:8001, or grpcs://triton.fnal.gov:443 with TLS"),
+        ("http://Triton.fnal.gov/v2", "grpc://triton.fnal.gov:8001, or grpcs://triton.fnal.gov:443 with TLS"),
+        ("http://[::1]:8000", "grpc://[::1]:8001, or grpcs://[::1]:443 with TLS"),
+        ("https://host/v2/models/jets/infer", "grpc://host:8001, or grpcs://host:443 with TLS"),
+        ("triton+https://host:8000/jets/1", "triton+grpc://host:8001/jets/1"),
+    ],
+)
+def test_an_address_for_http_is_answered_with_those_for_grpc(url, meant):
+    with pytest.raises(ConfigurationError) as caught:
+        Address.parse(url)
+    assert str(caught.value) == (
+        f"The Triton URL {url!r} cannot be used: it is an address for HTTP, and this client speaks gRPC, on another "
+        f"port (usually 8001 where HTTP's is 8000). Expected something like {meant}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("triton.fnal.gov", ["grpcs://triton.fnal.gov:443", "grpc://triton.fnal.gov:8001"]),
+        ("LocalHost/", ["grpcs://localhost:443", "grpc://localhost:8001"]),
+        ("triton.fnal.gov/v2", ["grpcs://triton.fnal.gov:443", "grpc://triton.fnal.gov:8001"]),
+        ("2001:db8::8001", ["grpcs://[2001:db8::8001]:443", "grpc://[2001:db8::8001]:8001"]),
+        ("[::1]", ["grpcs://[::1]:443", "grpc://[::1]:8001"]),
+        ("triton.fnal.gov:8001", ["grpc://triton.fnal.gov:8001"]),
+        ("https://triton.fnal.gov", ["grpcs://triton.fnal.gov:443"]),
+        ("grpc://triton.fnal.gov", ["grpc://triton.fnal.gov:8001"]),
+    ],
+)
+def test_a_bare_host_may_mean_either_usual_port(text, urls):
+    assert [address.url for [*meanings] in possible_addresses(text) for address in meanings] == urls
 
 
 @pytest.mark.parametrize(

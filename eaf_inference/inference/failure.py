@@ -1,0 +1,210 @@
+"""One failed gRPC call: what it asks for, and the error that a user reads.
+
+What the server said literally is in the log, at level DEBUG.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from eaf_inference._proxies import unused_proxy
+from eaf_inference._redact import redact
+from eaf_inference._text import printable
+from eaf_inference.errors import (
+    BadReply,
+    ConfigurationError,
+    InferenceError,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    NotAuthorized,
+    ServerUnavailable,
+)
+from eaf_inference.inference.words import (
+    COMPRESSED_REPLY,
+    RESTRICTED,
+    TOO_LARGE_REPLY,
+    meaning,
+    refusal,
+    without_internals,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import grpc
+
+    from eaf_inference.config import Address
+    from eaf_inference.credentials import Token
+
+__all__ = ["Action", "Failure", "failed"]
+
+log = logging.getLogger(__name__)
+
+
+class Action(enum.Enum):
+    """What a failed call asks for."""
+
+    BACK_OFF = "try again after a pause, elsewhere if there is another replica"
+    ELSEWHERE_ONCE = "try once more on another replica"
+    RENEW_TOKEN = "renew the token and try once more"  # noqa: S105  (no password)
+    GIVE_UP = "tell the user"
+
+
+# gRPC status -> what to do, and the error when that did not help. The whole policy is this table.
+_ACTIONS: dict[str, tuple[Action, type[InferenceError]]] = {
+    "UNAVAILABLE": (Action.BACK_OFF, ServerUnavailable),
+    "RESOURCE_EXHAUSTED": (Action.BACK_OFF, ServerUnavailable),
+    "ABORTED": (Action.BACK_OFF, ServerUnavailable),
+    "CANCELLED": (Action.BACK_OFF, ServerUnavailable),  # by a proxy or a stopping server, not by us
+    "DEADLINE_EXCEEDED": (Action.ELSEWHERE_ONCE, ServerUnavailable),
+    "UNAUTHENTICATED": (Action.RENEW_TOKEN, NotAuthorized),
+    "PERMISSION_DENIED": (Action.GIVE_UP, NotAuthorized),
+    "NOT_FOUND": (Action.GIVE_UP, ModelNotFound),
+    "INVALID_ARGUMENT": (Action.GIVE_UP, InvalidInput),
+    "UNIMPLEMENTED": (Action.GIVE_UP, ConfigurationError),
+}
+_OTHERWISE = (Action.GIVE_UP, BadReply)
+
+# How a lost connection, a proxy's retry buffer or a dying model process shows under UNKNOWN and INTERNAL.
+_TRANSIENT = re.compile(
+    r"RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|stub process", re.IGNORECASE
+)
+_TOO_LARGE = re.compile(r"larger than max|request payload size|exceeded request buffer", re.IGNORECASE)
+_NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed call, and what it asks for."""
+
+    action: Action
+    error: type[InferenceError]
+    status: str
+    details: str
+    server: str  # its URL
+    host: str = ""
+    token: Token | None = None  # that was sent
+    retry_after: float | None = None  # seconds, where the server said so
+    at: float = field(default_factory=time.time)
+
+    @classmethod
+    def of(cls, error: grpc.RpcError, address: Address, token: Token | None = None) -> Failure:
+        """Classify what gRPC raised."""
+        status, details = error.code().name, printable(redact((error.details() or "").strip()))
+        log.debug("%s: %s: %s", address.url, status, details)
+        action, kind = _ACTIONS.get(status, _OTHERWISE)
+        if action is Action.GIVE_UP and kind is BadReply and _TRANSIENT.search(details):
+            action, kind = _ACTIONS["UNAVAILABLE"]
+        if RESTRICTED.search(details):
+            action, kind = _ACTIONS["UNIMPLEMENTED"]
+        if TOO_LARGE_REPLY.search(details) or COMPRESSED_REPLY.search(details):
+            action, kind = Action.GIVE_UP, BadReply
+        elif _TOO_LARGE.search(details):
+            action, kind = Action.GIVE_UP, InvalidInput
+        return cls(action, kind, status, details, address.url, address.host, token, _retry_after(error))
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the server, or a proxy before it, lets nobody, or not this user, make such a call at all."""
+        return self.error is ConfigurationError or self.status == "PERMISSION_DENIED"
+
+    @property
+    def cause(self) -> str:
+        """Why, in words for a reader."""
+        if self.status == "DEADLINE_EXCEEDED":
+            return "no answer in time"
+        if self.error is NotAuthorized:
+            return self._refusal[0]
+        plain = meaning(self.details)
+        if plain is None and self.status == "UNIMPLEMENTED":
+            plain = "it does not offer this call"
+        return plain or f'it says "{self.said}"'
+
+    @property
+    def in_short(self) -> str:
+        """The same in two words, for a progress bar."""
+        return "server overloaded" if self.status == "RESOURCE_EXHAUSTED" else "server gone"
+
+    @property
+    def said(self) -> str:
+        """The server's own words without what only its programmers can use."""
+        return without_internals(self.details).rstrip(".") or f"gRPC status {self.status}"
+
+    @property
+    def proxy(self) -> str:
+        """A remark on a proxy that was not used, where none was reached directly."""
+        return unused_proxy(self.host) if self.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
+
+    @property
+    def _refusal(self) -> tuple[str, str]:
+        """Why the user is not let in, and what to do."""
+        if self.token is None and self.status == "UNAUTHENTICATED":
+            return "it wants a token, and none was sent", ""
+        known = refusal(self.details) if self.token is not None else None
+        if known is not None:
+            return f"it refuses your token: {known[0]}", known[1]
+        refused = "it refuses your token, and says" if self.token is not None else "it refuses access, and says"
+        return f'{refused} "{self.said}"', "Renew your token, or ask the facility for access."
+
+    @property
+    def remedy(self) -> str:
+        """What a user who is not let in can do."""
+        return self._refusal[1]
+
+    def __str__(self) -> str:
+        when = time.strftime("%H:%M:%S", time.localtime(self.at))
+        return f"{when} {self.server}: {self.cause}"
+
+
+def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> InferenceError:
+    """The error that tells the user how a call ended, and what she can do; and what the trouble with her token is."""
+    last = failures[-1]
+    kind, advice = last.error, f"{last.server} failed on {subject}: {last.cause}."
+    if kind is ServerUnavailable and _NOT_READY.search(last.details):
+        kind, advice = ModelNotReady, f"The server cannot serve {subject} now: {last.said}.{_history(failures)}"
+    elif kind is ServerUnavailable:
+        advice = " ".join(
+            part
+            for part in (
+                f"{last.server} gave no reply for {subject} within the time budget: {last.cause.rstrip('.')}.",
+                last.proxy,
+                f"It is down, unreachable or overloaded: try later, or connect again.{_history(failures)}",
+            )
+            if part
+        )
+    elif kind is NotAuthorized:
+        remedy = redact(trouble) or last.remedy
+        advice = f"{last.server} {last.cause.removeprefix('it ')}. {remedy[:1].upper()}{remedy[1:]}"
+    elif kind is InvalidInput:
+        advice = f"The server refused the input of {subject}: {last.said}."
+    error = kind(advice)
+    error.reason = last.cause
+    error.restricted = last.restricted
+    return error
+
+
+def _history(failures: Sequence[Failure]) -> str:
+    if len(failures) < 2:
+        return ""
+    return "\nWhat was tried:\n" + "\n".join(f"  {failure}" for failure in failures)
+
+
+def _retry_after(error: grpc.RpcError) -> float | None:
+    """Seconds from ``grpc-retry-pushback-ms`` or ``retry-after`` (HTTP, Envoy) in the trailing metadata."""
+    trailing = dict(error.trailing_metadata() or ())
+    scales: dict[str, Callable[[float], float]] = {
+        "grpc-retry-pushback-ms": lambda milliseconds: milliseconds / 1000,  # the finer word, where there are both
+        "retry-after": lambda seconds: seconds,
+    }
+    for key, scale in scales.items():
+        try:
+            return max(0.0, scale(float(trailing[key])))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return None
