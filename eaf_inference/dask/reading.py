@@ -14,6 +14,7 @@ import awkward as ak
 
 from eaf_inference.errors import InferenceError, InvalidInput
 from eaf_inference.inference.features import FEATURES, KINEMATICS
+from eaf_inference.inference.wrong_input import field_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -65,9 +66,7 @@ def read(chunk: Any, model: Model, select: Callable[[Any], Any] | None) -> Any:
         if missing:
             raise InvalidInput(
                 f"{chunk} lacks {_listed(missing)}; it has {_listed(table.names)}. "
-                f"Expected {_expected(model, wanted)}; where they have other names or are inside others, pass "
-                "select=, a function from what is read to what the model takes, such as "
-                "lambda events: events.jets.constituents."
+                f"Expected {_expected(model, wanted)}; {_select(table, wanted)}"
             )
         array = _of_file(chunk, table.read, [(name,) for name in wanted])
         columns = {name: array[name] for name in wanted}
@@ -137,6 +136,17 @@ def _expected(model: Model, wanted: Collection[str]) -> str:
         return f"a column for each of the model's inputs, {', '.join(wanted)}"
     computed = f" or {', '.join(KINEMATICS)}, of which they follow," if set(FEATURES) & set(wanted) else ""
     return f"the columns {', '.join(wanted)}{computed} with a list a jet"
+
+
+def _select(table: _Table, wanted: Collection[str]) -> str:
+    """What to pass where the columns are elsewhere."""
+    array = ak.Array(ak.to_layout(ak.typetracer.typetracer_from_form(table.form())))
+    if path := field_with(array, [wanted, KINEMATICS] if set(FEATURES) & set(wanted) else [wanted]):
+        return f"{path} has them: pass select=lambda events: events.{path}."
+    return (
+        "where they have other names or are inside others, pass select=, a function from what is read to what the "
+        "model takes, such as lambda events: events.jets.constituents."
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -31,6 +31,7 @@ from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInpu
 from eaf_inference.inference.interrupts import Interrupts, stopping
 from eaf_inference.inference.progress import Progress
 from eaf_inference.inference.traffic import remarks
+from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,8 +98,7 @@ def submit(
     """
     if isinstance(chunks, str | os.PathLike | Mapping | ak.Array | np.ndarray) or not isinstance(chunks, Iterable):
         raise InvalidInput(
-            f"The chunks are one {type(chunks).__name__}. Expected an iterable of files or arrays: [chunk], "
-            "to score one."
+            f"The chunks are {kind_of(chunks)}. Expected an iterable of files or arrays: [chunk], to score one."
         )
     if in_flight is not None and in_flight < 1:
         raise InvalidInput(f"in_flight is {in_flight}. Expected a positive number of chunks.")

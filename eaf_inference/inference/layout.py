@@ -14,6 +14,7 @@ import awkward as ak
 import numpy as np
 
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.wrong_input import field_with, kind_of, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,13 +171,12 @@ def flatten_fields(
         It is no record array, lacks a field, or its fields are not lists of numbers of the same lengths.
     """
     names = tuple(names)
-    present = tuple(records.fields) if isinstance(records, ak.Array) else ()
-    missing = [name for name in names if name not in present]
-    if missing:
-        held = f"has the fields {', '.join(present)}" if present else f"is a {type(records).__name__} without fields"
+    if not isinstance(records, ak.Array) or not set(names) <= set(records.fields):
+        raise lacking(records, names, what)
+    if all(records[name].ndim == 1 for name in names) and (inside := field_with(records, [names])):
         raise InvalidInput(
-            f"{what} lacks {', '.join(missing)}; it {held}. Expected an awkward record array of "
-            f"… × jets × constituents with the fields {', '.join(names)}."
+            f"{what} has one {names[0]} a row, not a list a row (jets × constituents). Did you mean its field "
+            f"{inside!r}? Pass jets.{inside}."
         )
     contents, nested = _flat([(f"The field {name!r}", records[name]) for name in names])
     return dict(zip(names, contents, strict=True)), nested
@@ -225,7 +225,7 @@ def columns_of(value: Any, spec: TensorSpec) -> tuple[list[NDArray[Any]], Nested
         raise misfit(spec, value, f"it has {len(parts)} channels")
     for position, part in enumerate(parts):
         if not isinstance(part, ak.Array):
-            raise misfit(spec, part, f"channel {position} is a {type(part).__name__}, not an awkward array")
+            raise misfit(spec, part, f"channel {position} is {kind_of(part)}, not an awkward array")
     labels = [name] if len(parts) == 1 else [f"{name}, channel {position}" for position in range(len(parts))]
     return _flat(list(zip(labels, parts, strict=True)))
 
@@ -335,20 +335,11 @@ def wrap(content: ak.contents.Content, outer: Outer) -> ak.contents.Content:
 
 def misfit(spec: TensorSpec, value: Any, why: str) -> InvalidInput:
     """The error for a value that is not what an input takes."""
-    if isinstance(value, np.ndarray):
-        got = f"a numpy array of shape {value.shape} and dtype {value.dtype}"
-    elif isinstance(value, ak.Array):
-        got = f"an awkward array of type {_short(str(value.type))}"
-    else:
-        got = f"a {type(value).__name__}"
     sizes = " × ".join("var" if size == -1 else str(size) for size in spec.shape)
     return InvalidInput(
-        f"Input {spec.name!r} does not fit: {why}. Got {got}. Expected {spec.datatype} of shape … × rows × {sizes}."
+        f"Input {spec.name!r} does not fit: {why}. Got {kind_of(value)}. "
+        f"Expected {spec.datatype} of shape … × rows × {sizes}."
     )
-
-
-def _short(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _has_size(value: ak.Array, axis: int, size: int, what: str) -> bool:

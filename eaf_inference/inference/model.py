@@ -29,6 +29,7 @@ from eaf_inference.inference.progress import progress_bar
 from eaf_inference.inference.request import Inference
 from eaf_inference.inference.traffic import Retrying, Traffic, remarks
 from eaf_inference.inference.truncation import PT, hardest, pt_of
+from eaf_inference.inference.wrong_input import kind_of, lacking
 from eaf_inference.tables import did_you_mean
 
 if TYPE_CHECKING:
@@ -316,7 +317,13 @@ class Model:
     def _by_recipe(self, records: Any, traffic: Traffic) -> Job:
         recipe = self.spec.recipe
         assert recipe is not None  # noqa: S101  (the caller has looked)
-        names = self._variables(recipe, records.fields if isinstance(records, ak.Array) else ())
+        present = records.fields if isinstance(records, ak.Array) else ()
+        names = self._variables(recipe, present)
+        if not set(names) <= set(present):
+            missing = [name for name in recipe.required if name not in present]
+            computed = missing if all(name in FEATURES for name in missing) else []
+            sources = KINEMATICS if computed else ()
+            raise lacking(records, recipe.required, f"The input of {self.name!r}", sources=sources, computed=computed)
         fields, nested = layout.flatten_fields(records, names, what=f"The input of {self.name!r}")
         given = Given(tuple(fields.values()), nested.counts)
         derived = [name for name in recipe.required if name not in fields]
@@ -368,8 +375,8 @@ class Model:
         if not isinstance(data, Mapping):
             if len(self.spec.inputs) != 1:
                 raise InvalidInput(
-                    f"{self.name!r} takes {len(self.spec.inputs)} inputs and got one {type(data).__name__}. "
-                    f"Expected {{input name: array}} with {'; '.join(map(str, self.spec.inputs))}."
+                    f"{self.name!r} takes {len(self.spec.inputs)} inputs and got {kind_of(data)}. Expected "
+                    f"{{input name: array}} with {'; '.join(map(str, self.spec.inputs))}.{_by_field(data, self.spec)}"
                 )
             data = {self.spec.inputs[0].name: data}
         names = [spec.name for spec in self.spec.inputs]
@@ -436,6 +443,14 @@ class Model:
         return ak.contents.RecordArray(classes, list(labels), length=len(content))
 
 
+def _by_field(data: Any, spec: ModelSpec) -> str:
+    """How to pass records whose fields are a model's inputs."""
+    names = [tensor.name for tensor in spec.inputs if not tensor.optional]
+    if not isinstance(data, ak.Array) or not set(names) <= set(data.fields):
+        return ""
+    return f" Pass the fields: {{{', '.join(f'{name!r}: records[{name!r}]' for name in names)}}}."
+
+
 def _as_array(value: Any, name: str) -> Any:
     """numpy or awkward, or a list of awkward channels."""
     if isinstance(value, np.ma.MaskedArray):
@@ -447,6 +462,5 @@ def _as_array(value: Any, name: str) -> Any:
     if hasattr(value, "__array__"):
         return np.asarray(value)
     raise InvalidInput(
-        f"Input {name!r} is a {type(value).__name__}. Expected a numpy or awkward array, or a list of awkward "
-        "channels."
+        f"Input {name!r} is {kind_of(value)}. Expected a numpy or awkward array, or a list of awkward channels."
     )

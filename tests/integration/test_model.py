@@ -266,7 +266,11 @@ def test_a_numpy_array_stays_numpy(connection):
     [
         ({"values": np.zeros((4, 3))}, r"lacks an array for number: INT32 \[1\]"),
         ({"value": np.zeros((4, 3))}, "no input 'value'. Did you mean 'values'?"),
-        (np.zeros((4, 3)), "takes 2 inputs and got one ndarray"),
+        (np.zeros((4, 3)), r"takes 2 inputs and got a numpy array of shape \(4, 3\)"),
+        (
+            ak.Array([{"values": [1, 2, 3], "number": 1}]),
+            "Pass the fields: {'values': records.'values'., 'number': records.'number'.}.",
+        ),
         ({"values": np.zeros((4, 2)), "number": np.zeros(4, int)}, r"shape \(4, 2\).*Expected FP32 of shape"),
         ({"values": np.zeros((4, 3)), "number": np.zeros(5, int)}, "do not belong to the same rows"),
         ({"values": np.zeros((4, 3)), "number": np.full(4, 0.5)}, "does not convert to the model's INT32"),
@@ -274,7 +278,7 @@ def test_a_numpy_array_stays_numpy(connection):
         ({"values": np.zeros((4, 3), complex), "number": np.zeros(4, int)}, "has dtype complex128"),
         ({"values": ak.Array([[1, 2, None]]), "number": np.zeros(1, int)}, "ak.drop_none"),
         ({"values": ak.Array([[1, 2, 3], [1, 2]]), "number": np.zeros(2, int)}, "lists differ in length"),
-        ({"values": "jets", "number": 1}, "is a str. Expected a numpy or awkward array"),
+        ({"values": "jets", "number": 1}, "is a string. Expected a numpy or awkward array"),
         ({}, "lacks an array for values"),
     ],
 )
@@ -284,9 +288,12 @@ def test_bad_input_is_named_before_anything_is_sent(connection, zoo, data, messa
 
 
 def test_missing_variables_are_named(particlenet, jets, events):
-    with pytest.raises(InvalidInput, match="lacks part_deta, .*it has the fields pt, eta.*charge"):
+    with pytest.raises(
+        InvalidInput,
+        match="lacks phi, energy, of which part_deta, .* are computed. Add `phi`, `en",
+    ):
         particlenet(jets[["pt", "eta", "charge"]])
-    with pytest.raises(InvalidInput, match="ndarray without fields"):
+    with pytest.raises(InvalidInput, match="is a numpy array of shape .*, without fields. Expected"):
         particlenet(np.zeros((3, 7, 10)))
     with pytest.raises(InvalidInput, match="one number a row"):
         particlenet(ak.zip({"pt": [1.0], "eta": [0.0], "phi": [0.0], "energy": [2.0]}))

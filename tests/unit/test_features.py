@@ -126,7 +126,10 @@ def test_an_unknown_variable_is_refused_with_those_there_are():
 
 
 def test_a_missing_field_is_named_with_those_there_are():
-    with pytest.raises(InvalidInput, match=r"lacks energy; it has the fields pt, eta, phi, mass"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"lacks energy. Add `energy`: .*The records have pt, eta, phi, mass\.",
+    ):
         eaf_inference.features(ak.Array([[{"pt": 1.0, "eta": 1.0, "phi": 1.0, "mass": 1.0}]]))
 
 

@@ -103,7 +103,8 @@ def test_fields_of_different_lengths_are_refused():
 @pytest.mark.parametrize("value", [np.zeros((2, 3)), [[1.0]], ak.Array([[1.0]]), ak.Array([{"pt": 1.0}])[0]])
 def test_what_is_no_record_array_is_refused_with_what_is_expected(value):
     with pytest.raises(
-        InvalidInput, match="lacks pt, eta; it .*Expected an awkward record array of … × jets × const"
+        InvalidInput,
+        match="without fields. Expected an awkward record array of … × jets × constituents with the fields pt, eta",
     ):
         layout.flatten_fields(value, ["pt", "eta"])
 
@@ -211,7 +212,7 @@ def test_no_rows_at_all_are_accepted_in_every_form(form):
             [ak.Array([[1.0]]), ak.Array([[1.0, 2.0]])],
             "1 has lists of other lengths than input 'x', channel 0",
         ),
-        ((2, -1), [ak.Array([[1.0]]), 3], "channel 1 is a int, not an awkward array"),
+        ((2, -1), [ak.Array([[1.0]]), 3], "channel 1 is a number, not an awkward array"),
         ((-1,), ak.Array([1.0]), "Input 'x' has type 1 .* one number a row"),
         ((-1,), [ak.Array([[1.0]])], "channel 0 is a list, not an awkward array"),
         ((-1, 2, 2), ak.Array([[[[1.0, 2.0], [3.0, 4.0]]]]), "one axis of channels and one of constituents"),

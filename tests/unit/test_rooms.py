@@ -30,6 +30,7 @@ FLOORS = (
     "inference.protocol",
     "inference.lengths",
     "inference.recipe",
+    "inference.wrong_input",
     "inference.layout",
     "inference.conversion",
     "inference.features",

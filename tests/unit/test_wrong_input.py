@@ -1,0 +1,113 @@
+"""What a user reads of an input that is not what a model takes: the shortest cure."""
+
+from __future__ import annotations
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.layout import flatten_fields
+from eaf_inference.inference.wrong_input import kind_of, lacking
+
+KINEMATICS = ("pt", "eta", "phi", "energy")
+CONSTITUENTS = ak.zip({key: [[1.0, 2.0]] for key in KINEMATICS})
+JETS = ak.zip({"pt": [1.0], "eta": [0.5], "constituents": CONSTITUENTS}, depth_limit=1)
+EVENTS = ak.zip({"run": [1], "jets": ak.unflatten(JETS, [1])}, depth_limit=1)
+NO_RECORDS = (
+    "without fields. Expected an awkward record array of … × jets × constituents with the fields pt, eta, phi, "
+    "energy, as ak.zip makes it; not one field of it alone."
+)
+
+
+def jets(*names):
+    """A record array of one jet with these fields, each a list a jet."""
+    return ak.Array([{key: [1.0, 2.0] for key in names}])
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (
+            jets("pt", "eta", "phi", "mass"),
+            (
+                'The input lacks energy. Add `energy`: records["energy"] = np.hypot(records.mass, records.pt * '
+                "np.cosh(records.eta)). The records have pt, eta, phi, mass."
+            ),
+        ),
+        (jets("pt", "phi"), "The input lacks eta, energy. Add `eta`, `energy`. The records have pt, phi."),
+        (
+            jets("pt", "Eta", "phi", "E"),
+            (
+                "The input lacks eta, energy. Did you mean 'Eta' for 'eta', 'E' for 'energy'? Rename them. The records "
+                "have pt, Eta, phi, E."
+            ),
+        ),
+        (
+            jets("pt", "eta", "phi", "enegry"),
+            (
+                "The input lacks energy. Did you mean 'enegry' for 'energy'? Rename it. The records have pt, eta, phi, "
+                "enegry."
+            ),
+        ),
+        (
+            JETS,
+            (
+                "The input lacks phi, energy. Did you mean its field 'constituents'? Pass jets.constituents. The records "
+                "have pt, eta, constituents."
+            ),
+        ),
+        (
+            EVENTS,
+            (
+                "The input lacks pt, eta, phi, energy. Did you mean its field 'jets.constituents'? Pass "
+                "events.jets.constituents. The records have run, jets."
+            ),
+        ),
+        (
+            np.zeros((3, 4), np.float32),
+            f"The input is a numpy array of shape (3, 4) and dtype float32, {NO_RECORDS}",
+        ),
+        (CONSTITUENTS.pt, f"The input is an awkward array of type 1 * var * float64, {NO_RECORDS}"),
+    ],
+)
+def test_missing_fields_come_with_the_shortest_cure(records, message):
+    with pytest.raises(InvalidInput) as raised:
+        flatten_fields(records, KINEMATICS, what="The input")
+    assert str(raised.value) == message
+
+
+def test_what_is_computed_is_told_from_what_it_is_computed_of():
+    computed = ("part_deta", "part_dphi")
+    error = lacking(jets("pt", "eta", "phi"), computed, "The input", sources=KINEMATICS, computed=computed)
+    assert str(error).startswith("The input lacks energy, of which part_deta, part_dphi are computed. Add `energy`. ")
+    error = lacking(jets("charge"), computed, "The input", sources=KINEMATICS, computed=computed)
+    assert str(error).startswith(
+        "The input lacks part_deta, part_dphi; or pt, eta, phi, energy, of which they are computed. "
+    )
+    assert "Pass jets.constituents" in str(lacking(JETS, computed, "", sources=KINEMATICS, computed=computed))
+
+
+def test_a_jets_own_variables_are_answered_with_its_constituents():
+    flat = ak.zip({**{key: [1.0] for key in KINEMATICS}, "constituents": CONSTITUENTS}, depth_limit=1)
+    with pytest.raises(InvalidInput, match="has one pt a row, .*Did you mean its field 'constituents'"):
+        flatten_fields(flat, KINEMATICS)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (3, "a number"),
+        (None, "None"),
+        ("jets", "a string"),
+        ([1], "a list"),
+        (KeyError(), "a KeyError"),
+        (np.zeros(2), "a numpy array of shape (2,) and dtype float64"),
+        (np.float32(1), "a numpy float32"),
+        (ak.Array([1]), "an awkward array of type 1 * int64"),
+        (ak.Record({"pt": 1}), "a single awkward record"),
+        (ak.ArrayBuilder(), "an awkward ArrayBuilder"),
+    ],
+)
+def test_values_are_called_what_their_users_call_them(value, words):
+    assert kind_of(value) == words
