@@ -223,7 +223,7 @@ class BearerDiscovery(TokenSource):
         found = f"None was found in {places}, and no token service is configured (EAF_TOKEN_SERVICE)."
         cure = (
             "Get a token from your facility and save it in one of these places, or name its file: "
-            "%triton_connect --token-file FILE, connect(token=TokenFile(FILE))."
+            "%triton_connect --token-file FILE, or TokenFile(FILE) as the token of connect."
         )
         return " ".join(part for part in (found, super().why_none, cure) if part)
 

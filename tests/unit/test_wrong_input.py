@@ -39,22 +39,22 @@ def jets(*names):
         (
             jets("pt", "Eta", "phi", "E"),
             (
-                "The input lacks eta, energy. Did you mean 'Eta' for 'eta', 'E' for 'energy'? Rename them. The records "
-                "have pt, Eta, phi, E."
+                "The input lacks eta, energy. Did you mean 'Eta' for 'eta', 'E' for 'energy'? Rename them. The "
+                "records have pt, Eta, phi, E."
             ),
         ),
         (
             jets("pt", "eta", "phi", "enegry"),
             (
-                "The input lacks energy. Did you mean 'enegry' for 'energy'? Rename it. The records have pt, eta, phi, "
-                "enegry."
+                "The input lacks energy. Did you mean 'enegry' for 'energy'? Rename it. The records have pt, "
+                "eta, phi, enegry."
             ),
         ),
         (
             JETS,
             (
-                "The input lacks phi, energy. Did you mean its field 'constituents'? Pass jets.constituents. The records "
-                "have pt, eta, constituents."
+                "The input lacks phi, energy. Did you mean its field 'constituents'? Pass jets.constituents. The "
+                "records have pt, eta, constituents."
             ),
         ),
         (
