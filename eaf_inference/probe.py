@@ -117,7 +117,7 @@ class Prober:
                 if not error.restricted:
                     raise
                 _check_that_it_describes_models(ask_for, address)
-                why = f"it does not list its models: {error.reason}"
+                why = f"it does not list its models ({error.reason})"
                 return answer(healthy=True, text=f"ready, but {why}", restricted=why)
         except InferenceError as error:
             return answer(healthy=False, text=error.reason or str(error).splitlines()[0], error=error)

@@ -208,6 +208,8 @@ class Model:
                 bar.say_now(str(retrying))
 
         def stopped() -> str:
+            if not traffic.inferences:
+                return "Stopped before the first jets were scored; no scores are returned."
             jets = f"{traffic.inferences:,} of {total:,} jets" if total else f"{traffic.inferences:,} jets"
             if not returned:
                 return f"Stopped after {jets}; no scores are returned."

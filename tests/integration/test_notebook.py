@@ -43,7 +43,11 @@ def test_explain_shows_every_source_in_order(book, zoo):
     ("cell", "name", "message"),
     [
         ("%triton_connect grpc://127.0.0.1:1", "NoServerFound", "connection refused"),
-        ("%triton_connect http://127.0.0.1:8000", "ConfigurationError", "Expected something like grpc://127.0.0.1:8001"),
+        (
+            "%triton_connect http://127.0.0.1:8000",
+            "ConfigurationError",
+            "Expected something like grpc://127.0.0.1:8001",
+        ),
         ("%triton_connect --token-file /none", "ConfigurationError", "token file /none is not there"),
         ("%triton_connect --name 1x", "ConfigurationError", "not a variable's name"),
         ("%triton_status", "ConfigurationError", "Connect it with %triton_connect"),

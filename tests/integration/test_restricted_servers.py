@@ -62,7 +62,7 @@ def letting_pass(server, methods, status=grpc.StatusCode.UNIMPLEMENTED, details=
 
 def test_a_triton_with_restricted_calls_is_used_and_says_which_are(restricted, jagged):
     with eaf_inference.connect(restricted.grpc) as triton:
-        why = "it does not list its models: its operators have restricted this call"
+        why = "it does not list its models (its operators have restricted this call)"
         assert triton.attempts[0].outcome == f"ready, but {why}"
         assert why in repr(triton)
         assert why in triton._repr_html_()
