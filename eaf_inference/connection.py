@@ -292,9 +292,11 @@ class Connection:
         """As whom and for how long, in words."""
         self.open()
         token = self._credentials.known
-        if token is None:
-            return "no token sent" if self.endpoint.withheld else "no token"
-        return f"{token.user or 'opaque token'}, {describe_expiry(token.expires_at)}"
+        if token is None:  # and yet the server has answered
+            return "no token sent" if self.endpoint.withheld else "no token needed"
+        return (
+            f"{token.user or 'opaque token'}, {describe_expiry(token.expires_at, renewed=self._credentials.renews)}"
+        )
 
     @property
     def where(self) -> str:

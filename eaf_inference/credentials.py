@@ -47,6 +47,14 @@ _READ_AGAIN_AFTER = 1.0  # seconds: a source without a fresher token is not aske
 _LONGEST_REST = 30.0  # … and one that fails, less and less often
 LARGEST_TOKEN = 64 * 1024  # bytes
 _LATEST = 1e12  # seconds since the epoch; what a JWT puts beyond, NaN included, is no time
+_DAY = 86400.0  # seconds
+_UNITS = (  # below so many seconds, in units of so many seconds, called …
+    (120, 1, "s"),
+    (120 * 60, 60, "min"),
+    (2 * _DAY, 3600, "h"),
+    (730 * _DAY, _DAY, "days"),
+    (36525 * _DAY, 365.25 * _DAY, "years"),
+)
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _C99_SPACE = " \f\n\r\t\v"
 
@@ -115,13 +123,30 @@ class Token:
         return now >= self.expires_at - ahead
 
 
-def describe_expiry(expires_at: float | None, now: float | None = None) -> str:
-    """``expires in 9 min``, ``expired 20 s ago`` or ``no expiry known``."""
+def describe_expiry(expires_at: float | None, now: float | None = None, *, renewed: bool = False) -> str:
+    """Say how long a token lasts: ``expires in 8 min``, ``renewed automatically, 8 min left``, ``expired 3 min ago``.
+
+    Parameters
+    ----------
+    expires_at, now : float or None
+        Seconds since the epoch.
+    renewed : bool
+        A younger token is fetched before this one ends.
+    """
     if expires_at is None:
         return "no expiry known"
     left = expires_at - (time.time() if now is None else now)
-    length = f"{abs(left):.0f} s" if abs(left) < 120 else f"{abs(left) / 60:.0f} min"
-    return f"expires in {length}" if left > 0 else f"expired {length} ago"
+    if left <= 0:
+        return f"expired {_length(-left)} ago{', renewed on next use' if renewed else ''}"
+    return f"renewed automatically, {_length(left)} left" if renewed else f"expires in {_length(left)}"
+
+
+def _length(seconds: float) -> str:
+    """A time in the unit that a person would use."""
+    for limit, unit, name in _UNITS:
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return "more than 100 years"  # a claim as far away as that is a mistake
 
 
 class TokenSource(ABC):
@@ -133,9 +158,12 @@ class TokenSource(ABC):
         Reading costs nothing, so that it is read whenever a token is needed.
     spent : float or None
         The share of a token's life after which a younger one is to be had; None: towards its end.
+    renews : bool
+        It has a younger token before the present one ends; nobody has to do anything.
     """
 
     at_hand = False
+    renews = False
     spent: float | None = None
 
     @property
@@ -181,6 +209,8 @@ class TokenFile(TokenSource):
     It belongs to this user, or to root, as what Kubernetes and batch systems mount does, and only its owner may write
     to it.
     """
+
+    renews = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser()
@@ -299,6 +329,7 @@ class Credentials:
         self._last_read = float("-inf")
         self._pause = _READ_AGAIN_AFTER
         self._trouble = ""
+        self._has_renewed = False
         self.unavailable = False
 
     def __repr__(self) -> str:
@@ -313,6 +344,11 @@ class Credentials:
     def trouble(self) -> str:
         """Why the source gave no token when it was last read; empty where it gave one."""
         return self._trouble or ("" if self._token else self.source.why_none)
+
+    @property
+    def renews(self) -> bool:
+        """Whether a younger token comes by itself: the source promises one or has brought one, and did not just fail."""
+        return (self.source.renews or self._has_renewed) and not self._trouble
 
     def token(self, *, spent: float | None = None) -> Token | None:
         """The token to send now; the source is read first when there is none or it nears its end.
@@ -381,6 +417,8 @@ class Credentials:
             level = logging.WARNING if self._token.renewal_due(self._clock()) else logging.INFO
             log.log(level, "The token could not be renewed from %r: %s", self.source, error)
         else:
+            if before is not None and self._token is not None and self._token != before:
+                self._has_renewed = True  # a bearer token file that something keeps fresh, as far as anyone can tell
             if not self.source.at_hand or self._token != before:  # what is at hand may be what was refused
                 self._trouble, self.unavailable = "", False
                 self._pause = _READ_AGAIN_AFTER

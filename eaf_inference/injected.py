@@ -73,6 +73,7 @@ class InjectedToken(TokenSource):
     """The token that the client gave this worker, and renews there."""
 
     at_hand = True
+    renews = True
 
     @property
     def why_none(self) -> str:

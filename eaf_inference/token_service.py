@@ -58,6 +58,8 @@ class TokenService(TokenSource):
         Seconds for its whole answer.
     """
 
+    renews = True
+
     def __init__(
         self,
         url: str,

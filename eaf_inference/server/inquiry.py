@@ -114,6 +114,7 @@ class Inquiry:
             user=None if connection.user is None else clip(connection.user),
             identity=clip(connection.identity),
             token_expires_at=token.expires_at if token else None,
+            token_renews=connection.credentials.renews,
             models=_described(rows),
             attempts=_attempts(connection.attempts),
         )
@@ -212,6 +213,7 @@ def _reply(state: str, problem: str | None, **known: Any) -> dict[str, Any]:
         "user": None,
         "identity": "",
         "token_expires_at": None,
+        "token_renews": False,
         "models": [],
         "attempts": [],
         "documentation": _documentation_of_the_project(),

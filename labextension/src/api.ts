@@ -118,6 +118,7 @@ export interface IFacility {
   user: string | null;
   identity: string;
   token_expires_at: number | null;
+  token_renews: boolean;
   models: IServedModel[];
   attempts: IAttempt[];
   metrics: { configured: boolean; sources: string[]; gpu: boolean | null };

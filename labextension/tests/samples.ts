@@ -68,6 +68,7 @@ export const facility = (values: Partial<IFacility> = {}): IFacility => ({
   user: 'alice',
   identity: 'alice, expires in 8 min',
   token_expires_at: null,
+  token_renews: false,
   models: [],
   attempts: [],
   metrics: { configured: true, sources: [], gpu: null },

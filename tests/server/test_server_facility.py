@@ -23,7 +23,7 @@ from eaf_inference.server.cells import cell_for
 from eaf_inference.server.facility import ServedFacility
 
 KEYS = {
-    *("state", "problem", "endpoint", "user", "identity", "token_expires_at"),
+    *("state", "problem", "endpoint", "user", "identity", "token_expires_at", "token_renews"),
     *("models", "attempts", "metrics", "documentation"),
 }
 
@@ -38,7 +38,7 @@ async def test_a_connected_facility_is_described(browser, configure, tiny_triton
         "urls": [tiny_triton.grpc],
         "source": "facility configuration",
     }
-    assert (told["user"], told["identity"], told["token_expires_at"]) == (None, "no token", None)
+    assert (told["user"], told["identity"], told["token_expires_at"]) == (None, "no token needed", None)
     assert told["metrics"] == {"configured": True, "sources": [tiny_triton.metrics], "gpu": None}
     affine, mirror = told["models"]
     assert (affine["name"], affine["version"], affine["ready"], affine["state"]) == ("affine", "1", True, "ready")
@@ -230,8 +230,9 @@ async def test_the_token_is_in_no_answer_and_no_log(browser, configure, tiny_tri
     configure(urls=[tiny_triton.grpc], metrics_urls=[tiny_triton.metrics], token_file=str(token))
     told = await browser.get("facility")
     assert told["user"] == "alice"
-    assert told["identity"] == "alice, expires in 10 min"
+    assert told["identity"] == "alice, renewed automatically, 10 min left"
     assert told["token_expires_at"] > 0
+    assert told["token_renews"]
     async with browser.stream() as stream:
         frames = [await stream.next("facility"), await stream.next(), await stream.next()]
     token.write_text("not a token")

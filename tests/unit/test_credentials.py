@@ -354,11 +354,38 @@ def test_renewal_is_due_in_the_last_minute_or_fifth_of_a_tokens_life(issued, exp
 
 
 @pytest.mark.parametrize(
-    ("expires", "words"),
-    [(None, "no expiry known"), (90, "expires in 90 s"), (600, "expires in 10 min"), (-30, "expired 30 s ago")],
+    ("expires", "renewed", "words"),
+    [
+        (None, False, "no expiry known"),
+        (90, False, "expires in 90 s"),
+        (600, False, "expires in 10 min"),
+        (-30, False, "expired 30 s ago"),
+        (480, True, "renewed automatically, 8 min left"),
+        (-180, True, "expired 3 min ago, renewed on next use"),
+        (6 * 3600, False, "expires in 6 h"),
+        (40 * 86400, False, "expires in 40 days"),
+        (-4930783 * 60, False, "expired 9 years ago"),
+        (9e11, False, "expires in more than 100 years"),
+        (float("-inf"), False, "expired more than 100 years ago"),
+    ],
 )
-def test_expiry_is_told_in_words(expires, words):
-    assert describe_expiry(expires, now=0.0) == words
+def test_expiry_is_told_in_words(expires, renewed, words):
+    assert describe_expiry(expires, now=0.0, renewed=renewed) == words
+
+
+def test_a_token_that_the_source_renews_is_said_to_be():
+    assert Credentials(TokenFile("token")).renews
+    assert not Credentials(StaticToken("opaque")).renews
+    clock = Clock(950.0)
+    found = Credentials(Listed(token("old"), token("new", expires=2000), ConfigurationError("gone")), clock=clock)
+    found.token()
+    assert not found.renews  # nobody knows yet
+    clock.now = 960.0
+    assert found.token().user == "new"
+    assert found.renews
+    clock.now = 1990.0
+    found.token()
+    assert not found.renews  # the last reading failed
 
 
 def test_a_token_is_read_again_only_when_its_renewal_is_due():

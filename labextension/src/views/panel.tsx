@@ -20,6 +20,7 @@ import { knownToNotebooks, outageOf } from '../models/outage';
 import { SessionsModel } from '../models/sessions';
 import { ISettings } from '../models/settings';
 import { windowOf } from '../models/status';
+import { expiry } from '../models/token';
 import { UsageModel } from '../models/usage';
 import { Clusters } from './clusters';
 import { Empty, Helpers } from './empty';
@@ -281,7 +282,7 @@ function Header(props: {
     facility?.user
       ? clip(facility.user, 60)
       : clip(facility?.identity ?? '', 80),
-    facility?.user ? expiry(facility.token_expires_at, trans) : null,
+    facility?.user ? expiry(facility, Date.now(), trans) : null,
     isConnected && replicas !== null && replicas > 1
       ? trans.__('%1 instances', replicas)
       : null
@@ -318,16 +319,6 @@ function Header(props: {
       </button>
     </div>
   );
-}
-
-function expiry(at: number | null, trans: TranslationBundle): string | null {
-  if (at === null) {
-    return null;
-  }
-  const left = at - Date.now() / 1000;
-  return left > 0
-    ? trans.__('token %1 left', duration(left))
-    : trans.__('token expired');
 }
 
 function Advice({ advice }: { advice: IAdvice }): JSX.Element {
