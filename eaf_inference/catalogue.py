@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference._redact import redact
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
-from eaf_inference.tables import aligned, did_you_mean
+from eaf_inference.tables import aligned, did_you_mean, number
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from eaf_inference.inference.spec import ModelSpec
+    from eaf_inference.queue_times import QueueTime
 
-__all__ = ["ModelRow", "ModelTable", "config_of", "describe", "index_of", "metadata_of", "ready_versions", "why_not"]
+__all__ = [
+    *("MOST_SHOWN", "ModelRow", "ModelTable", "config_of", "describe", "index_of", "metadata_of"),
+    *("ready_versions", "why_not"),
+]
 
 _MOST_MODELS = 10_000  # versions of models
 _LONGEST_NAME = 64 * 1024  # characters
 _SHOWN = 200  # characters of a name in a message
 _MOST_NAMED = 30  # in a message
+MOST_SHOWN = 200  # rows of a table; the table itself holds all
+_WIDTH = 120  # columns of a table as text
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,14 @@ class ModelRow:
     outputs : tuple of str
         In parentheses those that this client leaves out, such as strings.
     queue_ms : float or None
-        None where nothing was measured yet.
+        That a mean request of the last minute has waited in the queue; None where there was none, or nothing was
+        measured yet.
+    requests : int or None
+        In the last minute; None where nothing was measured yet.
+    since_start : int
+        Requests since the model was loaded.
+    used : bool
+        Whether this connection has used it.
     spec : ModelSpec or None
         None for a model that is not ready, or that this client does not serve.
     """
@@ -43,10 +56,13 @@ class ModelRow:
     ready: bool
     state: str
     queue_ms: float | None
+    requests: int | None = None
+    since_start: int = 0
+    used: bool = False
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, entry: Any, spec: ModelSpec | None, statistics: Any | None) -> ModelRow:
+    def of(cls, entry: Any, spec: ModelSpec | None, queue: QueueTime, *, used: bool) -> ModelRow:
         """Put together what Triton's index, configuration and statistics say."""
         ready = entry.state == "READY"
         return cls(
@@ -56,9 +72,21 @@ class ModelRow:
             outputs=(*map(str, spec.outputs), *(f"({each})" for each in spec.left_out)) if spec else (),
             ready=ready,
             state="ready" if ready else redact(entry.reason or entry.state.lower() or "not loaded"),
-            queue_ms=_queue_ms(statistics) if statistics is not None else None,
+            queue_ms=queue.ms,
+            requests=queue.requests,
+            since_start=queue.since_start,
+            used=used,
             spec=spec,
         )
+
+    @property
+    def queue(self) -> str:
+        """The queue time in milliseconds, or why there is none."""
+        if self.queue_ms is not None:
+            return number(self.queue_ms)
+        if self.requests is not None:
+            return "no requests"
+        return "not measured yet" if self.ready else "not reported"
 
 
 class ModelTable(list[ModelRow]):
@@ -72,22 +100,45 @@ class ModelTable(list[ModelRow]):
 
     remark: str = ""
 
-    def __str__(self) -> str:
+    HEADS = ("model", "version", "inputs", "outputs", "state", "queue ms (last minute)")
+
+    def busiest(self) -> ModelTable:
+        """The same, the busiest of the last minute first, then what this connection has used, then by name."""
+
+        def place(row: ModelRow) -> tuple[int, bool, str, str]:
+            return -(row.since_start if row.requests is None else row.requests), not row.used, row.name, row.version
+
+        return self._with(sorted(self, key=place))
+
+    def _with(self, rows: Iterable[ModelRow]) -> ModelTable:
+        """Other rows, and the same remark."""
+        table = ModelTable(rows)
+        table.remark = self.remark
+        return table
+
+    def split(self, most: int = MOST_SHOWN) -> tuple[ModelTable, str]:
+        """The first so many rows, and a remark on the others where there are any."""
+        more = len(self) - most
+        where = "triton.models() shows all" if most < MOST_SHOWN else "the list triton.models() holds all"
+        return self._with(self[:most]), f"and {more:,} more: {where}" if more > 0 else ""
+
+    def text(self, most: int = MOST_SHOWN, *, width: int | None = _WIDTH) -> str:
+        """The first so many rows as a table of so many columns of a terminal; of any width with None."""
+        if not self:
+            return self.remark or "The server has no models."
+        shown, more = self.split(most)
         table = aligned(
-            ("name", "version", "inputs", "outputs", "state", "queue ms"),
+            self.HEADS,
             (
-                (
-                    row.name,
-                    row.version,
-                    "; ".join(row.inputs),
-                    "; ".join(row.outputs),
-                    row.state,
-                    "not reported" if row.queue_ms is None else f"{row.queue_ms:.1f}",
-                )
-                for row in self
+                (row.name, row.version, "; ".join(row.inputs), "; ".join(row.outputs), row.state, row.queue)
+                for row in shown
             ),
+            width=width,
         )
-        return "\n".join(part for part in (table if self or not self.remark else "", self.remark) if part)
+        return "\n".join(part for part in (table, more, self.remark) if part)
+
+    def __str__(self) -> str:
+        return self.text()
 
     __repr__ = __str__
 
@@ -203,9 +254,3 @@ def _listed(names: Collection[str]) -> str:
     first = ", ".join(name[:_SHOWN] for name in sorted(names)[:_MOST_NAMED]) or "none"
     more = len(names) - _MOST_NAMED
     return f"{first} and {more:,} more" if more > 0 else first
-
-
-def _queue_ms(statistics: Any) -> float | None:
-    """Mean time in the queue per request, since the server started."""
-    queue = statistics.inference_stats.queue
-    return queue.ns / queue.count / 1e6 if queue.count else None

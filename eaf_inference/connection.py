@@ -8,7 +8,7 @@ import time
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eaf_inference import lookup
 from eaf_inference._text import printable
@@ -33,6 +33,7 @@ from eaf_inference.inference.traffic import Traffic
 from eaf_inference.inference.transport import CLOSED, Server
 from eaf_inference.injected import Injected, injected
 from eaf_inference.probe import PROBE_TIMEOUT
+from eaf_inference.queue_times import QueueTimes
 from eaf_inference.registry import NOTHING_SAID, Follower, Options, followers, made, shared
 from eaf_inference.tls import TlsFiles
 from eaf_inference.token_service import ANSWER_WITHIN, TokenService
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from eaf_inference.notebook.monitor import Monitor
 
 __all__ = ["Connection", "connect"]
+
+Found = TypeVar("Found")
 
 _STOPPED = "Stopped while the server was asked; nothing is returned."
 
@@ -151,6 +154,7 @@ class Connection:
         self._facility: Facility | None = None
         self._patience = options.timeout
         self._opening = threading.Lock()
+        self._queue_times = QueueTimes()
         self.attempts = Attempts()
         self.limits = Limits()
         self.traffic = Traffic()
@@ -323,14 +327,24 @@ class Connection:
 
     @stopping(_STOPPED)
     def models(self) -> ModelTable:
-        """The models on the server, with inputs, outputs, readiness and mean queue time.
+        """The models on the server, with inputs, outputs, readiness and mean queue time of the last minute.
+
+        The queue time is that of the requests since the oldest look at the server in the last minute. Before a
+        second look it is not known.
 
         Raises
         ------
         ServerUnavailable, NotAuthorized
             The server does not answer, or not this user.
         """
-        return lookup.table(self._asking(self._countdown()), self.where, self._serving)
+        left = self._countdown()
+        self._read_statistics(left)
+        return lookup.table(self._asking(left), self.where, self._serving, self._queue_times)
+
+    @stopping(_STOPPED)
+    def measure(self) -> None:
+        """Read the counters of each replica, so that `models` tells the queue times since then."""
+        self._read_statistics(self._countdown())
 
     @stopping(_STOPPED)
     def names(self) -> list[str]:
@@ -507,23 +521,36 @@ class Connection:
 
         return answers
 
-    def _find(self, name: str, version: str, left: Callable[[], float]) -> str:
-        """Note which replicas serve the model, and give its version: the newest where none is asked for."""
-        index, answered = [], {}
-        unlisted = ""
+    def _of_each(
+        self, look: Callable[[Callable[..., list[Any]], str], Found], left: Callable[[], float]
+    ) -> dict[Server, Found]:
+        """What is seen of each replica that answers soon; `look` gets what asks it, and its URL."""
+        found = {}
         for number, server in enumerate(self._servers):
             share = left() / (len(self._servers) - number + 1)  # a silent replica leaves time for the others
             limits = Limits(time_budget=0, request_timeout=min(PROBE_TIMEOUT, share))
-            here = server.address.url
 
             def answers(*questions: Question, server: Server = server, limits: Limits = limits) -> list[Any]:
                 return ask([server], questions, limits)
 
             try:
-                answered[server], unlisted = lookup.about(answers, here, name, version)
+                found[server] = look(answers, server.address.url)
             except ServerUnavailable:
                 continue
-            index.extend(answered[server])
+        return found
+
+    def _read_statistics(self, left: Callable[[], float]) -> None:
+        """Keep the counters of each replica that gives them."""
+        for server, reply in self._of_each(lambda answers, _: lookup.statistics(answers), left).items():
+            if reply is not None:
+                self._queue_times.add(server.address.url, reply)
+
+    def _find(self, name: str, version: str, left: Callable[[], float]) -> str:
+        """Note which replicas serve the model, and give its version: the newest where none is asked for."""
+        about = self._of_each(lambda answers, where: lookup.about(answers, where, name, version), left)
+        answered = {server: rows for server, (rows, _) in about.items()}
+        index = [row for rows in answered.values() for row in rows]
+        unlisted = next((why for _, why in about.values() if why), "")
         if not answered:  # takes the time that is left, or says why nobody answers
             index, unlisted = lookup.about(self._asking(left), self.where, name, version)
         versions = ready_versions(index, name, version)

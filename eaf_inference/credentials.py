@@ -347,7 +347,7 @@ class Credentials:
 
     @property
     def renews(self) -> bool:
-        """Whether a younger token comes by itself: the source promises one or has brought one, and did not just fail."""
+        """Whether a younger token comes by itself: the source promises one, or has brought one, and works."""
         return (self.source.renews or self._has_renewed) and not self._trouble
 
     def token(self, *, spent: float | None = None) -> Token | None:

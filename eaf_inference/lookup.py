@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from eaf_inference.inference.spec import ModelSpec
+    from eaf_inference.queue_times import QueueTimes
 
     Ask: TypeAlias = Callable[..., list[Any]]  # questions -> answers
 
-__all__ = ["about", "index", "spec_of", "table"]
+__all__ = ["about", "index", "spec_of", "statistics", "table"]
 
 _LARGEST_BATCH = re.compile(r"batch-size must be <= (\d+)")
 _BEYOND = (1 << 31) - 1  # rows: more than any model's max_batch_size, and what Triton can count
@@ -57,23 +58,27 @@ def index(ask: Ask, where: str, known: Collection[tuple[str, str]]) -> tuple[lis
         if not error.restricted:
             raise
         why = error.reason
-    statistics = _allowed(ask, Question("ModelStatistics", protocol.ModelStatisticsRequest()))
-    if statistics is not None:
-        rows = [entry(name=each.name, version=each.version, state="READY") for each in statistics[0].model_stats]
+    counted = statistics(ask)
+    if counted is not None:
+        rows = [entry(name=each.name, version=each.version, state="READY") for each in counted.model_stats]
         return rows, f"Only ready models are shown: the server does not list the others ({why})."
     rows = [entry(name=name, version=version, state="READY") for name, version in sorted(known)]
     shown = "Only models that you have used are shown: the" if rows else "The"
     return rows, f'{shown} server does not list its models ({why}). Name the one that you want: triton.model("NAME").'
 
 
-def table(ask: Ask, where: str, known: Collection[tuple[str, str]]) -> ModelTable:
-    """A server's models, as far as it tells of them."""
+def statistics(ask: Ask) -> Any | None:
+    """A server's counters; None where it does not give them."""
     from eaf_inference.inference import protocol
 
+    replies = _allowed(ask, Question("ModelStatistics", protocol.ModelStatisticsRequest()))
+    return None if replies is None else replies[0]
+
+
+def table(ask: Ask, where: str, known: Collection[tuple[str, str]], queue_times: QueueTimes) -> ModelTable:
+    """A server's models, as far as it tells of them."""
     rows, remark = index(ask, where, known)
     rows = sorted(rows, key=lambda entry: (entry.name, entry.version))
-    statistics = _allowed(ask, Question("ModelStatistics", protocol.ModelStatisticsRequest()))
-    measured = {(each.name, each.version): each for each in statistics[0].model_stats} if statistics else {}
     ready = [entry for entry in rows if entry.state == "READY"]
     replies = _allowed(ask, *(_config(entry.name, entry.version) for entry in ready))
     specs: dict[tuple[str, str], ModelSpec | None] = {}
@@ -88,7 +93,8 @@ def table(ask: Ask, where: str, known: Collection[tuple[str, str]]) -> ModelTabl
         remark = f"{remark} Recipes and class labels are not shown: the server does not tell configurations.".strip()
     keys = [(entry.name, entry.version) for entry in rows]
     found = ModelTable(
-        ModelRow.of(entry, specs.get(key), measured.get(key)) for key, entry in zip(keys, rows, strict=True)
+        ModelRow.of(entry, specs.get(key), queue_times.of(*key), used=key in known)
+        for key, entry in zip(keys, rows, strict=True)
     )
     found.remark = remark
     return found

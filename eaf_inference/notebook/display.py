@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._text import printable
+from eaf_inference.catalogue import MOST_SHOWN
 from eaf_inference.metrics.advice import window_of
 from eaf_inference.notebook.load import queue_of, rate_of
 
@@ -62,23 +63,24 @@ def connection_html(connection: Connection) -> str:
     restricted = f" · {endpoint.restricted}" if endpoint.restricted else ""
     replicas = f"{len(endpoint.urls)} replicas · " if len(endpoint.urls) > 1 else ""
     return _page(
-        f'<span class="eaf-good">●</span> <span class="eaf-title">Triton</span> {_code(endpoint.url)} '
+        f'<span class="eaf-good">●</span> <span class="eaf-title">Triton</span> {_folding_code(endpoint.url)} '
         + _dim(f"· {replicas}found by {endpoint.source} · {connection.identity}{restricted}")
     )
 
 
-def models_html(models: ModelTable) -> str:
-    """The models of a server."""
+def models_html(models: ModelTable, most: int = MOST_SHOWN) -> str:
+    """The first so many models of a server, and how many there are besides."""
     if not models:
         return _page(_dim(models.remark or "The server has no models."))
     rows = []
-    for row in models:
+    shown, more = models.split(most)
+    for row in shown:
         state = _span("good" if row.ready else "bad", row.state)
-        queue = _dim("not reported") if row.queue_ms is None else f"{row.queue_ms:.1f}"
-        inputs, outputs = ("<br>".join(map(_code, each)) for each in (row.inputs, row.outputs))
-        rows.append((escape(row.name), escape(row.version), inputs, outputs, state, queue))
-    remark = f"<div>{_dim(models.remark)}</div>" if models.remark else ""
-    return _page(_table(("model", "version", "inputs", "outputs", "state", "queue ms"), rows, numbers=(5,)) + remark)
+        queue = _dim(row.queue) if row.queue_ms is None else escape(row.queue)
+        inputs, outputs = (_column("<br>".join(map(_folding_code, each))) for each in (row.inputs, row.outputs))
+        rows.append((_column(escape(row.name)), escape(row.version), inputs, outputs, _column(state), queue))
+    table = _table(models.HEADS, rows, numbers=(5,))
+    return _page(table + "".join(f"<div>{_dim(each)}</div>" for each in (more, models.remark) if each))
 
 
 def clusters_html(clusters: ClusterTable) -> str:
@@ -351,6 +353,18 @@ def _dim(text: str) -> str:
 
 def _code(text: object) -> str:
     return f"<code>{escape(str(text))}</code>" if str(text) else ""
+
+
+def _column(cell: str) -> str:
+    """A cell as wide as what it holds, up to a width beyond which even a long name without spaces is folded."""
+    return (
+        '<div style="width: max-content; max-width: min(22em, 45vw); white-space: normal; overflow-wrap: anywhere">'
+        f"{cell}</div>"
+    )
+
+
+def _folding_code(text: object) -> str:
+    return _code(text).replace("<code>", '<code style="white-space: normal; overflow-wrap: anywhere">', 1)
 
 
 def _page(body: str) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TritonMagics", "load", "unload"]
 
+_MOST_MODELS = 10  # that connect and status show
 _MATCHER = "eaf_inference.model_names"
 _MODEL_CALL = re.compile(r"""(?P<name>[^\W\d]\w*)\.model\(\s*(?P<quote>["'])(?P<typed>[^"']*)$""")
 
@@ -97,9 +98,11 @@ class TritonMagics(Magics):
         """
         parse_argstring(self.triton_status, line)
         connection = self._connection()
-        measured = measuring(connection)  # meanwhile the server is asked for the rest
+        measured = measuring(connection)
+        connection.measure()
+        verdict = measured()
         models, clusters = self._tables(connection)
-        display(_Status(connection, models, clusters, measured(), work_of(connection).look()))
+        display(_Status(connection, models, clusters, verdict, work_of(connection).look()))
 
     @magic_arguments()
     @line_magic
@@ -153,18 +156,18 @@ class _Status:
         *,
         remark: str = "",
     ) -> None:
-        self._connection, self._models, self._clusters = connection, models, clusters
+        self._connection, self._models, self._clusters = connection, models.busiest(), clusters
         self._verdict, self._session, self._remark = verdict, session, remark
 
     def __repr__(self) -> str:
         load = load_text(self._verdict, self._session) if self._verdict else ""
-        tables = [str(self._models), str(self._clusters or ""), load]
+        tables = [self._models.text(_MOST_MODELS), str(self._clusters or ""), load]
         return "\n".join(part for part in (self._remark, repr(self._connection), *tables) if part)
 
     def _repr_html_(self) -> str:
         clusters = clusters_html(self._clusters) if self._clusters else ""
         load = load_html(self._verdict, self._session) if self._verdict else ""
-        return connection_html(self._connection) + models_html(self._models) + clusters + load
+        return connection_html(self._connection) + models_html(self._models, _MOST_MODELS) + clusters + load
 
 
 def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:

@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 import onnxruntime
 import pytest
+from dask_facility import eventually
 from door import door
 from plain_client import call
 
@@ -323,13 +324,34 @@ def test_a_model_that_failed_to_load_says_why(zoo):
             assert "out of memory" in str(connection.models())
 
 
-def test_the_table_of_models_tells_what_was_measured(connection, jagged):
-    connection.model("sums")(jagged[:100])
-    table = connection.models()
-    rows = {row.name: row for row in table}
-    assert rows["sums"].queue_ms is not None
-    assert rows["fixed"].inputs == ("values: FP32 [3]", "number: INT32 [1]")
-    assert "queue ms" in str(table)
+def test_the_table_of_models_tells_what_was_measured_in_the_last_minute(zoo, jagged):
+    with eaf_inference.connect(zoo.grpc) as connection:
+        first = {row.name: row for row in connection.models()}
+        assert {row.requests for row in first.values()} == {None}  # whatever other tests have asked
+        assert {row.queue for row in first.values()} == {"not measured yet"}
+        connection.model("sums")(jagged[:100])
+        rows = eventually(
+            lambda: {row.name: row for row in connection.models()}, lambda rows: rows["sums"].requests is not None
+        )
+        assert rows["sums"].requests == rows["sums"].since_start - first["sums"].since_start > 0
+        assert rows["sums"].queue_ms is not None
+        assert (rows["fixed"].requests, rows["fixed"].queue_ms, rows["fixed"].queue) == (0, None, "no requests")
+        assert next(iter(connection.models().busiest())).name == "sums"
+        assert rows["fixed"].inputs == ("values: FP32 [3]", "number: INT32 [1]")
+        assert "queue ms (last minute)" in str(connection.models())
+
+
+def test_the_queue_time_is_that_of_all_replicas(pair, jagged):
+    with eaf_inference.connect([each.grpc for each in pair]) as both:
+        both.measure()
+        for each in pair:  # as others do
+            with eaf_inference.connect(each.grpc) as one:
+                one.model("sums")(jagged[:100])
+                asked = {row.name: row.since_start for row in one.models()}["sums"]
+                assert asked > 0
+        rows = eventually(lambda: {row.name: row for row in both.models()}, lambda rows: rows["sums"].requests)
+        assert rows["sums"].requests >= 2
+        assert rows["sums"].since_start > asked
 
 
 def test_connections_and_models_travel_unopened(particlenet, jets, monkeypatch, triton):

@@ -20,7 +20,7 @@ def test_nothing_typed_leads_to_a_connection_that_says_what_it_found(book, zoo):
         assert part in shown.html
         assert part in shown.text
     assert book.run("triton.model('sums')").error == []
-    assert ">queue ms</th>" in book.run("%triton_status").html
+    assert ">queue ms (last minute)</th>" in book.run("%triton_status").html
 
 
 def test_explain_shows_every_source_in_order(book, zoo):

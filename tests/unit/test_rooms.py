@@ -53,6 +53,7 @@ FLOORS = (
     "inference.model",
     "probe",
     "discovery",
+    "queue_times",
     "catalogue",
     "lookup",
     "registry",

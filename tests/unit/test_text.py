@@ -17,7 +17,7 @@ from eaf_inference.discovery import Attempt, Attempts
 from eaf_inference.errors import BadReply, InvalidInput
 from eaf_inference.facility import tables
 from eaf_inference.metrics.usage import Usage
-from eaf_inference.tables import aligned
+from eaf_inference.tables import aligned, number
 
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07b\r\nc\u202ed\u2066e\u200bf\x9bg\x7f"
 SHOWN = r"a\x1b[2J\x1b]0;owned\x07b c\u202ed\u2066e\u200bf\x9bg\x7f"
@@ -65,6 +65,22 @@ def test_a_table_has_one_line_a_row_whatever_its_cells_hold():
     assert cells("e\u0301") == 1
 
 
+def test_a_table_with_a_width_folds_its_longest_cells_and_leaves_nothing_out():
+    path = "/home/alice/" + "x" * 100 + "/token"
+    text = aligned(("what", "where", "state"), [("粒子" * 30, path, "ok"), ("a", "b", "down")], width=60)
+    lines = text.split("\n")
+    assert max(map(cells, lines)) <= 60
+    assert text.count("x") == 100
+    assert text.count("粒") == 30
+    assert path in aligned(("where",), [(path,)])
+    assert len(aligned(("a", "b"), [(path, path)], width=1).split("\n")) > 10  # as narrow as can be read
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.0, "0"), (0.04, "<0.1"), (0.25, "0.2"), (1234.5, "1,234.5")])
+def test_only_a_measured_zero_reads_as_zero(value, shown):
+    assert number(value) == shown
+
+
 def row(name, state):
     return ModelRow(name, name, (), (), ready=False, state=state, queue_ms=None)
 
@@ -72,7 +88,7 @@ def row(name, state):
 @pytest.mark.parametrize(
     "shown",
     [
-        str(ModelTable([row(HOSTILE, HOSTILE)])),
+        ModelTable([row(HOSTILE, HOSTILE)]).text(width=None),
         ModelTable([row(HOSTILE, HOSTILE)])._repr_html_(),
         str(Attempts([Attempt(HOSTILE, HOSTILE, HOSTILE)])),
         Attempts([Attempt(HOSTILE, HOSTILE, HOSTILE)])._repr_html_(),

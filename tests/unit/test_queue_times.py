@@ -1,0 +1,144 @@
+"""Queue times of the last minute, from counters that begin where Triton did."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from eaf_inference.catalogue import ModelRow, ModelTable
+from eaf_inference.queue_times import QueueTime, QueueTimes
+
+
+class Times(QueueTimes):
+    """With a clock to set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(lambda: self.now)
+
+    def read(self, at, requests, ms, *, replica="a", name="jets"):
+        """A reading at that second: so many requests since the start, which waited so many ms in all."""
+        queue = SimpleNamespace(count=requests, ns=int(ms * 1e6))
+        row = SimpleNamespace(name=name, version="1", inference_stats=SimpleNamespace(queue=queue))
+        self.now = at
+        self.add(replica, SimpleNamespace(model_stats=[row]))
+
+    @property
+    def jets(self):
+        return self.of("jets", "1")
+
+
+def test_before_a_second_reading_nothing_is_known():
+    times = Times()
+    assert times.jets == QueueTime()
+    times.read(0, 1000, 5000)
+    assert times.jets == QueueTime(since_start=1000)
+    times.read(0.1, 1001, 5001)  # too soon to say "no requests", or how long they wait
+    assert times.jets == QueueTime(since_start=1001)
+
+
+def test_it_is_of_the_requests_since_the_oldest_reading_of_the_minute_and_not_since_the_start():
+    times = Times()
+    times.read(0, 1_000_000, 0)  # a night of idle queues
+    times.read(30, 1_000_010, 4000)
+    assert times.jets == QueueTime(10, 400.0, 1_000_010)
+    times.read(59, 1_000_010, 4000)
+    assert times.jets.requests == 10
+    times.read(80, 1_000_010, 4000)  # the first reading is over a minute old
+    assert times.jets == QueueTime(0, None, 1_000_010)
+    times.read(200, 1_000_020, 4000)
+    assert times.jets == QueueTime(since_start=1_000_020)
+
+
+def test_old_readings_are_not_taken_for_the_last_minute():
+    times = Times()
+    times.read(0, 10, 10)
+    times.read(10, 20, 20)
+    assert times.jets.requests == 10
+    times.now = 600
+    assert times.jets.requests is None
+
+
+@pytest.mark.parametrize("after", [[(10, 5, 40)], [(10, 2, 30), (20, 5, 40)]])
+def test_counters_that_went_back_tell_what_came_after_a_restart(after):
+    times = Times()
+    times.read(0, 1000, 9_000_000)
+    for reading in after:
+        times.read(*reading)
+    assert times.jets == QueueTime(5, 8.0, 5)
+
+
+def test_a_model_that_was_loaded_meanwhile_counts_from_nothing():
+    times = Times()
+    times.read(0, 7, 7, name="other")
+    times.read(10, 4, 8)
+    assert times.jets == QueueTime(4, 2.0, 4)
+
+
+def test_replicas_are_told_apart_and_added_up():
+    times = Times()
+    times.read(0, 100, 100, replica="a")
+    times.read(1, 5000, 5000, replica="b")
+    times.read(10, 110, 200, replica="a")
+    assert times.jets.requests == 10  # nothing is known of b
+    times.read(11, 5030, 5200, replica="b")
+    assert times.jets == QueueTime(40, 7.5, 5140)
+    assert times.jets.ms == pytest.approx((100 + 200) / 40)
+
+
+def test_frequent_readings_do_not_pile_up():
+    times = Times()
+    for second in range(300):
+        times.read(second, second, second)
+    assert 55 <= times.jets.requests <= 60
+    assert len(times._readings["a"]) < 20
+
+
+def row(name, *, ready=True, **measured):
+    return ModelRow(name, "1", (), (), ready=ready, state="ready" if ready else "", queue_ms=None, **measured)
+
+
+def test_a_queue_time_that_is_not_known_says_why():
+    words = {
+        "not measured yet": row("a"),
+        "no requests": row("a", requests=0),
+        "not reported": row("a", ready=False),
+    }
+    assert {said: made.queue for said, made in words.items()} == {said: said for said in words}
+    zero = ModelRow("a", "1", (), (), ready=True, state="ready", queue_ms=0.0, requests=4)
+    assert zero.queue == "0"
+    assert "queue ms (last minute)" in str(ModelTable([zero]))
+    for shown in (str(ModelTable([zero])), ModelTable([zero])._repr_html_()):
+        assert "–" not in shown
+        assert "not" not in shown.partition("</style>")[2]
+
+
+def test_of_many_models_the_busiest_are_shown_then_those_that_were_used():
+    idle = [row(f"idle-{number:03}", requests=0, since_start=10**9) for number in range(300)]
+    table = ModelTable(
+        [*idle, row("mine", requests=0, used=True), row("busy", requests=7), row("new", since_start=3)]
+    )
+    names = [each.name for each in table.busiest()]
+    assert names[:5] == ["busy", "new", "mine", "idle-000", "idle-001"]
+    shown = table.busiest().text(10)
+    assert shown.splitlines()[1].startswith("busy ")
+    assert shown.splitlines()[-1] == "and 293 more: triton.models() shows all"
+    assert len(shown.splitlines()) == 1 + 10 + 1
+    assert str(table).splitlines()[-1] == "and 103 more: the list triton.models() holds all"
+    assert "more:" not in str(ModelTable(idle[:200]))
+    assert len(table) == 303
+
+
+def test_a_long_name_is_folded_in_the_text():
+    long = ModelRow(
+        "a_very_" + "long_" * 60 + "name", "1", ("x: FP32 [2]",), (), ready=True, state="ready", queue_ms=1
+    )
+    text = str(ModelTable([long]))
+    assert max(map(len, text.splitlines())) <= 120
+    assert "".join(line.split()[0] for line in text.splitlines()[1:] if line[0] != " ") == long.name
+    assert long.name in ModelTable([long]).text(width=None)
+
+
+def test_no_model_is_said_to_be_none():
+    assert str(ModelTable()) == "The server has no models."
