@@ -116,17 +116,17 @@ class ModelTable(list[ModelRow]):
         table.remark = self.remark
         return table
 
-    def split(self, most: int = MOST_SHOWN) -> tuple[ModelTable, str]:
-        """The first so many rows, and a remark on the others where there are any."""
+    def split(self, most: int = MOST_SHOWN, *, shown_by: str = "triton.models()") -> tuple[ModelTable, str]:
+        """The first so many rows, and a remark on the others where there are any: what shows them."""
         more = len(self) - most
-        where = "triton.models() shows all" if most < MOST_SHOWN else "the list triton.models() holds all"
+        where = f"{shown_by} shows all" if most < MOST_SHOWN else f"the list {shown_by} holds all"
         return self._with(self[:most]), f"and {more:,} more: {where}" if more > 0 else ""
 
-    def text(self, most: int = MOST_SHOWN, *, width: int | None = _WIDTH) -> str:
+    def text(self, most: int = MOST_SHOWN, *, width: int | None = _WIDTH, shown_by: str = "triton.models()") -> str:
         """The first so many rows as a table of so many columns of a terminal; of any width with None."""
         if not self:
             return self.remark or "The server has no models."
-        shown, more = self.split(most)
+        shown, more = self.split(most, shown_by=shown_by)
         table = aligned(
             self.HEADS,
             (

@@ -7,11 +7,14 @@ import json
 import signal
 import sys
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from eaf_inference import client_commands
 from eaf_inference._text import printable, printable_lines
+from eaf_inference.client_commands import terminal_width
 from eaf_inference.errors import ConfigurationError, InferenceError, ServerUnavailable
 
 if TYPE_CHECKING:
@@ -41,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InferenceError, OSError) as error:
         print(printable_lines(f"eaf-inference: {error}"), file=sys.stderr)
         return _FAILED
+    except ModuleNotFoundError as error:
+        if not options.extra or (error.name or "").partition(".")[0] == __package__:
+            raise
+        print(
+            f"eaf-inference: `eaf-inference {options.command}` needs the {options.extra} extra: "
+            f"pip install 'eaf-inference[{options.extra}]' (the package {error.name} is not installed)",
+            file=sys.stderr,
+        )
+        return _FAILED
     except KeyboardInterrupt:
         print("eaf-inference: interrupted", file=sys.stderr)
         return _INTERRUPTED
@@ -50,9 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eaf-inference",
-        description="GNN inference on jets through NVIDIA Triton: a facility of real servers on one machine.",
+        description="GNN inference on jets through NVIDIA Triton: the client, and a facility of real servers on one "
+        "machine.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(extra="facility")  # what a command needs beside the plain client
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    client_commands.add_to(commands)
     _add_up(commands)
     _add_demo(commands)
     _add_doctor(commands)
@@ -120,7 +135,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Start a facility on this machine, run the quickstart notebook on it, print what it measured, "
         "and stop everything. Runs from a clone of the project.",
     )
-    parser.set_defaults(run=_demo)
+    parser.set_defaults(run=_demo, extra="demo")
     parser.add_argument(
         "--output",
         metavar="DIR",
@@ -137,7 +152,7 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Print what is installed, reachable and ready, and what to do about the rest. "
         "The exit code is 1 when there is a problem.",
     )
-    parser.set_defaults(run=_doctor)
+    parser.set_defaults(run=_doctor, extra="")
 
 
 def _add_envoy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -183,7 +198,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "Runtime on the same server and jets, in turns, and print the ratios. A wrong score ends it. Ctrl-C keeps "
         "what was measured.",
     )
-    parser.set_defaults(run=_bench)
+    parser.set_defaults(run=_bench, extra="bench")
     command.add_arguments(parser)
 
 
@@ -197,7 +212,7 @@ def _add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "what a minute tells of the capacity: on this machine, with simulated accelerators where it has too few, or "
         "on a facility. Ctrl-C keeps what was measured.",
     )
-    parser.set_defaults(run=_study)
+    parser.set_defaults(run=_study, extra="bench")
     command.add_arguments(parser)
 
 
@@ -267,18 +282,12 @@ def _serve(facility: RunningFacility | SharedFacility, console: Console) -> NoRe
 
 def _demo(options: argparse.Namespace) -> int:
     console = _console()
-    from rich.table import Table
-
+    from eaf_inference.facility import tables
     from eaf_inference.facility.demo import demo
 
     with _signals_as_interrupts(), _progress_line(console) as progress:
         executed = demo(options.output, progress=progress)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in executed.summary.items():
-        table.add_row(name, f"{value:.2g}" if isinstance(value, float) and value < 1e-3 else str(value))
-    table.add_row("executed notebook", str(executed.notebook))
-    table.add_row("as HTML", str(executed.html))
-    console.print("", table)
+    tables.show_demo(executed, console)
     return 0
 
 
@@ -299,22 +308,19 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
-    console = _console()
-    from rich.table import Table
-    from rich.text import Text
+    from eaf_inference.facility.doctor import State, as_text, findings
 
-    from eaf_inference.facility.doctor import State, findings
-
-    style = {State.FINE: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}
-    table = Table("", "state", box=None, pad_edge=False)
-    for head in ("what is there", "what to do"):
-        table.add_column(head, overflow="fold")  # a path that is cut off is of no use
     found = list(findings())
-    for row in found:
-        state = f"[{style[row.state]}]{row.state.value}[/]"
-        subject, what, remedy = (Text(printable_lines(each)) for each in (row.subject, row.what, row.remedy))
-        table.add_row(subject, state, what, remedy)
-    console.print(table)
+    text = as_text(found, width=terminal_width())
+    if find_spec("rich") is None:  # it is of an extra that may be what is missing
+        print(text)
+    else:
+        from rich.text import Text
+
+        coloured = Text(text)
+        for state, style in {State.FINE: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}.items():
+            coloured.highlight_regex(rf"(?m)^{state.value}\b", style)
+        _console().print(coloured, soft_wrap=True)
     return _FAILED if any(row.state is State.PROBLEM for row in found) else 0
 
 
@@ -325,8 +331,7 @@ def _envoy(options: argparse.Namespace) -> int:
     from eaf_inference.policy import TokenPolicy
 
     made = configuration(configured(Envoy), configured(TokenPolicy))
-    with _needing_the_extra():
-        text = as_yaml(made)
+    text = as_yaml(made)
     if options.validate:
         from eaf_inference.facility.envoy import validate
 
@@ -344,36 +349,27 @@ def _usage(options: argparse.Namespace) -> int:
 
     facility = load_facility()
     facility.usage_prometheus_url = options.prometheus or facility.usage_prometheus_url
-    with _needing_the_extra():
-        rows = ask_usage(facility, options.user, since=seconds_of(options.since))
+    rows = ask_usage(facility, options.user, since=seconds_of(options.since))
     if options.json:
         print(json.dumps([row.as_dict() for row in rows]))
         return 0
     console = _console()
     from eaf_inference.facility import tables
 
-    console.print(tables.usage(rows) if rows else f"No use in the last {options.since}.")
+    if rows:
+        tables.show_usage(rows, console)
+    else:
+        console.print(f"No use in the last {options.since}.")
     return 0
 
 
 def _console(*, stderr: bool = False) -> Console:
-    with _needing_the_extra():
-        from rich.console import Console
+    from rich.console import Console
+
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.width = 200  # a file or a pipe has none, and a wrapped path cannot be copied
     return console
-
-
-@contextmanager
-def _needing_the_extra() -> Iterator[None]:
-    """Say which package is missing, where only the plain client is installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"this command needs the package {error.name}: {sys.executable} -m pip install 'eaf-inference[facility]'"
-        ) from error
 
 
 @contextmanager

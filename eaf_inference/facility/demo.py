@@ -113,11 +113,11 @@ def _drop_widgets(content: Any) -> None:
 
 
 def _summary(content: Any) -> dict[str, Any]:
-    """The JSON that the cell tagged ``summary`` shows."""
+    """What the cell tagged ``summary`` shows as a table, from the metadata of its output."""
     for cell in content.cells:
         if "summary" in cell.metadata.get("tags", []):
             for shown in cell.outputs:
-                if "application/json" in shown.get("data", {}):
-                    summary: dict[str, Any] = json.loads(json.dumps(shown.data["application/json"]))
+                if "summary" in shown.get("metadata", {}):
+                    summary: dict[str, Any] = json.loads(json.dumps(shown.metadata["summary"]))
                     return summary
-    raise ConfigurationError("The notebook has no cell tagged 'summary' that shows JSON.")
+    raise ConfigurationError("The notebook has no cell tagged 'summary' whose output has its numbers as metadata.")

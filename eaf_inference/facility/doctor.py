@@ -30,13 +30,14 @@ from eaf_inference.facility.prometheus import prometheus_program
 from eaf_inference.facility.triton import SHARED_MEMORY
 from eaf_inference.inference import protocol
 from eaf_inference.inference.pipeline import Question
+from eaf_inference.tables import aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from eaf_inference.local import LocalFacility, Replica
 
-__all__ = ["Finding", "State", "findings", "leftovers"]
+__all__ = ["Finding", "State", "as_text", "findings", "leftovers"]
 
 _EXTRAS = ("notebook", "dask", "hub", "facility", "demo")  # those a user installs, as opposed to a developer
 
@@ -61,49 +62,59 @@ class Finding:
 
 def findings() -> Iterator[Finding]:
     """Look at one thing after the other."""
-    yield _python()
-    yield _machine()
-    yield _environment()
-    yield _gateway()
-    yield from _for_several_users()
-    yield from _extras()
-    yield from _facilities()
-    yield from _discovery()
-    yield _leftovers()
+    for subject, check in _CHECKS.items():
+        try:
+            yield from check()
+        except ModuleNotFoundError as error:
+            yield Finding(subject, State.NOTE, f"lacks the package {error.name}", _install("facility"))
 
 
-def _python() -> Finding:
-    return Finding("Python", State.FINE, f"{platform.python_version()} ({sys.executable})")
+def as_text(found: Iterable[Finding], *, width: int | None) -> str:
+    """The findings as a table of so many columns of a terminal, each with what to do about it below."""
+    rows = []
+    for each in found:
+        rows.append((each.state.value, each.subject, each.what))
+        if each.remedy:
+            rows.append(("", "", f"→ {each.remedy}"))
+    return aligned(("state", "", "what is there → what to do"), rows, width=width)
 
 
-def _machine() -> Finding:
+def _python() -> Iterator[Finding]:
+    yield Finding("Python", State.FINE, f"{platform.python_version()} ({sys.executable})")
+
+
+def _machine() -> Iterator[Finding]:
     try:
         check_machine()
     except ConfigurationError as error:
-        return Finding("machine", State.PROBLEM, "cannot run Triton from its wheel", str(error))
-    return Finding("machine", State.FINE, f"{platform.machine()}, {' '.join(platform.libc_ver())}")
+        yield Finding("machine", State.PROBLEM, "cannot run Triton from its wheel", str(error))
+    else:
+        yield Finding("machine", State.FINE, f"{platform.machine()}, {' '.join(platform.libc_ver())}")
 
 
-def _environment() -> Finding:
+def _environment() -> Iterator[Finding]:
     try:
         path = environment_path(find_interpreter())
     except ConfigurationError as error:
-        return Finding("Triton", State.PROBLEM, "no Python to make its environment with", str(error))
+        yield Finding("Triton", State.PROBLEM, "no Python to make its environment with", str(error))
+        return
     if is_complete(path):
-        return Finding("Triton", State.FINE, f"installed in {path}")
-    return Finding("Triton", State.NOTE, "not installed yet", "`eaf-inference up` installs it on first use")
+        yield Finding("Triton", State.FINE, f"installed in {path}")
+    else:
+        yield Finding("Triton", State.NOTE, "not installed yet", "`eaf-inference up` installs it on first use")
 
 
-def _gateway() -> Finding:
+def _gateway() -> Iterator[Finding]:
     if missing := missing_packages():
-        remedy = f"{sys.executable} -m pip install 'eaf-inference[facility]'"
-        return Finding("Dask Gateway", State.NOTE, f"lacks {', '.join(missing)}", remedy)
+        yield Finding("Dask Gateway", State.NOTE, f"lacks {', '.join(missing)}", _install("facility"))
+        return
     proxy = proxy_program()
     if not os.access(proxy, os.X_OK):
         remedy = f"{sys.executable} -m pip install --force-reinstall --no-deps dask-gateway-server"
-        return Finding("Dask Gateway", State.PROBLEM, f"its proxy, {proxy}, cannot be executed", remedy)
+        yield Finding("Dask Gateway", State.PROBLEM, f"its proxy, {proxy}, cannot be executed", remedy)
+        return
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return Finding("Dask Gateway", State.FINE, versions)
+    yield Finding("Dask Gateway", State.FINE, versions)
 
 
 def _for_several_users() -> Iterator[Finding]:
@@ -112,17 +123,20 @@ def _for_several_users() -> Iterator[Finding]:
         try:
             yield Finding(subject, State.FINE, str(program()))
         except ConfigurationError as error:
-            yield Finding(subject, State.NOTE, "not installed; `up --users` runs it", str(error))
+            yield Finding(subject, State.NOTE, "missing; `up --users` needs it", str(error))
 
 
 def _extras() -> Iterator[Finding]:
     for extra in _EXTRAS:
         missing = sorted(name for name in _requirements(extra) if not _installed(name))
         if missing:
-            remedy = f"{sys.executable} -m pip install 'eaf-inference[{extra}]'"
-            yield Finding(f"extra '{extra}'", State.NOTE, f"lacks {', '.join(missing)}", remedy)
+            yield Finding(f"extra '{extra}'", State.NOTE, f"lacks {', '.join(missing)}", _install(extra))
         else:
             yield Finding(f"extra '{extra}'", State.FINE, "installed")
+
+
+def _install(extra: str) -> str:
+    return f"{sys.executable} -m pip install 'eaf-inference[{extra}]'"
 
 
 def _requirements(extra: str) -> Iterator[str]:
@@ -148,7 +162,10 @@ def _discovery() -> Iterator[Finding]:
         with connect(explain=True) as connection:
             attempts, found = connection.attempts, connection.where
     except InferenceError as error:
-        remedy = "`eaf-inference up`, or give its address; `%triton_connect --explain` shows what was tried"
+        remedy = (
+            "start one with `eaf-inference up`, or give an address: `eaf-inference connect grpcs://host:port`; "
+            "`eaf-inference connect --explain` shows what was tried"
+        )
         yield Finding("%triton_connect", State.NOTE, error.reason or str(error).splitlines()[0], remedy)
         return
     for attempt in attempts:
@@ -194,11 +211,25 @@ def _unready(replica: Replica, models: tuple[str, ...]) -> list[str] | None:
     return [name for name, answer in zip(models, answers, strict=True) if not answer.ready]
 
 
-def _leftovers() -> Finding:
+def _leftovers() -> Iterator[Finding]:
     if dead := leftovers():
         remedy = "rm " + " ".join(map(str, dead))
-        return Finding("shared memory", State.PROBLEM, f"{len(dead)} regions of dead Tritons", remedy)
-    return Finding("shared memory", State.FINE, "nothing left behind by dead Tritons")
+        yield Finding("shared memory", State.PROBLEM, f"{len(dead)} regions of dead Tritons", remedy)
+    else:
+        yield Finding("shared memory", State.FINE, "nothing left behind by dead Tritons")
+
+
+_CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "Python": _python,
+    "machine": _machine,
+    "Triton": _environment,
+    "Dask Gateway": _gateway,
+    "up --users": _for_several_users,
+    "extras": _extras,
+    "local facility": _facilities,
+    "%triton_connect": _discovery,
+    "shared memory": _leftovers,
+}
 
 
 def leftovers() -> list[Path]:

@@ -12,8 +12,6 @@ import socket
 import weakref
 from contextlib import ExitStack, suppress
 
-import psutil
-
 from eaf_inference.errors import ConfigurationError
 
 __all__ = ["LOOPBACK", "HeldPort", "free_ports", "is_free", "listens"]
@@ -64,6 +62,8 @@ def free_ports(count: int) -> list[int]:
 
 def listens(pid: int, port: int) -> bool:
     """Say whether this process listens on the port, and not another one in its place."""
+    import psutil
+
     with suppress(psutil.Error):  # it has ended
         return any(
             each.status == psutil.CONN_LISTEN and each.laddr.port == port

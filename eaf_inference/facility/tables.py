@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -9,25 +10,30 @@ from rich.text import Text
 
 from eaf_inference._text import printable
 from eaf_inference.facility.shared import ONE_ACCOUNT
+from eaf_inference.tables import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
+    from eaf_inference.facility.demo import Executed
     from eaf_inference.facility.machine import RunningFacility
     from eaf_inference.facility.shared import SharedFacility
     from eaf_inference.metrics.usage import Usage
 
-__all__ = ["show", "show_shared", "usage"]
+__all__ = ["show", "show_demo", "show_shared", "show_usage", "usage"]
+
+_COUNTED = ("requests", "inferences", "failures", "MB in", "MB out")
+_NARROWEST = 8  # columns of a terminal that a name is folded to
 
 
 def show(facility: RunningFacility, console: Console) -> None:
     """Say where everything is."""
-    servers = Table("replica", "gRPC", "HTTP", "metrics", "pid", box=None, pad_edge=False)
+    servers = _table("replica", "gRPC", "HTTP", "metrics", "pid")
     for server in facility.servers:
         servers.add_row(server.name, server.grpc, server.http, server.metrics, str(server.pid))
-    models = Table("model", "state", box=None, pad_edge=False)
+    models = _table("model", "state")
     for name, state in facility.servers[0].models().items():
         models.add_row(_text(name), _text(state.lower()))
     for name, why in facility.servers[0].left_out().items():
@@ -35,7 +41,7 @@ def show(facility: RunningFacility, console: Console) -> None:
     console.print(servers, "", models, "")
     logs = {server.name: server.log for server in facility.servers}
     if facility.gateway:
-        gateway = Table("Dask Gateway", "pid", box=None, pad_edge=False)
+        gateway = _table("Dask Gateway", "pid")
         gateway.add_row(facility.gateway.address, str(facility.gateway.pid))
         console.print(gateway, "")
         logs |= {facility.gateway.name: facility.gateway.log, "its clusters": facility.gateway.cluster_logs}
@@ -48,17 +54,20 @@ def show(facility: RunningFacility, console: Console) -> None:
 
 def show_shared(facility: SharedFacility, console: Console) -> None:
     """Say where everything is, and how users come in."""
-    table = Table("server", "where", "pid", "log", box=None, pad_edge=False)
+    table = _table("server", "where", "pid")
     addresses = facility.addresses
     for server in facility.servers:
-        table.add_row(server.name, addresses.get(server.name, ""), str(server.pid), str(server.log))
-    console.print(table, "", soft_wrap=True)
+        table.add_row(server.name, addresses.get(server.name, ""), str(server.pid))
+    console.print(table, "")
     for name, why in facility.tritons[0].left_out().items():
         console.print(_text(f"left out: model {name}: {_first_line(why)}"), soft_wrap=True)
     for what, where in (
-        ("the door's access log", facility.door.access_log),
+        *(
+            (f"log of {server.name}", server.log) for server in facility.servers
+        ),  # whole: a path is there to be copied
+        ("access log of the edge proxy", facility.door.access_log),
         ("logs of clusters", facility.gateway.cluster_logs),
-        ("authority of the door's certificate", facility.door.ca),
+        ("authority of the edge proxy's certificate", facility.door.ca),
     ):
         console.print(f"{what}: {where}", soft_wrap=True, markup=False)
     console.print(
@@ -70,16 +79,53 @@ def show_shared(facility: SharedFacility, console: Console) -> None:
     )
 
 
+def show_demo(executed: Executed, console: Console) -> None:
+    """Say what the quickstart measured, and where it is."""
+    table = _table("measured", "in this run")
+    for name, value in executed.summary.items():
+        shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        table.add_row(_text(name), _text(shown))
+    console.print("", table, "")
+    for what, where in {"executed notebook": executed.notebook, "as HTML": executed.html}.items():
+        console.print(f"{what}: {where}", soft_wrap=True, markup=False)
+
+
+def show_usage(rows: Sequence[Usage], console: Console) -> None:
+    """Say who had what of which model: in a table, or in sentences where a terminal is too narrow for its numbers."""
+    table = usage(rows)
+    unbounded = console.options.update(max_width=sys.maxsize)
+    if console.measure(table, options=unbounded).minimum <= console.width:
+        console.print(table)
+        return
+    for row in rows:
+        user, model, *counts = _usage_cells(row)
+        counted = ", ".join(f"{count} {head}" for count, head in zip(counts, _COUNTED, strict=True))
+        console.print(_text(f"{user}, {model}: {counted}"))
+
+
 def usage(rows: Sequence[Usage]) -> Table:
     """Who had what of which model."""
-    table = Table("user", "model", box=None, pad_edge=False)
-    for head in ("requests", "inferences", "failures", "MB in", "MB out"):
-        table.add_column(head, justify="right")
+    table = Table(box=None, pad_edge=False)
+    for head in ("user", "model"):
+        table.add_column(head, overflow="fold", min_width=_NARROWEST)
+    for head in _COUNTED:
+        table.add_column(head, justify="right", no_wrap=True)  # half a number is another number
     for row in rows:
-        numbers = (f"{row.requests:,}", f"{row.rows:,}", f"{row.failures:,}")
-        megabytes = (f"{row.bytes_in / 1e6:,.1f}", f"{row.bytes_out / 1e6:,.1f}")
-        mark = " (about)" if row.estimated else ""
-        table.add_row(_text(row.user or "nobody"), _text(f"{row.model or '-'}{mark}"), *numbers, *megabytes)
+        table.add_row(*map(_text, _usage_cells(row)))
+    return table
+
+
+def _usage_cells(row: Usage) -> tuple[str, ...]:
+    model = f"{row.model or '-'}{' (about)' if row.estimated else ''}"
+    counted = (f"{row.requests:,}", f"{row.rows:,}", f"{row.failures:,}")
+    return row.user or "nobody", model, *counted, number(row.bytes_in / 1e6), number(row.bytes_out / 1e6)
+
+
+def _table(*heads: str) -> Table:
+    """A table that folds what a narrow terminal has no room for, and cuts nothing off."""
+    table = Table(box=None, pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold")
     return table
 
 

@@ -20,6 +20,7 @@ import pytest
 from management import successes
 from recorded.replay import until
 from tiny_models import save_affine
+from tokens import make_token
 
 from eaf_inference import connect, local
 from eaf_inference.facility.triton import SHARED_MEMORY
@@ -213,7 +214,7 @@ def test_the_doctor_finds_a_facility_and_what_a_dead_one_left(tiny_models):
         answer = run("doctor")
         assert answer.returncode == 0, answer.stdout
         assert f"dask-gateway-server {version('dask-gateway-server')}" in answer.stdout
-        assert re.search(r"Envoy +ok ", answer.stdout)
+        assert re.search(r"(?m)^ok +Envoy ", answer.stdout)
         assert f"{facility['replicas'][0]['grpc']} is ready with affine, mirror" in answer.stdout
         region = SHM / f"{SHARED_MEMORY}00000000dead-0000"
         region.touch()
@@ -223,6 +224,36 @@ def test_the_doctor_finds_a_facility_and_what_a_dead_one_left(tiny_models):
             region.unlink()
     assert answer.returncode == 1
     assert f"rm {region}" in answer.stdout
+
+
+def test_connect_and_models_print_what_the_magics_show(tiny_triton, tmp_path, monkeypatch):
+    monkeypatch.setenv("EAF_TRITON_URL", tiny_triton.grpc)
+    token = tmp_path / "token"
+    token.write_text(make_token("alice", lives=600))
+    answer = run("connect", "--token-file", token)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert f"{tiny_triton.grpc} (EAF_TRITON_URL), alice, renewed automatically, 10 min left" in answer.stdout
+    assert re.search(r"(?m)^mirror +1 +x: FP32 \[2\] +y: FP32 \[2\] +ready +not measured yet$", answer.stdout)
+    answer = run("models", tiny_triton.grpc, "--explain")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "explicit URL" in answer.stdout
+    assert re.search(r"(?m)^affine +1 .* ready +no requests$", answer.stdout)
+
+
+@pytest.mark.parametrize("command", ["connect", "models"])
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["grpc://127.0.0.1:1"], "connection refused"),
+        (["--token-file", "/absent"], "token file /absent is not there"),
+        (["grpc://127.0.0.1:1", "--ca", "/absent"], "/absent"),
+    ],
+)
+def test_connect_and_models_that_find_nothing_say_why_in_one_message(command, arguments, reason):
+    answer = run(command, *arguments)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert reason in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 @contextmanager

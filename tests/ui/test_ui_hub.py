@@ -30,7 +30,7 @@ def page(shared, browser):
 
 def test_the_quickstart_runs_unchanged_under_the_hub_and_the_panel_follows(page):
     page.open_panel()
-    expect(page.panel).to_contain_text(re.compile(r"alice.*token \d+ min left"), timeout=30_000)
+    expect(page.panel).to_contain_text(re.compile(r"alice.*renewed automatically, \d+ min left"), timeout=30_000)
     page.open_notebook()
     page.run_all()
     connected = page.notebook.locator(".jp-CodeCell").first

@@ -58,6 +58,7 @@ FLOORS = (
     "lookup",
     "registry",
     "connection",
+    "client_commands",
     "metrics",
     "dask",
     "notebook",
