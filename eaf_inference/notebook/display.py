@@ -77,6 +77,7 @@ def models_html(models: ModelTable, most: int = MOST_SHOWN) -> str:
     for row in shown:
         state = _span("good" if row.ready else "bad", row.state)
         queue = _dim(row.queue) if row.queue_ms is None else escape(row.queue)
+        queue = f'<span style="white-space: nowrap">{queue}</span>'
         inputs, outputs = (_column("<br>".join(map(_folding_code, each))) for each in (row.inputs, row.outputs))
         rows.append((_column(escape(row.name)), escape(row.version), inputs, outputs, _column(state), queue))
     table = _table(models.HEADS, rows, numbers=(5,))

@@ -246,7 +246,7 @@ def test_connect_and_models_print_what_the_magics_show(tiny_triton, tmp_path, mo
     [
         (["grpc://127.0.0.1:1"], "connection refused"),
         (["--token-file", "/absent"], "token file /absent is not there"),
-        (["grpc://127.0.0.1:1", "--ca", "/absent"], "/absent"),
+        (["grpcs://127.0.0.1:1", "--ca", "/absent"], "certificate authorities cannot be read: /absent"),
     ],
 )
 def test_connect_and_models_that_find_nothing_say_why_in_one_message(command, arguments, reason):
