@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eaf_inference.bench.contenders import lacks
 from eaf_inference.bench.machine import machine, software
 from eaf_inference.bench.programs import contender_packages
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError
 from eaf_inference.facility.envoy import envoy_program
 from eaf_inference.study import facility, simulation, timing, workers
-from eaf_inference.study.outcome import Outcome, Scale, Site
+from eaf_inference.study.outcome import BLOCKING, Outcome, Scale, Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,6 +86,8 @@ def study(
     where = f"the facility at {site.url}" if site.url else "this machine"
     outcome = Outcome(machine(), software(), quick, where)
     size = scale or (QUICK if quick else FULL)
+    if site.url is None and {"timing", "workers"} & set(parts) and (package := lacks(BLOCKING)):
+        outcome.remarks.append(f"{BLOCKING}: {_not_installed(package)}")
     try:
         for part in parts:
             try:
@@ -93,6 +96,8 @@ def study(
                 raise
             except InferenceError as error:
                 outcome.remarks.append(f"{part}: {error}")
+            except ModuleNotFoundError as error:
+                outcome.remarks.append(f"{part}: {_not_installed(error.name)}")
     except KeyboardInterrupt:
         outcome.interrupted = True
     return outcome
@@ -100,13 +105,17 @@ def study(
 
 def _tritonclient(outcome: Outcome, part: str, site: Site, progress: Callable[[str], None]) -> Path | None:
     """Fetch what coffea's wrapper needs. None where it is not measured: on a facility, as it has no token."""
-    if site.url is not None:
+    if site.url is not None or lacks(BLOCKING):
         return None
     try:
         return contender_packages(progress=progress)
     except ConfigurationError as error:
         outcome.remarks.append(f"{part}: not measured with coffea's triton_wrapper: {error}")
         return None
+
+
+def _not_installed(package: str | None) -> str:
+    return f"the package {package} is not installed: pip install 'eaf-inference[bench]'"
 
 
 def _timing(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.bench.contenders import Entry
+from eaf_inference.bench.contenders import Entry, lacks
 from eaf_inference.bench.contestant import Job
 from eaf_inference.bench.measuring import Contestant
 from eaf_inference.bench.models import write_full_particlenet
@@ -37,16 +37,19 @@ def measure(scale: Scale, url: str | None, *, with_coffea: bool, progress: Calla
         A facility that serves our ParticleNet; by default a Triton is started, which serves the study's as well.
     with_coffea : bool
     """
-    entries = _ENTRIES if with_coffea else _ENTRIES[:2]
+    entries = [each for each in _ENTRIES if not lacks(each.name) and (with_coffea or each.name != BLOCKING)]
     with tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory:
         place = Path(directory)
         files = {"b": MODELS / "particlenet" / "1" / "model.onnx"}
         if url is not None:
             yield from _curves("b", scale, files["b"], place, url, progress, entries)
             return
-        (place / "models").mkdir()
-        files["c"] = write_full_particlenet(place / "models")
-        with TritonServer.start([MODELS, place / "models"], progress=progress) as server:
+        repositories = [MODELS]
+        if "c" in scale.timing_jets:
+            repositories.append(place / "models")
+            repositories[-1].mkdir()
+            files["c"] = write_full_particlenet(repositories[-1])
+        with TritonServer.start(repositories, progress=progress) as server:
             for key, file in files.items():
                 yield from _curves(key, scale, file, place, server.grpc, progress, entries)
 

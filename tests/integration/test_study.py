@@ -109,6 +109,23 @@ def test_a_reply_with_other_scores_ends_the_measurement(tmp_path):
             run([address], crowd, 0.5, lambda: counted([address], crowd.models))
 
 
+def test_without_coffea_its_curves_alone_are_missing_and_that_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "coffea", None)  # as if it were not installed
+    outcome = study(scale=replace(TINY, timing_jets={"b": 64}), parts=["timing"], progress=lambda _: None)
+    assert {each.client.partition(",")[0] for each in outcome.timings} == {PIPELINED, "local ONNX Runtime"}
+    [remark] = outcome.remarks
+    assert remark == (
+        "coffea triton_wrapper: the package coffea is not installed: pip install 'eaf-inference[bench]'"
+    )
+
+
+def test_a_part_whose_package_is_missing_is_said_and_does_not_end_the_study(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    outcome = study(scale=TINY, parts=["timing"], progress=lambda _: None)
+    assert outcome.timings == []
+    assert outcome.remarks == ["timing: the package onnx is not installed: pip install 'eaf-inference[bench]'"]
+
+
 def test_what_there_is_not_is_said():
     with pytest.raises(ConfigurationError, match="no part weather"):
         study(parts=["weather"], progress=lambda _: None)

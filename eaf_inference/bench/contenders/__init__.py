@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.bench.workloads import Data, Workload
 
-__all__ = ["CONTENDERS", "WITH_TRITONCLIENT", "Contender", "Entry", "Notes", "Service", "batches", "make"]
+__all__ = ["CONTENDERS", "WITH_TRITONCLIENT", "Contender", "Entry", "Notes", "Service", "batches", "lacks", "make"]
 
 # How it is called in tables → its module here.
 CONTENDERS = {
@@ -28,6 +29,8 @@ CONTENDERS = {
 }
 # Those that import tritonclient, see `programs.contender_packages`.
 WITH_TRITONCLIENT = ("coffea triton_wrapper", "tritonclient", "tritonclient async_infer", "tritonclient grpc.aio")
+# How it is called → the package that it needs and the extra `facility` does not bring.
+_NEEDS = {"coffea triton_wrapper": "coffea", "local ONNX Runtime": "onnxruntime"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,12 @@ class Contender(Protocol):
 
     def run(self, data: Data, notes: Notes) -> Iterator[NDArray[Any]] | None:
         """The scores of each chunk, in order; None where it gives none."""
+
+
+def lacks(name: str) -> str:
+    """The package that a contender needs and this Python does not have; empty where it can run."""
+    package = _NEEDS.get(name, "")
+    return package if package and find_spec(package) is None else ""
 
 
 def batches(inputs: dict[str, NDArray[Any]], size: int) -> Iterator[dict[str, NDArray[Any]]]:
