@@ -30,9 +30,11 @@ _NARROWEST = 8  # columns of a terminal that a name is folded to
 
 def show(facility: RunningFacility, console: Console) -> None:
     """Say where everything is."""
-    servers = _table("replica", "gRPC", "HTTP", "metrics", "pid")
+    servers = _table("replica", "pid", "", "where")  # a line for each address, which a narrow terminal has room for
     for server in facility.servers:
-        servers.add_row(server.name, server.grpc, server.http, server.metrics, str(server.pid))
+        servers.add_row(server.name, str(server.pid), "gRPC", server.grpc)
+        servers.add_row("", "", "HTTP", server.http)
+        servers.add_row("", "", "metrics", server.metrics)
     models = _table("model", "state")
     for name, state in facility.servers[0].models().items():
         models.add_row(_text(name), _text(state.lower()))
