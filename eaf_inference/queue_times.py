@@ -1,17 +1,16 @@
 """How long requests have waited in the queue in the last minute, from counters that Triton keeps since its start.
 
 Triton's ModelStatistics counts requests and nanoseconds since a model was loaded. Each reading of them is kept for a
-minute, and what is told is what came since the oldest. Counters that went back were reset, by a restart of Triton or
-by loading the model again; what they have now came after that, as for Prometheus's ``increase``.
+minute, and what is told is what came since the oldest. A counter that is lower than in the reading before is another
+Triton's: it was restarted, or a load balancer has asked another replica. Each Triton's readings are compared with one
+another only.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ _SPACING = 5.0  # seconds between readings that are kept, so that they are few h
 
 _Key: TypeAlias = "tuple[str, str]"  # name and version of a model
 _Counts: TypeAlias = "dict[_Key, tuple[int, int]]"  # requests, and nanoseconds that they waited
+_Readings: TypeAlias = "list[tuple[float, _Counts]]"  # of one Triton, oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,37 +58,50 @@ class QueueTimes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._readings: dict[str, list[tuple[float, _Counts]]] = {}
+        self._readings: dict[str, list[_Readings]] = {}  # by address, the Triton that answered last at the end
 
-    def add(self, replica: str, statistics: Any) -> None:
-        """Keep what a replica's ModelStatistics says now."""
+    def add(self, address: str, statistics: Any) -> None:
+        """Keep what the ModelStatistics of a replica says now."""
         counts: _Counts = {}
         for each in statistics.model_stats:
             queue = each.inference_stats.queue
             counts[each.name, each.version] = (queue.count, queue.ns)
         with self._lock:
             now = self._clock()
-            kept = [(when, before) for when, before in self._readings.get(replica, []) if now - when <= _WINDOW]
-            if len(kept) > 1 and now - kept[-2][0] < _SPACING:
-                kept.pop()
-            self._readings[replica] = [*kept, (now, counts)]
+            before = ([each for each in one if now - each[0] <= _WINDOW] for one in self._readings.get(address, []))
+            tritons = [one for one in before if one]
+            own = max((one for one in tritons if _may_follow(counts, one[-1][1])), key=_total, default=[])
+            if own:
+                tritons.remove(own)
+            if len(own) > 1 and now - own[-2][0] < _SPACING:
+                own.pop()
+            self._readings[address] = [*tritons, [*own, (now, counts)]]
 
     def of(self, name: str, version: str) -> QueueTime:
         """What the replicas say of a model."""
+        key, nothing = (name, version), (0, 0)
+        requests = ns = since_start = 0
+        measured = False
         with self._lock:
-            measured, total = False, Counter[str]()
-            for readings in self._readings.values():
-                counted = [counts.get((name, version), (0, 0)) for _, counts in readings]
-                total["since start"] += counted[-1][0]
-                if self._clock() - readings[0][0] > _WINDOW or readings[-1][0] - readings[0][0] < _SHORTEST:
-                    continue
-                measured = True
-                for before, after in pairwise(counted):
-                    requests, ns = (b - a for a, b in zip(before, after, strict=True))
-                    if requests < 0 or ns < 0:
-                        requests, ns = after
-                    total.update(requests=requests, ns=ns)
+            for tritons in self._readings.values():
+                since_start += tritons[-1][-1][1].get(key, nothing)[0]
+                for readings in tritons:
+                    (began, first), (ended, last) = readings[0], readings[-1]
+                    if self._clock() - began > _WINDOW or ended - began < _SHORTEST:
+                        continue
+                    measured = True
+                    if key in last:  # else it was unloaded
+                        requests += last[key][0] - first.get(key, nothing)[0]
+                        ns += max(0, last[key][1] - first.get(key, nothing)[1])
         if not measured:
-            return QueueTime(since_start=total["since start"])
-        ms = total["ns"] / total["requests"] / 1e6 if total["requests"] else None
-        return QueueTime(total["requests"], ms, total["since start"])
+            return QueueTime(since_start=since_start)
+        return QueueTime(requests, ns / requests / 1e6 if requests else None, since_start)
+
+
+def _may_follow(counts: _Counts, before: _Counts) -> bool:
+    """Whether a Triton that once counted so much may count so much now."""
+    return all(counts[key][0] >= requests for key, (requests, _) in before.items() if key in counts)
+
+
+def _total(readings: _Readings) -> int:
+    return sum(requests for requests, _ in readings[-1][1].values())
