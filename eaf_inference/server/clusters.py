@@ -1,4 +1,4 @@
-"""This user's Dask clusters, as the gateway lists them and their schedulers describe them.
+"""This user's Dask clusters: as the gateway lists them and their schedulers describe them; scaled and shut down.
 
 Clusters that were made in notebooks are seen too, because the gateway is asked and not this process's memory. Their
 schedulers are reached with the certificates that the gateway gives to the cluster's owner. No `distributed.Client` is
@@ -13,7 +13,9 @@ import importlib.util
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+import warnings
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eaf_inference import local
 from eaf_inference._redact import redact
@@ -21,9 +23,9 @@ from eaf_inference.metrics.advice import Workers
 from eaf_inference.metrics.reading import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-__all__ = ["Clusters"]
+__all__ = ["ClusterError", "Clusters"]
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +36,27 @@ _KNOWN = 60.0  # seconds for which it serves advice, and a browser that has just
 _WITHIN = 8.0  # seconds for all of it, and …
 _SCHEDULER_WITHIN = 4.0  # … for one scheduler
 _MOST = 20  # clusters that are asked
+_LATE = f"The Dask Gateway does not answer within {_WITHIN:.0f} s."
+
+T = TypeVar("T")
+
+
+class ClusterError(Exception):
+    """Why a cluster was not changed.
+
+    Attributes
+    ----------
+    status : HTTPStatus
+        Not found, in conflict with the cluster's state, or the gateway failed or did not answer.
+    """
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Clusters:
-    """The list, asked for when somebody wants it and the last one is old.
+    """The list, asked for when somebody wants it and the last one is old; and what changes a cluster.
 
     Attributes
     ----------
@@ -49,8 +68,9 @@ class Clusters:
         self.changed: Callable[[], None] = lambda: None
         self._reply: dict[str, Any] = {"clusters": [], "problem": None}
         self._text = ""
-        self._asked = float("-inf")
+        self._asked = self._due = float("-inf")
         self._asking: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
 
     async def look(self) -> dict[str, Any]:
         """The clusters, at most a few seconds old; ``problem`` says why there are none to see."""
@@ -61,7 +81,7 @@ class Clusters:
 
     def look_soon(self) -> asyncio.Task[None] | None:
         """Begin to look, if the last list is old and none is under way; what is under way then."""
-        if self._asking is None and time.monotonic() - self._asked >= _FRESH:
+        if self._asking is None and time.monotonic() >= self._due:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         return self._asking
 
@@ -79,17 +99,63 @@ class Clusters:
         count = sum(row["configured"] or 0 for row in rows)
         return Workers(count, sum(row["inferences_per_second"] for row in rows)) if count else None
 
+    async def scale(self, name: str, workers: int) -> str:
+        """Ask the gateway for this many workers.
+
+        Returns
+        -------
+        str
+            What the gateway remarks, such as a limit that it applies; empty if nothing.
+
+        Raises
+        ------
+        ClusterError
+        """
+        return await self._change(name, lambda gateway: _scale(gateway, name, workers))
+
+    async def shut_down(self, name: str) -> None:
+        """Have the gateway stop the cluster.
+
+        Raises
+        ------
+        ClusterError
+        """
+        await self._change(name, lambda gateway: gateway.stop_cluster(name))
+
+    async def close(self) -> None:
+        """End a look that is under way."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+
+    async def _change(self, name: str, change: Callable[[Any], Awaitable[T]]) -> T:
+        """Change one cluster, one at a time, and look at all of them again."""
+        try:
+            async with self._changing:
+                return await asyncio.wait_for(_changed(name, change), _WITHIN)
+        except ClusterError:
+            raise
+        except asyncio.TimeoutError:
+            raise ClusterError(HTTPStatus.GATEWAY_TIMEOUT, _LATE) from None
+        except Exception as error:  # as below
+            log.debug("cluster %s cannot be changed", name, exc_info=True)
+            raise ClusterError(HTTPStatus.BAD_GATEWAY, _failed(error)) from error
+        finally:
+            self._due = float("-inf")
+            self.look_soon()
+
     async def _ask(self) -> None:
         problem, rows = None, []
         try:
             rows = await asyncio.wait_for(_clusters(), _WITHIN)
         except asyncio.TimeoutError:
-            problem = f"The Dask Gateway does not answer within {_WITHIN:.0f} s."
+            problem = _LATE
         except Exception as error:  # whatever a gateway's client of any version raises: this is one list of a panel
             log.debug("the Dask Gateway cannot be asked", exc_info=True)
-            problem = redact(f"The Dask Gateway cannot be asked ({type(error).__name__}: {error}).")
+            problem = _failed(error)
         finally:
             self._asked, self._asking = time.monotonic(), None
+            self._due = self._asked + _FRESH
             self._reply = {"clusters": rows, "problem": problem}
             self._text = json.dumps({"type": "clusters", **self._reply}, allow_nan=False)
         self.changed()
@@ -102,6 +168,40 @@ async def _clusters() -> list[dict[str, Any]]:
     async with make_gateway() as gateway:
         reports = await gateway.list_clusters()
         return list(await asyncio.gather(*(_row(gateway, report) for report in reports[:_MOST])))
+
+
+async def _changed(name: str, change: Callable[[Any], Awaitable[T]]) -> T:
+    make_gateway = await asyncio.to_thread(_configured_gateway)
+    if make_gateway is not None:
+        from dask_gateway import GatewayClusterError
+
+        async with make_gateway() as gateway:
+            # it stops unknown clusters without complaint; the list has this user's only
+            if any(report.name == name for report in await gateway.list_clusters()):
+                try:
+                    return await change(gateway)
+                except GatewayClusterError as error:
+                    message = redact(f"The Dask Gateway refused: {error}. Try again once the cluster is running.")
+                    raise ClusterError(HTTPStatus.CONFLICT, message) from error
+    raise ClusterError(
+        HTTPStatus.NOT_FOUND, f"You have no running cluster {clip(name)!r}. It may have been shut down."
+    )
+
+
+async def _scale(gateway: Any, name: str, workers: int) -> str:
+    from dask_gateway import GatewayWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GatewayWarning)  # how the gateway's client passes on what it did differently
+        try:
+            await gateway.scale_cluster(name, workers)
+        except GatewayWarning as remark:
+            return clip(redact(str(remark)))
+    return ""
+
+
+def _failed(error: Exception) -> str:
+    return redact(f"The Dask Gateway cannot be asked ({type(error).__name__}: {error}).")
 
 
 def _configured_gateway() -> Callable[[], Any] | None:
@@ -131,6 +231,7 @@ async def _row(gateway: Any, report: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": clip(report.name),
         "status": report.status.name.lower(),
+        "started": report.start_time.timestamp(),
         "workers": None,
         "configured": None,
         "inferences_per_second": None,

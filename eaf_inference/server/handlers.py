@@ -1,7 +1,7 @@
 """The REST addresses; what they answer is described in ``openapi.yaml``.
 
-They read and change nothing, so their only verb is GET. Who is let in, which origins and which cookies, is decided by
-Jupyter Server's own base class.
+They read, but for the two that scale and shut down a cluster of this user's, which are POST. Who is let in, from which
+origins and with which cookies (XSRF), is decided by Jupyter Server's own base class.
 """
 
 from __future__ import annotations
@@ -14,25 +14,37 @@ from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError, authenticated
 
+from eaf_inference.server.clusters import ClusterError
+
 if TYPE_CHECKING:
     from eaf_inference.server.clusters import Clusters
     from eaf_inference.server.facility import ServedFacility
     from eaf_inference.server.usage import OwnUsage
 
-__all__ = ["RESOURCE", "ClustersHandler", "FacilityHandler", "HistoryHandler", "UsageHandler"]
+__all__ = [
+    "RESOURCE",
+    "ClustersHandler",
+    "FacilityHandler",
+    "HistoryHandler",
+    "ScaleHandler",
+    "ShutdownHandler",
+    "UsageHandler",
+]
 
 RESOURCE = "eaf-inference"  # for who decides what a user may do
 _LONGEST = 600  # seconds of history
+_MOST_WORKERS = 10_000  # that may be asked for; the gateway has limits of its own
 
 
 class _Handler(APIHandler):
     auth_resource = RESOURCE
     _track_activity = False  # a panel that asks by itself must not keep an idle server alive
+    verb = "GET"
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Give the reason as JSON, and with 405 what is allowed."""
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.set_header("Allow", "GET, OPTIONS")
+            self.set_header("Allow", f"{self.verb}, OPTIONS")
         super().write_error(status_code, **kwargs)
 
     def reply(self, content: Any) -> None:
@@ -65,6 +77,64 @@ class ClustersHandler(_Handler):
     async def get(self) -> None:
         """Answer with what the gateway says, or said a few seconds ago."""
         self.reply(await self._clusters.look())
+
+
+class _ClusterHandler(_Handler):
+    """Changes one of this user's clusters."""
+
+    _track_activity = True
+    verb = "POST"
+
+    def initialize(self, clusters: Clusters) -> None:
+        """Take what is served."""
+        self._clusters = clusters
+
+    def refuse(self, error: ClusterError) -> None:
+        """Say why it was not done."""
+        self.set_status(error.status)
+        self.reply({"message": str(error)})
+
+
+class ScaleHandler(_ClusterHandler):
+    """Asks for more workers, or for fewer."""
+
+    @authenticated
+    @authorized
+    async def post(self, name: str) -> None:
+        """Answer once the gateway has taken the wish; workers come and go later."""
+        workers = self._workers()
+        try:
+            self.reply({"remark": await self._clusters.scale(name, workers)})
+        except ClusterError as error:
+            self.refuse(error)
+
+    def _workers(self) -> int:
+        try:
+            content = json.loads(self.request.body)
+        except (ValueError, RecursionError):  # ValueError: not JSON, or not UTF-8
+            content = None
+        workers = content.get("workers") if isinstance(content, dict) and len(content) == 1 else None
+        if type(workers) is not int or not 0 <= workers <= _MOST_WORKERS:
+            raise HTTPError(
+                HTTPStatus.BAD_REQUEST,
+                f'Expected {{"workers": n}}, n being a whole number from 0 to {_MOST_WORKERS}.',
+            )
+        return workers
+
+
+class ShutdownHandler(_ClusterHandler):
+    """Shuts a cluster down."""
+
+    @authenticated
+    @authorized
+    async def post(self, name: str) -> None:
+        """Answer once the gateway stops it."""
+        try:
+            await self._clusters.shut_down(name)
+        except ClusterError as error:
+            self.refuse(error)
+        else:
+            self.reply({"remark": ""})
 
 
 class UsageHandler(_Handler):

@@ -56,6 +56,12 @@ class Browser:
         assert answer.headers["Content-Type"] == "application/json"
         return json.loads(answer.body)
 
+    async def post(self, name: str, content=None):
+        """The answer's status and JSON."""
+        body = json.dumps({} if content is None else content)
+        answer = await self._fetch(*API, *name.split("/"), method="POST", body=body, raise_error=False)
+        return answer.code, json.loads(answer.body)
+
     @asynccontextmanager
     async def stream(self):
         stream = Stream(await self._ws_fetch(*API, "stream"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http.cookies import SimpleCookie
 
 import pytest
 from browser import API
@@ -11,6 +12,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 REST = ("facility", "clusters", "usage", "history")
+CHANGING = (("clusters", "any", "scale"), ("clusters", "any", "shutdown"))
 NOBODY = {"Authorization": ""}
 
 
@@ -62,8 +64,24 @@ async def test_another_site_gets_nothing_with_the_users_cookie(jp_serverapp, jp_
     assert await status_of(jp_fetch, *API, "clusters", headers=dict(known)) == 200
     elsewhere = {**known, "Origin": "https://elsewhere.example"}
     assert await status_of(jp_fetch, *API, "clusters", headers=elsewhere) == 404
-    # without the XSRF cookie repeated in a header, a changing verb is refused before it is found not to exist
-    assert await status_of(jp_fetch, *API, "clusters", method="POST", body="{}", headers=dict(known)) == 403
+
+
+@pytest.mark.parametrize("parts", CHANGING)
+async def test_a_cluster_is_changed_only_from_a_page_of_this_server(jp_serverapp, jp_fetch, parts):
+    post = {"method": "POST", "body": '{"workers": 1}'}
+    assert await status_of(jp_fetch, *API, *parts, headers=NOBODY, **post) == 403
+    known = {**NOBODY, **await cookie_of(jp_serverapp, jp_fetch)}
+    page = await jp_fetch("login", headers=NOBODY)  # sets the cookie that a page's requests repeat in a header
+    xsrf = SimpleCookie(page.headers["Set-Cookie"])["_xsrf"].value
+    known["Cookie"] += f"; _xsrf={xsrf}"
+    assert await status_of(jp_fetch, *API, *parts, headers=dict(known), **post) == 403
+    known["X-XSRFToken"] = xsrf
+    elsewhere = {**known, "Origin": "https://elsewhere.example"}
+    assert await status_of(jp_fetch, *API, *parts, headers=elsewhere, **post) == 404
+    answer = await jp_fetch(*API, *parts, headers=known, raise_error=False, **post)
+    assert (answer.code, "no running cluster" in answer.body.decode()) == (404, True)  # it was let in
+    answer = await jp_fetch(*API, *parts, raise_error=False)
+    assert (answer.code, answer.headers["Allow"]) == (405, "POST, OPTIONS")
 
 
 async def test_another_sites_page_opens_no_socket_with_the_users_cookie(jp_serverapp, jp_fetch, jp_http_port):
@@ -107,6 +125,9 @@ async def test_a_user_who_may_not_see_it_does_not(jp_serverapp, jp_fetch, jp_htt
         assert await status_of(jp_fetch, *API, name) == 403
     assert await socket_status(jp_http_port, **jp_auth_header) == 403
     assert set(Nobody.asked) == {("read", "eaf-inference")}
+    for parts in CHANGING:
+        assert await status_of(jp_fetch, *API, *parts, method="POST", body='{"workers": 1}') == 403
+    assert set(Nobody.asked) == {("read", "eaf-inference"), ("write", "eaf-inference")}
 
 
 async def test_no_request_names_a_place_to_ask(browser, configure, jp_fetch):

@@ -8,13 +8,15 @@ import json
 import sys
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 
 import dask
 import numpy as np
 import pytest
-from dask_gateway import BasicAuth, Gateway
+from dask_gateway import BasicAuth, Gateway, GatewayWarning
 from tokens import MARK, make_token
+from tornado.httpclient import AsyncHTTPClient
 
 import eaf_inference
 from eaf_inference import local
@@ -25,7 +27,7 @@ from eaf_inference.server.clusters import Clusters
 from eaf_inference.server.inquiry import Inquiry
 
 WISH = '{"interval": 1, "clusters": true}'
-KEYS = {"name", "status", "workers", "configured", "inferences_per_second", "oldest_token", "dashboard"}
+KEYS = {"name", "status", "started", "workers", "configured", "inferences_per_second", "oldest_token", "dashboard"}
 
 
 async def test_without_a_gateway_there_is_nothing_to_list(browser, jp_environ):
@@ -104,8 +106,9 @@ def cluster_of(user, server, triton):
 
 
 @contextmanager
-def another_users_cluster(server):
-    with Gateway(server.address, auth=BasicAuth("bob", server.password_file.read_text())) as gateway:
+def another_users_cluster(server, user="bob"):
+    """It is still starting."""
+    with Gateway(server.address, auth=BasicAuth(user, server.password_file.read_text())) as gateway:
         name = gateway.submit()
         try:
             assert [report.name for report in gateway.list_clusters()] == [name]
@@ -158,6 +161,7 @@ async def test_the_local_facilitys_gateway_lists_this_users_clusters_and_nobody_
     assert (cluster["workers"], cluster["configured"]) == (2, 2)
     assert cluster["inferences_per_second"] > 0
     assert 300 <= cluster["oldest_token"] < 400
+    assert 0 < time.time() - cluster["started"] < 300
     assert name in cluster["dashboard"]
     assert "workers like your 2" in advice["text"]
     assert [cluster["name"] for cluster in told_to_bob["clusters"]] == [bobs]  # by what Dask's configuration says
@@ -176,3 +180,101 @@ async def advice_of_a_server_with_room(browser, app):
         Snapshot(now - 60 + second, window=1.0, busy=busy, gpus=gpus, models=(model,)) for second in range(60)
     )
     return (await browser.get("history"))["advice"]
+
+
+@pytest.fixture
+def as_alice(gateway_server):
+    """What her Dask configuration says of the gateway."""
+    password = gateway_server.password_file.read_text()
+    auth = {"type": "basic", "kwargs": {"username": "alice", "password": password}}
+    with dask.config.set({"gateway.address": gateway_server.address, "gateway.auth": auth}):
+        yield password
+
+
+@contextmanager
+def running_cluster(user, server):
+    """A cluster without workers; its name, and the gateway as this user asks it."""
+    with Gateway(server.address, auth=BasicAuth(user, server.password_file.read_text())) as gateway:
+        name = gateway.submit()
+        try:
+            gateway.connect(name).close()  # returns once it runs
+            yield name, gateway
+        finally:
+            gateway.stop_cluster(name)
+
+
+async def dashboard_page(url):
+    """What a browser sees there, which has no credentials for it."""
+    answer = await AsyncHTTPClient().fetch(f"{url.removesuffix('/status')}/status", follow_redirects=True)
+    return answer.body.decode()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+async def test_a_user_scales_her_cluster_opens_its_dashboard_and_shuts_it_down(
+    browser, gateway_server, as_alice, jp_serverapp
+):
+    with running_cluster("alice", gateway_server) as (name, gateway):
+        assert await browser.post(f"clusters/{name}/scale", {"workers": 1}) == (200, {"remark": ""})
+        async with browser.stream() as stream:
+            await stream.say(WISH)
+            told = await stream.until(
+                lambda each: each["clusters"] and each["clusters"][0]["workers"] == 1, "clusters"
+            )
+            assert "Dask" in await dashboard_page(told["clusters"][0]["dashboard"])
+            assert await browser.post(f"clusters/{name}/shutdown") == (200, {"remark": ""})
+            await stream.until(lambda each: not each["clusters"], "clusters")
+        assert await asyncio.to_thread(gateway.list_clusters) == []
+        assert as_alice not in str(told)
+        status, answer = await browser.post(f"clusters/{name}/shutdown")
+        assert (status, answer["message"]) == (
+            404,
+            f"You have no running cluster '{name}'. It may have been shut down.",
+        )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+async def test_another_users_cluster_is_neither_scaled_nor_shut_down(browser, gateway_server, as_alice):
+    with another_users_cluster(gateway_server) as bobs:
+        for action, body in ("scale", {"workers": 3}), ("shutdown", {}):
+            of_bob = await browser.post(f"clusters/{bobs}/{action}", body)
+            unknown = await browser.post(f"clusters/unknown/{action}", body)
+            assert of_bob[0] == unknown[0] == 404
+            assert of_bob[1]["message"].replace(bobs, "unknown") == unknown[1]["message"]
+        bob = Gateway(gateway_server.address, auth=BasicAuth("bob", as_alice))
+        assert [each.name for each in await asyncio.to_thread(bob.list_clusters)] == [bobs]
+        bob.close()
+
+
+async def test_a_cluster_that_is_still_starting_is_not_scaled_and_the_gateways_limit_is_passed_on(
+    browser, gateway_server, as_alice, monkeypatch
+):
+    with another_users_cluster(gateway_server, "alice") as name:
+        status, answer = await browser.post(f"clusters/{name}/scale", {"workers": 3})
+        assert status == 409
+        assert answer["message"].startswith("The Dask Gateway refused: ")
+        assert answer["message"].endswith("Try again once the cluster is running.")
+
+        async def limited(*_):
+            warnings.warn(GatewayWarning("Scaling to 2 instead."), stacklevel=2)
+
+        monkeypatch.setattr(Gateway, "_scale_cluster", limited)
+        assert await browser.post(f"clusters/{name}/scale", {"workers": 3}) == (
+            200,
+            {"remark": "Scaling to 2 instead."},
+        )
+
+
+async def test_why_a_cluster_is_not_changed_is_said(browser, jp_environ):
+    assert (await browser.post("clusters/any/shutdown"))[0] == 404  # there is no gateway
+    (port,) = free_ports(1)
+    with dask.config.set({"gateway.address": f"http://127.0.0.1:{port}"}):
+        status, answer = await browser.post("clusters/any/shutdown")
+    assert status == 502
+    assert "The Dask Gateway cannot be asked" in answer["message"]
+
+
+@pytest.mark.parametrize("body", [{}, [], 3, {"workers": -1}, {"workers": "3"}, {"workers": True}, {"workers": 1e9}])
+async def test_a_number_of_workers_that_makes_no_sense_is_refused(browser, jp_environ, body):
+    status, answer = await browser.post("clusters/any/scale", body)
+    assert status == 400
+    assert 'Expected {"workers": n}' in answer["message"]
