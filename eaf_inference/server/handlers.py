@@ -1,6 +1,6 @@
 """The REST addresses; what they answer is described in ``openapi.yaml``.
 
-They read, but for the two that scale and shut down a cluster of this user's, which are POST. Who is let in, from which
+Most of them only read, with GET. Two change a Dask cluster of this user's, with POST. Who is let in, from which
 origins and with which cookies (XSRF), is decided by Jupyter Server's own base class.
 """
 
