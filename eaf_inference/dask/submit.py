@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ import numpy as np
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker
 
+from eaf_inference.dask.counting import WorkersCount
 from eaf_inference.dask.summary import Summary, WorkerShare
 from eaf_inference.dask.task import Failed, Scored, Task
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
     from eaf_inference.inference.model import Model
+    from eaf_inference.inference.traffic import Traffic
 
 __all__ = ["Submission", "submit"]
 
@@ -178,8 +181,10 @@ class Submission:
         self._bar = Progress(enabled=progress, label=task.model.name, unit="chunk")
         if isinstance(chunks, Sized):
             self._bar.expect(len(chunks))
+        self._bar.counted = False
+        self._counting = WorkersCount(client, partial(_note, task.model.traffic, self._bar))
         client.subscribe_topic(task.topic, self._starts.note)
-        self._release = weakref.finalize(self, _release, client, task.topic, self._pending, self._bar)
+        self._release = weakref.finalize(self, _release, client, task.topic, self._pending, self._bar, self._counting)
         self._release.atexit = False  # the client's own end is enough
         with stopping("Stopped while the first chunks were sent; no scores are returned."):
             try:
@@ -308,6 +313,8 @@ class Submission:
         self._not_finite += scored.not_finite
         self._seconds = time.monotonic() - self._started
         self._starts.forget(sent.number)
+        self._counting.handed_over(scored.jets)
+        self._task.model.traffic.not_finite_of(scored.not_finite)
         share = self._shares.get(scored.worker, WorkerShare(scored.worker))
         self._shares[scored.worker] = replace(
             share,
@@ -319,12 +326,19 @@ class Submission:
         self._bar.update(1)
 
 
-def _release(client: Client, topic: str, pending: deque[_Sent], bar: Progress) -> None:
+def _note(traffic: Traffic, bar: Progress, jets: int) -> None:
+    """Tell who looks at the connection what its submission's workers have done."""
+    traffic.scored_elsewhere(jets)
+    bar.counted = True
+
+
+def _release(client: Client, topic: str, pending: deque[_Sent], bar: Progress, counting: WorkersCount) -> None:
     """Let the cluster forget what nobody waits for; blocks nowhere, as garbage collection may call it anywhere."""
     while pending:
         pending.popleft().future.release()  # the last reference: what has not run is cancelled
     if client.status == "running":
         client.unsubscribe_topic(topic)
+    counting.stop()
     bar.close()
 
 

@@ -93,6 +93,11 @@ class Model:
         return self._connection.where
 
     @property
+    def traffic(self) -> Traffic:
+        """That of its connection."""
+        return self._connection.traffic
+
+    @property
     def note(self) -> str:
         """What was found about its padding, or could not be found about the model, where that is worth saying."""
         why = self.spec.unread

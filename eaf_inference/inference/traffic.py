@@ -94,6 +94,8 @@ class Traffic:
         Those of them whose leading constituents were kept, since nothing told the hardest.
     not_finite : int
         Rows with a NaN or an infinity in their scores and none in the caller's numbers.
+    elsewhere : int
+        Rows that Dask workers scored for this connection's submissions.
     in_flight : int
         Requests sent and not yet answered.
     latency : float or None
@@ -106,7 +108,7 @@ class Traffic:
         self._lock = threading.Lock()
         self._whole: Traffic | None = None
         self.requests = self.inferences = self.nbytes = self.retries = self.in_flight = 0
-        self.truncated = self.leading = self.not_finite = 0
+        self.truncated = self.leading = self.not_finite = self.elsewhere = 0
         self.latency: float | None = None
         self.retrying: Retrying | None = None
         self._rate = Rate()
@@ -125,7 +127,7 @@ class Traffic:
         with self._lock:
             self.in_flight += 1
             self.retries += again
-            self._rate.began(time.monotonic(), self.inferences, alone=self.in_flight == 1)
+            self._rate.began(time.monotonic(), self.inferences + self.elsewhere, alone=self.in_flight == 1)
         if self._whole is not None:
             self._whole.sent(again=again)
 
@@ -136,7 +138,7 @@ class Traffic:
             self.inferences += inferences
             self.nbytes += nbytes
             self.latency = seconds
-            self._rate.counted(time.monotonic(), self.inferences)
+            self._rate.counted(time.monotonic(), self.inferences + self.elsewhere)
         if self._whole is not None:
             self._whole.answered(inferences, nbytes, seconds)
 
@@ -164,6 +166,13 @@ class Traffic:
             self.not_finite += rows
         if self._whole is not None:
             self._whole.not_finite_of(rows)
+
+    def scored_elsewhere(self, rows: int) -> None:
+        with self._lock:
+            self.elsewhere += rows
+            now, total = time.monotonic(), self.inferences + self.elsewhere
+            self._rate.began(now, total, alone=not self.in_flight)  # a run's first report: since when is not known
+            self._rate.counted(now, total)
 
     def given_up(self, requests: int) -> None:
         with self._lock:

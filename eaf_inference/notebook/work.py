@@ -44,12 +44,15 @@ class Work:
             self._where = connection.endpoint.url, connection.user
         except InferenceError:  # closed meanwhile
             return None
-        self._inferences, self._not_finite = connection.traffic.inferences, connection.traffic.not_finite
+        self._note(connection)
         progress = under_way()
+        busy = progress is not None or connection.traffic.in_flight > 0
         rate, retrying = connection.traffic.inferences_per_second, connection.traffic.retrying
+        if busy and (rate == 0 or (progress and not progress.counted)):
+            rate = None  # it is not known yet
         return {
             **self.last(),
-            "busy": progress is not None or connection.traffic.in_flight > 0,
+            "busy": busy,
             "label": progress.label if progress else None,
             "done": progress.done if progress else None,
             "total": progress.total if progress else None,
@@ -61,6 +64,8 @@ class Work:
     def last(self) -> dict[str, Any]:
         """The same, of what is over."""
         connection = self._connection()
+        if connection is not None:
+            self._note(connection)
         endpoint, user = self._where
         return {
             "endpoint": endpoint,
@@ -71,10 +76,15 @@ class Work:
             "total": None,
             "inferences_per_second": None,
             "retrying": None,
-            "inferences": connection.traffic.inferences if connection else self._inferences,
-            "not_finite": connection.traffic.not_finite if connection else self._not_finite,
+            "inferences": self._inferences,
+            "not_finite": self._not_finite,
             "clusters": [],
         }
+
+    def _note(self, connection: Connection) -> None:
+        """The jets of this process, and those that a cluster's workers scored for it."""
+        traffic = connection.traffic
+        self._inferences, self._not_finite = traffic.inferences + traffic.elsewhere, traffic.not_finite
 
     @property
     def workers(self) -> Workers | None:

@@ -27,6 +27,7 @@ import eaf_inference
 from eaf_inference.dask.submit import submit
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
 from eaf_inference.facility.triton import TritonServer
+from eaf_inference.notebook.session import work_of
 
 SAMPLE = Path(__file__).parents[2] / "notebooks" / "jets.parquet"
 KINEMATICS = ["pt", "eta", "phi", "energy"]
@@ -359,6 +360,33 @@ def test_the_figures_add_up(client, model, jagged):
     assert "jets/s a thread" in str(summary)
     assert "3,000 jets in 12 chunks" in summary._repr_html_()
     assert "3,000 jets" in repr(submission)
+
+
+def test_the_panel_is_told_of_jets_that_workers_score_while_the_first_chunks_are_under_way(client, triton, jets):
+    with eaf_inference.connect(triton.grpc) as connection:
+        connection.configure(client)
+        work, many = work_of(connection), ak.concatenate([jets] * 6)
+        submission = submit(connection.model("particlenet"), [many] * WORKERS, client=client)
+        first = work.look()
+        assert (first["busy"], first["inferences"]) == (True, 0)
+        assert first["inferences_per_second"] is None  # not 0: no worker has reported yet
+        until(lambda: work.look()["inferences_per_second"])
+        assert submission.summary.chunks == 0
+        assert connection.traffic.inferences == 0  # of this process
+        list(submission)
+        assert work.look()["inferences"] == WORKERS * len(many)
+        assert work.look()["busy"] is False
+
+
+def test_where_workers_report_nothing_the_panel_is_told_of_chunks(client, model, connection, jagged):
+    submission, work = submit(model, parts(jagged, 4), client=client), work_of(connection)
+    assert work.look()["inferences_per_second"] is None
+    time.sleep(0.3)  # a rate takes a time
+    next(submission)
+    told = work.look()
+    assert told["inferences"] == submission.summary.jets > 0
+    assert told["inferences_per_second"] > 0
+    submission.close()
 
 
 def test_large_arrays_travel_without_a_warning(client, model, jagged):
