@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ClusterRow", "ClusterTable", "clusters_of"]
 
 _ANSWERS_WITHIN = 3.0  # seconds
+_WITHOUT_SCHEDULER = {"closed": "closed", "connecting": "its scheduler is gone"}  # by the client's status
 _COMPARED = ("python", "distributed", "awkward", "eaf-inference")
 
 
@@ -44,6 +45,8 @@ class ClusterRow:
         Seconds since the oldest token among the workers was issued; None as well where there is none.
     remarks : tuple of str
         Versions that differ.
+    connected : bool
+        Whether the client is connected to the scheduler; it is not once the cluster has been shut down elsewhere.
     """
 
     name: str
@@ -53,6 +56,7 @@ class ClusterRow:
     inferences_per_s: float | None = None
     oldest_token: float | None = None
     remarks: tuple[str, ...] = ()
+    connected: bool = True
 
 
 class ClusterTable(list[ClusterRow]):
@@ -88,7 +92,15 @@ class ClusterTable(list[ClusterRow]):
 def clusters_of(connection: Connection) -> ClusterTable:
     """The clusters that were configured with this connection, as they are now."""
     links = [link for link in connection.followers if isinstance(link, Link)]
-    return ClusterTable(link.ask(_row(link), _ANSWERS_WITHIN) or ClusterRow(link.name, link.words) for link in links)
+    return ClusterTable(
+        _gone(link) or link.ask(_row(link), _ANSWERS_WITHIN) or ClusterRow(link.name, link.words) for link in links
+    )
+
+
+def _gone(link: Link) -> ClusterRow | None:
+    """A cluster whose scheduler this client has lost, or left; None while it is connected."""
+    state = _WITHOUT_SCHEDULER.get(link.client.status if link.client else "closed")
+    return None if state is None else ClusterRow(link.name, state, connected=False)
 
 
 async def _row(link: Link) -> ClusterRow:

@@ -120,6 +120,7 @@ class Work:
                 "inferences_per_second": row.inferences_per_s,
             }
             for row in table
+            if row.connected
         ]
 
 

@@ -128,6 +128,8 @@ export interface IFacility {
 export interface ICluster {
   name: string;
   status: string;
+  /** In seconds since the epoch. */
+  started: number | null;
   workers: number | null;
   configured: number | null;
   inferences_per_second: number | null;
@@ -180,11 +182,11 @@ export interface ISession {
   done: number | null;
   total: number | null;
   inferences_per_second: number | null;
-  /** During an outage; older kernels do not tell. */
-  retrying?: { reason: string; left: number } | null;
   inferences: number;
   /** Jets with NaN or infinite scores although their inputs are finite; older kernels do not count them. */
   not_finite?: number;
+  /** During an outage: why requests are sent again, and for how long. */
+  retrying?: { reason: string; left: number } | null;
   clusters: ISessionCluster[];
 }
 
@@ -224,20 +226,36 @@ export interface IApi {
   history(seconds: number): Promise<IHistory>;
 }
 
+/** What changes a cluster of the user's; the remark is the gateway's, or empty. */
+export interface IClusterApi {
+  scale(name: string, workers: number): Promise<{ remark: string }>;
+  shutDown(name: string): Promise<{ remark: string }>;
+}
+
 /** The calls to the Jupyter server that this page came from. */
-export class Api implements IApi {
+export class Api implements IApi, IClusterApi {
   constructor(private readonly _settings: ServerConnection.ISettings) {}
 
   facility(): Promise<IFacility> {
-    return this._get('facility');
+    return this._ask('facility');
   }
 
   usage(): Promise<IUsage> {
-    return this._get('usage');
+    return this._ask('usage');
   }
 
   history(seconds: number): Promise<IHistory> {
-    return this._get(`history?seconds=${Math.round(seconds)}`);
+    return this._ask(`history?seconds=${Math.round(seconds)}`);
+  }
+
+  scale(name: string, workers: number): Promise<{ remark: string }> {
+    return this._post(`clusters/${encodeURIComponent(name)}/scale`, {
+      workers
+    });
+  }
+
+  shutDown(name: string): Promise<{ remark: string }> {
+    return this._post(`clusters/${encodeURIComponent(name)}/shutdown`, {});
   }
 
   /** Made anew for each connection: a token may have changed. */
@@ -248,21 +266,38 @@ export class Api implements IApi {
     return new WebSocket(URLExt.join(wsUrl, NAMESPACE, 'stream') + query);
   }
 
-  private async _get<T>(path: string): Promise<T> {
+  /** JupyterLab adds what its server wants against forged requests. */
+  private _post<T>(path: string, content: object): Promise<T> {
+    return this._ask(path, { method: 'POST', body: JSON.stringify(content) });
+  }
+
+  private async _ask<T>(path: string, init: RequestInit = {}): Promise<T> {
     const url = URLExt.join(this._settings.baseUrl, NAMESPACE, path);
     let response: Response;
     try {
-      response = await ServerConnection.makeRequest(url, {}, this._settings);
+      response = await ServerConnection.makeRequest(url, init, this._settings);
     } catch {
       throw new ApiError(0, 'the Jupyter server does not answer');
     }
     if (!response.ok) {
-      throw new ApiError(response.status, response.statusText);
+      throw new ApiError(response.status, await messageOf(response));
     }
     try {
       return await response.json();
     } catch {
       throw new ApiError(response.status, 'the answer is not JSON');
     }
+  }
+}
+
+/** Why the server refused, in its own words where it has any. */
+async function messageOf(response: Response): Promise<string> {
+  try {
+    const { message } = await response.json();
+    return typeof message === 'string' && message
+      ? message
+      : response.statusText;
+  } catch {
+    return response.statusText;
   }
 }

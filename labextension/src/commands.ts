@@ -7,8 +7,10 @@ import type { ILauncher } from '@jupyterlab/launcher';
 import type { INotebookTracker } from '@jupyterlab/notebook';
 import { NotebookPanel } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
+import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import { tritonIcon, tritonPicture } from './icon';
+import { isAddress } from './models/address';
 import { connectNotebook } from './notebook';
 
 export const Commands = {
@@ -16,6 +18,11 @@ export const Commands = {
   create: 'eaf-inference:new-notebook',
   open: 'eaf-inference:open'
 } as const;
+
+const URL = {
+  type: 'string',
+  description: 'Address of a Triton; it is found where none is given'
+};
 
 export function addCommands(
   app: JupyterFrontEnd,
@@ -31,10 +38,10 @@ export function addCommands(
     ),
     icon: tritonIcon,
     isEnabled: () => notebooks.currentWidget !== null,
-    describedBy: { args: { type: 'object', properties: {} } },
-    execute: async () => {
+    describedBy: { args: { type: 'object', properties: { url: URL } } },
+    execute: async args => {
       if (notebooks.currentWidget) {
-        await connectNotebook(notebooks.currentWidget);
+        await connectNotebook(notebooks.currentWidget, addressIn(args));
       }
     }
   });
@@ -49,7 +56,8 @@ export function addCommands(
       args: {
         type: 'object',
         properties: {
-          cwd: { type: 'string' }
+          cwd: { type: 'string' },
+          url: URL
         }
       }
     },
@@ -61,7 +69,7 @@ export function addCommands(
         kernelName: pythonKernel(app)
       });
       if (panel instanceof NotebookPanel) {
-        await connectNotebook(panel);
+        await connectNotebook(panel, addressIn(args));
       }
     }
   });
@@ -87,6 +95,19 @@ export function listCommands(
     kernelIconUrl: tritonPicture,
     rank: 10
   });
+}
+
+/** The address in a command's arguments, which anybody may give; it becomes code. */
+function addressIn(args: ReadonlyPartialJSONObject): string | null {
+  const { url } = args;
+  if (url === undefined) {
+    return null;
+  }
+  const address = typeof url === 'string' ? url.trim() : '';
+  if (!isAddress(address)) {
+    throw new Error(`${JSON.stringify(url)} is not an address of a server`);
+  }
+  return address;
 }
 
 /** The default kernel if it speaks Python, else the first that does. */

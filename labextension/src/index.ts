@@ -15,7 +15,9 @@ import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 
 import { Api } from './api';
+import { scaleCluster, shutDownCluster } from './clusters';
 import { Commands, addCommands, listCommands } from './commands';
+import { ClusterChanges } from './models/changes';
 import { LiveModel } from './models/live';
 import { SessionsModel } from './models/sessions';
 import { readSettings } from './models/settings';
@@ -23,6 +25,7 @@ import { UsageModel } from './models/usage';
 import { dragCell, insertCell } from './notebook';
 import { Stream } from './stream';
 import { followNotebooks } from './tracking';
+import { IClusterActions } from './views/clusters';
 import { IPanelActions, Panel } from './views/panel';
 import { StatusItem } from './views/status';
 
@@ -66,9 +69,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
     notebooks.currentChanged.connect(() => changed.emit());
 
     const actions: IPanelActions = {
-      connect: () =>
+      connect: url =>
         void commands.execute(
-          notebooks.currentWidget ? Commands.connect : Commands.create
+          notebooks.currentWidget ? Commands.connect : Commands.create,
+          url === undefined ? {} : { url }
         ),
       offer: () => {
         const current = notebooks.currentWidget;
@@ -92,10 +96,18 @@ const plugin: JupyterFrontEndPlugin<void> = {
       reload: () => window.location.reload()
     };
 
+    const changes = new ClusterChanges(api);
+    const clusters: IClusterActions = {
+      changes,
+      scale: cluster => void scaleCluster(cluster, changes, trans),
+      shutDown: cluster => void shutDownCluster(cluster, changes, trans)
+    };
+
     const panel = new Panel({
       live,
       sessions,
       usage,
+      clusters,
       actions,
       settings: () => settings,
       changed,

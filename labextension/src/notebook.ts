@@ -12,25 +12,40 @@ import { clip } from './models/format';
 export const CONNECT = '%load_ext eaf_inference\n%triton_connect';
 
 const CONNECTS = /^\s*%triton_connect\b/m;
+/** A cell that is nothing but what is inserted here, with an address or without. */
+const OURS = /^%load_ext eaf_inference\n%triton_connect(?: \S+)?\s*$/;
 const CELLS = 'application/vnd.jupyter.cells';
 /** Pixels that the pointer moves before a press is a drag. */
 const THRESHOLD = 5;
 
-/** Run the cell that connects; it is inserted where the notebook has none. */
-export async function connectNotebook(panel: NotebookPanel): Promise<void> {
+/**
+ * Run the cell that connects; it is inserted where the notebook has none.
+ *
+ * With an address, the cell of this extension's making gets it; one that
+ * somebody wrote stays as it is, and another is inserted.
+ */
+export async function connectNotebook(
+  panel: NotebookPanel,
+  address: string | null = null
+): Promise<void> {
   await panel.context.ready;
   await panel.sessionContext.ready;
   const notebook = panel.content;
+  const pattern = address === null ? CONNECTS : OURS;
   const at = notebook.widgets.findIndex(
     cell =>
       cell.model.type === 'code' &&
-      CONNECTS.test(cell.model.sharedModel.getSource())
+      pattern.test(cell.model.sharedModel.getSource())
   );
+  const source = address === null ? CONNECT : `${CONNECT} ${address}`;
   if (at >= 0) {
     notebook.deselectAll();
     notebook.activeCellIndex = at;
+    if (address !== null) {
+      notebook.widgets[at].model.sharedModel.setSource(source);
+    }
   } else {
-    insertCell(notebook, CONNECT);
+    insertCell(notebook, source);
   }
   await NotebookActions.run(notebook, panel.sessionContext);
 }

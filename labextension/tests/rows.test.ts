@@ -1,13 +1,12 @@
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, test } from 'vitest';
 
-import { mergedClusters } from '../src/models/clusters';
 import { gpuRows } from '../src/models/gpus';
 import { modelRows, shownRows } from '../src/models/load';
 import { sessionOf } from '../src/models/sessions';
 import { readSettings } from '../src/models/settings';
 import { emptyState } from '../src/models/empty';
-import { knownToNotebooks, outageOf } from '../src/models/outage';
+import { away, outageOf } from '../src/models/outage';
 import { statusOf } from '../src/models/status';
 import type { ISession } from '../src/api';
 import { facility, gpu, load, served, snapshot } from './samples';
@@ -71,51 +70,6 @@ test('GPUs have short names, and numbers where they would read the same', () => 
     'T4 · b',
     'GPU'
   ]);
-});
-
-test("a kernel's numbers of a cluster go before the gateway's", () => {
-  const merged = mergedClusters(
-    [
-      {
-        name: 'eaf.1',
-        status: 'running',
-        workers: 8,
-        configured: null,
-        inferences_per_second: null,
-        oldest_token: 60,
-        dashboard: null
-      }
-    ],
-    [
-      null,
-      {
-        ...session,
-        clusters: [
-          {
-            name: 'eaf.1',
-            state: 'configured',
-            workers: 8,
-            configured: 7,
-            inferences_per_second: 4120
-          },
-          {
-            name: 'Local',
-            state: 'configured',
-            workers: 2,
-            configured: 2,
-            inferences_per_second: null
-          }
-        ]
-      }
-    ]
-  );
-  expect(merged.map(cluster => cluster.name)).toEqual(['Local', 'eaf.1']);
-  expect(merged[1]).toMatchObject({
-    status: 'running',
-    configured: 7,
-    inferences_per_second: 4120,
-    oldest_token: 60
-  });
 });
 
 const session = {
@@ -211,6 +165,7 @@ test('an outage is said by its first notebook, also where the panel finds no ser
     id: title,
     notebook: { title, path: title, reveal: () => undefined },
     session: session(values),
+    lost: null,
     stop: async () => undefined
   });
   const calm = notebook('a.ipynb', {});
@@ -221,13 +176,8 @@ test('an outage is said by its first notebook, also where the panel finds no ser
   const said = 'b.ipynb: server gone, retrying, 87 s left';
   expect(outageOf([calm, trying], trans)).toBe(said);
 
-  const lost = facility({ state: 'no-facility' });
-  const empty = emptyState(lost, null, trans);
-  const shown = knownToNotebooks(empty, lost, [calm, trying], trans);
+  const empty = emptyState(facility({ state: 'no-facility' }), null, trans);
+  const shown = empty && away(empty, said, trans);
   expect(shown).toMatchObject({ title: 'Triton does not answer', text: said });
   expect(shown?.help).not.toContain('connect');
-  const elsewhere = knownToNotebooks(empty, lost, [calm], trans);
-  expect(elsewhere?.text).toContain('a.ipynb is connected to triton:8001');
-  expect(knownToNotebooks(empty, lost, [], trans)).toBe(empty);
-  expect(knownToNotebooks(null, facility(), [trying], trans)).toBeNull();
 });

@@ -4,6 +4,7 @@ import type {
   IGpu,
   IModelLoad,
   IServedModel,
+  ISession,
   ISnapshot
 } from '../src/api';
 
@@ -73,6 +74,19 @@ export const facility = (values: Partial<IFacility> = {}): IFacility => ({
   attempts: [],
   metrics: { configured: true, sources: [], gpu: null },
   documentation: '',
+  ...values
+});
+
+export const session = (values: Partial<ISession> = {}): ISession => ({
+  endpoint: 'grpcs://triton:443',
+  user: null,
+  busy: false,
+  label: null,
+  done: null,
+  total: null,
+  inferences_per_second: null,
+  inferences: 0,
+  clusters: [],
   ...values
 });
 

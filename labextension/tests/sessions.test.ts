@@ -136,9 +136,14 @@ test('of two notebooks with one kernel both are listed, though one handles the c
   expect(sessions.isConnected('a.ipynb')).toBe(false);
 });
 
-test.each(['restarting', 'autorestarting', 'dead', 'terminating'] as const)(
+test.each([
+  ['restarting', 'restarting', null],
+  ['autorestarting', 'died', 'died'],
+  ['dead', 'died', 'died'],
+  ['terminating', null, null]
+] as const)(
   'a kernel that is %s is no longer connected, and is again when it says so',
-  status => {
+  (status, lost, later) => {
     const sessions = new SessionsModel();
     const changed = vi.fn();
     sessions.changed.connect(changed);
@@ -146,11 +151,16 @@ test.each(['restarting', 'autorestarting', 'dead', 'terminating'] as const)(
     follow(sessions, 'a.ipynb', kernel);
     kernel.say('comm_open', 'c', { session });
     kernel.statusChanged.emit('busy');
-    expect(sessions.all).toHaveLength(1);
+    const seen = () =>
+      sessions.all.map(each => each.lost ?? each.session?.endpoint);
+    expect(seen()).toEqual([session.endpoint]);
     changed.mockClear();
     kernel.statusChanged.emit(status);
-    expect(sessions.all).toEqual([]);
+    expect(seen()).toEqual(lost ? [lost] : []);
+    expect(sessions.isConnected('a.ipynb')).toBe(false);
     expect(changed).toHaveBeenCalledOnce();
+    kernel.statusChanged.emit('idle');
+    expect(seen()).toEqual(later ? [later] : []);
     kernel.say('comm_open', 'd', { session });
     expect(rows(sessions)).toEqual([['a.ipynb', 7]]);
   }

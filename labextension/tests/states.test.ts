@@ -2,9 +2,9 @@ import { nullTranslator } from '@jupyterlab/translation';
 import { expect, test } from 'vitest';
 
 import { ApiError, type FacilityState } from '../src/api';
-import { emptyState } from '../src/models/empty';
+import { emptyState, foundByNotebooks } from '../src/models/empty';
 import { freshness } from '../src/models/freshness';
-import { facility, failing } from './samples';
+import { facility, failing, session } from './samples';
 
 const trans = nullTranslator.load('');
 const attempt = {
@@ -49,7 +49,7 @@ test('each state has words of its own, and no button that leads nowhere', () => 
     trans
   );
   expect(shown?.text).not.toBe('');
-  expect(shown?.help).toEqual(['retry']);
+  expect(shown?.help).toEqual(['retry', 'address']);
 });
 
 test('a server that says no is told apart from one that is away', () => {
@@ -64,6 +64,23 @@ test('a server that says no is told apart from one that is away', () => {
 test('before the first answer it looks; connected there is something to show', () => {
   expect(emptyState(null, null, trans)?.help).toEqual([]);
   expect(emptyState(facility(), null, trans)).toBeNull();
+});
+
+test('a panel that found nothing says so unless a notebook found something', () => {
+  const none = facility({ state: 'no-facility', endpoint: null });
+  const state = emptyState(none, null, trans);
+  const of = (endpoint: string | null) =>
+    foundByNotebooks(state, none, [{ session: session({ endpoint }) }], trans);
+  expect(of(null)?.title).toBe('No Triton service was found');
+  expect(foundByNotebooks(state, none, [{ session: null }], trans)).toBe(state);
+  const shown = of('grpc://other:8001');
+  expect(shown?.title).toBe('Connected by a notebook only');
+  expect(shown?.text).toContain('grpc://other:8001');
+  expect(shown?.help).toEqual(['address', 'retry']);
+  const away = facility({ state: 'unreachable' });
+  expect(foundByNotebooks(state, away, [{ session: session() }], trans)).toBe(
+    state
+  );
 });
 
 const known = {

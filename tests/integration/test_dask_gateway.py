@@ -32,6 +32,7 @@ import eaf_inference
 from eaf_inference.credentials import StaticToken
 from eaf_inference.dask.link import State
 from eaf_inference.errors import ServerUnavailable
+from eaf_inference.notebook.session import work_of
 
 
 def link_of(connection):
@@ -351,3 +352,15 @@ def test_one_connection_serves_all_threads_and_tasks_of_a_worker(facility):
         found = client.gather(client.map(identities, [triton.model("sums")] * 3, pure=False))
     assert {each[:3] for each in found} == {(found[0][0],) * 3}
     assert not any(closed for *_, closed in found)
+
+
+def test_a_cluster_that_was_shut_down_elsewhere_is_gone_for_its_notebook(facility):
+    with eaf_inference.connect() as triton, facility.cluster(0) as cluster, cluster.get_client():
+        work = work_of(triton)
+        eventually(work.look, lambda told: [each["name"] for each in told["clusters"]] == [cluster.name])
+        with facility.gateway() as elsewhere:
+            elsewhere.stop_cluster(cluster.name)
+        row = eventually(lambda: triton.clusters()[0], lambda row: not row.connected)
+        assert row.state == "its scheduler is gone"
+        work._clusters_due = 0.0  # it asks every ten seconds
+        eventually(work.look, lambda told: told["clusters"] == [])

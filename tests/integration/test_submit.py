@@ -363,7 +363,8 @@ def test_the_figures_add_up(client, model, jagged):
 
 
 def test_the_panel_is_told_of_jets_that_workers_score_while_the_first_chunks_are_under_way(client, triton, jets):
-    with eaf_inference.connect(triton.grpc) as connection:
+    # of a timeout that no other test has: workers count what passes through a connection that they were given
+    with eaf_inference.connect(triton.grpc, timeout=9.0) as connection:
         connection.configure(client)
         work, many = work_of(connection), ak.concatenate([jets] * 6)
         submission = submit(connection.model("particlenet"), [many] * WORKERS, client=client)

@@ -3,11 +3,11 @@
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { ApiError, FacilityState, IFacility } from '../api';
+import type { ApiError, FacilityState, IFacility, ISession } from '../api';
 import { clip, webUrl } from './format';
 
 export type Help =
-  'connect' | 'retry' | 'documentation' | 'reload' | 'attempts';
+  'connect' | 'address' | 'retry' | 'documentation' | 'reload' | 'attempts';
 
 export interface IEmptyState {
   title: string;
@@ -19,10 +19,10 @@ export interface IEmptyState {
 type Problem = Exclude<FacilityState, 'connected'>;
 
 const HELP: Record<Problem, Help[]> = {
-  'no-facility': ['connect', 'retry', 'documentation', 'attempts'],
-  unreachable: ['retry', 'documentation', 'attempts'],
-  'not-authorised': ['retry', 'documentation', 'attempts'],
-  misconfigured: ['documentation', 'retry', 'attempts']
+  'no-facility': ['connect', 'address', 'retry', 'documentation', 'attempts'],
+  unreachable: ['retry', 'address', 'documentation', 'attempts'],
+  'not-authorised': ['retry', 'address', 'documentation', 'attempts'],
+  misconfigured: ['documentation', 'retry', 'address', 'attempts']
 };
 
 function words(
@@ -112,5 +112,31 @@ function failureState(
       clip(failure.message || `${failure.status}`, 200)
     ),
     help: ['retry']
+  };
+}
+
+/**
+ * The same where notebooks found what the panel did not: it cannot say then
+ * that there is none.
+ */
+export function foundByNotebooks(
+  state: IEmptyState | null,
+  facility: IFacility | null,
+  connected: readonly { session: ISession | null }[],
+  trans: TranslationBundle
+): IEmptyState | null {
+  const endpoint = connected
+    .map(each => each.session?.endpoint)
+    .find(each => !!each);
+  if (!state || facility?.state !== 'no-facility' || !endpoint) {
+    return state;
+  }
+  return {
+    title: trans.__('Connected by a notebook only'),
+    text: trans.__(
+      'A notebook is connected to %1. Nothing names it for the panel, which has no numbers of it: set EAF_TRITON_URL, or Facility.urls in the configuration, where Jupyter is started.',
+      clip(endpoint, 200)
+    ),
+    help: state.help.filter(help => help !== 'connect')
   };
 }

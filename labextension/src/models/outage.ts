@@ -4,9 +4,9 @@
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IFacility, ISession } from '../api';
+import type { ISession } from '../api';
 import type { IEmptyState } from './empty';
-import { clip, hostOf } from './format';
+import { clip } from './format';
 import type { IConnectedNotebook } from './sessions';
 
 /** "server gone, retrying, 87 s left"; null while there is no outage. */
@@ -38,35 +38,15 @@ export function outageOf(
   return null;
 }
 
-/**
- * The empty state, unless a notebook knows better: its server is away, or it
- * is one that nothing in this environment names.
- */
-export function knownToNotebooks(
-  empty: IEmptyState | null,
-  facility: IFacility | null,
-  notebooks: readonly IConnectedNotebook[],
+/** The empty state while a notebook waits for its server: there is one, and it is away. */
+export function away(
+  empty: IEmptyState,
+  outage: string,
   trans: TranslationBundle
-): IEmptyState | null {
-  const outage = outageOf(notebooks, trans);
-  if (empty && outage !== null) {
-    return {
-      title: trans.__('Triton does not answer'),
-      text: outage,
-      help: empty.help.filter(each => each !== 'connect')
-    };
-  }
-  const connected = notebooks.find(each => each.session?.endpoint);
-  if (empty && connected && facility?.state === 'no-facility') {
-    return {
-      title: trans.__('Nothing is known of this Triton'),
-      text: trans.__(
-        '%1 is connected to %2. This panel shows the load of a server that the environment names, and finds none.',
-        clip(connected.notebook.title, 60),
-        hostOf(connected.session?.endpoint ?? '')
-      ),
-      help: empty.help.filter(each => each !== 'connect')
-    };
-  }
-  return empty;
+): IEmptyState {
+  return {
+    title: trans.__('Triton does not answer'),
+    text: outage,
+    help: empty.help.filter(each => each !== 'connect')
+  };
 }

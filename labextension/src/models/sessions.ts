@@ -11,7 +11,14 @@ import { ISession } from '../api';
 
 export const TARGET = 'eaf-inference';
 
-const GONE = new Set(['restarting', 'autorestarting', 'dead', 'terminating']);
+/** Why a kernel that was connected is not any more. */
+export type Lost = 'restarting' | 'died';
+
+const LOST: Partial<Record<Kernel.Status, Lost>> = {
+  restarting: 'restarting',
+  autorestarting: 'died',
+  dead: 'died'
+};
 
 /** The part of a notebook's panel that is used. */
 export interface INotebook {
@@ -25,8 +32,10 @@ export interface IConnectedNotebook {
   /** Of the notebook's connection to its kernel, and of the comm. */
   id: string;
   notebook: INotebook;
-  /** Null until the kernel has told something. */
+  /** Null until the kernel has told something, and once it is lost. */
   session: ISession | null;
+  /** Set while the kernel is restarted, or since it died; null while it is connected. */
+  lost: Lost | null;
   /** Interrupt the kernel. */
   stop(): Promise<void>;
 }
@@ -60,7 +69,9 @@ export class SessionsModel implements IDisposable {
   }
 
   isConnected(path: string): boolean {
-    return this.all.some(each => each.notebook.path === path);
+    return this.all.some(
+      each => each.notebook.path === path && each.lost === null
+    );
   }
 
   /** Listen to a notebook's kernel; returns what to call when it has another one, or is closed. */
@@ -68,11 +79,15 @@ export class SessionsModel implements IDisposable {
     const mine = new Set<string>(); // its comms
     let left = false;
     const idOf = (comm: string) => `${kernel.clientId}/${comm}`;
-    const set = (comm: string, session: ISession | null) => {
+    const set = (
+      comm: string,
+      session: ISession | null,
+      lost: Lost | null = null
+    ) => {
       mine.add(comm);
       const id = idOf(comm);
       const stop = () => kernel.interrupt();
-      this._byId.set(id, { id, notebook, session, stop });
+      this._byId.set(id, { id, notebook, session, lost, stop });
       this._changed.emit();
     };
     const forget = (comms: readonly string[]) => {
@@ -103,6 +118,7 @@ export class SessionsModel implements IDisposable {
         const { comm_id, data } = (msg as KernelMessage.ICommMsgMsg).content;
         const session = sessionOf(data);
         if (session) {
+          forget(lostOnes());
           if (type === 'comm_msg') {
             adopt(comm_id);
           }
@@ -112,9 +128,18 @@ export class SessionsModel implements IDisposable {
         forget([(msg as KernelMessage.ICommCloseMsg).content.comm_id]);
       }
     };
+    const lostOnes = (why?: Lost) =>
+      [...mine].filter(comm => {
+        const lost = this._byId.get(idOf(comm))?.lost;
+        return lost && lost === (why ?? lost);
+      });
+    // One that the user restarts begins anew; one that died stays to be seen.
     const state = (_: unknown, status: Kernel.Status) => {
-      if (GONE.has(status)) {
-        forget([...mine]);
+      const lost = LOST[status];
+      if (lost) {
+        mine.forEach(comm => set(comm, null, lost));
+      } else {
+        forget(status === 'terminating' ? [...mine] : lostOnes('restarting'));
       }
     };
     kernel.anyMessage.connect(heard);

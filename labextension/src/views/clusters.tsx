@@ -3,24 +3,36 @@
  */
 import React from 'react';
 
-import type { ICluster } from '../api';
-import { clip, duration, number, webUrl } from '../models/format';
-import { Language, Remark, Section } from './parts';
+import type { ClusterChanges } from '../models/changes';
+import { IKnownCluster, dashboardUrl } from '../models/clusters';
+import { clip, duration, number } from '../models/format';
+import { Button, Language, Remark, Section } from './parts';
 
 const SHOWN = 10;
 
+/** What can be done with a cluster that the gateway lists; both ask first. */
+export interface IClusterActions {
+  scale(cluster: IKnownCluster): void;
+  shutDown(cluster: IKnownCluster): void;
+  changes: ClusterChanges;
+}
+
 export function Clusters(props: {
-  clusters: readonly ICluster[];
+  clusters: readonly IKnownCluster[];
   isKnown: boolean;
   problem: string | null;
+  actions: IClusterActions;
 }): JSX.Element {
   const trans = React.useContext(Language);
-  const { clusters, isKnown, problem } = props;
+  const { isKnown, problem, actions } = props;
+  const clusters = props.clusters.filter(
+    each => !actions.changes.isGone(each.name)
+  );
   const more = clusters.length - SHOWN;
   return (
     <Section name="clusters" title={trans.__('My clusters')}>
       {clusters.slice(0, SHOWN).map(cluster => (
-        <Cluster key={cluster.name} cluster={cluster} />
+        <Cluster key={cluster.name} cluster={cluster} actions={actions} />
       ))}
       {more > 0 && <Remark>{trans.__('and %1 more', more)}</Remark>}
       {problem !== null && <Remark>{clip(problem, 300)}</Remark>}
@@ -35,48 +47,86 @@ export function Clusters(props: {
   );
 }
 
-function Cluster({ cluster }: { cluster: ICluster }): JSX.Element {
+function Cluster(props: {
+  cluster: IKnownCluster;
+  actions: IClusterActions;
+}): JSX.Element {
   const trans = React.useContext(Language);
-  const { workers, configured, inferences_per_second, oldest_token } = cluster;
-  const dashboard = webUrl(cluster.dashboard);
+  const { cluster, actions } = props;
+  const { label, notebooks, workers, configured, started } = cluster;
+  const { inferences_per_second, oldest_token } = cluster;
+  const dashboard = dashboardUrl(cluster.dashboard);
   const state =
     workers === null
       ? clip(cluster.status, 40)
       : configured === null
         ? trans._n('%1 worker', '%1 workers', workers, workers)
         : trans.__('%1 / %2 connected', configured, workers);
-  const name = clip(cluster.name);
   const details = [
     inferences_per_second === null
       ? null
       : trans.__('%1 jets/s', number(inferences_per_second)),
+    started === null
+      ? null
+      : trans.__('%1 old', duration(Date.now() / 1000 - started)),
     oldest_token === null ? null : trans.__('token %1', duration(oldest_token))
   ].filter(each => each !== null);
+  const note = actions.changes.note(cluster, trans);
+  const isFree = cluster.listed && !actions.changes.isAsked(cluster.name);
   return (
-    <div className="jp-EafInference-row">
+    <div
+      className="jp-EafInference-row jp-EafInference-cluster"
+      role="group"
+      aria-label={trans.__('Cluster %1', label)}
+    >
       <div className="jp-EafInference-pair">
-        {dashboard ? (
-          <a
-            href={dashboard}
-            target="_blank"
-            rel="noopener noreferrer"
-            title={trans.__('Open the Dask dashboard of %1', name)}
-          >
-            {name}
-          </a>
-        ) : (
-          <span title={name}>{name}</span>
-        )}
+        <span title={clip(cluster.name)}>
+          <strong>{label}</strong>
+          {notebooks.length > 0 && ` · ${notebooks.join(', ')}`}
+        </span>
         <span>{state}</span>
       </div>
       {details.length > 0 && (
         <div
           className="jp-EafInference-pair jp-mod-quiet"
-          title={trans.__('The age is that of the oldest token of a worker')}
+          title={trans.__(
+            'Jets per second of all its workers, age of the cluster, age of its oldest token'
+          )}
         >
           <span>{details.join(' · ')}</span>
         </div>
       )}
+      {note && (
+        <div role={note.failed ? 'alert' : 'status'}>
+          <Remark>{note.text}</Remark>
+        </div>
+      )}
+      <div className="jp-EafInference-actions">
+        {cluster.status === 'running' && isFree && (
+          <Button
+            label={trans.__('Scale')}
+            title={trans.__('Scale cluster %1', label)}
+            onClick={() => actions.scale(cluster)}
+          />
+        )}
+        {isFree && (
+          <Button
+            label={trans.__('Shut down')}
+            title={trans.__('Shut down cluster %1', label)}
+            onClick={() => actions.shutDown(cluster)}
+          />
+        )}
+        {dashboard && (
+          <a
+            href={dashboard}
+            target="_blank"
+            rel="noopener noreferrer"
+            title={trans.__('Open the Dask dashboard of cluster %1', label)}
+          >
+            {trans.__('Dask dashboard')}
+          </a>
+        )}
+      </div>
     </div>
   );
 }

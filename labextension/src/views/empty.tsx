@@ -4,21 +4,23 @@
 import React from 'react';
 
 import type { IAttempt } from '../api';
+import { addressProblem } from '../models/address';
 import type { Help, IEmptyState } from '../models/empty';
 import { clip, number } from '../models/format';
 import { Button, Language } from './parts';
 
 export type Helpers = Record<
-  Exclude<Help, 'attempts'>,
+  Exclude<Help, 'attempts' | 'address'>,
   { label: string; run: () => void }
 >;
 
 export function Empty(props: {
   state: IEmptyState;
   helpers: Helpers;
+  connectTo: (address: string) => void;
   attempts: readonly IAttempt[];
 }): JSX.Element {
-  const { state, helpers, attempts } = props;
+  const { state, helpers, connectTo, attempts } = props;
   return (
     <div className="jp-EafInference-empty">
       <div role="status">
@@ -28,6 +30,8 @@ export function Empty(props: {
       {state.help.map((help, index) =>
         help === 'attempts' ? (
           <Attempts key={help} attempts={attempts} />
+        ) : help === 'address' ? (
+          <Address key={help} connectTo={connectTo} />
         ) : (
           <Button
             key={help}
@@ -38,6 +42,52 @@ export function Empty(props: {
         )
       )}
     </div>
+  );
+}
+
+/** A field for an address, which connects the current notebook or a new one. */
+function Address(props: { connectTo: (address: string) => void }): JSX.Element {
+  const trans = React.useContext(Language);
+  const id = React.useId();
+  const [text, setText] = React.useState('');
+  const [problem, setProblem] = React.useState<string | null>(null);
+  const submit = (event: React.FormEvent) => {
+    event.preventDefault();
+    const address = text.trim();
+    const found = addressProblem(address, trans);
+    setProblem(found);
+    if (found === null) {
+      props.connectTo(address);
+    }
+  };
+  return (
+    <form className="jp-EafInference-address" onSubmit={submit} noValidate>
+      <label htmlFor={id}>{trans.__('Connect to an address')}</label>
+      <div>
+        <input
+          id={id}
+          type="url"
+          value={text}
+          placeholder={trans.__('grpcs://host:443')}
+          spellCheck={false}
+          autoComplete="url"
+          aria-invalid={problem !== null}
+          aria-describedby={problem === null ? undefined : `${id}-problem`}
+          onChange={event => {
+            setText(event.target.value);
+            setProblem(null);
+          }}
+        />
+        <button type="submit" className="jp-EafInference-button">
+          {trans.__('Connect')}
+        </button>
+      </div>
+      {problem !== null && (
+        <p id={`${id}-problem`} role="alert">
+          {problem}
+        </p>
+      )}
+    </form>
   );
 }
 

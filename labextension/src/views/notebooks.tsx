@@ -3,7 +3,9 @@
  */
 import React from 'react';
 
+import type { IFacility } from '../api';
 import { clip, number, percent, share } from '../models/format';
+import { markOf } from '../models/marks';
 import type { IConnectedNotebook } from '../models/sessions';
 import { Bar, Button, Language, Remark, Section } from './parts';
 
@@ -11,16 +13,22 @@ const SHOWN = 10;
 
 export function Notebooks(props: {
   notebooks: readonly IConnectedNotebook[];
+  /** What the panel shows, which a notebook may not be connected to. */
+  facility: IFacility | null;
   /** What connects the current notebook, or opens one; null where that is done. */
   connect: { label: string; run: () => void } | null;
 }): JSX.Element {
   const trans = React.useContext(Language);
-  const { notebooks, connect } = props;
+  const { notebooks, facility, connect } = props;
   const more = notebooks.length - SHOWN;
   return (
     <Section name="notebooks" title={trans.__('Notebooks')}>
       {notebooks.slice(0, SHOWN).map(each => (
-        <Notebook key={each.id} connected={each} />
+        <Notebook
+          key={each.id}
+          connected={each}
+          mark={markOf(each, facility, trans)}
+        />
       ))}
       {more > 0 && <Remark>{trans.__('and %1 more', more)}</Remark>}
       {!notebooks.length && (
@@ -35,9 +43,14 @@ export function Notebooks(props: {
   );
 }
 
-function Notebook(props: { connected: IConnectedNotebook }): JSX.Element {
+function Notebook(props: {
+  connected: IConnectedNotebook;
+  /** What is wrong with it. */
+  mark: string | null;
+}): JSX.Element {
   const trans = React.useContext(Language);
-  const { notebook, session, stop } = props.connected;
+  const { mark } = props;
+  const { notebook, session, lost, stop } = props.connected;
   const title = clip(notebook.title);
   const progress = share(session?.done, session?.total);
   const does = [
@@ -69,9 +82,12 @@ function Notebook(props: { connected: IConnectedNotebook }): JSX.Element {
           />
         )}
       </div>
-      <div className="jp-EafInference-pair jp-mod-quiet">
-        <span>{session?.busy && does.length ? does.join(' · ') : total}</span>
-      </div>
+      {lost === null && (
+        <div className="jp-EafInference-pair jp-mod-quiet">
+          <span>{session?.busy && does.length ? does.join(' · ') : total}</span>
+        </div>
+      )}
+      {mark !== null && <p className="jp-EafInference-mark">{mark}</p>}
       {!!session?.not_finite && (
         <Remark>
           {trans.__(

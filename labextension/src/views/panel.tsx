@@ -11,18 +11,18 @@ import React from 'react';
 import type { IAdvice, IFacility, IUsage } from '../api';
 import { tritonIcon } from '../icon';
 import { mergedClusters } from '../models/clusters';
-import { emptyState } from '../models/empty';
+import { emptyState, foundByNotebooks } from '../models/empty';
 import { clip, duration, hostOf, webUrl } from '../models/format';
 import { IFreshness, freshness } from '../models/freshness';
 import { LiveModel } from '../models/live';
 import { modelRows } from '../models/load';
-import { knownToNotebooks, outageOf } from '../models/outage';
+import { away, outageOf } from '../models/outage';
 import { SessionsModel } from '../models/sessions';
 import { ISettings } from '../models/settings';
 import { windowOf } from '../models/status';
 import { expiry } from '../models/token';
 import { UsageModel } from '../models/usage';
-import { Clusters } from './clusters';
+import { Clusters, IClusterActions } from './clusters';
 import { Empty, Helpers } from './empty';
 import { Gpus } from './gpus';
 import { IModelActions, Models } from './models';
@@ -41,7 +41,7 @@ const LIMITS = new Set([
 
 export interface IPanelActions extends IModelActions {
   /** Connect the current notebook, or open one that is. */
-  connect(): void;
+  connect(url?: string): void;
   /** What `connect` would do now; null where the current notebook is connected. */
   offer(): { label: string } | null;
   open(url: string): void;
@@ -54,6 +54,7 @@ export class Panel extends ReactWidget {
       live: LiveModel;
       sessions: SessionsModel;
       usage: UsageModel;
+      clusters: IClusterActions;
       actions: IPanelActions;
       settings: () => ISettings;
       /** When something else that is shown changed: settings, the current notebook. */
@@ -62,7 +63,7 @@ export class Panel extends ReactWidget {
     }
   ) {
     super();
-    const { live, sessions, usage, changed, translator } = _options;
+    const { live, sessions, usage, clusters, changed, translator } = _options;
     this._trans = translator.load('eaf_inference');
     this.id = 'eaf-inference-panel';
     this.addClass('jp-EafInference');
@@ -71,7 +72,7 @@ export class Panel extends ReactWidget {
     this.node.setAttribute('role', 'region');
     this.node.setAttribute('aria-label', this._trans.__('Triton'));
     this.node.tabIndex = -1;
-    for (const model of [live, sessions, usage]) {
+    for (const model of [live, sessions, usage, clusters.changes]) {
       (model.changed as ISignal<unknown, void>).connect(this._show, this);
     }
     changed.connect(this._show, this);
@@ -104,7 +105,8 @@ export class Panel extends ReactWidget {
   }
 
   protected render(): JSX.Element {
-    const { live, sessions, usage, actions, settings } = this._options;
+    const { live, sessions, usage, clusters, actions, settings } =
+      this._options;
     const offer = actions.offer();
     return (
       <Language.Provider value={this._trans}>
@@ -112,9 +114,10 @@ export class Panel extends ReactWidget {
           live={live}
           sessions={sessions}
           usage={usage.answer}
+          clusters={clusters}
           actions={actions}
           settings={settings()}
-          offer={offer && { label: offer.label, run: actions.connect }}
+          offer={offer && { label: offer.label, run: () => actions.connect() }}
         />
       </Language.Provider>
     );
@@ -148,6 +151,7 @@ function Content(props: {
   live: LiveModel;
   sessions: SessionsModel;
   usage: IUsage | null;
+  clusters: IClusterActions;
   actions: IPanelActions;
   settings: ISettings;
   offer: { label: string; run: () => void } | null;
@@ -158,12 +162,13 @@ function Content(props: {
   const { sections } = settings;
   const sessionsNow = sessions.all;
   const outage = outageOf(sessionsNow, trans);
-  const empty = knownToNotebooks(
+  const found = foundByNotebooks(
     emptyState(facility, live.failure, trans),
     facility,
     sessionsNow,
     trans
   );
+  const empty = found && outage !== null ? away(found, outage, trans) : found;
   const fresh = freshness(
     Date.now(),
     {
@@ -179,7 +184,10 @@ function Content(props: {
   const helpers: Helpers = {
     connect: offer
       ? { label: offer.label, run: offer.run }
-      : { label: trans.__('Connect a notebook'), run: actions.connect },
+      : {
+          label: trans.__('Connect a notebook'),
+          run: () => actions.connect()
+        },
     retry: { label: trans.__('Try again'), run: () => void live.refresh() },
     documentation: {
       label: trans.__('Open the documentation'),
@@ -189,7 +197,7 @@ function Content(props: {
   };
   const knownClusters = mergedClusters(
     live.clusters?.clusters ?? [],
-    sessionsNow.map(each => each.session)
+    sessionsNow
   );
   const isShown = facility?.state === 'connected' && !empty;
   return (
@@ -209,6 +217,7 @@ function Content(props: {
         <Empty
           state={empty}
           helpers={helpers}
+          connectTo={actions.connect}
           attempts={facility?.attempts ?? []}
         />
       )}
@@ -241,10 +250,15 @@ function Content(props: {
           clusters={knownClusters}
           isKnown={live.clusters !== null}
           problem={live.clusters?.problem ?? null}
+          actions={props.clusters}
         />
       )}
       {sections.notebooks && (isShown || sessionsNow.length > 0) && (
-        <Notebooks notebooks={sessionsNow} connect={offer} />
+        <Notebooks
+          notebooks={sessionsNow}
+          facility={facility}
+          connect={offer}
+        />
       )}
       {sections.usage &&
         usage?.offered &&

@@ -1,0 +1,83 @@
+/**
+ * Asks the user, in JupyterLab's dialogs, before a cluster is changed.
+ */
+import {
+  Dialog,
+  InputDialog,
+  showDialog,
+  showErrorMessage
+} from '@jupyterlab/apputils';
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+import type { ClusterChanges } from './models/changes';
+import type { IKnownCluster } from './models/clusters';
+
+const MOST_WORKERS = 10000;
+
+export async function scaleCluster(
+  cluster: IKnownCluster,
+  changes: ClusterChanges,
+  trans: TranslationBundle
+): Promise<void> {
+  const { name, label, workers } = cluster;
+  const { button, value } = await InputDialog.getNumber({
+    title: trans.__('Scale cluster %1', label),
+    label:
+      workers === null
+        ? trans.__('Number of workers. Adaptive scaling ends.')
+        : trans.__(
+            'Number of workers, now %1. Adaptive scaling ends.',
+            workers
+          ),
+    value: workers ?? 0,
+    okLabel: trans.__('Scale'),
+    cancelLabel: trans.__('Cancel')
+  });
+  if (!button.accept) {
+    return;
+  }
+  if (
+    value === null ||
+    !Number.isInteger(value) ||
+    value < 0 ||
+    value > MOST_WORKERS
+  ) {
+    await showErrorMessage(
+      trans.__('The cluster was not scaled'),
+      trans.__('Expected a whole number from 0 to %1.', MOST_WORKERS)
+    );
+    return;
+  }
+  await changes.scale(name, value);
+}
+
+export async function shutDownCluster(
+  cluster: IKnownCluster,
+  changes: ClusterChanges,
+  trans: TranslationBundle
+): Promise<void> {
+  const { name, label, workers, notebooks } = cluster;
+  const body = [
+    workers === null
+      ? trans.__('Its workers stop, and what they compute is lost.')
+      : trans._n(
+          'Its %1 worker stops, and what it computes is lost.',
+          'Its %1 workers stop, and what they compute is lost.',
+          workers,
+          workers
+        ),
+    notebooks.length ? trans.__('It is used by %1.', notebooks.join(', ')) : ''
+  ];
+  const { button } = await showDialog({
+    title: trans.__('Shut down cluster %1?', label),
+    body: body.filter(Boolean).join(' '),
+    buttons: [
+      Dialog.cancelButton({ label: trans.__('Cancel') }),
+      Dialog.warnButton({ label: trans.__('Shut down') })
+    ],
+    defaultButton: 0
+  });
+  if (button.accept) {
+    await changes.shutDown(name);
+  }
+}

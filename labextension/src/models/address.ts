@@ -1,0 +1,31 @@
+/**
+ * Addresses of servers that people type. They become part of a cell, where
+ * IPython would expand variables and end at a new line.
+ */
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+const ADDRESS =
+  /^(?:(?:grpcs?|triton\+grpcs?|https?):\/\/)?(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(\d{1,5}))?(?:\/[\w./~-]*)?$/i;
+const LONGEST = 300;
+
+export function isAddress(text: string): boolean {
+  const found = text.length <= LONGEST ? ADDRESS.exec(text) : null;
+  const port = found?.[1];
+  return !!found && (port === undefined || (+port > 0 && +port < 65536));
+}
+
+/** What is wrong with it, and what was expected; null for an address. */
+export function addressProblem(
+  text: string,
+  trans: TranslationBundle
+): string | null {
+  if (isAddress(text)) {
+    return null;
+  }
+  const expected = trans.__(
+    'Expected grpcs://host:443 (with TLS) or grpc://host:8001.'
+  );
+  return text
+    ? `${trans.__('This is not an address of a server.')} ${expected}`
+    : expected;
+}
