@@ -1,12 +1,7 @@
 /**
  * Asks the user, in JupyterLab's dialogs, before a cluster is changed.
  */
-import {
-  Dialog,
-  InputDialog,
-  showDialog,
-  showErrorMessage
-} from '@jupyterlab/apputils';
+import { Dialog, InputDialog, showDialog } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { ClusterChanges } from './models/changes';
@@ -42,10 +37,11 @@ export async function scaleCluster(
     value < 0 ||
     value > MOST_WORKERS
   ) {
-    await showErrorMessage(
-      trans.__('The cluster was not scaled'),
-      trans.__('Expected a whole number from 0 to %1.', MOST_WORKERS)
-    );
+    await showDialog({
+      title: trans.__('The cluster was not scaled'),
+      body: trans.__('Expected a whole number from 0 to %1.', MOST_WORKERS),
+      buttons: [Dialog.okButton({ label: trans.__('Close') })]
+    });
     return;
   }
   await changes.scale(name, value);
