@@ -19,9 +19,9 @@ export async function scaleCluster(
     title: trans.__('Scale cluster %1', label),
     label:
       workers === null
-        ? trans.__('Number of workers. Adaptive scaling ends.')
+        ? trans.__('Number of workers. This ends adaptive scaling.')
         : trans.__(
-            'Number of workers, now %1. Adaptive scaling ends.',
+            'Number of workers (%1 now). This ends adaptive scaling.',
             workers
           ),
     value: workers ?? 0,

@@ -74,7 +74,7 @@ test('a panel that found nothing says so unless a notebook found something', () 
   expect(of(null)?.title).toBe('No Triton service was found');
   expect(foundByNotebooks(state, none, [{ session: null }], trans)).toBe(state);
   const shown = of('grpc://other:8001');
-  expect(shown?.title).toBe('Connected by a notebook only');
+  expect(shown?.title).toBe('Only a notebook is connected');
   expect(shown?.text).toContain('grpc://other:8001');
   expect(shown?.help).toEqual(['address', 'retry']);
   const away = facility({ state: 'unreachable' });

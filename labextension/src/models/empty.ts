@@ -115,10 +115,7 @@ function failureState(
   };
 }
 
-/**
- * The same where notebooks found what the panel did not: it cannot say then
- * that there is none.
- */
+/** The same where a notebook is connected though the panel found nothing. */
 export function foundByNotebooks(
   state: IEmptyState | null,
   facility: IFacility | null,
@@ -132,9 +129,9 @@ export function foundByNotebooks(
     return state;
   }
   return {
-    title: trans.__('Connected by a notebook only'),
+    title: trans.__('Only a notebook is connected'),
     text: trans.__(
-      'A notebook is connected to %1. Nothing names it for the panel, which has no numbers of it: set EAF_TRITON_URL, or Facility.urls in the configuration, where Jupyter is started.',
+      'It is connected to %1, which this Jupyter server does not know, so the panel has no figures of it. To see them, set EAF_TRITON_URL before Jupyter starts.',
       clip(endpoint, 200)
     ),
     help: state.help.filter(help => help !== 'connect')

@@ -59,16 +59,19 @@ function Cluster(props: {
   const state =
     workers === null
       ? clip(cluster.status, 40)
-      : configured === null
-        ? trans._n('%1 worker', '%1 workers', workers, workers)
-        : trans.__('%1 / %2 connected', configured, workers);
+      : !workers
+        ? trans.__('no workers')
+        : configured === null
+          ? trans._n('%1 worker', '%1 workers', workers, workers)
+          : trans.__('%1 / %2 connected', configured, workers);
   const details = [
-    inferences_per_second === null
-      ? null
-      : trans.__('%1 jets/s', number(inferences_per_second)),
+    ...notebooks,
     started === null
       ? null
       : trans.__('%1 old', duration(Date.now() / 1000 - started)),
+    inferences_per_second === null
+      ? null
+      : trans.__('%1 jets/s', number(inferences_per_second)),
     oldest_token === null ? null : trans.__('token %1', duration(oldest_token))
   ].filter(each => each !== null);
   const note = actions.changes.note(cluster, trans);
@@ -80,26 +83,26 @@ function Cluster(props: {
       aria-label={trans.__('Cluster %1', label)}
     >
       <div className="jp-EafInference-pair">
-        <span title={clip(cluster.name)}>
-          <strong>{label}</strong>
-          {notebooks.length > 0 && ` · ${notebooks.join(', ')}`}
-        </span>
+        <strong title={clip(cluster.name)}>{label}</strong>
         <span>{state}</span>
       </div>
       {details.length > 0 && (
         <div
           className="jp-EafInference-pair jp-mod-quiet"
           title={trans.__(
-            'Jets per second of all its workers, age of the cluster, age of its oldest token'
+            'Notebooks that use it, its age, jets per second of all its workers, age of their oldest token'
           )}
         >
           <span>{details.join(' · ')}</span>
         </div>
       )}
       {note && (
-        <div role={note.failed ? 'alert' : 'status'}>
-          <Remark>{note.text}</Remark>
-        </div>
+        <p
+          className={`jp-EafInference-${note.failed ? 'mark' : 'remark'}`}
+          role={note.failed ? 'alert' : 'status'}
+        >
+          {note.text}
+        </p>
       )}
       <div className="jp-EafInference-actions">
         {cluster.status === 'running' && isFree && (
@@ -123,7 +126,7 @@ function Cluster(props: {
             rel="noopener noreferrer"
             title={trans.__('Open the Dask dashboard of cluster %1', label)}
           >
-            {trans.__('Dask dashboard')}
+            {trans.__('Dashboard')}
           </a>
         )}
       </div>

@@ -50,7 +50,7 @@ function Notebook(props: {
 }): JSX.Element {
   const trans = React.useContext(Language);
   const { mark } = props;
-  const { notebook, session, lost, stop } = props.connected;
+  const { notebook, session, stop } = props.connected;
   const title = clip(notebook.title);
   const progress = share(session?.done, session?.total);
   const does = [
@@ -62,7 +62,10 @@ function Notebook(props: {
   ].filter(each => each !== null);
   const total = session?.inferences
     ? trans.__('%1 jets so far', number(session.inferences))
-    : trans.__('connected');
+    : mark === null
+      ? trans.__('connected')
+      : null;
+  const state = session?.busy && does.length ? does.join(' · ') : total;
   return (
     <div className="jp-EafInference-row">
       <div className="jp-EafInference-pair">
@@ -82,9 +85,9 @@ function Notebook(props: {
           />
         )}
       </div>
-      {lost === null && (
+      {state !== null && (
         <div className="jp-EafInference-pair jp-mod-quiet">
-          <span>{session?.busy && does.length ? does.join(' · ') : total}</span>
+          <span>{state}</span>
         </div>
       )}
       {mark !== null && <p className="jp-EafInference-mark">{mark}</p>}
