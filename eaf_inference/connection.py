@@ -298,9 +298,8 @@ class Connection:
         token = self._credentials.known
         if token is None:  # and yet the server has answered
             return "no token sent" if self.endpoint.withheld else "no token needed"
-        return (
-            f"{token.user or 'opaque token'}, {describe_expiry(token.expires_at, renewed=self._credentials.renews)}"
-        )
+        expiry = describe_expiry(token.expires_at, renewed=self._credentials.renews)
+        return f"{token.user or 'opaque token'}, {expiry}"
 
     @property
     def where(self) -> str:
