@@ -335,7 +335,7 @@ def _none_found(attempts: Attempts, said: Mapping[Address, Answer]) -> Inference
             refused.attempts = attempts
             return refused
     sentences = [_what_to_do(named), *filter(None, map(unused_proxy, sorted(unreached)))]
-    nothing = NoServerFound(" ".join(sentences) + table)
+    nothing = NoServerFound(" ".join(sentences) + (f" What was tried:{table}" if table else ""))
     nothing.attempts, nothing.named = attempts, bool(named)
     nothing.reason = "no server answers where one is named" if named else "nothing names a server"
     return nothing

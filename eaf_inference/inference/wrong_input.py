@@ -80,7 +80,8 @@ def lacking(
     why = ""
     if sources and not set(sources).isdisjoint(present):  # the shorter way
         missing = [name for name in sources if name not in present]
-        why = f", of which {', '.join(computed)} are computed"
+        first = ", ".join(computed) if len(computed) < 3 else f"{computed[0]} and {len(computed) - 1} others"
+        why = f", of which {first} are computed"
     lacks = f"{what} lacks {', '.join(missing)}{why}"
     if not why and sources:
         lacks = f"{what} lacks {', '.join(missing)}; or {', '.join(sources)}, of which they are computed"

@@ -464,7 +464,7 @@ def test_dask_awkward_builds_its_graph_without_the_server_and_reads_what_is_need
         assert str(scores.form.type) == "var * {top: float32, qcd: float32}"
         [columns] = dask_awkward.report_necessary_columns(scores).values()
         assert columns == {f"jets.constituents.{name}" for name in KINEMATICS}
-        with pytest.raises(InvalidInput, match="lacks part_deta"):
+        with pytest.raises(InvalidInput, match="lacks eta, phi, energy, of which part_deta and 6 others"):
             dask_awkward.map_partitions(model, read.jets.constituents[["pt"]])
         assert handler.calls == calls
         # dask-awkward 2025.3 cannot fuse a reader with what follows under dask 2026.8, whatever follows
