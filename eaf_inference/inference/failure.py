@@ -180,7 +180,8 @@ def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> Infe
         )
     elif kind is NotAuthorized:
         remedy = redact(trouble) or last.remedy
-        advice = f"{last.server} {last.cause.removeprefix('it ')}. {remedy[:1].upper()}{remedy[1:]}"
+        separator = "; " if remedy[:1].islower() else ". "  # the token service's own words are left as they are
+        advice = f"{last.server} {last.cause.removeprefix('it ')}{separator}{remedy}"
     elif kind is InvalidInput:
         advice = f"The server refused the input of {subject}: {last.said}."
     error = kind(advice)

@@ -153,7 +153,7 @@ async def test_what_was_tried_is_told_of_a_url_that_is_none(browser, configure, 
         "TRITON_URL",
         "facility configuration",
     ]
-    assert "speaks gRPC, not HTTP" in told["attempts"][0]["outcome"]
+    assert "this client speaks gRPC" in told["attempts"][0]["outcome"]
 
 
 async def test_what_was_tried_is_told_of_a_server_that_must_not_see_the_token(browser, configure, tmp_path):
