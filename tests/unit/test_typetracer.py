@@ -86,9 +86,7 @@ def test_only_the_columns_that_it_needs_are_touched(tagger, given, columns):
 
 def test_a_missing_field_is_said_while_the_graph_is_built(tagger):
     array, _ = tracer("var * {pt: float32, eta: float32}")
-    with pytest.raises(
-        InvalidInput, match="'jets' lacks phi, energy, of which part_deta .*The records have pt, eta"
-    ):
+    with pytest.raises(InvalidInput, match="'jets' lacks phi, energy, of which part_deta .*The records have pt, eta"):
         tagger(array)
 
 
