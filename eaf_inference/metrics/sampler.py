@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from eaf_inference.metrics.http import Fetch
+    from eaf_inference.metrics.timeline import Timeline
 
 __all__ = ["Listener", "MetricsSource", "Sampler", "run_in_thread"]
 
@@ -138,10 +139,20 @@ class Sampler:
         Seconds between two snapshots.
     history : float
         Seconds of snapshots that are kept.
+    timeline : Timeline, optional
+        Where to keep the numbers that charts want for longer.
     """
 
-    def __init__(self, sources: Sequence[MetricsSource], *, interval: float = 1.0, history: float = 600.0) -> None:
+    def __init__(
+        self,
+        sources: Sequence[MetricsSource],
+        *,
+        interval: float = 1.0,
+        history: float = 600.0,
+        timeline: Timeline | None = None,
+    ) -> None:
         self.interval = interval
+        self.timeline = timeline
         self._watched = [_Watched(source) for source in sources]
         self._kept = max(1, round(history / interval))
         self._history: tuple[Snapshot, ...] = ()  # never changed in place: other threads may look
@@ -190,6 +201,8 @@ class Sampler:
                     began = time.monotonic()
                     snapshot = await self._tick(fetch, began)
                     self._history = (*self._history, snapshot.busiest(_MODELS_IN_HISTORY))[-self._kept :]
+                    if self.timeline is not None:
+                        self.timeline.add(snapshot)
                     for listener in self._listeners:
                         listener.hear(snapshot)
                     await self._rest(began + self.interval - time.monotonic())

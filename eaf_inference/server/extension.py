@@ -16,6 +16,7 @@ from eaf_inference.server.handlers import (
     HistoryHandler,
     ScaleHandler,
     ShutdownHandler,
+    TimelineHandler,
     UsageHandler,
 )
 from eaf_inference.server.kernels import KernelServer
@@ -45,6 +46,7 @@ class InferenceExtension(ExtensionApp):
                 (f"{_API}/clusters/([^/]+)/shutdown", ShutdownHandler, {"clusters": clusters}),
                 (f"{_API}/usage", UsageHandler, {"usage": OwnUsage()}),
                 (f"{_API}/history", HistoryHandler, {"facility": facility, "clusters": clusters}),
+                (f"{_API}/timeline", TimelineHandler, {"facility": facility}),
                 (f"{_API}/stream", StreamHandler, {"broadcast": self._broadcast}),
             ]
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference.metrics.average import LONGEST
 from eaf_inference.metrics.sampler import Sampler
+from eaf_inference.metrics.timeline import EACH, STEP, Timeline
 from eaf_inference.metrics.verdict import Verdict, judge
 from eaf_inference.server.inquiry import Inquiry
 
@@ -45,7 +46,7 @@ class ServedFacility:
     """
 
     def __init__(self) -> None:
-        self.sampler = Sampler([])
+        self.sampler = Sampler([], timeline=Timeline())
         self.changed: Callable[[], None] = lambda: None
         self._inquiry = Inquiry()
         self._findings: Findings | None = None
@@ -104,6 +105,16 @@ class ServedFacility:
         """The snapshots of the last so many seconds, thinned where they are huge, and what they say; as JSON."""
         return await asyncio.to_thread(self._history, seconds, workers)
 
+    async def timeline(self, seconds: float) -> str:
+        """The last so many seconds in columns, for charts; as JSON."""
+        sampler = self.sampler
+        if sampler.timeline is None:
+            raise RuntimeError("this sampler keeps no timeline")
+        points = sampler.timeline.points(seconds, time.time())
+        columns = await asyncio.to_thread(sampler.timeline.columns, points)
+        step = sampler.interval if seconds <= EACH else max(STEP, sampler.interval)
+        return await asyncio.to_thread(_in_pieces, {"step": step, **columns})
+
     def frame(self, snapshot: Snapshot, workers: Workers | None) -> str:
         """A snapshot for browsers and kernels, with the figures and the advice; may take milliseconds."""
         content = {
@@ -139,7 +150,7 @@ class ServedFacility:
         former = self.sampler
         is_elsewhere = before is None or before.settings != findings.settings
         if is_elsewhere:
-            self.sampler = Sampler(findings.sources)
+            self.sampler = Sampler(findings.sources, timeline=Timeline())
             self.sampler.interval = former.interval
         self.changed()
         if is_elsewhere:
@@ -169,3 +180,12 @@ class ServedFacility:
     def _verdict(self, history: tuple[Snapshot, ...], workers: Workers | None) -> Verdict:
         max_batch = self._findings.max_batch if self._findings else None
         return judge(history, workers=workers, max_batch=max_batch)
+
+
+def _in_pieces(content: Any) -> str:
+    """JSON, written a column at a time: json keeps the event loop's thread waiting for as long as it writes."""
+    if isinstance(content, dict):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_in_pieces(value)}" for key, value in content.items()) + "}"
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        return "[" + ", ".join(map(_in_pieces, content)) + "]"
+    return json.dumps(content, allow_nan=False)

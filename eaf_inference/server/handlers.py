@@ -28,11 +28,12 @@ __all__ = [
     "HistoryHandler",
     "ScaleHandler",
     "ShutdownHandler",
+    "TimelineHandler",
     "UsageHandler",
 ]
 
 RESOURCE = "eaf-inference"  # for who decides what a user may do
-_LONGEST = 600  # seconds of history
+_LONGEST_HISTORY, _LONGEST_TIMELINE = 600, 3600  # seconds
 _MOST_WORKERS = 10_000  # that may be asked for; the gateway has limits of its own
 
 
@@ -49,6 +50,13 @@ class _Handler(APIHandler):
 
     def reply(self, content: Any) -> None:
         self.finish(json.dumps(content, allow_nan=False))
+
+    def seconds(self, longest: int) -> int:
+        """How many are asked for; all there are, if the query does not say."""
+        text = self.get_query_argument("seconds", str(longest))
+        if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= longest):
+            raise HTTPError(HTTPStatus.BAD_REQUEST, f"seconds is not a whole number from 1 to {longest}")
+        return int(text)
 
 
 class FacilityHandler(_Handler):
@@ -163,10 +171,18 @@ class HistoryHandler(_Handler):
     @authorized
     async def get(self) -> None:
         """Answer with the last ten minutes, or as many seconds as are asked for."""
-        self.finish(await self._facility.history(self._seconds(), self._clusters.workers))
+        self.finish(await self._facility.history(self.seconds(_LONGEST_HISTORY), self._clusters.workers))
 
-    def _seconds(self) -> int:
-        text = self.get_query_argument("seconds", str(_LONGEST))
-        if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= _LONGEST):
-            raise HTTPError(HTTPStatus.BAD_REQUEST, f"seconds is not a whole number from 1 to {_LONGEST}")
-        return int(text)
+
+class TimelineHandler(_Handler):
+    """The last hour in columns, as far as anybody listened."""
+
+    def initialize(self, facility: ServedFacility) -> None:
+        """Take what is served."""
+        self._facility = facility
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answer with the last hour, or as many seconds as are asked for."""
+        self.finish(await self._facility.timeline(self.seconds(_LONGEST_TIMELINE)))

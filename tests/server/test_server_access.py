@@ -11,7 +11,7 @@ from jupyter_server.auth.authorizer import Authorizer
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-REST = ("facility", "clusters", "usage", "history")
+REST = ("facility", "clusters", "usage", "history", "timeline")
 CHANGING = (("clusters", "any", "scale"), ("clusters", "any", "shutdown"))
 NOBODY = {"Authorization": ""}
 
@@ -109,6 +109,8 @@ async def test_everything_is_below_the_base_url(http_server_client, jp_fetch, jp
 @pytest.mark.parametrize("seconds", ["0", "601", "-1", "nan", "1e2", "ten", "", "²", "9" * 1000, "1.5"])
 async def test_a_history_of_no_sensible_length_is_refused(jp_fetch, seconds):
     assert await status_of(jp_fetch, *API, "history", params={"seconds": seconds}) == 400
+    longer = {"601": "3601"}.get(seconds, seconds)
+    assert await status_of(jp_fetch, *API, "timeline", params={"seconds": longer}) == 400
 
 
 class Nobody(Authorizer):

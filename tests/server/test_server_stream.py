@@ -204,6 +204,20 @@ async def test_a_long_history_of_many_gpus_is_thinned(browser, configure, jp_ser
     assert snapshots[-1]["time"] == pytest.approx(now - 1, abs=0.01)
 
 
+async def test_an_hour_for_charts_is_kept_of_what_was_sampled(browser, site):
+    async with browser.stream() as stream:
+        await stream.until(lambda frame: frame["snapshot"]["gpus"])
+        frame = await stream.next()
+    minute, hour = await browser.get("timeline", seconds=60), await browser.get("timeline")
+    assert (minute["step"], hour["step"]) == (1.0, 5.0)
+    assert len(minute["times"]) >= 2
+    assert minute["times"][-1] >= frame["snapshot"]["time"] - 0.001
+    assert 1 <= len(hour["times"]) <= len(minute["times"])
+    reported = {gpu["id"]: gpu["utilization"] for gpu in frame["snapshot"]["gpus"]}
+    for told in minute, hour:
+        assert {gpu["id"]: gpu["utilization"][-1] for gpu in told["gpus"]} == reported
+
+
 async def test_a_fault_of_ours_closes_the_sockets_and_the_next_ones_work(browser, configure, jp_serverapp, caplog):
     facility = broadcast(jp_serverapp)._facility
     facility.frame = lambda *_: 1 / 0
