@@ -173,6 +173,32 @@ export interface IHistory {
   advice: IAdvice | null;
 }
 
+/** Columns for charts: as long as the times, null where nothing was reported. */
+export interface ITimeline {
+  step: number;
+  times: number[];
+  busy: (number | null)[];
+  cpu: (number | null)[];
+  memory_used: (number | null)[];
+  queue_ms: (number | null)[];
+  waiting: (number | null)[];
+  inferences_per_second: (number | null)[];
+  gpus: {
+    id: string;
+    host: string | null;
+    name: string | null;
+    profile: string | null;
+    memory_total: number | null;
+    utilization: (number | null)[];
+    memory_used: (number | null)[];
+  }[];
+  models: {
+    name: string;
+    version: string;
+    inferences_per_second: (number | null)[];
+  }[];
+}
+
 /** What a kernel tells of its connection. */
 export interface ISession {
   endpoint: string | null;
@@ -224,6 +250,7 @@ export interface IApi {
   facility(): Promise<IFacility>;
   usage(): Promise<IUsage>;
   history(seconds: number): Promise<IHistory>;
+  timeline(seconds: number): Promise<ITimeline>;
 }
 
 /** What changes a cluster of the user's; the remark is the gateway's, or empty. */
@@ -256,6 +283,10 @@ export class Api implements IApi, IClusterApi {
 
   shutDown(name: string): Promise<{ remark: string }> {
     return this._post(`clusters/${encodeURIComponent(name)}/shutdown`, {});
+  }
+
+  timeline(seconds: number): Promise<ITimeline> {
+    return this._ask(`timeline?seconds=${Math.round(seconds)}`);
   }
 
   /** Made anew for each connection: a token may have changed. */

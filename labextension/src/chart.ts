@@ -6,9 +6,8 @@
 import uPlot from 'uplot';
 
 import type { Columns } from './models/history';
-
-/** A colour is a theme's variable, with what stands in for it elsewhere. */
-export type Colour = readonly [variables: readonly string[], fallback: string];
+import { Colour, Palette, followTheme } from './theme';
+import { tips } from './tip';
 
 export const COLOURS = {
   normal: [['--jp-brand-color1', '--vscode-charts-blue'], '#1976d2'],
@@ -17,9 +16,6 @@ export const COLOURS = {
   unknown: [['--jp-ui-font-color2', '--vscode-descriptionForeground'], '#777'],
   second: [['--jp-warn-color1', '--vscode-charts-orange'], '#f57c00']
 } as const satisfies Record<string, Colour>;
-
-/** Milliseconds for which a colour is taken to stay; a change of theme is heard at once. */
-const LOOK_UP = 10000;
 
 export interface ILine {
   colour: keyof typeof COLOURS;
@@ -34,36 +30,8 @@ export interface ILine {
 export interface IChartOptions {
   height: number;
   lines: ILine[];
-}
-
-/** Redraws all charts when the theme changes. */
-const drawn = new Set<Chart>();
-let themes: MutationObserver | null = null;
-
-function follow(chart: Chart): void {
-  drawn.add(chart);
-  themes ??= new MutationObserver(() => drawn.forEach(each => each.redraw()));
-  themes.observe(document.body, {
-    attributeFilter: ['class', 'data-jp-theme-name']
-  });
-}
-
-function unfollow(chart: Chart): void {
-  drawn.delete(chart);
-  if (!drawn.size) {
-    themes?.disconnect();
-    themes = null;
-  }
-}
-
-function resolve([variables, fallback]: Colour, style: CSSStyleDeclaration) {
-  for (const variable of variables) {
-    const value = style.getPropertyValue(variable).trim();
-    if (value) {
-      return value;
-    }
-  }
-  return fallback;
+  /** What to say of the lines' values at one time, beside the pointer. */
+  hover?: (values: (number | null)[]) => string;
 }
 
 export class Chart {
@@ -72,6 +40,7 @@ export class Chart {
     private readonly _options: IChartOptions
   ) {
     this._lines = _options.lines;
+    this._palette = new Palette(_node, COLOURS);
     this._plot = new uPlot(
       this._plotOptions(),
       [[], ..._options.lines.map(() => [])],
@@ -79,7 +48,7 @@ export class Chart {
     );
     this._sizes = new ResizeObserver(() => this._resize());
     this._sizes.observe(_node);
-    follow(this);
+    this._unfollow = followTheme(() => this.redraw());
   }
 
   /** Draw these columns, the newest at the right edge, so many seconds wide. */
@@ -92,12 +61,12 @@ export class Chart {
   }
 
   redraw(): void {
-    this._colours = null;
+    this._palette.forget();
     this._plot.redraw(false);
   }
 
   dispose(): void {
-    unfollow(this);
+    this._unfollow();
     this._sizes.disconnect();
     this._plot.destroy();
   }
@@ -110,12 +79,30 @@ export class Chart {
   }
 
   private _plotOptions(): uPlot.Options {
+    const { hover } = this._options;
     return {
       width: Math.max(1, this._node.clientWidth),
       height: this._options.height,
       padding: [1, 0, 0, 0],
       legend: { show: false },
-      cursor: { show: false },
+      cursor: {
+        show: hover !== undefined,
+        y: false,
+        points: { show: false },
+        drag: { x: false, y: false, setScale: false }
+      },
+      plugins: hover
+        ? [
+            tips((index, plot) => {
+              const values = plot.data
+                .slice(1)
+                .map(column => column[index] ?? null);
+              return values.some(value => value !== null)
+                ? [{ text: hover(values) }]
+                : [];
+            })
+          ]
+        : [],
       select: { show: false, left: 0, top: 0, width: 0, height: 0 },
       axes: [{ show: false }, { show: false }],
       scales: {
@@ -137,38 +124,22 @@ export class Chart {
       width: this._options.lines[at].width ?? 1.25,
       points: { show: false },
       alpha: this._options.lines[at].alpha ?? 1,
-      stroke: () => this._colour(line().colour),
+      stroke: () => this._palette.get(line().colour),
       fill: this._options.lines[at].fill
-        ? () => this._faint(line().colour, this._options.lines[at].fill ?? 0)
+        ? () =>
+            this._palette.faint(
+              line().colour,
+              this._options.lines[at].fill ?? 0
+            )
         : undefined
     };
-  }
-
-  /** Colours are looked up now and then: asking for a style makes the browser compute all. */
-  private _colour(name: keyof typeof COLOURS): string {
-    const now = performance.now();
-    if (!this._colours || now - this._lookedUp > LOOK_UP) {
-      this._lookedUp = now;
-      const style = getComputedStyle(this._node);
-      this._colours = new Map(
-        Object.entries(COLOURS).map(([each, colour]) => [
-          each,
-          resolve(colour, style)
-        ])
-      );
-    }
-    return this._colours.get(name) ?? COLOURS[name][1];
-  }
-
-  private _faint(name: keyof typeof COLOURS, alpha: number): string {
-    return `color-mix(in srgb, ${this._colour(name)} ${alpha * 100}%, transparent)`;
   }
 
   private _lines: ILine[];
   private _newest = 0;
   private _window = 120;
-  private _lookedUp = 0;
-  private _colours: Map<string, string> | null = null;
+  private readonly _palette: Palette<keyof typeof COLOURS>;
+  private readonly _unfollow: () => void;
   private readonly _plot: uPlot;
   private readonly _sizes: ResizeObserver;
 }

@@ -9,14 +9,16 @@ import { NotebookPanel } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
-import { tritonIcon, tritonPicture } from './icon';
+import { dashboardPicture, tritonIcon, tritonPicture } from './icon';
 import { isAddress } from './models/address';
+import { VIEWS } from './models/dashboard';
 import { connectNotebook } from './notebook';
 
 export const Commands = {
   connect: 'eaf-inference:connect',
   create: 'eaf-inference:new-notebook',
-  open: 'eaf-inference:open'
+  open: 'eaf-inference:open',
+  dashboard: 'eaf-inference:open-dashboard'
 } as const;
 
 const URL = {
@@ -86,13 +88,24 @@ export function listCommands(
   launcher: ILauncher | null,
   trans: TranslationBundle
 ): void {
-  for (const command of Object.values(Commands)) {
-    palette?.addItem({ command, category: trans.__('Triton') });
+  const category = trans.__('Triton');
+  for (const command of [Commands.connect, Commands.create, Commands.open]) {
+    palette?.addItem({ command, category });
+  }
+  for (const view of VIEWS) {
+    const command = Commands.dashboard;
+    palette?.addItem({ command, category, args: { view } });
   }
   launcher?.add({
     command: Commands.create,
     category: trans.__('Notebook'),
     kernelIconUrl: tritonPicture,
+    rank: 10
+  });
+  launcher?.add({
+    command: Commands.dashboard,
+    category: trans.__('Other'),
+    kernelIconUrl: dashboardPicture,
     rank: 10
   });
 }

@@ -17,7 +17,9 @@ import { Signal } from '@lumino/signaling';
 import { Api } from './api';
 import { scaleCluster, shutDownCluster } from './clusters';
 import { Commands, addCommands, listCommands } from './commands';
+import { addDashboards } from './dashboards';
 import { ClusterChanges } from './models/changes';
+import { DashboardModel } from './models/dashboard';
 import { LiveModel } from './models/live';
 import { SessionsModel } from './models/sessions';
 import { readSettings } from './models/settings';
@@ -61,6 +63,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const api = new Api(app.serviceManager.serverSettings);
     const live = new LiveModel(api, new Stream(() => api.openStream()));
     const usage = new UsageModel(api);
+    const dashboard = new DashboardModel(api, live);
     const sessions = new SessionsModel();
     followNotebooks(notebooks, sessions, shell);
 
@@ -93,6 +96,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
         }
       },
       open: url => void window.open(url, '_blank', 'noopener'),
+      dashboard: () => void commands.execute(Commands.dashboard),
       reload: () => window.location.reload()
     };
 
@@ -116,6 +120,20 @@ const plugin: JupyterFrontEndPlugin<void> = {
     shell.add(panel, 'right', { rank: 600, type: 'Triton' });
     restorer?.add(panel, panel.id);
     addCommands(app, notebooks, panel.id, trans);
+    addDashboards(
+      app,
+      restorer,
+      {
+        model: dashboard,
+        sessions,
+        usage,
+        clusters,
+        actions,
+        changed,
+        translator
+      },
+      trans
+    );
     listCommands(palette, launcher, trans);
 
     // The status bar moves with the panel, or while a connected notebook computes.

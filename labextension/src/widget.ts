@@ -58,6 +58,11 @@ const TRAITS = [
 const WINDOW = 120;
 const GPUS = 8;
 
+const milliseconds = (value: number | null) =>
+  value === null ? number(value) : `${number(value)} ms`;
+const jets = (value: number | null) =>
+  value === null ? number(value) : `${number(value)} jets/s`;
+
 function make(
   tag: string,
   className: string,
@@ -74,7 +79,8 @@ class Pane {
   constructor(
     parent: HTMLElement,
     private readonly _name: string,
-    scale: 'fraction' | 'own'
+    scale: 'fraction' | 'own',
+    format: (value: number | null) => string
   ) {
     const node = make('div', '', parent);
     const line = make('div', 'eaf-line', node);
@@ -84,7 +90,8 @@ class Pane {
     this._node.setAttribute('role', 'img');
     this._chart = new Chart(this._node, {
       height: 44,
-      lines: [{ colour: 'normal', fill: 0.15, scale }]
+      lines: [{ colour: 'normal', fill: 0.15, scale }],
+      hover: ([value]) => format(value)
     });
   }
 
@@ -122,9 +129,9 @@ class View {
     this._title = make('span', 'eaf-title', head);
     this._when = make('span', 'eaf-quiet', head);
     const charts = make('div', 'eaf-charts', this._node);
-    this._busy = new Pane(charts, 'Busy', 'fraction');
-    this._queue = new Pane(charts, 'Queue', 'own');
-    this._rate = new Pane(charts, 'This notebook', 'own');
+    this._busy = new Pane(charts, 'Busy', 'fraction', percent);
+    this._queue = new Pane(charts, 'Queue', 'own', milliseconds);
+    this._rate = new Pane(charts, 'This notebook', 'own', jets);
     const line = make('div', 'eaf-line', this._node);
     this._does = make('span', '', line);
     this._done = make('span', 'eaf-quiet', line);
@@ -218,12 +225,12 @@ class View {
     );
     const queue = average && queueOf(average);
     this._queue.show(
-      queue === null ? number(queue) : `${number(queue)} ms`,
+      milliseconds(queue),
       line(moment => moment.queue_ms)
     );
     const rate = session?.inferences_per_second ?? null;
     this._rate.show(
-      rate === null ? number(rate) : `${number(rate)} jets/s`,
+      jets(rate),
       line(moment => moment.jets_per_second)
     );
   }

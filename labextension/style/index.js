@@ -1,2 +1,3 @@
 import 'uplot/dist/uPlot.min.css';
 import './index.css';
+import './dashboard.css';

@@ -23,6 +23,7 @@ const api: IApi = {
     return answer();
   },
   usage: () => Promise.reject(new Error('nobody asks')),
+  timeline: () => Promise.reject(new Error('nobody asks')),
   history: () =>
     Promise.resolve({
       interval: 1,

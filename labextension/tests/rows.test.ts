@@ -5,8 +5,7 @@ import { gpuRows } from '../src/models/gpus';
 import { modelRows, shownRows } from '../src/models/load';
 import { sessionOf } from '../src/models/sessions';
 import { readSettings } from '../src/models/settings';
-import { emptyState } from '../src/models/empty';
-import { away, outageOf } from '../src/models/outage';
+import { emptyStateOf, outageOf } from '../src/models/outage';
 import { statusOf } from '../src/models/status';
 import type { ISession } from '../src/api';
 import { facility, gpu, load, served, snapshot } from './samples';
@@ -176,8 +175,12 @@ test('an outage is said by its first notebook, also where the panel finds no ser
   const said = 'b.ipynb: server gone, retrying, 87 s left';
   expect(outageOf([calm, trying], trans)).toBe(said);
 
-  const empty = emptyState(facility({ state: 'no-facility' }), null, trans);
-  const shown = empty && away(empty, said, trans);
+  const none = facility({ state: 'no-facility', endpoint: null });
+  const shown = emptyStateOf(none, null, [calm, trying], trans);
   expect(shown).toMatchObject({ title: 'Triton does not answer', text: said });
   expect(shown?.help).not.toContain('connect');
+  expect(emptyStateOf(none, null, [calm], trans)?.text).toContain(
+    'triton:8001'
+  );
+  expect(emptyStateOf(facility(), null, [trying], trans)).toBeNull();
 });

@@ -60,14 +60,14 @@ test('it is asked for at once and then every minute, and only while somebody loo
   model.changed.connect(changed);
   await vi.advanceTimersByTimeAsync(600_000);
   expect(usage).not.toHaveBeenCalled();
-  model.active = true;
+  model.hold('panel', true);
   await vi.advanceTimersByTimeAsync(1000);
   expect(usage).toHaveBeenCalledTimes(1);
   expect(model.answer).toEqual(told);
   await vi.advanceTimersByTimeAsync(120_000);
   expect(usage).toHaveBeenCalledTimes(3);
   expect(changed).toHaveBeenCalledTimes(3);
-  model.active = false;
+  model.hold('panel', false);
   await vi.advanceTimersByTimeAsync(600_000);
   expect(usage).toHaveBeenCalledTimes(3);
   model.dispose();

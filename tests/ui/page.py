@@ -200,6 +200,21 @@ class LabPage:
     def section(self, title: str) -> Locator:
         return self.panel.get_by_role("region", name=title, exact=True)
 
+    # The dashboard
+
+    def dashboard(self, view: str = "all") -> Locator:
+        """One of its tabs."""
+        return self.tab.locator(f"#eaf-inference-dashboard-{view} .jp-EafInference-dashboard")
+
+    def open_dashboard(self, view: str = "all", **arguments: object) -> Locator:
+        self.execute("eaf-inference:open-dashboard", view=view, **arguments)
+        expect(self.dashboard(view)).to_be_visible()
+        return self.dashboard(view)
+
+    def chart(self, title: str, view: str = "all") -> Locator:
+        """One of its charts."""
+        return self.dashboard(view).get_by_role("figure", name=title).get_by_role("img")
+
     # Notebooks
 
     @property

@@ -63,6 +63,15 @@ MORE = [
     for place, name in enumerate(("b_tagger", "tau_id", "muon_iso", "met_regression", "electron_id", "shower_gan"))
 ]
 MANY = [Gpu(number, f"ampere-{1 + number // 8:02}", typical=0.2 + 0.01 * number) for number in range(64)]
+FOUR = [
+    Gpu(number, f"ampere-{1 + number // 2:02}", typical=typical, memory=memory)
+    for number, (typical, memory) in enumerate([(0.78, 0.62), (0.55, 0.41), (0.34, 0.22), (0.12, 0.08)])
+]
+USED = [
+    used("particlenet", 3120, 1_240_000, 12, estimated=True),
+    used("jet_regression", 410, 81_300),
+    used("b_tagger_with_a_name_that_is_rather_long", 9, 1200),
+]
 
 NOTEBOOK = [
     "# Classify jets through a shared Triton",
@@ -192,6 +201,9 @@ def gpu(studio: Studio) -> Iterator[None]:
     expect(page.health("numbers are old")).to_be_visible(timeout=30_000)
     page.tab.wait_for_timeout(12_000)
     studio.panels(page, "stale")
+    page.open_dashboard()
+    page.tab.wait_for_timeout(SETTLED)
+    studio.keep("dashboard-stale", page.tab)
 
 
 def mig(studio: Studio) -> Iterator[None]:
@@ -223,18 +235,50 @@ def many(studio: Studio) -> Iterator[None]:
     page = studio.visit_facility("many", **settings)
     yield
     studio.panels(page, "many")
+    page.hide_panel()
+    for theme, of_jupyterlab in THEMES.items():
+        page.choose_theme(of_jupyterlab)
+        page.open_dashboard()
+        page.tab.wait_for_timeout(SETTLED)
+        page.chart("GPU utilization").hover(position={"x": 400, "y": 60})
+        studio.keep(f"dashboard-many-{theme}", page.tab)
+
+
+def dashboard(studio: Studio) -> Iterator[None]:
+    """The dashboard's tab with four GPUs and six models; wide and narrow, and two of its views side by side."""
+    settings = studio.through_prometheus(
+        "dashboard", lambda seconds: triton(seconds, [*EASY, *MORE[:4]]), lambda seconds: dcgm(seconds, FOUR)
+    )
+    service = studio.stack.enter_context(token_service({}))
+    service.usage = usage_of(*USED)
+    environment = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN, "EAF_TOKEN_SERVICE": service.url}
+    lab = studio.lab("dashboard", environment=environment, urls=[studio.triton.grpc], **settings)
+    page = studio.visit(lab, width=1400, height=1180)
+    page.hide_panel()
+    page.open_dashboard()
+    yield
+    expect(page.dashboard().get_by_role("region", name="My usage")).to_contain_text("inferences")
+    for theme, of_jupyterlab in THEMES.items():
+        page.choose_theme(of_jupyterlab)
+        for width in (1400, 560):
+            page.tab.set_viewport_size({"width": width, "height": 1180})
+            page.tab.wait_for_timeout(SETTLED)
+            box = page.chart("GPU utilization").bounding_box()
+            page.chart("GPU utilization").hover(position={"x": 0.8 * box["width"], "y": 60})
+            studio.keep(f"dashboard-{theme}-{width}", page.tab)
+    page.tab.set_viewport_size({"width": 1400, "height": 850})
+    page.choose_theme(LIGHT)
+    page.open_dashboard("gpus")
+    page.open_dashboard("models")
+    page.tab.wait_for_timeout(SETTLED)
+    studio.keep("dashboard-views", page.tab)
 
 
 def usage(studio: Studio) -> Iterator[None]:
     """A user's own usage, of several models and of one; the token service that tells it is a stand-in."""
-    rows = [
-        used("particlenet", 3120, 1_240_000, 12, estimated=True),
-        used("jet_regression", 410, 81_300),
-        used("b_tagger_with_a_name_that_is_rather_long", 9, 1200),
-    ]
     site = studio.metrics(lambda seconds: triton(seconds, EASY, [Gpu(0, "ampere-01", typical=0.63, memory=0.36)]))
     pages = {}
-    for name, models in {"usage": rows, "usage-one": rows[1:2]}.items():
+    for name, models in {"usage": USED, "usage-one": USED[1:2]}.items():
         service = studio.stack.enter_context(token_service({}))
         service.usage = usage_of(*models)
         environment = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN, "EAF_TOKEN_SERVICE": service.url}
@@ -272,6 +316,9 @@ def empty(studio: Studio) -> Iterator[None]:
         studio.panels(page, name)
     page.panel.locator("summary").click()
     studio.panels(page, "attempts")
+    page.open_dashboard()
+    page.tab.wait_for_timeout(SETTLED)
+    studio.keep("dashboard-empty", page.tab)
 
 
 def missing(studio: Studio) -> Iterator[None]:
@@ -347,7 +394,8 @@ def static_pictures(studio: Studio, lab: Lab) -> None:
 
 
 SCENES: dict[str, Scene] = {
-    scene.__name__: scene for scene in (notebook, gpu, mig, replicas, many, usage, unmeasured, empty, missing, hub)
+    scene.__name__: scene
+    for scene in (notebook, dashboard, gpu, mig, replicas, many, usage, unmeasured, empty, missing, hub)
 }
 
 

@@ -112,8 +112,13 @@ export class LiveModel implements IDisposable {
   }
 
   /** Somebody who shows clusters began, or ceased, to look. */
-  set wantsClusters(wants: boolean) {
-    this._stream.clusters = wants;
+  wantClusters(who: string, wants: boolean): void {
+    if (wants) {
+      this._wantClusters.add(who);
+    } else {
+      this._wantClusters.delete(who);
+    }
+    this._stream.clusters = this._wantClusters.size > 0;
   }
 
   /** Somebody began, or ceased, to look. */
@@ -245,6 +250,7 @@ export class LiveModel implements IDisposable {
   private _asked = 0;
   private _isDisposed = false;
   private _holders = new Set<string>();
+  private _wantClusters = new Set<string>();
   private _ticking: ReturnType<typeof setInterval> | undefined;
   private _changed = new Signal<this, void>(this);
 }

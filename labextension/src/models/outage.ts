@@ -4,8 +4,8 @@
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { ISession } from '../api';
-import type { IEmptyState } from './empty';
+import type { ApiError, IFacility, ISession } from '../api';
+import { IEmptyState, emptyState, foundByNotebooks } from './empty';
 import { clip } from './format';
 import type { IConnectedNotebook } from './sessions';
 
@@ -38,15 +38,24 @@ export function outageOf(
   return null;
 }
 
-/** The empty state while a notebook waits for its server: there is one, and it is away. */
-export function away(
-  empty: IEmptyState,
-  outage: string,
+/**
+ * The empty state, with what the notebooks know: while one waits for its
+ * server there is one, and it is away.
+ */
+export function emptyStateOf(
+  facility: IFacility | null,
+  failure: ApiError | null,
+  notebooks: readonly IConnectedNotebook[],
   trans: TranslationBundle
-): IEmptyState {
-  return {
-    title: trans.__('Triton does not answer'),
-    text: outage,
-    help: empty.help.filter(each => each !== 'connect')
-  };
+): IEmptyState | null {
+  const empty = emptyState(facility, failure, trans);
+  const outage = outageOf(notebooks, trans);
+  if (empty && outage !== null) {
+    return {
+      title: trans.__('Triton does not answer'),
+      text: outage,
+      help: empty.help.filter(each => each !== 'connect')
+    };
+  }
+  return foundByNotebooks(empty, facility, notebooks, trans);
 }

@@ -48,7 +48,7 @@ export function byModel(models: readonly IModelUsage[]): IModelUsage[] {
     : [];
 }
 
-/** Asked for now and then, while the panel is visible. */
+/** Asked for now and then, while somebody looks. */
 export class UsageModel implements IDisposable {
   constructor(api: IApi) {
     this._poll = new Poll<IUsage>({
@@ -79,11 +79,16 @@ export class UsageModel implements IDisposable {
     return this._poll.isDisposed;
   }
 
-  /** Ask while somebody looks. */
-  set active(looks: boolean) {
-    if (looks !== this._active) {
-      this._active = looks;
-      void (looks ? this._poll.refresh() : this._poll.stop());
+  /** Somebody began, or ceased, to look: it is asked for while anybody does. */
+  hold(who: string, looks: boolean): void {
+    const before = this._holders.size > 0;
+    if (looks) {
+      this._holders.add(who);
+    } else {
+      this._holders.delete(who);
+    }
+    if (before !== this._holders.size > 0) {
+      void (before ? this._poll.stop() : this._poll.refresh());
     }
   }
 
@@ -94,7 +99,7 @@ export class UsageModel implements IDisposable {
     }
   }
 
-  private _active = false;
+  private readonly _holders = new Set<string>();
   private _answer: IUsage | null = null;
   private _poll: Poll<IUsage>;
   private _changed = new Signal<this, void>(this);

@@ -4,7 +4,10 @@
 import React from 'react';
 
 import { Chart, ILine } from '../chart';
+import { percent } from '../models/format';
 import type { Columns } from '../models/history';
+
+const ofOne = (values: (number | null)[]): string => percent(values[0]);
 
 export function Lines(props: {
   label: string;
@@ -12,10 +15,12 @@ export function Lines(props: {
   window: number;
   lines: ILine[];
   height?: number;
+  /** What to say of the lines' values at one time. */
+  hover?: (values: (number | null)[]) => string;
 }): JSX.Element {
   const node = React.useRef<HTMLDivElement>(null);
   const chart = React.useRef<Chart | null>(null);
-  const { columns, window, lines, height = 34 } = props;
+  const { columns, window, lines, height = 34, hover = ofOne } = props;
   const count = lines.length;
 
   // lines are fixed when a chart is made; only their number asks for another
@@ -23,7 +28,7 @@ export function Lines(props: {
     if (!node.current) {
       return undefined;
     }
-    chart.current = new Chart(node.current, { height, lines });
+    chart.current = new Chart(node.current, { height, lines, hover });
     chart.current.update(columns, window, lines);
     return () => {
       chart.current?.dispose();

@@ -163,6 +163,15 @@ function Many(props: IProps & { rows: IGpuRow[] }): JSX.Element {
         window={window}
         lines={lines}
         height={56}
+        hover={([all, ...each]) => {
+          const known = each.filter(value => value !== null);
+          return trans.__(
+            'mean %1, from %2 to %3',
+            percent(all),
+            percent(Math.min(...known)),
+            percent(Math.max(...known))
+          );
+        }}
       />
       <ul className="jp-EafInference-gpus">
         {shown.map(row => (

@@ -9,14 +9,13 @@ import { ISignal } from '@lumino/signaling';
 import React from 'react';
 
 import type { IAdvice, IFacility, IUsage } from '../api';
-import { tritonIcon } from '../icon';
+import { dashboardIcon, tritonIcon } from '../icon';
 import { mergedClusters } from '../models/clusters';
-import { emptyState, foundByNotebooks } from '../models/empty';
 import { clip, duration, hostOf, webUrl } from '../models/format';
 import { IFreshness, freshness } from '../models/freshness';
 import { LiveModel } from '../models/live';
 import { modelRows } from '../models/load';
-import { away, outageOf } from '../models/outage';
+import { emptyStateOf, outageOf } from '../models/outage';
 import { SessionsModel } from '../models/sessions';
 import { ISettings } from '../models/settings';
 import { windowOf } from '../models/status';
@@ -27,7 +26,7 @@ import { Empty, Helpers } from './empty';
 import { Gpus } from './gpus';
 import { IModelActions, Models } from './models';
 import { Notebooks } from './notebooks';
-import { Language, Remark } from './parts';
+import { Health, Language, Remark } from './parts';
 import { Usage } from './usage';
 
 const LIMITS = new Set([
@@ -45,6 +44,8 @@ export interface IPanelActions extends IModelActions {
   /** What `connect` would do now; null where the current notebook is connected. */
   offer(): { label: string } | null;
   open(url: string): void;
+  /** Open the dashboard's tab. */
+  dashboard(): void;
   reload(): void;
 }
 
@@ -127,14 +128,16 @@ export class Panel extends ReactWidget {
     this._looks = looks;
     this._wish();
     this._options.live.hold('panel', looks);
-    this._options.usage.active = looks;
+    this._options.usage.hold('panel', looks);
     this._show();
   }
 
   /** The user's gateway is left alone by a browser tab that nobody sees. */
   private readonly _wish = (): void => {
-    this._options.live.wantsClusters =
-      this._looks && document.visibilityState === 'visible';
+    this._options.live.wantClusters(
+      'panel',
+      this._looks && document.visibilityState === 'visible'
+    );
   };
 
   private _show(): void {
@@ -162,13 +165,7 @@ function Content(props: {
   const { sections } = settings;
   const sessionsNow = sessions.all;
   const outage = outageOf(sessionsNow, trans);
-  const found = foundByNotebooks(
-    emptyState(facility, live.failure, trans),
-    facility,
-    sessionsNow,
-    trans
-  );
-  const empty = found && outage !== null ? away(found, outage, trans) : found;
+  const empty = emptyStateOf(facility, live.failure, sessionsNow, trans);
   const fresh = freshness(
     Date.now(),
     {
@@ -180,21 +177,8 @@ function Content(props: {
     },
     trans
   );
+  const helpers = helpersOf(live, actions, offer, trans);
   const documentation = webUrl(facility?.documentation);
-  const helpers: Helpers = {
-    connect: offer
-      ? { label: offer.label, run: offer.run }
-      : {
-          label: trans.__('Connect a notebook'),
-          run: () => actions.connect()
-        },
-    retry: { label: trans.__('Try again'), run: () => void live.refresh() },
-    documentation: {
-      label: trans.__('Open the documentation'),
-      run: () => documentation && actions.open(documentation)
-    },
-    reload: { label: trans.__('Reload'), run: actions.reload }
-  };
   const knownClusters = mergedClusters(
     live.clusters?.clusters ?? [],
     sessionsNow
@@ -207,6 +191,7 @@ function Content(props: {
         fresh={fresh}
         replicas={snapshot?.instances.length ?? null}
         refresh={helpers.retry.run}
+        dashboard={actions.dashboard}
       />
       {isShown && (outage ?? fresh.note) && (
         <p className="jp-EafInference-banner" role="status">
@@ -276,22 +261,39 @@ function Content(props: {
   );
 }
 
+/** What the buttons of an empty panel, or dashboard, do. */
+export function helpersOf(
+  live: LiveModel,
+  actions: IPanelActions,
+  offer: { label: string; run: () => void } | null,
+  trans: TranslationBundle
+): Helpers {
+  const documentation = webUrl(live.facility?.documentation);
+  return {
+    connect: offer ?? {
+      label: trans.__('Connect a notebook'),
+      run: actions.connect
+    },
+    retry: { label: trans.__('Try again'), run: () => void live.refresh() },
+    documentation: {
+      label: trans.__('Open the documentation'),
+      run: () => documentation && actions.open(documentation)
+    },
+    reload: { label: trans.__('Reload'), run: actions.reload }
+  };
+}
+
 function Header(props: {
   facility: IFacility | null;
   fresh: IFreshness;
   replicas: number | null;
   refresh: () => void;
+  dashboard: () => void;
 }): JSX.Element {
   const trans = React.useContext(Language);
-  const { facility, fresh, replicas, refresh } = props;
+  const { facility, fresh, replicas, refresh, dashboard } = props;
   const isConnected = facility?.state === 'connected';
   const url = facility?.endpoint?.url;
-  const health = !isConnected ? 'bad' : fresh.stale ? 'stale' : 'good';
-  const means = {
-    good: trans.__('connected'),
-    stale: trans.__('numbers are old'),
-    bad: trans.__('not connected')
-  }[health];
   const about = [
     facility?.user
       ? clip(facility.user, 60)
@@ -303,13 +305,7 @@ function Header(props: {
   ].filter(Boolean);
   return (
     <div className="jp-EafInference-header">
-      <span
-        className="jp-EafInference-health"
-        data-health={health}
-        role="img"
-        aria-label={means}
-        title={means}
-      />
+      <Health facility={facility} fresh={fresh} />
       <div>
         <h1 title={url ? clip(url, 300) : undefined}>
           {url ? hostOf(url) : trans.__('Triton')}
@@ -322,6 +318,15 @@ function Header(props: {
           </p>
         )}
       </div>
+      <button
+        type="button"
+        className="jp-EafInference-iconButton"
+        title={trans.__('Open the dashboard')}
+        aria-label={trans.__('Open the dashboard')}
+        onClick={dashboard}
+      >
+        <dashboardIcon.react tag="span" elementSize="normal" />
+      </button>
       <button
         type="button"
         className="jp-EafInference-iconButton"

@@ -5,6 +5,8 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { nullTranslator } from '@jupyterlab/translation';
 import React from 'react';
 
+import type { IFacility } from '../api';
+import type { IFreshness } from '../models/freshness';
 import { Level, levelOf } from '../models/status';
 
 /** The user's language. */
@@ -18,7 +20,8 @@ export function Section(props: {
   note?: string;
   children: React.ReactNode;
 }): JSX.Element {
-  const id = `jp-EafInference-${props.name}`;
+  // panel and dashboard may show the same section
+  const id = `jp-EafInference-${props.name}-${React.useId()}`;
   return (
     <section className="jp-EafInference-section" aria-labelledby={id}>
       <div className="jp-EafInference-sectionHeader">
@@ -27,6 +30,30 @@ export function Section(props: {
       </div>
       {props.children}
     </section>
+  );
+}
+
+/** A dot: connected, connected with old numbers, or not connected. */
+export function Health(props: {
+  facility: IFacility | null;
+  fresh: IFreshness;
+}): JSX.Element {
+  const trans = React.useContext(Language);
+  const isConnected = props.facility?.state === 'connected';
+  const health = !isConnected ? 'bad' : props.fresh.stale ? 'stale' : 'good';
+  const means = {
+    good: trans.__('connected'),
+    stale: trans.__('numbers are old'),
+    bad: trans.__('not connected')
+  }[health];
+  return (
+    <span
+      className="jp-EafInference-health"
+      data-health={health}
+      role="img"
+      aria-label={means}
+      title={means}
+    />
   );
 }
 

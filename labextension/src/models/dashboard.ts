@@ -1,0 +1,129 @@
+/**
+ * What the dashboard's tabs show, and for how long: names and numbers that
+ * travel in commands and in the saved layout.
+ */
+import { IDisposable } from '@lumino/disposable';
+import { ISignal, Signal } from '@lumino/signaling';
+
+import type { IApi, ISnapshot } from '../api';
+import { LiveModel } from './live';
+import { EACH, STEP, Timeline } from './timeline';
+
+export const VIEWS = [
+  'all',
+  'gpus',
+  'queue',
+  'models',
+  'clusters',
+  'usage'
+] as const;
+export type View = (typeof VIEWS)[number];
+
+/** Seconds. */
+export const RANGES = [60, 300, 600, 1800, 3600] as const;
+const USUAL_RANGE = 300;
+
+/** The view of a command's argument; all where it names none. */
+export function readView(argument: unknown): View {
+  return VIEWS.find(view => view === argument) ?? 'all';
+}
+
+/** The range of a command's argument, which may be any number. */
+export function readRange(argument: unknown): number {
+  return RANGES.find(range => range === argument) ?? USUAL_RANGE;
+}
+
+/** The last hour, for all tabs: asked for when one wants to see it, and kept up while any is visible. */
+export class DashboardModel implements IDisposable {
+  constructor(
+    private readonly _api: IApi,
+    readonly live: LiveModel
+  ) {
+    live.changed.connect(this._onLive, this);
+  }
+
+  /** Whatever is shown may be different. */
+  get changed(): ISignal<this, void> {
+    return this._changed;
+  }
+
+  get isDisposed(): boolean {
+    return this._isDisposed;
+  }
+
+  /** The columns of so many seconds, or of more. */
+  timeline(range: number): Timeline {
+    return range <= EACH ? this._each : this._means;
+  }
+
+  /** A tab with this range began, or ceased, to be visible. */
+  hold(tab: string, range: number | null): void {
+    if (range === null) {
+      this._held.delete(tab);
+    } else {
+      this._held.set(tab, range);
+      this._want(range);
+    }
+    if (!this._held.size) {
+      this._reach.clear(); // what is missed from now on has to be asked for
+    }
+    this.live.hold(tab, range !== null);
+  }
+
+  dispose(): void {
+    if (!this._isDisposed) {
+      this._isDisposed = true;
+      Signal.clearData(this);
+    }
+  }
+
+  private _onLive(): void {
+    const { snapshot, streamState, interval } = this.live;
+    const isOpen = streamState.kind === 'open';
+    if (isOpen && !this._wasOpen) {
+      this._reach.clear(); // there may be a gap
+      new Set(this._held.values()).forEach(range => this._want(range));
+    }
+    this._wasOpen = isOpen;
+    if (snapshot && snapshot !== this._snapshot && this._held.size) {
+      this._snapshot = snapshot;
+      this._each.add(snapshot, interval);
+      this._means.add(snapshot, interval);
+    }
+    this._changed.emit();
+  }
+
+  /** Ask for what is not here yet. */
+  private _want(range: number): void {
+    const timeline = this.timeline(range);
+    if (range > (this._reach.get(timeline) ?? 0)) {
+      this._reach.set(timeline, range);
+      void this._fill(timeline, range);
+    }
+  }
+
+  private async _fill(timeline: Timeline, range: number): Promise<void> {
+    try {
+      const told = await this._api.timeline(range);
+      if ((this._reach.get(timeline) ?? range) <= range) {
+        timeline.fill(told);
+      }
+    } catch {
+      this._reach.delete(timeline);
+      return; // the lines begin now; that the server is away is told elsewhere
+    }
+    if (!this._isDisposed) {
+      this._changed.emit();
+    }
+  }
+
+  private readonly _each = new Timeline(0, EACH);
+  private readonly _means = new Timeline(STEP, RANGES[RANGES.length - 1]);
+  private readonly _held = new Map<string, number>();
+  /** How many seconds of each were asked for. */
+  private readonly _reach = new Map<Timeline, number>();
+  private _snapshot: ISnapshot | null = null;
+  private _wasOpen = false;
+  private _isDisposed = false;
+  private _changed = new Signal<this, void>(this);
+}

@@ -1,0 +1,242 @@
+/**
+ * Up to an hour in columns, for charts with axes: filled once by the server,
+ * then kept up by the snapshots that come.
+ */
+import type { IGpu, ISnapshot, ITimeline } from '../api';
+import { mean } from './format';
+import { queueOf } from './status';
+
+export type Column = (number | null)[];
+
+/** Seconds of which the server tells every snapshot; of more it tells means of five seconds. */
+export const EACH = 600;
+export const STEP = 5;
+/** The busiest models of a snapshot; and so many columns at most, as names may come and go. */
+const BUSIEST = 20;
+const MOST_MODELS = 60;
+
+const GIBIBYTE = 2 ** 30;
+
+/** What the server's columns do not say of a GPU. */
+const UNKNOWN = {
+  utilization: null,
+  memory_used: null,
+  power: null,
+  tensor: null,
+  dram: null,
+  source: ''
+};
+
+export const gpuKey = (id: string): string => `gpu ${id}`;
+export const memoryKey = (id: string): string => `memory ${id}`;
+const MODEL = 'model ';
+export const modelKey = (name: string, version: string): string =>
+  `${MODEL}${name}\n${version}`;
+/** The name in a model's key. */
+export const nameOf = (key: string): string =>
+  key.slice(MODEL.length, key.lastIndexOf('\n'));
+
+const total = (values: readonly (number | null)[]): number | null => {
+  const known = values.filter(value => value !== null);
+  return known.length ? known.reduce((sum, value) => sum + value, 0) : null;
+};
+
+const inGibibytes = (bytes: number | null): number | null =>
+  bytes === null ? null : bytes / GIBIBYTE;
+
+/** What a timeline keeps of a snapshot; memory in GiB. */
+export function valuesOf(snapshot: ISnapshot): Map<string, number | null> {
+  const { busy, gpus, hosts, models } = snapshot;
+  const busiest = [...models]
+    .sort(
+      (a, b) => (b.inferences_per_second ?? 0) - (a.inferences_per_second ?? 0)
+    )
+    .slice(0, BUSIEST);
+  return new Map([
+    ['busy', busy?.value ?? null],
+    ['cpu', mean(hosts.map(host => host.cpu_utilization))],
+    ['memory', inGibibytes(total(hosts.map(host => host.memory_used)))],
+    ['queue', queueOf(snapshot)],
+    ['waiting', total(models.map(model => model.waiting))],
+    ['rate', total(models.map(model => model.inferences_per_second))],
+    ...gpus.flatMap((gpu): [string, number | null][] => [
+      [gpuKey(gpu.id), gpu.utilization],
+      [memoryKey(gpu.id), inGibibytes(gpu.memory_used)]
+    ]),
+    ...busiest.map((model): [string, number | null] => [
+      modelKey(model.name, model.version),
+      model.inferences_per_second
+    ])
+  ]);
+}
+
+export class Timeline {
+  /** With `step` 0 each snapshot is a moment of its own, else their mean over so many seconds. */
+  constructor(
+    readonly step: number,
+    readonly longest: number
+  ) {}
+
+  /** Seconds since the epoch, by the server's clock, in order. */
+  get times(): readonly number[] {
+    return this._times;
+  }
+
+  get newest(): number {
+    return this._times[this._times.length - 1] ?? 0;
+  }
+
+  /** Changes when there is something to draw anew. */
+  get version(): number {
+    return this._version;
+  }
+
+  /** As long as the times; all null where nothing of this name is known. */
+  column(key: string): Column {
+    let column = this._columns.get(key);
+    if (!column) {
+      column = new Array<null>(this._times.length).fill(null);
+      this._columns.set(key, column);
+    }
+    return column;
+  }
+
+  /** All GPUs that have a column, as each was described last. */
+  get gpus(): IGpu[] {
+    return [...this._gpus.values()];
+  }
+
+  /** Keys of models, and the sum of their rates in the last so many seconds, the largest first. */
+  models(seconds: number): [key: string, sum: number][] {
+    const from = this._times.findIndex(time => time >= this.newest - seconds);
+    const sums: [string, number][] = [];
+    for (const [key, column] of this._columns) {
+      if (key.startsWith(MODEL)) {
+        const recent = from < 0 ? [] : column.slice(from);
+        sums.push([key, total(recent) ?? 0]);
+      }
+    }
+    return sums.sort(([a, most], [b, more]) => more - most || (a < b ? -1 : 1));
+  }
+
+  /** Keep what the server told in place of what was here, and what came since. */
+  fill(told: ITimeline): void {
+    const since = this._open.filter(
+      ({ time }) => time > (told.times[told.times.length - 1] ?? 0)
+    );
+    const rows = told.gpus.map(gpu => [
+      [gpuKey(gpu.id), gpu.utilization],
+      [memoryKey(gpu.id), gpu.memory_used.map(inGibibytes)]
+    ]) as [string, Column][][];
+    for (const { id, host, name, profile, memory_total } of told.gpus) {
+      if (!this._gpus.has(id)) {
+        this._gpus.set(id, {
+          ...UNKNOWN,
+          id,
+          host,
+          name,
+          profile,
+          memory_total
+        });
+      }
+    }
+    this._times = [...told.times];
+    this._columns = new Map<string, Column>([
+      ['busy', told.busy],
+      ['cpu', told.cpu],
+      ['memory', told.memory_used.map(inGibibytes)],
+      ['queue', told.queue_ms],
+      ['waiting', told.waiting],
+      ['rate', told.inferences_per_second],
+      ...rows.flat(),
+      ...told.models.map((model): [string, Column] => [
+        modelKey(model.name, model.version),
+        model.inferences_per_second
+      ])
+    ]);
+    this._interval = Math.max(told.step, this.step);
+    this._open = [];
+    this._breakGaps();
+    since.forEach(moment => this._take(moment.time, moment.values));
+    this._version += 1;
+  }
+
+  add(snapshot: ISnapshot, interval: number): void {
+    if (snapshot.time > this.newest) {
+      this._interval = Math.max(interval, this.step);
+      snapshot.gpus.forEach(gpu => this._gpus.set(gpu.id, gpu));
+      this._take(snapshot.time, valuesOf(snapshot));
+    }
+  }
+
+  private _take(time: number, values: Map<string, number | null>): void {
+    const open = this._open[0];
+    const isOpen =
+      open &&
+      this.step > 0 &&
+      Math.floor(open.time / this.step) === Math.floor(time / this.step);
+    if (!isOpen) {
+      this._open = [];
+      if (this._times.length && time - this.newest > this._gap) {
+        this._push((time + this.newest) / 2, new Map());
+      }
+      this._push(time, values);
+      this._trim();
+      this._version += 1; // means are drawn when the next begins
+    }
+    this._open.push({ time, values });
+    if (isOpen) {
+      const last = this._times.length - 1;
+      this._times[last] = mean(this._open.map(each => each.time)) ?? time;
+      for (const [key, column] of this._columns) {
+        column[last] = mean(this._open.map(each => each.values.get(key)));
+      }
+    }
+  }
+
+  private _push(time: number, values: Map<string, number | null>): void {
+    for (const key of values.keys()) {
+      this.column(key);
+    }
+    this._times.push(time);
+    for (const [key, column] of this._columns) {
+      column.push(values.get(key) ?? null);
+    }
+    const models = this.models(this.longest);
+    if (models.length > MOST_MODELS) {
+      models.slice(BUSIEST).forEach(([key]) => this._columns.delete(key));
+    }
+  }
+
+  private _trim(): void {
+    const old = this._times.findIndex(
+      time => time >= this.newest - this.longest
+    );
+    if (old > 0) {
+      this._times.splice(0, old);
+      this._columns.forEach(column => column.splice(0, old));
+    }
+  }
+
+  /** Where nobody measured for a while, lines are broken instead of drawn across. */
+  private _breakGaps(): void {
+    for (let at = this._times.length - 1; at > 0; at--) {
+      const [before, after] = [this._times[at - 1], this._times[at]];
+      if (after - before > this._gap) {
+        this._times.splice(at, 0, (before + after) / 2);
+        this._columns.forEach(column => column.splice(at, 0, null));
+      }
+    }
+  }
+
+  private get _gap(): number {
+    return Math.max(5, 3 * this._interval);
+  }
+
+  private _times: number[] = [];
+  private _columns = new Map<string, Column>();
+  private readonly _gpus = new Map<string, IGpu>();
+  private _open: { time: number; values: Map<string, number | null> }[] = [];
+  private _interval = 1;
+  private _version = 0;
+}

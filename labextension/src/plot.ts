@@ -1,0 +1,277 @@
+/**
+ * A chart with axes, for the dashboard: lines over clock time, and the values
+ * under the pointer. The arrow keys move the pointer too.
+ */
+import uPlot from 'uplot';
+
+import { number, percent } from './models/format';
+import type { Column } from './models/timeline';
+import { Colour, Palette, followTheme } from './theme';
+import { ITipRow, clock, tips } from './tip';
+
+/** Lines of a colour of their own; with more, all but the first are grey. */
+export const OWN_COLOURS = 8;
+
+const series = (at: number, fallback: string): Colour => [
+  [`--jp-EafInference-line${at}`],
+  fallback
+];
+
+const COLOURS = {
+  line1: series(1, '#1976d2'),
+  line2: series(2, '#d9620a'),
+  line3: series(3, '#2e8b3e'),
+  line4: series(4, '#8e44ad'),
+  line5: series(5, '#c2185b'),
+  line6: series(6, '#00838f'),
+  line7: series(7, '#795548'),
+  line8: series(8, '#827717'),
+  grey: [['--jp-ui-font-color2'], '#777'],
+  text: [['--jp-ui-font-color1'], '#222'],
+  grid: [['--jp-border-color2'], '#ddd']
+} as const satisfies Record<string, Colour>;
+
+type ColourName = keyof typeof COLOURS;
+export type LineColour = Exclude<ColourName, 'text' | 'grid'>;
+
+export interface IPlotLine {
+  key: string;
+  name: string;
+  colour: LineColour;
+  /** A faint one is one of many. */
+  kind?: 'plain' | 'bold' | 'faint';
+}
+
+/** How values are written, and how high the axis is at least. */
+export interface IUnit {
+  kind: 'fraction' | 'own';
+  text: (value: number | null) => string;
+  /** On the axis, where the unit is in the heading. */
+  tick: (value: number) => string;
+}
+
+const withUnit =
+  (unit: string) =>
+  (value: number | null): string =>
+    value === null ? number(value) : `${number(value)} ${unit}`;
+const own = (unit: string): IUnit => ({
+  kind: 'own',
+  text: withUnit(unit),
+  tick: number
+});
+
+export const UNITS = {
+  fraction: { kind: 'fraction', text: percent, tick: percent },
+  gibibytes: own('GiB'),
+  milliseconds: own('ms'),
+  rate: own('inf/s'),
+  requests: { kind: 'own', text: number, tick: number }
+} as const satisfies Record<string, IUnit>;
+
+export interface IPlotOptions {
+  lines: readonly IPlotLine[];
+  unit: IUnit;
+  height: number;
+  /** Charts of one group have one pointer. */
+  group: string;
+  /** What the arrow keys lead to, for those who cannot see it. */
+  say: (text: string) => void;
+}
+
+/** Rows of a tip before only those next to the pointer are named. */
+const TIP_ROWS = 9;
+const NEAREST = 3;
+const LONGEST_NAME = 48;
+/** Seconds of a range whose axis tells seconds. */
+const WITH_SECONDS = 60;
+/** Between two ticks. */
+const SECONDS = [5, 10, 15, 20, 30, 60];
+const MINUTES = [1, 2, 5, 10, 15, 20, 30, 60].map(minutes => 60 * minutes);
+const FONT = '11px';
+
+export class Plot {
+  constructor(
+    private readonly _node: HTMLElement,
+    private readonly _options: IPlotOptions
+  ) {
+    this._palette = new Palette(_node, COLOURS);
+    this._plot = new uPlot(
+      this._plotOptions(),
+      [[], ..._options.lines.map(() => [])],
+      _node
+    );
+    this._sizes = new ResizeObserver(() => this._resize());
+    this._sizes.observe(_node);
+    this._unfollow = followTheme(() => {
+      this._palette.forget();
+      this._plot.redraw(false, true);
+    });
+    _node.addEventListener('keydown', this._onKey);
+    _node.addEventListener('blur', this._leave);
+  }
+
+  /** Draw these columns, so many seconds up to the newest. */
+  update(times: readonly number[], columns: Column[], range: number): void {
+    this._range = range;
+    this._newest = times[times.length - 1] ?? Date.now() / 1000;
+    this._plot.setData([times as number[], ...columns], true);
+  }
+
+  colour(name: LineColour): string {
+    return this._palette.get(name);
+  }
+
+  dispose(): void {
+    this._node.removeEventListener('keydown', this._onKey);
+    this._node.removeEventListener('blur', this._leave);
+    this._unfollow();
+    this._sizes.disconnect();
+    this._plot.destroy();
+  }
+
+  private _resize(): void {
+    const width = this._node.clientWidth;
+    if (width > 0 && width !== this._plot.width) {
+      this._plot.setSize({ width, height: this._options.height });
+    }
+  }
+
+  private _plotOptions(): uPlot.Options {
+    const { lines, unit, height, group } = this._options;
+    const axis = {
+      stroke: () => this._palette.get('text'),
+      grid: { stroke: () => this._palette.get('grid'), width: 1 },
+      ticks: { show: false },
+      font: `${FONT} ${getComputedStyle(this._node).fontFamily}`
+    };
+    return {
+      width: Math.max(1, this._node.clientWidth),
+      height,
+      padding: [8, 12, 0, 0],
+      legend: { show: false },
+      select: { show: false, left: 0, top: 0, width: 0, height: 0 },
+      cursor: {
+        y: false,
+        drag: { x: false, y: false, setScale: false },
+        points: { show: lines.length <= TIP_ROWS, size: 6 },
+        sync: { key: group }
+      },
+      plugins: [tips((index, plot) => this._rows(index, plot))],
+      axes: [
+        {
+          ...axis,
+          size: 22,
+          gap: 6,
+          space: () => (this._range <= WITH_SECONDS ? 76 : 52),
+          incrs: () => (this._range <= WITH_SECONDS ? SECONDS : MINUTES),
+          values: (_, splits) =>
+            splits.map(split =>
+              this._range <= WITH_SECONDS
+                ? clock(split)
+                : clock(split).slice(0, -3)
+            )
+        },
+        {
+          ...axis,
+          scale: 'y',
+          size: 52,
+          gap: 6,
+          space: 28,
+          values: (_, splits) => splits.map(unit.tick)
+        }
+      ],
+      scales: {
+        x: {
+          time: true,
+          range: () => [this._newest - this._range, this._newest]
+        },
+        y: {
+          range:
+            unit.kind === 'fraction'
+              ? [0, 1]
+              : (_, __, most) =>
+                  uPlot.rangeNum(0, Math.max(1, most ?? 0), 0.1, true)
+        }
+      },
+      series: [{}, ...lines.map(line => this._series(line))]
+    };
+  }
+
+  private _series({ colour, kind = 'plain' }: IPlotLine): uPlot.Series {
+    const isAlone = this._options.lines.length === 1;
+    return {
+      scale: 'y',
+      width: kind === 'bold' ? 2.5 : kind === 'faint' ? 1 : 1.5,
+      alpha: kind === 'faint' ? 0.35 : 1,
+      points: { show: false },
+      stroke: () => this._palette.get(colour),
+      fill: isAlone ? () => this._palette.faint(colour, 0.12) : undefined
+    };
+  }
+
+  /** All lines' values, the largest first; of many lines the first, and those next to the pointer. */
+  private _rows(index: number, plot: uPlot): ITipRow[] {
+    const { lines, unit } = this._options;
+    const known = lines
+      .map((line, at) => ({ line, value: plot.data[at + 1][index] ?? null }))
+      .filter(
+        (each): each is { line: IPlotLine; value: number } =>
+          each.value !== null
+      );
+    const shown =
+      lines.length <= TIP_ROWS
+        ? known.sort((a, b) => b.value - a.value)
+        : nearest(known, plot.posToVal(plot.cursor.top ?? 0, 'y'));
+    return shown.map(({ line, value }) => ({
+      text: `${short(line.name)}  ${unit.text(value)}`,
+      colour: this._palette.get(line.colour)
+    }));
+  }
+
+  private readonly _onKey = (event: KeyboardEvent): void => {
+    const steps = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const times = this._plot.data[0];
+    if (event.key === 'Escape') {
+      this._leave();
+    } else if (steps && times.length) {
+      event.preventDefault();
+      const { idx, left = -1 } = this._plot.cursor;
+      const from = left >= 0 && typeof idx === 'number' ? idx : times.length;
+      const index = Math.max(0, Math.min(times.length - 1, from + steps));
+      this._plot.setCursor({
+        left: Math.max(0, this._plot.valToPos(times[index], 'x')),
+        top: this._plot.over.clientHeight / 2
+      });
+      const rows = this._rows(index, this._plot).map(row => row.text);
+      this._options.say([clock(times[index]), ...rows].join(', '));
+    }
+  };
+
+  private readonly _leave = (): void => {
+    this._plot.setCursor({ left: -10, top: -10 });
+  };
+
+  private _range = 300;
+  private _newest = 0;
+  private readonly _palette: Palette<ColourName>;
+  private readonly _unfollow: () => void;
+  private readonly _plot: uPlot;
+  private readonly _sizes: ResizeObserver;
+}
+
+function nearest(
+  known: { line: IPlotLine; value: number }[],
+  to: number
+): { line: IPlotLine; value: number }[] {
+  const [first, ...others] = known;
+  const byDistance = others.sort(
+    (a, b) => Math.abs(a.value - to) - Math.abs(b.value - to)
+  );
+  return first ? [first, ...byDistance.slice(0, NEAREST)] : [];
+}
+
+function short(name: string): string {
+  return name.length > LONGEST_NAME
+    ? `${name.slice(0, LONGEST_NAME - 1)}…`
+    : name;
+}

@@ -1,0 +1,76 @@
+/**
+ * The theme's colours for what is drawn on a canvas, and word of a new theme.
+ */
+
+/** A colour is a theme's variable, with what stands in for it elsewhere. */
+export type Colour = readonly [variables: readonly string[], fallback: string];
+
+/** Milliseconds for which a colour is taken to stay; a change of theme is heard at once. */
+const LOOK_UP = 10000;
+
+/** Called when the theme changes. */
+const followers = new Set<() => void>();
+let themes: MutationObserver | null = null;
+
+/** Call back at each change of the theme; returns what ends that. */
+export function followTheme(redraw: () => void): () => void {
+  followers.add(redraw);
+  themes ??= new MutationObserver(() => followers.forEach(each => each()));
+  themes.observe(document.body, {
+    attributeFilter: ['class', 'data-jp-theme-name']
+  });
+  return () => {
+    followers.delete(redraw);
+    if (!followers.size) {
+      themes?.disconnect();
+      themes = null;
+    }
+  };
+}
+
+/** Colours are looked up now and then: asking for a style makes the browser compute all. */
+export class Palette<Name extends string> {
+  constructor(
+    private readonly _node: HTMLElement,
+    private readonly _colours: Record<Name, Colour>
+  ) {}
+
+  get(name: Name): string {
+    const now = performance.now();
+    if (!this._found || now - this._lookedUp > LOOK_UP) {
+      this._lookedUp = now;
+      this._found = new Map();
+    }
+    let found = this._found.get(name);
+    if (found === undefined) {
+      found = resolve(this._colours[name], getComputedStyle(this._node));
+      this._found.set(name, found);
+    }
+    return found;
+  }
+
+  faint(name: Name, alpha: number): string {
+    return `color-mix(in srgb, ${this.get(name)} ${alpha * 100}%, transparent)`;
+  }
+
+  /** The theme is another one. */
+  forget(): void {
+    this._found = null;
+  }
+
+  private _lookedUp = 0;
+  private _found: Map<Name, string> | null = null;
+}
+
+function resolve(
+  [variables, fallback]: Colour,
+  style: CSSStyleDeclaration
+): string {
+  for (const variable of variables) {
+    const value = style.getPropertyValue(variable).trim();
+    if (value) {
+      return value;
+    }
+  }
+  return fallback;
+}
