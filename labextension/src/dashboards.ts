@@ -80,6 +80,9 @@ export function addDashboards(
         content.rangeChanged.connect(() => void tracker.save(made));
         await tracker.add(made);
         shell.add(made, 'main', { ...place(view), type: 'Triton' });
+        if (!restorer && !made.isAttached) {
+          shell.add(made, 'down'); // Notebook 7 has a notebook in its main area, and nothing else
+        }
         tab = made;
       }
       shell.activateById(tab.id);

@@ -50,6 +50,11 @@ export interface IUnit {
   tick: (value: number) => string;
 }
 
+const TICK = new Intl.NumberFormat('en', { maximumFractionDigits: 3 });
+/** Ticks are round numbers, which are written in full: 0.25, 2,500. */
+const tick = (value: number): string =>
+  value < 1e6 ? TICK.format(value) : number(value);
+
 const withUnit =
   (unit: string) =>
   (value: number | null): string =>
@@ -57,7 +62,7 @@ const withUnit =
 const own = (unit: string): IUnit => ({
   kind: 'own',
   text: withUnit(unit),
-  tick: number
+  tick
 });
 
 export const UNITS = {
@@ -65,7 +70,7 @@ export const UNITS = {
   gibibytes: own('GiB'),
   milliseconds: own('ms'),
   rate: own('inf/s'),
-  requests: { kind: 'own', text: number, tick: number }
+  requests: { kind: 'own', text: number, tick }
 } as const satisfies Record<string, IUnit>;
 
 export interface IPlotOptions {

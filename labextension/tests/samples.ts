@@ -5,7 +5,8 @@ import type {
   IModelLoad,
   IServedModel,
   ISession,
-  ISnapshot
+  ISnapshot,
+  ITimeline
 } from '../src/api';
 
 export const gpu = (values: Partial<IGpu> = {}): IGpu => ({
@@ -97,4 +98,22 @@ export const failing = (name: string, retry_in: number) => ({
   error: 'connection refused',
   retry_in,
   left_out: 0
+});
+
+/** The server's columns of so many moments, nothing reported. */
+export const columnsOf = (
+  times: number[],
+  values: Partial<ITimeline> = {}
+): ITimeline => ({
+  step: 1,
+  times,
+  busy: times.map(() => null),
+  cpu: times.map(() => null),
+  memory_used: times.map(() => null),
+  queue_ms: times.map(() => null),
+  waiting: times.map(() => null),
+  inferences_per_second: times.map(() => null),
+  gpus: [],
+  models: [],
+  ...values
 });

@@ -239,7 +239,7 @@ function Views(props: IContent & { fresh: IFreshness }): JSX.Element {
         </Card>
       )}
       {shows('models') && (
-        <Card title={trans.__('Throughput')} className={grey}>
+        <Card title={trans.__('Throughput')} className={`jp-mod-wide ${grey}`}>
           {isMeasured && <Rates {...plotted} />}
           <Models
             rows={modelRows(facility?.models ?? [], average?.models ?? [])}

@@ -33,6 +33,7 @@ export function Head(props: {
   const trans = React.useContext(Language);
   const { facility, fresh, view, range, setRange, open } = props;
   const url = facility?.endpoint?.url;
+  const isConnected = facility?.state === 'connected';
   const names: Record<View, string> = {
     all: trans.__('Everything'),
     gpus: trans.__('GPUs'),
@@ -48,7 +49,9 @@ export function Head(props: {
         <h1 title={url ? clip(url, 300) : undefined}>
           {url ? hostOf(url) : titleOf(view, trans)}
         </h1>
-        {fresh.age !== null && <span>{ageOf(fresh, trans)}</span>}
+        {isConnected && fresh.age !== null && (
+          <span>{ageOf(fresh, trans)}</span>
+        )}
       </div>
       <div
         className="jp-EafInference-views"
@@ -65,7 +68,7 @@ export function Head(props: {
           />
         ))}
       </div>
-      {view !== 'clusters' && view !== 'usage' && (
+      {isConnected && view !== 'clusters' && view !== 'usage' && (
         <fieldset className="jp-EafInference-ranges">
           <legend>{trans.__('Time range')}</legend>
           {RANGES.map(seconds => (
