@@ -81,6 +81,7 @@ test('nothing is kept while nobody looks, and all is asked for again', async () 
   expect(live.isHeld).toBe(false);
   asked = [];
   model.hold('tab', 300);
+  socket.onopen?.({} as Event);
   expect(asked).toEqual([300]);
 });
 
@@ -95,14 +96,29 @@ test('after a gap in the connection all is asked for again', async () => {
   expect(asked).toEqual([300]);
 });
 
-test('a server that does not answer is asked again with the next change', async () => {
+test('what another server measured is not shown as of this one', async () => {
+  model.hold('tab', 300);
+  socket.onopen?.({} as Event);
+  await settle();
+  expect(model.timeline(300).times).toEqual([100, 101]);
+  asked = [];
+  const endpoint = { url: 'grpc://another', urls: [], source: '' };
+  const frame = { type: 'facility', facility: facility({ endpoint }) };
+  socket.onmessage?.({ data: JSON.stringify(frame) } as MessageEvent);
+  expect(model.timeline(300).times).toEqual([]);
+  expect(asked).toEqual([300]);
+});
+
+test('where the server does not answer it is asked again with the next wish', async () => {
   away = true;
   model.hold('tab', 300);
+  socket.onopen?.({} as Event);
   await settle();
   away = false;
+  asked = [];
   model.hold('tab', 300);
   await settle();
-  expect(asked).toEqual([300, 300]);
+  expect(asked).toEqual([300]);
   expect(model.timeline(300).times).toEqual([100, 101]);
 });
 

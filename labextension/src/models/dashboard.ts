@@ -33,6 +33,9 @@ export function readRange(argument: unknown): number {
   return RANGES.find(range => range === argument) ?? USUAL_RANGE;
 }
 
+const eachOne = () => new Timeline(0, EACH);
+const meansOf = () => new Timeline(STEP, RANGES[RANGES.length - 1]);
+
 /** The last hour, for all tabs: asked for when one wants to see it, and kept up while any is visible. */
 export class DashboardModel implements IDisposable {
   constructor(
@@ -62,7 +65,9 @@ export class DashboardModel implements IDisposable {
       this._held.delete(tab);
     } else {
       this._held.set(tab, range);
-      this._want(range);
+      if (this._isOpen) {
+        this._want(range); // else once the server answers
+      }
     }
     if (!this._held.size) {
       this._reach.clear(); // what is missed from now on has to be asked for
@@ -78,13 +83,19 @@ export class DashboardModel implements IDisposable {
   }
 
   private _onLive(): void {
-    const { snapshot, streamState, interval } = this.live;
+    const { facility, snapshot, streamState, interval } = this.live;
     const isOpen = streamState.kind === 'open';
-    if (isOpen && !this._wasOpen) {
+    const url = facility?.endpoint?.url ?? this._url;
+    if (url !== this._url) {
+      this._each = eachOne(); // what was measured is another server's
+      this._means = meansOf();
+    }
+    if (isOpen && (!this._isOpen || url !== this._url)) {
       this._reach.clear(); // there may be a gap
       new Set(this._held.values()).forEach(range => this._want(range));
     }
-    this._wasOpen = isOpen;
+    this._isOpen = isOpen;
+    this._url = url;
     if (snapshot && snapshot !== this._snapshot && this._held.size) {
       this._snapshot = snapshot;
       this._each.add(snapshot, interval);
@@ -117,13 +128,14 @@ export class DashboardModel implements IDisposable {
     }
   }
 
-  private readonly _each = new Timeline(0, EACH);
-  private readonly _means = new Timeline(STEP, RANGES[RANGES.length - 1]);
+  private _each = eachOne();
+  private _means = meansOf();
   private readonly _held = new Map<string, number>();
   /** How many seconds of each were asked for. */
   private readonly _reach = new Map<Timeline, number>();
   private _snapshot: ISnapshot | null = null;
-  private _wasOpen = false;
+  private _url = '';
+  private _isOpen = false;
   private _isDisposed = false;
   private _changed = new Signal<this, void>(this);
 }
