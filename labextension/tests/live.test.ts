@@ -125,3 +125,26 @@ test('ages grow: it tells of a change at least every two seconds', async () => {
   await vi.advanceTimersByTimeAsync(5000);
   expect(changed.mock.calls.length).toBeGreaterThanOrEqual(2);
 });
+
+test('a server that is gone is left alone for the length of a pause', async () => {
+  let opened = 0;
+  const counted = new LiveModel(
+    api,
+    new Stream(
+      () => {
+        opened += 1;
+        return socket;
+      },
+      () => 0.5
+    )
+  );
+  counted.hold('panel', true);
+  for (let time = 0; time < 5; time++) {
+    socket.onclose?.({} as CloseEvent);
+    await vi.advanceTimersByTimeAsync(100);
+  }
+  expect(opened).toBe(1);
+  await vi.advanceTimersByTimeAsync(2000);
+  expect(opened).toBe(2);
+  counted.dispose();
+});

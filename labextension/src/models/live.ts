@@ -143,6 +143,10 @@ export class LiveModel implements IDisposable {
   /** Ask for the facility again, and connect now if that was being put off. */
   async refresh(): Promise<void> {
     this._stream.retry();
+    await this._ask();
+  }
+
+  private async _ask(): Promise<void> {
     this._asked = Date.now();
     try {
       this._facility = await this._api.facility();
@@ -203,7 +207,7 @@ export class LiveModel implements IDisposable {
       this._heard = Date.now();
       void this._fillHistory();
     } else if (state.kind === 'waiting') {
-      void this.refresh(); // tells why
+      void this._ask(); // tells why; the stream takes its pause
     }
     this._changed.emit();
   }
