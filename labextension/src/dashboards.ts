@@ -81,7 +81,7 @@ export function addDashboards(
         await tracker.add(made);
         shell.add(made, 'main', { ...place(view), type: 'Triton' });
         if (!restorer && !made.isAttached) {
-          shell.add(made, 'down'); // Notebook 7 has a notebook in its main area, and nothing else
+          shell.add(made, 'right'); // Notebook 7 has a notebook in its main area, and nothing else
         }
         tab = made;
       }
