@@ -27,12 +27,11 @@ const COLOURS = {
   line7: series(7, '#795548'),
   line8: series(8, '#827717'),
   grey: [['--jp-ui-font-color2'], '#777'],
-  text: [['--jp-ui-font-color1'], '#222'],
-  grid: [['--jp-border-color2'], '#ddd']
+  text: [['--jp-ui-font-color1'], '#222']
 } as const satisfies Record<string, Colour>;
 
 type ColourName = keyof typeof COLOURS;
-export type LineColour = Exclude<ColourName, 'text' | 'grid'>;
+export type LineColour = Exclude<ColourName, 'text'>;
 
 export interface IPlotLine {
   key: string;
@@ -122,10 +121,6 @@ export class Plot {
     this._plot.setData([times as number[], ...columns], true);
   }
 
-  colour(name: LineColour): string {
-    return this._palette.get(name);
-  }
-
   dispose(): void {
     this._node.removeEventListener('keydown', this._onKey);
     this._node.removeEventListener('blur', this._leave);
@@ -145,7 +140,7 @@ export class Plot {
     const { lines, unit, height, group } = this._options;
     const axis = {
       stroke: () => this._palette.get('text'),
-      grid: { stroke: () => this._palette.get('grid'), width: 1 },
+      grid: { stroke: () => this._palette.faint('text', 0.14), width: 1 },
       ticks: { show: false },
       font: `${FONT} ${getComputedStyle(this._node).fontFamily}`
     };
