@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 from integration.token_service import HUB_TOKEN, token_service
 from lab import running_lab
+from marimo_server import running_marimo
 from page import LabPage, running_browser
 from recorded.replay import serve
 from tiny_models import save_affine
@@ -54,6 +55,15 @@ def start_lab(browser, tmp_path_factory):
 
 
 @pytest.fixture
+def start_marimo(browser, tmp_path_factory):
+    """Start marimo for one test, with these cells and the facility that it wants."""
+    with ExitStack() as stack:
+        yield lambda *cells, **settings: stack.enter_context(
+            running_marimo(tmp_path_factory.mktemp("marimo"), *cells, **settings)
+        )
+
+
+@pytest.fixture
 def site():
     """Where metrics are that were recorded, or written down."""
     with serve() as site:
@@ -79,9 +89,9 @@ def visit(browser, request):
     """Open a Lab in a page of its own; in the end none may have complained, or asked anybody else."""
     pages = []
 
-    def open_lab(lab):
+    def open_lab(lab, *, kind=LabPage):
         name = re.sub(r"\W+", "-", request.node.name)
-        pages.append(LabPage(lab, browser, f"{name}-{len(pages)}"))
+        pages.append(kind(lab, browser, f"{name}-{len(pages)}"))
         return pages[-1]
 
     open_lab.pages = pages

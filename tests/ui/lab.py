@@ -1,4 +1,4 @@
-"""A real JupyterLab, as a user of a Hub has it: below a base URL, with a token, in directories of its own."""
+"""A real JupyterLab or Notebook 7, as a user of a Hub has it: below a base URL, with a token, in its own directories."""
 
 from __future__ import annotations
 
@@ -63,13 +63,17 @@ class Lab:
 
 
 @contextmanager
-def running_lab(home: Path, *, environment: Mapping[str, str] | None = None, **settings) -> Iterator[Lab]:
+def running_lab(
+    home: Path, *, application: str = "jupyterlab", environment: Mapping[str, str] | None = None, **settings
+) -> Iterator[Lab]:
     """A Lab for the length of a `with` block.
 
     Parameters
     ----------
     home : Path
         An empty directory, for all that it writes.
+    application : str
+        The module that serves it: "jupyterlab" or "notebook".
     environment : mapping, optional
         More variables.
     **settings
@@ -77,30 +81,38 @@ def running_lab(home: Path, *, environment: Mapping[str, str] | None = None, **s
     """
     (port,) = free_ports(1)
     url, token = f"http://127.0.0.1:{port}{BASE}", secrets.token_hex(16)
-    lab = Lab(url, token, _environment(home) | dict(environment or {}), home / "notebooks", home / "lab.log")
+    lab = Lab(url, token, environment_of(home) | dict(environment or {}), home / "notebooks", home / "lab.log")
     lab.directory.mkdir()
     lab.configure(**settings)
     command = [
-        *(sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser"),
+        *(sys.executable, "-m", application, "--allow-root", "--no-browser", "--expose-app-in-browser"),
         *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         *(
             f"--ServerApp.base_url={BASE}",
             f"--ServerApp.root_dir={lab.directory}",
             "--LabApp.extension_manager=readonly",
         ),
-        "--LabApp.expose_app_in_browser=True",
     ]
-    lab.log.touch()
-    # gone with its kernels when the block ends, or whoever runs this does; the token is not where `ps` shows it
-    child = Child(command, environment=lab.environment | {"JUPYTER_TOKEN": token}, log=lab.log)
-    try:
-        _wait_until_it_answers(lab, child)
+    # the token is not where `ps` shows it
+    with serving(lab, command, "api/status", environment=lab.environment | {"JUPYTER_TOKEN": token}):
         yield lab
+
+
+@contextmanager
+def serving(lab: Lab, command: list[str], health: str, *, environment: Mapping[str, str]) -> Iterator[None]:
+    """Run the program that serves a Lab, from when it answers `health` to the block's end."""
+    lab.log.touch()
+    # gone with its kernels when the block ends, or whoever runs this does
+    child = Child(command, environment=environment, log=lab.log)
+    try:
+        _wait_until_it_answers(lab, child, health)
+        yield
     finally:
         child.stop()
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment_of(home: Path) -> dict[str, str]:
+    """What a program is started with that reads and writes below `home` alone."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_AMBIENT)}
     paths = {name: home / directory for name, directory in _DIRECTORIES.items()}
     for path in paths.values():
@@ -113,15 +125,15 @@ def _environment(home: Path) -> dict[str, str]:
     return inherited | {name: str(path) for name, path in paths.items()}
 
 
-def _wait_until_it_answers(lab: Lab, child: Child) -> None:
-    request = urllib.request.Request(f"{lab.url}api/status", headers={"Authorization": f"token {lab.token}"})  # noqa: S310
+def _wait_until_it_answers(lab: Lab, child: Child, health: str) -> None:
+    request = urllib.request.Request(f"{lab.url}{health}", headers={"Authorization": f"token {lab.token}"})  # noqa: S310
     ends = time.monotonic() + _STARTS_WITHIN
     while True:
         try:
             urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
         except OSError:  # nobody announces that it listens
             if child.wait(0) is not None or time.monotonic() > ends:
-                raise RuntimeError(f"JupyterLab did not start:\n{lab.log.read_text()[-4000:]}") from None
+                raise RuntimeError(f"The server did not start:\n{lab.log.read_text()[-4000:]}") from None
             time.sleep(0.05)
         else:
             return

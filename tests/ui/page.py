@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from lab import Lab
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Playwright, Request, WebSocket
@@ -30,9 +30,8 @@ _ARGUMENTS = (
     "--disable-backgrounding-occluded-windows",
 )
 
-# What JupyterLab itself says: how it begins → why it is none of ours.
 _JUPYTERLAB_SAYS = {
-    r"Plugin @jupyterlab/\S+ .*to activate\.$": "one of its own took seconds, on a busy machine",
+    r"warning: Plugin @jupyterlab/\S+ .*to activate\. \(": "one of its own took seconds, on a busy machine",
 }
 
 _NEW_NOTEBOOK = """async () => {
@@ -102,8 +101,8 @@ def running_browser() -> Iterator[Browser | None]:
                 browser.close()
 
 
-class LabPage:
-    """One person with one JupyterLab: a context of its own, without anybody else's cookies, and a page in it.
+class Page:
+    """One person with one server: a context of its own, without anybody else's cookies, and a page in it.
 
     Attributes
     ----------
@@ -112,7 +111,42 @@ class LabPage:
     complaints : list of str
         Errors and warnings of the console, and exceptions.
     external : list of str
-        URLs that were asked for elsewhere than of this Lab.
+        URLs that were asked for elsewhere than of this server.
+    """
+
+    SAYS: Mapping[str, str] = {}  # what the front end itself says: how it begins → why it is none of ours
+
+    def __init__(self, server: Lab, browser: Browser, *, width: int = 1500, height: int = 950) -> None:
+        self.lab = server
+        self.complaints: list[str] = []
+        self.external: list[str] = []
+        self.context: BrowserContext = browser.new_context(viewport={"width": width, "height": height})
+        self.tab = self.context.new_page()
+        self.tab.on("console", self._hear)
+        self.tab.on("pageerror", lambda error: self._complain(f"exception: {error.stack or error}"))
+        self.tab.on("request", self._see)
+
+    def close(self) -> None:
+        self.context.close()
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self._complain(f"{message.type}: {message.text} ({message.location.get('url', '')})")
+
+    def _complain(self, complaint: str) -> None:
+        if not any(re.match(pattern, complaint) for pattern in self.SAYS):
+            self.complaints.append(complaint)
+
+    def _see(self, request: Request) -> None:
+        if not request.url.startswith((self.lab.url, "data:", "blob:")):
+            self.external.append(request.url)
+
+
+class LabPage(Page):
+    """One person with one JupyterLab.
+
+    Attributes
+    ----------
     asked : list of str
         What was asked of our own server extension.
     streams : list of playwright.sync_api.WebSocket
@@ -121,19 +155,14 @@ class LabPage:
         Frames on them.
     """
 
-    def __init__(self, lab: Lab, browser: Browser, workspace: str, *, width: int = 1500, height: int = 950) -> None:
-        self.lab = lab
-        self.complaints: list[str] = []
-        self.external: list[str] = []
+    SAYS = _JUPYTERLAB_SAYS
+
+    def __init__(self, lab: Lab, browser: Browser, workspace: str, **size: int) -> None:
+        super().__init__(lab, browser, **size)
         self.asked: list[str] = []
         self.streams: list[WebSocket] = []
         self.sent: list[dict[str, Any]] = []
         self.received: list[dict[str, Any]] = []
-        self.context: BrowserContext = browser.new_context(viewport={"width": width, "height": height})
-        self.tab = self.context.new_page()
-        self.tab.on("console", self._hear)
-        self.tab.on("pageerror", lambda error: self.complaints.append(f"exception: {error.stack or error}"))
-        self.tab.on("request", self._see)
         self.tab.on("websocket", self._follow)
         self.enter(lab, workspace)
         self.wait_until_restored()
@@ -159,9 +188,6 @@ class LabPage:
         self.execute("apputils:change-theme", theme=name)
         expect(self.tab.locator("body")).to_have_attribute("data-jp-theme-name", name)
         expect(self.tab.locator("#jupyterlab-splash")).to_have_count(0)  # it lies over everything while it fades
-
-    def close(self) -> None:
-        self.context.close()
 
     # The panel and the status bar
 
@@ -277,14 +303,8 @@ class LabPage:
         found: list[str] = self.tab.evaluate(_VIOLATIONS, selectors)
         return found
 
-    def _hear(self, message: ConsoleMessage) -> None:
-        is_known = any(re.match(pattern, message.text) for pattern in _JUPYTERLAB_SAYS)
-        if message.type in ("error", "warning") and not is_known:
-            self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
-
     def _see(self, request: Request) -> None:
-        if not request.url.startswith((self.lab.url, "data:", "blob:")):
-            self.external.append(request.url)
+        super()._see(request)
         if API in request.url:
             self.asked.append(request.url)
 
