@@ -95,21 +95,9 @@ def execute(
             f"A cell of {notebook.name} failed: {error.ename}: {error.evalue}\nSee {executed}"
         ) from None
     finally:
-        _drop_widgets(content)
         nbformat.write(content, executed)
     html.write_text(HTMLExporter().from_notebook_node(content)[0], encoding="utf-8")
     return Executed(executed, html, _summary(content))
-
-
-def _drop_widgets(content: Any) -> None:
-    """Take progress bars out: their state is not kept, so they would show for ever where they stood."""
-    for cell in content.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [
-                shown
-                for shown in cell.outputs
-                if "application/vnd.jupyter.widget-view+json" not in shown.get("data", {})
-            ]
 
 
 def _summary(content: Any) -> dict[str, Any]:

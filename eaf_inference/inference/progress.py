@@ -11,6 +11,7 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._kernel import is_batch, kernel_of_this_process
 from eaf_inference._text import printable
 
 if TYPE_CHECKING:
@@ -104,11 +105,9 @@ class Progress:
 
     def _made(self) -> tqdm[Any]:
         """The bar, made no earlier than it is seen: in a notebook it is ten widgets, which take milliseconds."""
-        from tqdm.auto import tqdm
-
         rate_of = self._rate
 
-        class Bar(tqdm):  # type: ignore[misc,unused-ignore]
+        class Bar(_kind_of_bar()):  # type: ignore[misc]
             """With the rate that panel and widget show, in place of tqdm's own."""
 
             @property
@@ -124,7 +123,7 @@ class Progress:
             unit_scale=self._unit == "jet",  # thousands of them; chunks are counted whole
             delay=_SHOWN_AFTER,
             leave=False,
-            disable=None if self._enabled is None and not _in_notebook() else False,
+            disable=None if self._enabled is None and kernel_of_this_process() is None else False,
         )
         if not bar.disable:  # its clock began with the call's
             bar.start_t = bar.last_print_t = bar.start_t - (self.moved - self._begun)
@@ -158,11 +157,15 @@ def under_way() -> Progress | None:
     return next(moving, None) or max(begun, key=lambda progress: progress.moved, default=None)
 
 
-def _in_notebook() -> bool:
-    """Whether an IPython kernel runs this."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and hasattr(shell, "kernel")
+def _kind_of_bar() -> Any:
+    """The class of the bar: tqdm's for a terminal or a notebook; text in a batch run, which saves no widgets."""
+    if is_batch():
+        from eaf_inference.inference.written_bar import WrittenBar
+
+        return WrittenBar
+    from tqdm.auto import tqdm
+
+    return tqdm
 
 
 def _on_dask_worker() -> bool:

@@ -27,6 +27,7 @@ from IPython import get_ipython
 from IPython.display import display
 from traitlets import Dict, List, Unicode
 
+from eaf_inference._kernel import is_batch
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.notebook.display import monitor_html, monitor_text
 from eaf_inference.notebook.load import load_of, queue_of
@@ -196,16 +197,8 @@ class Monitor(AnyWidget):
 
     def _cell_ends(self, *_: object) -> None:
         self._idle_since = time.monotonic()
-        if self._is_batch:
+        if is_batch():
             self._show_again()
-
-    @property
-    def _is_batch(self) -> bool:
-        """Whether nobody watches: nbconvert and papermill run cells as somebody who cannot be asked for input."""
-        kernel = getattr(self._shell, "kernel", None)
-        if kernel is None:
-            return False
-        return kernel.get_parent().get("content", {}).get("allow_stdin") is False
 
     def __repr__(self) -> str:
         return f"<Monitor: {monitor_text(self._average, self.session, problem=self.problem)}>"
@@ -218,7 +211,7 @@ class Monitor(AnyWidget):
                 self._average, self.history, self.advice, self.session, problem=self.problem, live=not self._ended
             ),
         }
-        if not self._ended and not self._is_batch:
+        if not self._ended and not is_batch():
             view, metadata = super()._repr_mimebundle_() or ({}, {})
             return {**view, **data}, metadata
         return data, {}

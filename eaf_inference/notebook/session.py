@@ -15,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._kernel import is_batch
 from eaf_inference.notebook.load import load_of
 from eaf_inference.notebook.work import work_of
 from eaf_inference.registry import current
@@ -114,6 +115,8 @@ class _Session:
         session = work_of(connection).look() if connection else None
         if session is None:
             self._close()
+        elif self._comm is None and is_batch():
+            return  # nobody answers a comm there
         elif session["endpoint"] != self._refused and (session != self._told or self._is_due):
             self._send(session)
             self._follow_load(connection)

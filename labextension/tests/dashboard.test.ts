@@ -21,7 +21,13 @@ let model: DashboardModel;
 const api: IApi = {
   facility: () => Promise.resolve(facility()),
   usage: () => Promise.reject(new Error('nobody asks')),
-  history: () => Promise.resolve({ interval: 1, snapshots: [], advice: null }),
+  history: () =>
+    Promise.resolve({
+      interval: 1,
+      snapshots: [],
+      average: null,
+      advice: null
+    }),
   timeline: seconds => {
     asked.push(seconds);
     return away

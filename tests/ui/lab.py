@@ -1,4 +1,4 @@
-"""A real JupyterLab or Notebook 7, as a user of a Hub has it: below a base URL, with a token, in its own directories."""
+"""A real JupyterLab or Notebook 7, as a user of a Hub has it: below a base URL, with a token, in own directories."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ FLOORS = (
     "_proxies",
     "_http",
     "_files",
+    "_kernel",
     "tables",
     "config",
     "policy",
