@@ -160,7 +160,7 @@ def under_way() -> Progress | None:
 def _kind_of_bar() -> Any:
     """The class of the bar: tqdm's for a terminal or a notebook; text in a batch run, which saves no widgets."""
     if is_batch():
-        from eaf_inference.inference.written_bar import WrittenBar
+        from eaf_inference._written_bar import WrittenBar
 
         return WrittenBar
     from tqdm.auto import tqdm

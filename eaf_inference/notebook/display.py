@@ -36,23 +36,28 @@ __all__ = [
 _MOST_ROWS = 16  # of GPUs, and of models, in a picture
 _WIDTH, _HEIGHT = 360, 48  # of its line
 
-_STYLE = """<style>
-.eaf-inference { font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px);
-  color: var(--jp-ui-font-color1, inherit); line-height: 1.5; max-width: 100%; overflow-x: auto; }
-.eaf-inference .eaf-title { font-weight: 600; }
-.eaf-inference .eaf-dim { color: var(--jp-ui-font-color2, inherit); }
-.eaf-inference .eaf-good { color: var(--jp-success-color1, #388e3c);
-  color: color-mix(in srgb, var(--jp-success-color1, #388e3c) 70%, var(--jp-ui-font-color0, currentcolor)); }
-.eaf-inference .eaf-bad { color: var(--jp-error-color1, #d32f2f);
-  color: color-mix(in srgb, var(--jp-error-color1, #d32f2f) 70%, var(--jp-ui-font-color0, currentcolor)); }
-.eaf-inference table { border-collapse: collapse; margin: 4px 0; font-size: inherit; }
-.eaf-inference tr { background: none !important; }
-.eaf-inference th, .eaf-inference td { vertical-align: baseline; padding: 2px 12px 2px 0; border: none;
-  background: none !important; color: inherit; }
-.eaf-inference th { font-weight: 500; color: var(--jp-ui-font-color2, inherit); }
-.eaf-inference code { font-family: var(--jp-code-font-family, monospace); font-size: 0.95em; padding: 0 !important;
-  color: inherit; background: none !important; white-space: nowrap; }
-</style>"""
+# Styles are inline: JupyterLab takes <style> out of a notebook that it does not trust, and out of a style attribute
+# whatever names a variable. Size, alignment and weight outlive that; text then has the colours of the page around it.
+_PAGE = (
+    "font-family: var(--jp-ui-font-family, sans-serif); font-size: var(--jp-ui-font-size1, 13px); "
+    "color: var(--jp-ui-font-color1, inherit); line-height: 1.5; max-width: 100%; overflow-x: auto; "
+    "--eaf-dim: var(--jp-ui-font-color2, inherit); "
+    "--eaf-good: color-mix(in srgb, var(--jp-success-color1, #388e3c) 70%, var(--jp-ui-font-color0, currentcolor)); "
+    "--eaf-bad: color-mix(in srgb, var(--jp-error-color1, #d32f2f) 70%, var(--jp-ui-font-color0, currentcolor))"
+)
+_SPANS = {
+    "title": "font-weight: 600",
+    "dim": "color: var(--eaf-dim)",
+    "good": "color: var(--eaf-good)",
+    "bad": "color: var(--eaf-bad); font-weight: 600",
+}
+_CELL = "padding: 2px 12px 2px 0; border: none; vertical-align: baseline; text-align: "
+_HEAD = f"font-weight: 500; color: var(--eaf-dim); {_CELL}"
+_CODE = (
+    "font-family: var(--jp-code-font-family, monospace); font-size: 0.95em; padding: 0; color: inherit; "
+    "background: none"
+)
+_TABLE = "border-collapse: collapse; margin: 4px 0; font-size: inherit"
 
 
 def connection_html(connection: Connection) -> str:
@@ -63,8 +68,9 @@ def connection_html(connection: Connection) -> str:
     restricted = f" · {endpoint.restricted}" if endpoint.restricted else ""
     replicas = f"{len(endpoint.urls)} replicas · " if len(endpoint.urls) > 1 else ""
     return _page(
-        f'<span class="eaf-good">●</span> <span class="eaf-title">Triton</span> {_folding_code(endpoint.url)} '
-        + _dim(f"· {replicas}found by {endpoint.source} · {connection.identity}{restricted}")
+        f"{_span('title', 'Triton')} {_code(endpoint.url, folds=True)} "
+        + _dim(f"· connected as of {_minute()} · {replicas}found by {endpoint.source} · ")
+        + _dim(f"{connection.identity}{restricted}")
     )
 
 
@@ -78,7 +84,9 @@ def models_html(models: ModelTable, most: int = MOST_SHOWN) -> str:
         state = _span("good" if row.ready else "bad", row.state)
         queue = _dim(row.queue) if row.queue_ms is None else escape(row.queue)
         queue = f'<span style="white-space: nowrap">{queue}</span>'
-        inputs, outputs = (_column("<br>".join(map(_folding_code, each))) for each in (row.inputs, row.outputs))
+        inputs, outputs = (
+            _column("<br>".join(_code(each, folds=True) for each in tensors)) for tensors in (row.inputs, row.outputs)
+        )
         rows.append((_column(escape(row.name)), escape(row.version), inputs, outputs, _column(state), queue))
     table = _table(models.HEADS, rows, numbers=(5,))
     return _page(table + "".join(f"<div>{_dim(each)}</div>" for each in (more, models.remark) if each))
@@ -330,30 +338,40 @@ def escape(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
-    """A table of cells that are HTML already; aligned inline, which outlives the styles of an untrusted notebook."""
+def _minute() -> str:
+    """Now: an output that is saved and opened later must not be taken for the state of then."""
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
-    def line(cells: Sequence[str], tag: str) -> str:
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
+    """A table of cells that are HTML already."""
+
+    def line(cells: Sequence[str], tag: str, style: str) -> str:
         return "".join(
-            f'<{tag} style="text-align: {"right" if column in numbers else "left"}">{cell}</{tag}>'
+            f'<{tag} style="{style}{"right; white-space: nowrap" if column in numbers else "left"}">{cell}</{tag}>'
             for column, cell in enumerate(cells)
         )
 
-    head = f"<thead><tr>{line(heads, 'th')}</tr></thead>" if heads else ""
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f"<table>{head}<tbody>{body}</tbody></table>"
+    row_start = '<tr style="background: none">'
+    head = f"<thead>{row_start}{line(heads, 'th', _HEAD)}</tr></thead>" if heads else ""
+    body = "".join(f"{row_start}{line(row, 'td', _CELL)}</tr>" for row in rows)
+    return f'<table style="{_TABLE}">{head}<tbody>{body}</tbody></table>'
 
 
 def _span(kind: str, text: str) -> str:
-    return f'<span class="eaf-{kind}">{escape(text)}</span>'
+    return f'<span style="{_SPANS[kind]}">{escape(text)}</span>'
 
 
 def _dim(text: str) -> str:
     return _span("dim", text)
 
 
-def _code(text: object) -> str:
-    return f"<code>{escape(str(text))}</code>" if str(text) else ""
+def _code(text: object, *, folds: bool = False) -> str:
+    """A name or a type, on one line unless it folds."""
+    if not str(text):
+        return ""
+    space = "normal; overflow-wrap: anywhere" if folds else "nowrap"
+    return f'<code style="{_CODE}; white-space: {space}">{escape(str(text))}</code>'
 
 
 def _column(cell: str) -> str:
@@ -364,9 +382,5 @@ def _column(cell: str) -> str:
     )
 
 
-def _folding_code(text: object) -> str:
-    return _code(text).replace("<code>", '<code style="white-space: normal; overflow-wrap: anywhere">', 1)
-
-
 def _page(body: str) -> str:
-    return f'{_STYLE}<div class="eaf-inference">{body}</div>'
+    return f'<div class="eaf-inference" style="{_PAGE}">{body}</div>'

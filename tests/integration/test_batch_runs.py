@@ -9,14 +9,13 @@ from nbclient import NotebookClient
 
 CELLS = (
     "%load_ext eaf_inference\n%triton_connect",
-    (
-        "import numpy as np\n"
-        "from eaf_inference.inference import progress\n"
-        "progress._SHOWN_AFTER = 0.0\n"
-        "model = triton.model('sums')\n"
-        "rows = np.ones((20_000, 2, 8), np.float32)\n"
-        "sums = model({'x': rows})"
-    ),
+    """
+import numpy as np
+from eaf_inference.inference import progress
+progress._SHOWN_AFTER = 0.0
+model = triton.model("sums")
+sums = model({"x": np.ones((20_000, 2, 8), np.float32)})
+""",
     "triton.monitor()",
 )
 

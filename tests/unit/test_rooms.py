@@ -19,6 +19,7 @@ FLOORS = (
     "_http",
     "_files",
     "_kernel",
+    "_written_bar",
     "tables",
     "config",
     "policy",
