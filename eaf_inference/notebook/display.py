@@ -348,7 +348,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequ
 
     def line(cells: Sequence[str], tag: str, style: str) -> str:
         return "".join(
-            f'<{tag} style="{style}{"right; white-space: nowrap" if column in numbers else "left"}">{cell}</{tag}>'
+            f'<{tag} style="{style}{"right" if column in numbers else "left"}">{cell}</{tag}>'
             for column, cell in enumerate(cells)
         )
 

@@ -12,6 +12,14 @@ from eaf_inference.facility.ports import free_ports
 
 THEMES = (LIGHT, DARK, HIGH_CONTRAST)
 PANEL, STATUS = "#eaf-inference-panel", ".jp-EafInference-status"
+_DRAWN = """(node, pseudo) => {
+  const probe = document.body.appendChild(document.createElement('div'));
+  probe.style.cssText = 'background: Canvas; forced-color-adjust: none';
+  const canvas = getComputedStyle(probe).backgroundColor;
+  probe.remove();
+  const { backgroundColor } = getComputedStyle(node, pseudo);
+  return backgroundColor !== canvas && backgroundColor !== 'rgba(0, 0, 0, 0)';
+}"""
 OUTPUTS = ".jp-NotebookPanel .jp-OutputArea-output"
 
 
@@ -22,6 +30,15 @@ def found_in_any_theme(page, *selectors):
         page.choose_theme(theme)
         found += [f"{theme}: {each}" for each in page.violations(*selectors)]
     return found
+
+
+def drawn(page, mark, *, pseudo=None):
+    """Whether a mark that a background draws differs from the page behind it, in the system's own colours."""
+    page.tab.emulate_media(forced_colors="active", contrast="more")
+    try:
+        return mark.evaluate(_DRAWN, pseudo)
+    finally:
+        page.tab.emulate_media(forced_colors="none", contrast="no-preference")
 
 
 def test_without_a_service(start_lab, visit):
@@ -54,6 +71,7 @@ def test_a_cpu_service_the_widget_and_what_cells_show(page):
     page.open_panel()
     page.new_triton_notebook()
     page.run("monitor = triton.monitor(); monitor")
+    assert drawn(page, page.widget.locator(".eaf-title"), pseudo="::before")
     page.run("triton")
     page.run("triton.models()")
     page.run("triton.model('particlenet')")
@@ -72,6 +90,9 @@ def test_gpus_and_then_numbers_that_are_old(start_lab, visit, server, site):
     page = visit(start_lab(urls=[server.grpc], metrics_urls=[f"{site.url}/metrics"]))
     page.open_panel()
     expect(page.section("GPUs")).to_contain_text("63%", timeout=20_000)
+    page.set_panel_width(250)
+    for mark in (page.section("GPUs").locator(".jp-EafInference-bar > div").first, page.health("connected")):
+        assert drawn(page, mark)
     assert found_in_any_theme(page, PANEL, STATUS) == []
     site.pages["/metrics"] = (503, "")
     expect(page.health("numbers are old")).to_be_visible(timeout=20_000)
