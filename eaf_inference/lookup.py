@@ -191,11 +191,11 @@ def _as_config(metadata: Any, *, batched: bool) -> Any:
     from eaf_inference.inference import protocol
 
     config = protocol.ModelConfig(name=metadata.name)
-    types = protocol.DataType
+    types = protocol.ModelInput.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_name
     for ours, theirs in ((config.input, metadata.inputs), (config.output, metadata.outputs)):
         for tensor in theirs:
             name = _BYTES.get(tensor.datatype, f"TYPE_{tensor.datatype}")
-            kind = types.Value(name) if name in types.keys() else types.TYPE_INVALID  # noqa: SIM118  (no mapping)
+            kind = types[name].number if name in types else 0  # TYPE_INVALID
             ours.add(name=tensor.name, data_type=kind, dims=tensor.shape[batched:])
     return config
 

@@ -42,7 +42,7 @@ const tell = (time: number) =>
     data: JSON.stringify({
       type: 'snapshot',
       snapshot: snapshot({ time }),
-      minute: snapshot({ time }),
+      average: snapshot({ time }),
       advice: null
     })
   } as MessageEvent);

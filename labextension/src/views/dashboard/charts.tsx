@@ -75,7 +75,7 @@ export function Processors(
       <Plotted
         {...props}
         title={trans.__('GPU memory in use')}
-        unitName="GiB"
+        unitName={trans.__('GiB')}
         unit={UNITS.gibibytes}
         lines={lines(memoryKey)}
         columns={columns(memoryKey)}
@@ -118,7 +118,7 @@ function Cpus(props: IPlotted & { snapshot: ISnapshot | null }): JSX.Element {
         <Plotted
           {...props}
           title={trans.__('Memory in use')}
-          unitName="GiB"
+          unitName={trans.__('GiB')}
           unit={UNITS.gibibytes}
           lines={single('memory', trans.__('machine'))}
           columns={timeline => [timeline.column('memory')]}
