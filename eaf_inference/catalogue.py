@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._redact import redact
@@ -10,7 +10,7 @@ from eaf_inference.errors import BadReply, ConfigurationError, InferenceError, M
 from eaf_inference.tables import aligned, did_you_mean, number
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from eaf_inference.inference.spec import ModelSpec
     from eaf_inference.queue_times import QueueTime
@@ -109,6 +109,18 @@ class ModelTable(list[ModelRow]):
             return -(row.since_start if row.requests is None else row.requests), not row.used, row.name, row.version
 
         return self._with(sorted(self, key=place))
+
+    def completed(self, measured: Mapping[tuple[str, str], tuple[int, float | None]]) -> ModelTable:
+        """The same with what was measured elsewhere, by name and version: requests, and their mean queue time in ms.
+
+        It stands in where this connection has not measured yet.
+        """
+        return self._with(
+            replace(row, requests=measured[key][0], queue_ms=measured[key][1])
+            if row.requests is None and (key := (row.name, row.version)) in measured
+            else row
+            for row in self
+        )
 
     def _with(self, rows: Iterable[ModelRow]) -> ModelTable:
         """Other rows, and the same remark."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
+    from eaf_inference.inference.traffic import Traffic
+
 __all__ = ["WorkersCount"]
 
 _EVERY = 1.0  # seconds; the scheduler's answer has all workers, so that large clusters are asked less often …
@@ -33,17 +35,18 @@ class WorkersCount:
     ----------
     client : distributed.Client
         Held weakly.
-    add : callable
-        Takes each further number of jets, on any thread.
+    traffic : Traffic
+        Of the connection that the submission is counted for.
     """
 
-    def __init__(self, client: Client, add: Callable[[int], None]) -> None:
+    def __init__(self, client: Client, traffic: Traffic) -> None:
         self._client = weakref.ref(client)
-        self._add = add
+        self._traffic = traffic
         self._lock = threading.Lock()
         self._totals: dict[str, int] | None = None  # by worker, as it said last; None before the first answer
         self._reported = self._handed_over = self._told = 0
         self._looks = PeriodicCallback(self._look, 1000 * _EVERY)
+        traffic.submitted()
         _on_its_loop(client, self._start)
 
     def handed_over(self, jets: int) -> None:
@@ -51,7 +54,8 @@ class WorkersCount:
         self._count(handed_over=jets)
 
     def stop(self) -> None:
-        """Ask no more; harmless on any thread, and once the client has ended."""
+        """Ask no more, once; harmless on any thread, and after the client has ended."""
+        self._traffic.submission_ended()
         client = self._client()
         if client is not None:
             _on_its_loop(client, self._looks.stop)
@@ -83,7 +87,7 @@ class WorkersCount:
             more = max(self._reported, self._handed_over) - self._told
             self._told += more
         if more:
-            self._add(more)
+            self._traffic.scored_elsewhere(more)
 
 
 def _on_its_loop(client: Client, function: Callable[[], Any]) -> None:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
     from eaf_inference.inference.model import Model
-    from eaf_inference.inference.traffic import Traffic
 
 __all__ = ["Submission", "submit"]
 
@@ -181,8 +179,7 @@ class Submission:
         self._bar = Progress(enabled=progress, label=task.model.name, unit="chunk")
         if isinstance(chunks, Sized):
             self._bar.expect(len(chunks))
-        self._bar.counted = False
-        self._counting = WorkersCount(client, partial(_note, task.model.traffic, self._bar))
+        self._counting = WorkersCount(client, task.model.traffic)
         client.subscribe_topic(task.topic, self._starts.note)
         self._release = weakref.finalize(self, _release, client, task.topic, self._pending, self._bar, self._counting)
         self._release.atexit = False  # the client's own end is enough
@@ -322,14 +319,9 @@ class Submission:
             jets=share.jets + scored.jets,
             seconds=share.seconds + scored.seconds,
         )
-        self._bar.say(f"{self._jets:,} jets, {self._jets / self._seconds:,.0f} jets/s")
+        rate = self._task.model.traffic.inferences_per_second or self._jets / self._seconds
+        self._bar.say(f"{self._jets:,} jets, {rate:,.0f} jets/s")
         self._bar.update(1)
-
-
-def _note(traffic: Traffic, bar: Progress, jets: int) -> None:
-    """Tell who looks at the connection what its submission's workers have done."""
-    traffic.scored_elsewhere(jets)
-    bar.counted = True
 
 
 def _release(client: Client, topic: str, pending: deque[_Sent], bar: Progress, counting: WorkersCount) -> None:

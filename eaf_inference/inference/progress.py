@@ -38,8 +38,6 @@ class Progress:
         None while it is not known.
     moved : float
         When it last did, by the monotonic clock.
-    counted : bool
-        Whether it is known how many jets are done; False while a cluster's workers have not reported yet.
 
     Parameters
     ----------
@@ -59,7 +57,6 @@ class Progress:
         self.done = 0
         self.total: int | None = None
         self.moved = time.monotonic()
-        self.counted = True
         key = self._key = id(self)
         _begun[key] = weakref.ref(self, lambda _: _begun.pop(key, None))
         self._unit = unit

@@ -105,10 +105,11 @@ class Traffic:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage collection may end a submission while this thread holds it
         self._whole: Traffic | None = None
         self.requests = self.inferences = self.nbytes = self.retries = self.in_flight = 0
         self.truncated = self.leading = self.not_finite = self.elsewhere = 0
+        self._submissions = 0  # under way
         self.latency: float | None = None
         self.retrying: Retrying | None = None
         self._rate = Rate()
@@ -117,7 +118,7 @@ class Traffic:
     def inferences_per_second(self) -> float | None:
         """Of the present run; 0 where it is over, None before the first."""
         with self._lock:
-            return self._rate.per_second(time.monotonic(), busy=self.in_flight > 0)
+            return self._rate.per_second(time.monotonic(), busy=self.in_flight > 0 or self._submissions > 0)
 
     def part_of(self, whole: Traffic) -> None:
         """From now on the whole counts what this one counts: one call of a connection's many."""
@@ -127,7 +128,7 @@ class Traffic:
         with self._lock:
             self.in_flight += 1
             self.retries += again
-            self._rate.began(time.monotonic(), self.inferences + self.elsewhere, alone=self.in_flight == 1)
+            self._began()
         if self._whole is not None:
             self._whole.sent(again=again)
 
@@ -138,7 +139,7 @@ class Traffic:
             self.inferences += inferences
             self.nbytes += nbytes
             self.latency = seconds
-            self._rate.counted(time.monotonic(), self.inferences + self.elsewhere)
+            self._counted()
         if self._whole is not None:
             self._whole.answered(inferences, nbytes, seconds)
 
@@ -167,12 +168,27 @@ class Traffic:
         if self._whole is not None:
             self._whole.not_finite_of(rows)
 
+    def submitted(self) -> None:
+        """Workers begin to score for a submission."""
+        with self._lock:
+            self._submissions += 1
+            self._began()
+
+    def submission_ended(self) -> None:
+        with self._lock:
+            self._submissions -= 1
+
+    def _began(self) -> None:
+        alone = self.in_flight + self._submissions == 1
+        self._rate.began(time.monotonic(), self.inferences + self.elsewhere, alone=alone)
+
+    def _counted(self) -> None:
+        self._rate.counted(time.monotonic(), self.inferences + self.elsewhere)
+
     def scored_elsewhere(self, rows: int) -> None:
         with self._lock:
             self.elsewhere += rows
-            now, total = time.monotonic(), self.inferences + self.elsewhere
-            self._rate.began(now, total, alone=not self.in_flight)  # a run's first report: since when is not known
-            self._rate.counted(now, total)
+            self._counted()
 
     def given_up(self, requests: int) -> None:
         with self._lock:

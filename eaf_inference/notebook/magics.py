@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.catalogue import ModelTable
     from eaf_inference.dask.clusters import ClusterTable
+    from eaf_inference.metrics.snapshot import Snapshot
     from eaf_inference.metrics.verdict import Verdict
 
 __all__ = ["TritonMagics", "load", "unload"]
@@ -143,6 +144,15 @@ class TritonMagics(Magics):
         return connection.models(), connection.clusters() if connection.followers else None
 
 
+def _measured(average: Snapshot) -> dict[tuple[str, str], tuple[int, float | None]]:
+    """Requests and queue times of the models in a server's figures."""
+    return {
+        (model.name, model.version): (round(model.requests_per_second * average.window), model.queue_ms)
+        for model in average.models
+        if model.requests_per_second is not None and average.window
+    }
+
+
 class _Status:
     """What connect and status show, as HTML and as text."""
 
@@ -156,6 +166,7 @@ class _Status:
         *,
         remark: str = "",
     ) -> None:
+        models = models.completed(_measured(verdict.average)) if verdict else models
         self._connection, self._models, self._clusters = connection, models.busiest(), clusters
         self._verdict, self._session, self._remark = verdict, session, remark
 

@@ -48,8 +48,6 @@ class Work:
         progress = under_way()
         busy = progress is not None or connection.traffic.in_flight > 0
         rate, retrying = connection.traffic.inferences_per_second, connection.traffic.retrying
-        if busy and (rate == 0 or (progress and not progress.counted)):
-            rate = None  # it is not known yet
         return {
             **self.last(),
             "busy": busy,

@@ -66,3 +66,13 @@ def test_a_call_and_its_connection_count_the_same():
     assert whole.inferences_per_second > 0
     call.retries_until(Retrying("server gone", ends=0.0))
     assert str(whole.retrying) == "server gone, retrying, 0 s left"
+
+
+def test_what_a_clusters_workers_score_counts_from_the_submission_on():
+    traffic = Traffic()
+    traffic.submitted()
+    assert traffic.inferences_per_second is None  # no worker has reported yet
+    traffic.scored_elsewhere(500)
+    assert traffic.inferences_per_second > 0
+    traffic.submission_ended()
+    assert (traffic.inferences, traffic.elsewhere) == (0, 500)
