@@ -60,7 +60,6 @@ Found = TypeVar("Found")
 _STOPPED = "Stopped while the server was asked; nothing is returned."
 
 
-@stopping("Stopped before a connection was made.")
 def connect(
     url: str | Sequence[str] | None = None,
     *,
@@ -107,24 +106,25 @@ def connect(
     """
     if isinstance(token, str):
         token = StaticToken(token)  # from here on, no traceback that shows variables shows its text
-    options = Options(
-        url=url if url is None or isinstance(url, str) else tuple(url),
-        ca=None if ca is None else os.fspath(ca),
-        allow_insecure_token=allow_insecure_token,
-        timeout=timeout,
-    )
-    if options == NOTHING_SAID and token is None and injected() is not None:
-        connection = _arrived(options)
-        connection.open()
-        return connection
-    connection = Connection(options, token)
-    connection.open(wait_for_all=explain)
-    made(connection)
-    if find_spec("distributed") is not None:
-        from eaf_inference.dask.config import bring_clusters_up_connected
+    with stopping("Stopped before a connection was made."):  # no decorator: it would hold the token
+        options = Options(
+            url=url if url is None or isinstance(url, str) else tuple(url),
+            ca=None if ca is None else os.fspath(ca),
+            allow_insecure_token=allow_insecure_token,
+            timeout=timeout,
+        )
+        if options == NOTHING_SAID and token is None and injected() is not None:
+            connection = _arrived(options)
+            connection.open()
+            return connection
+        connection = Connection(options, token)
+        connection.open(wait_for_all=explain)
+        made(connection)
+        if find_spec("distributed") is not None:
+            from eaf_inference.dask.config import bring_clusters_up_connected
 
-        bring_clusters_up_connected(connection)
-    return connection
+            bring_clusters_up_connected(connection)
+        return connection
 
 
 class Connection:

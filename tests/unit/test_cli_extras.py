@@ -74,4 +74,4 @@ def test_the_doctor_works_without_any_extra_and_says_what_to_install(told):
 def test_the_clients_commands_need_no_extra(told, command):
     code, out, err = told[command]
     assert (code, out) == (1, "")
-    assert err.startswith("eaf-inference: No Triton inference server answered.")
+    assert err.startswith("eaf-inference: Nothing names a Triton inference server.")
