@@ -23,7 +23,7 @@ lab: $(VENV)/demo labextension
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
 # Two runs at once, as both wait more than they compute; the second one's output comes at the end.
-BESIDE := $(addprefix tests/integration/test_,bench.py study.py jupyterhub.py own_usage.py shared_facility.py usage.py)
+BESIDE := $(addprefix tests/integration/test_,bench.py study.py jupyterhub.py own_usage.py usage.py)
 
 test: check labextension $(OLDEST)/test
 	@mkdir -p build

@@ -53,7 +53,10 @@ class _Handler(APIHandler):
 
     def seconds(self, longest: int) -> int:
         """How many are asked for; all there are, if the query does not say."""
-        text = self.get_query_argument("seconds", str(longest))
+        said = self.request.query_arguments.get("seconds", [b"%d" % longest])[
+            -1
+        ]  # tornado's text lacks some characters
+        text = said.decode("latin-1")
         if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= longest):
             raise HTTPError(HTTPStatus.BAD_REQUEST, f"seconds is not a whole number from 1 to {longest}")
         return int(text)

@@ -66,6 +66,14 @@ class HubPage(LabPage):
 
     def run_all(self) -> None:
         """Every cell, as the menu does; returns when the last one has ended."""
+        self.begin_all()
+        self.wait_for_all()
+
+    def begin_all(self) -> None:
+        """The same, without waiting."""
         self.execute("notebook:run-all-cells")
+
+    def wait_for_all(self) -> None:
+        """Wait for what was begun."""
         self.wait_until_ended(self.notebook.locator(".jp-CodeCell").last, timeout=180)
         expect(self.notebook.locator(_ERROR)).to_have_count(0)

@@ -32,11 +32,12 @@ def test_the_quickstart_runs_unchanged_under_the_hub_and_the_panel_follows(page)
     page.open_panel()
     expect(page.panel).to_contain_text(re.compile(r"alice.*renewed automatically, \d+ min left"), timeout=30_000)
     page.open_notebook()
-    page.run_all()
+    page.begin_all()
+    rate = page.section("Models").get_by_role("row", name="particlenet").get_by_role("cell").first
+    expect(rate).to_have_text(re.compile(r"^[1-9]"), timeout=120_000)  # while there is load
+    page.wait_for_all()
     connected = page.notebook.locator(".jp-CodeCell").first
     expect(page.output(connected)).to_contain_text("Hub facility document")
     outputs = page.notebook.locator(".jp-OutputArea-output")
     expect(outputs.filter(has_text=re.compile("6498 jets in"))).to_have_count(1)
     expect(prompt(page.notebook.locator(".jp-CodeCell").last)).to_have_text(re.compile(r"\[\d+\]"))
-    rate = page.section("Models").get_by_role("row", name="particlenet").get_by_role("cell").first
-    expect(rate).to_have_text(re.compile(r"^[1-9]"), timeout=30_000)

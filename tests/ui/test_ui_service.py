@@ -92,7 +92,7 @@ def test_a_server_that_is_killed_is_stale_then_missing_and_comes_back_without_a_
     assert stale
     assert stale[-1]["filter"] == "grayscale(1)"
     assert re.match(r"No numbers for .+refused", stale[-1]["banner"]), stale[-1]
-    assert re.match(r"numbers of .+ ago", stale[-1]["footer"]), stale[-1]
+    assert re.match(r"last updated .+ ago", stale[-1]["footer"]), stale[-1]
     mortal_server.restart()
     expect(page.health("connected")).to_be_visible(timeout=90_000)
     expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=30_000)

@@ -89,7 +89,7 @@ export function Head(props: {
 
 function ageOf({ age, stale }: IFreshness, trans: TranslationBundle): string {
   if (stale) {
-    return trans.__('numbers of %1 ago', duration(age));
+    return trans.__('last updated %1 ago', duration(age));
   }
   return (age ?? 0) < 3
     ? trans.__('up to date')
