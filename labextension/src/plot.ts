@@ -68,7 +68,7 @@ export const UNITS = {
   fraction: { kind: 'fraction', text: percent, tick: percent },
   gibibytes: own('GiB'),
   milliseconds: own('ms'),
-  rate: own('inf/s'),
+  rate: own('jets/s'),
   requests: { kind: 'own', text: number, tick }
 } as const satisfies Record<string, IUnit>;
 

@@ -156,7 +156,7 @@ export function Queue(props: IPlotted): JSX.Element {
   );
 }
 
-/** Inferences per second: the busiest models, and all others together. */
+/** Jets per second: the busiest models, and all others together. */
 export function Rates(props: IPlotted): JSX.Element {
   const trans = React.useContext(Language);
   const { timeline, range } = props;
@@ -187,7 +187,7 @@ export function Rates(props: IPlotted): JSX.Element {
   return (
     <Plotted
       {...props}
-      title={trans.__('Inferences per second')}
+      title={trans.__('Jets per second')}
       unitName={trans.__('rows, all users')}
       unit={UNITS.rate}
       lines={lines}
