@@ -88,8 +88,7 @@ class Load:
     def _measure(self) -> None:
         """Measure by oneself, where the Jupyter server does not, or does no more; in its thread."""
         with _lock:
-            if self._shows:
-                self._stop = run_in_thread(self._sampler(), self._measured)
+            self._stop = run_in_thread(self._sampler(), self._measured) if self._shows else None
 
     def _sampler(self) -> Sampler:
         unread = [copy.copy(source) for source in self._sources]  # or rates reached back to the last follower
