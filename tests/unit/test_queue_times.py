@@ -160,6 +160,6 @@ def test_what_the_servers_figures_say_stands_in_where_nothing_was_measured_yet()
     entry = SimpleNamespace(name="m", version="1", state="READY", reason="")
     unknown, known = (ModelRow.of(entry, None, each, used=False) for each in (QueueTime(), QueueTime(7, 1.5)))
     table = ModelTable([unknown, known]).completed({("m", "1"): (20, 26.0)})
-    assert [(row.requests, row.queue) for row in table] == [(20, "26"), (7, "1.5")]
+    assert [(row.requests, row.queue) for row in table] == [(20, "26.0"), (7, "1.5")]
     assert ModelTable([unknown]).completed({("m", "1"): (0, None)})[0].queue == "no requests"
     assert ModelTable([unknown]).completed({})[0].queue == "not measured yet"
