@@ -96,11 +96,17 @@ class ModelTable(list[ModelRow]):
     ----------
     remark : str
         What a reader has to know of the table; mostly nothing.
+    window : str
+        The time that its queue times are of.
     """
 
     remark: str = ""
+    window: str = "last minute"
 
-    HEADS = ("model", "version", "inputs", "outputs", "state", "queue ms (last minute)")
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Of its columns."""
+        return ("model", "version", "inputs", "outputs", "state", f"queue ms ({self.window})")
 
     def busiest(self) -> ModelTable:
         """The same, the busiest of the last minute first, then what this connection has used, then by name."""
@@ -110,22 +116,20 @@ class ModelTable(list[ModelRow]):
 
         return self._with(sorted(self, key=place))
 
-    def completed(self, measured: Mapping[tuple[str, str], tuple[int, float | None]]) -> ModelTable:
-        """The same with what was measured elsewhere, by name and version: requests, and their mean queue time in ms.
-
-        It stands in where this connection has not measured yet.
-        """
-        return self._with(
-            replace(row, requests=measured[key][0], queue_ms=measured[key][1])
-            if row.requests is None and (key := (row.name, row.version)) in measured
-            else row
-            for row in self
-        )
+    def measured(self, loads: Mapping[tuple[str, str], tuple[int, float | None]], window: str) -> ModelTable:
+        """The same with a server's figures, by name and version: requests of that time, and their mean wait in ms."""
+        if not loads:
+            return self
+        unknown = (None, None)
+        rows = ((row, loads.get((row.name, row.version), unknown)) for row in self)
+        table = self._with(replace(row, requests=requests, queue_ms=ms) for row, (requests, ms) in rows)
+        table.window = window
+        return table
 
     def _with(self, rows: Iterable[ModelRow]) -> ModelTable:
-        """Other rows, and the same remark."""
+        """Other rows, and the same remark and window."""
         table = ModelTable(rows)
-        table.remark = self.remark
+        table.remark, table.window = self.remark, self.window
         return table
 
     def split(self, most: int = MOST_SHOWN, *, shown_by: str = "triton.models()") -> tuple[ModelTable, str]:
@@ -140,7 +144,7 @@ class ModelTable(list[ModelRow]):
             return self.remark or "The server has no models."
         shown, more = self.split(most, shown_by=shown_by)
         table = aligned(
-            self.HEADS,
+            self.heads,
             (
                 (row.name, row.version, "; ".join(row.inputs), "; ".join(row.outputs), row.state, row.queue)
                 for row in shown

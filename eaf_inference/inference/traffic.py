@@ -128,7 +128,8 @@ class Traffic:
         with self._lock:
             self.in_flight += 1
             self.retries += again
-            self._began()
+            if not again:
+                self._began()
         if self._whole is not None:
             self._whole.sent(again=again)
 
@@ -139,6 +140,8 @@ class Traffic:
             self.inferences += inferences
             self.nbytes += nbytes
             self.latency = seconds
+            if self.retrying is not None:
+                self._began(after_outage=True)
             self._counted()
         if self._whole is not None:
             self._whole.answered(inferences, nbytes, seconds)
@@ -178,8 +181,8 @@ class Traffic:
         with self._lock:
             self._submissions -= 1
 
-    def _began(self) -> None:
-        alone = self.in_flight + self._submissions == 1
+    def _began(self, *, after_outage: bool = False) -> None:
+        alone = after_outage or self.in_flight + self._submissions == 1
         self._rate.began(time.monotonic(), self.inferences + self.elsewhere, alone=alone)
 
     def _counted(self) -> None:

@@ -88,7 +88,7 @@ def models_html(models: ModelTable, most: int = MOST_SHOWN) -> str:
             _column("<br>".join(_code(each, folds=True) for each in tensors)) for tensors in (row.inputs, row.outputs)
         )
         rows.append((_column(escape(row.name)), escape(row.version), inputs, outputs, _column(state), queue))
-    table = _table(models.HEADS, rows, numbers=(5,))
+    table = _table(models.heads, rows, numbers=(5,))
     return _page(table + "".join(f"<div>{_dim(each)}</div>" for each in (more, models.remark) if each))
 
 

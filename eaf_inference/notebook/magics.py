@@ -18,6 +18,7 @@ from eaf_inference.connection import Connection, connect
 from eaf_inference.credentials import TokenFile
 from eaf_inference.errors import ConfigurationError, InferenceError
 from eaf_inference.inference.interrupts import stopping
+from eaf_inference.metrics.advice import window_of
 from eaf_inference.notebook.display import clusters_html, connection_html, load_html, load_text, models_html
 from eaf_inference.notebook.load import measuring
 from eaf_inference.notebook.session import follow_session, leave_session, look_now
@@ -166,7 +167,9 @@ class _Status:
         *,
         remark: str = "",
     ) -> None:
-        models = models.completed(_measured(verdict.average)) if verdict else models
+        if verdict:
+            average = verdict.average
+            models = models.measured(_measured(average), window_of(average).removeprefix("the "))
         self._connection, self._models, self._clusters = connection, models.busiest(), clusters
         self._verdict, self._session, self._remark = verdict, session, remark
 

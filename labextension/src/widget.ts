@@ -140,6 +140,7 @@ class View {
     this._bar.setAttribute('aria-label', 'Progress');
     this._filled = make('div', '', this._bar);
     this._gpus = make('ul', 'eaf-gpus', this._node);
+    this._figures = make('div', 'eaf-quiet eaf-figures', this._node);
     this._advice = make('p', 'eaf-advice', this._node);
     for (const trait of TRAITS) {
       this._model.on(`change:${trait}`, this._changed);
@@ -199,6 +200,7 @@ class View {
     this._showCharts(average, history, session);
     this._showSession(session);
     this._showGpus(average);
+    this._showFigures(average);
     this._advice.hidden = !advice;
     this._advice.textContent = advice
       ? clip(`${advice.title} ${advice.text}`, 600)
@@ -272,12 +274,6 @@ class View {
       const cpus = cpu === null ? '' : ` · CPU ${percent(cpu)}`;
       lines.push([`No GPU reported by this server${cpus}`, '']);
     }
-    if (average) {
-      const rate = rateOf(average);
-      const seconds = duration(Math.max(1, average.window ?? 0));
-      const all = rate === null ? '' : `all users ${number(rate)} jets/s · `;
-      lines.push([`${all}figures of the last ${seconds}`, '']);
-    }
     if (gpus.length > GPUS) {
       lines.push([`and ${gpus.length - GPUS} more`, '']);
     }
@@ -296,6 +292,18 @@ class View {
       item.children[1].textContent = value;
     });
     this._gpus.hidden = !lines.length;
+  }
+
+  /** What all users get, and the time that the figures are of. */
+  private _showFigures(average: ISnapshot | null): void {
+    const rate = average && rateOf(average);
+    this._figures.hidden = !average;
+    this._figures.textContent = [
+      typeof rate === 'number' ? `all users ${number(rate)} jets/s` : '',
+      `figures of the last ${duration(Math.max(1, average?.window ?? 0))}`
+    ]
+      .filter(Boolean)
+      .join(' · ');
   }
 
   private _showState(): void {
@@ -337,6 +345,7 @@ class View {
   private readonly _bar: HTMLElement;
   private readonly _filled: HTMLElement;
   private readonly _gpus: HTMLElement;
+  private readonly _figures: HTMLElement;
   private readonly _advice: HTMLElement;
   private readonly _ticking: ReturnType<typeof setInterval>;
 }

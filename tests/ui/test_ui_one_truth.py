@@ -23,7 +23,7 @@ LIVE = """() => {
       document.querySelector('.jp-EafInference-status button').title.split('\\n')[0],
       text('.jp-EafInference-status')
     ],
-    widget: [text('.eaf-widget .eaf-advice'), text('.eaf-widget .eaf-gpus li:last-child')]
+    widget: [text('.eaf-widget .eaf-advice'), text('.eaf-widget .eaf-figures')]
   };
 }"""
 

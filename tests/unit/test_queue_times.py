@@ -156,10 +156,12 @@ def test_no_model_is_said_to_be_none():
     assert str(ModelTable()) == "The server has no models."
 
 
-def test_what_the_servers_figures_say_stands_in_where_nothing_was_measured_yet():
+def test_a_servers_figures_take_the_place_of_the_connections_own_with_their_window():
     entry = SimpleNamespace(name="m", version="1", state="READY", reason="")
     unknown, known = (ModelRow.of(entry, None, each, used=False) for each in (QueueTime(), QueueTime(7, 1.5)))
-    table = ModelTable([unknown, known]).completed({("m", "1"): (20, 26.0)})
-    assert [(row.requests, row.queue) for row in table] == [(20, "26.0"), (7, "1.5")]
-    assert ModelTable([unknown]).completed({("m", "1"): (0, None)})[0].queue == "no requests"
-    assert ModelTable([unknown]).completed({})[0].queue == "not measured yet"
+    table = ModelTable([unknown, known]).measured({("m", "1"): (20, 26.0)}, "last 23 s")
+    assert [(row.requests, row.queue) for row in table] == [(20, "26.0")] * 2
+    assert "queue ms (last 23 s)" in str(table.busiest())
+    assert ModelTable([known]).measured({("m", "1"): (0, None)}, "last 23 s")[0].queue == "no requests"
+    assert ModelTable([known]).measured({("other", "1"): (1, 1.0)}, "last 23 s")[0].queue == "not measured yet"
+    assert "queue ms (last minute)" in str(ModelTable([known]).measured({}, "last 23 s"))

@@ -76,3 +76,27 @@ def test_what_a_clusters_workers_score_counts_from_the_submission_on():
     assert traffic.inferences_per_second > 0
     traffic.submission_ended()
     assert (traffic.inferences, traffic.elsewhere) == (0, 500)
+
+
+def test_an_outage_of_five_seconds_ends_the_run(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("eaf_inference.inference.traffic.time.monotonic", lambda: now)
+    traffic = Traffic()
+    traffic.sent(again=False)
+    now = 10.0
+    traffic.answered(1000, 1, 10.0)
+    assert traffic.inferences_per_second == 100.0
+    for each in (11.0, 14.0, 17.0):
+        now = each
+        traffic.sent(again=True)
+        traffic.failed()
+        traffic.retries_until(Retrying("server gone", ends=100.0))
+    assert traffic.inferences_per_second == 0.0
+    traffic.sent(again=True)
+    now = 20.0
+    traffic.answered(50, 1, 3.0)
+    traffic.retries_until(None)
+    traffic.sent(again=False)
+    now = 21.0
+    traffic.answered(50, 1, 1.0)
+    assert traffic.inferences_per_second == pytest.approx(50.0)
