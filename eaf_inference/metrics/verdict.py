@@ -67,7 +67,7 @@ def judge(
     """The figures of the present run, and what they say.
 
     Advice needs five seconds of load. What the whole run says and its last seconds deny is taken back: figures and
-    advice are then those of the last five seconds, until the run says the same.
+    advice are then of the time in which each five seconds said what the last ones say, until the run says the same.
 
     Parameters
     ----------
@@ -83,17 +83,23 @@ def judge(
         average = averaged(snapshots)
         return Verdict(average, _without_load(average, snapshots))
 
-    def judged(seconds: float) -> tuple[Facts, Rule]:
-        part = [snapshot for snapshot in run if run[-1].time - snapshot.time < seconds]
-        facts = _facts(part, snapshots[-1], workers, max_batch or {})
+    def part(begins: float, ends: float = 0.0) -> Sequence[Snapshot]:
+        """What is older than the newest by less than the one number of seconds, and not by less than the other."""
+        return [snapshot for snapshot in run if ends <= run[-1].time - snapshot.time < begins]
+
+    def judged(snapshots_of_it: Sequence[Snapshot]) -> tuple[Facts, Rule]:
+        facts = _facts(snapshots_of_it, snapshots[-1], workers, max_batch or {})
         return facts, next(rule for rule in RULES if rule.applies(facts))
 
-    facts, rule = judged(2 * LONGEST)  # all of it
+    facts, rule = judged(run)
     if (facts.average.window or 0.0) < _ENOUGH:
         return Verdict(facts.average, None)
-    recent = [judged(seconds) for seconds in _RECENT]
+    recent = [judged(part(seconds)) for seconds in _RECENT]
     if not any(_still_holds(rule, now, of) for of, now in recent):
-        facts, rule = recent[-1]
+        since, (facts, rule) = PAUSE, recent[-1]
+        while (before := part(since + PAUSE, since)) and judged(before)[1].kind is rule.kind:
+            since += PAUSE
+        facts, rule = judged(part(since)) if since > PAUSE else (facts, rule)
     return Verdict(facts.average, rule.advice(facts))
 
 

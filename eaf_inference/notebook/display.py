@@ -206,7 +206,7 @@ def monitor_html(
             if average.gpus
             else "",
             _table(
-                ("model", "version", "inferences/s", "batch", "queue ms"),
+                ("model", "version", "jets/s", "batch", "queue ms"),
                 map(_load_row, average.models[:_MOST_ROWS]),
                 numbers=(2, 3, 4),
             )

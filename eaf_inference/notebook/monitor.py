@@ -198,6 +198,7 @@ class Monitor(AnyWidget):
     def _cell_ends(self, *_: object) -> None:
         self._idle_since = time.monotonic()
         if is_batch():
+            self.session = self._work.look() or self._work.last()  # with what came after the last snapshot
             self._show_again()
 
     def __repr__(self) -> str:

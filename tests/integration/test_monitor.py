@@ -243,6 +243,8 @@ def test_the_status_measures_for_a_second_and_a_picture_without_a_watcher_is_ren
     assert VIEW not in bundle
     renewed = shown(panel.run("work(1)", allow_stdin=False), "update_display_data")
     assert "sums" in renewed[-1]["text/html"]
+    inferences = int(printed(panel.run("print(triton.traffic.inferences)")))
+    assert f"this notebook: {inferences:,} jets" in renewed[-1]["text/html"]  # the last figure
     assert re.search(r"the last \d+ s before 20", renewed[-1]["text/plain"])
 
 

@@ -311,6 +311,8 @@ def test_what_no_longer_holds_is_taken_back_within_five_seconds(before, after, k
     assert verdict.average.models == after.models  # the figures beside the sentence are of the same time
     assert verdict.average.window == 5.0
     assert judge(seconds((90, before), (1, after), (5, before))).advice.kind is not kind
+    later = judge(seconds((90, before), (17, after)))
+    assert (later.average.window, later.average.models) == (15.0, after.models)  # as long as each five seconds say so
 
 
 def test_times_are_those_of_the_last_minute_where_no_request_comes_now():
