@@ -125,7 +125,7 @@ def _about_one(ask: Ask, where: str, name: str, version: str) -> list[Any]:
     except InferenceError as error:
         if not error.restricted:
             raise
-        return [entry(name=name, version=version, state="READY")]  # nobody says; an inference will
+        return [entry(name=name, version=version, state="READY")]  # not known here; an inference will show it
     return [entry(name=name, version=each, state="READY") for each in ([version] if version else metadata.versions)]
 
 

@@ -1,9 +1,9 @@
 """How long requests have waited in the queue in the last minute, from counters that Triton keeps since its start.
 
 Triton's ModelStatistics counts requests and nanoseconds since a model was loaded. Each reading of them is kept for a
-minute, and what is told is what came since the oldest. A counter that is lower than in the reading before is another
-Triton's: it was restarted, or a load balancer has asked another replica. Each Triton's readings are compared with one
-another only.
+minute; the queue time is that of the requests since the oldest. A counter that is lower than in the reading before
+belongs to another Triton: it was restarted, or a load balancer has asked another replica. Each Triton's readings are
+compared with one another only.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ __all__ = ["Job", "Seen", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a contestant is told to be.
+    """What a contestant measures, and how.
 
     Attributes
     ----------

@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from eaf_inference.inference.rate import LONGEST, PAUSE
 from eaf_inference.metrics.snapshot import Busy, Gpu, Host, Instance, ModelLoad, Snapshot
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST", "PAUSE", "averaged", "is_loaded", "mean_of", "run_of"]
 
-PAUSE = 5.0  # seconds without a request that end a run
-LONGEST = 60.0  # seconds of a run that count
 
 T = TypeVar("T")
 

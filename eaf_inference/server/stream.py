@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized, ws_authenticated
@@ -37,7 +38,7 @@ _PAUSE = 0.1  # seconds before the sampler, or another one, is listened to again
 _INTERNAL_ERROR = 1011  # RFC 6455
 
 
-class Member:
+class Member(ABC):
     """Who listens: a browser, or a kernel.
 
     Attributes
@@ -70,13 +71,13 @@ class Member:
             self._told_facility = facility
             self._writing = asyncio.get_running_loop().create_task(self.send(texts))
 
+    @abstractmethod
     async def send(self, texts: list[str]) -> None:
         """Send these frames."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self, code: int | None = None) -> None:
         """End its connection."""
-        raise NotImplementedError
 
 
 class Broadcast:
@@ -149,7 +150,7 @@ class Broadcast:
                         self.look_at_clusters()
                         self._tell(await asyncio.to_thread(self._facility.frame, snapshot, self._clusters.workers))
                 await asyncio.sleep(_PAUSE)
-        except Exception:  # a fault of ours: the listeners are told by a closed socket, and come back
+        except Exception:  # a fault of ours: closed sockets tell the listeners, which connect again
             log.exception("the stream of metrics ends")
             for member in tuple(self._members):
                 member.leave(_INTERNAL_ERROR)

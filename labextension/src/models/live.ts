@@ -221,7 +221,7 @@ export class LiveModel implements IDisposable {
         .map(pointOf);
       this._points = merged(this._points, points, this._window);
     } catch {
-      return; // the lines begin now; that the server is away is told elsewhere
+      return; // the lines begin now; a banner says that the server is away
     }
     if (!this._isDisposed) {
       this._changed.emit();
