@@ -1,0 +1,281 @@
+"""The operator's commands of `eaf-inference`: `up`, `demo`, `envoy`, `usage` and `study`.
+
+The program finds them by the entry point ``eaf_inference.commands``. Each imports what it needs when it runs, so that
+its help is there without the extra that it needs.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from eaf_facility._terminal import make_console, progress_line, signals_as_interrupts
+from eaf_facility.study import command as study
+from eaf_inference._commands import add_command
+from eaf_inference._text import printable_lines
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rich.console import Console
+
+    from eaf_facility.local.multi_user import SharedFacility
+    from eaf_facility.local.single_user import RunningFacility
+    from eaf_inference._commands import Commands
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the operator's commands to the program."""
+    _add_up(commands)
+    _add_demo(commands)
+    _add_envoy(commands)
+    _add_usage(commands)
+    _add_study(commands)
+
+
+def _add_up(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "up",
+        _up,
+        extra="facility",
+        summary="start a facility on this machine, and stop it with Ctrl-C",
+        description=(
+            "Start Triton and a Dask Gateway on this machine, wait until they are ready, and serve until Ctrl-C. "
+            "Everything listens on the loopback interface. Your notebooks find the facility by themselves. With "
+            "--users, start what a facility for several users has: JupyterHub, its token service, Envoy, two "
+            "Tritons, a Dask Gateway and Prometheus. A server that dies is started again."
+        ),
+        examples=["up", "up --models ./models --triton 2", "up --users alice,bob"],
+    )
+    parser.add_argument(
+        "--models",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="a Triton model repository to serve instead of the package's own models (may be repeated)",
+    )
+    parser.add_argument(
+        "--triton",
+        metavar="N",
+        type=int,
+        help="the number of Triton replicas (default: 1; 2 with --users)",
+    )
+    parser.add_argument("--users", metavar="NAMES", help="start a facility for these users, separated by commas")
+    parser.add_argument(
+        "--grpc-port",
+        metavar="PORT",
+        type=int,
+        help="gRPC port of the first replica; the others get the following ports (default: free ports)",
+    )
+    parser.add_argument(
+        "--triton-server",
+        metavar="PATH",
+        help=(
+            "an installed tritonserver, such as /opt/tritonserver/bin/tritonserver. It uses the backends of its own "
+            "installation; its Python models run in the python3 beside it, or else in the first one on your PATH "
+            "(default: the server of the nvidia-pytriton wheel, installed into your cache directory on first use)"
+        ),
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="once the facility is ready, print its addresses as one JSON object; all other output goes to stderr",
+    )
+
+
+def _add_demo(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "demo",
+        _demo,
+        extra="demo",
+        summary="run the quickstart notebook on a facility of its own, and print its measurements",
+        description="Start a facility on this machine, run the quickstart notebook on it, print its measurements, "
+        "and stop everything. Needs a clone of the project.",
+        examples=["demo", "demo --output /tmp/demo"],
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("build/demo"),
+        help="directory for the executed notebook and its HTML (default: %(default)s)",
+    )
+
+
+def _add_envoy(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "envoy",
+        _envoy,
+        extra="facility",
+        summary="print the configuration of the Envoy in front of a facility's Tritons",
+        description="Generate Envoy's configuration from the sections Envoy and TokenPolicy of "
+        "eaf_inference_config.py, and print it.",
+        examples=["envoy --validate", "envoy --output /etc/envoy/envoy.yaml"],
+    )
+    parser.add_argument("--validate", action="store_true", help="have Envoy check the configuration first")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write it to a file that only you can read")
+
+
+def _add_usage(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "usage",
+        _usage,
+        extra="facility",
+        summary="print how much each user used each model, as recorded by Prometheus",
+        description="Print the requests, inferences, bytes and failures of each user and model, as counted by the "
+        "Envoy in front of the Tritons and recorded by Prometheus.",
+        examples=["usage", "usage --since 1w --user alice", "usage --json"],
+    )
+    parser.add_argument("--since", metavar="TIME", default="1d", help="30m, 12h, 1d, 2w (default: %(default)s)")
+    parser.add_argument("--user", metavar="NAME", help="this user only")
+    parser.add_argument(
+        "--prometheus", metavar="URL", help="the Prometheus to query (default: Facility.prometheus_url)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per user and model")
+
+
+def _add_study(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "study",
+        _study,
+        extra="study",
+        summary="measure a facility's capacity, as arXiv:2312.06838 did, and write a report",
+        description="Measure timing against local inference, scaling with workers and Tritons, several models on one "
+        "server, and the capacity that one minute of metrics predicts: on this machine, with simulated accelerators "
+        "if it has too few, or on a facility. Ctrl-C keeps the results so far.",
+        examples=["study --quick", "study --parts timing,workers --output /tmp/study"],
+    )
+    study.add_arguments(parser)
+
+
+def _up(options: argparse.Namespace) -> int:
+    if options.users is not None:
+        return _up_for_users(options)
+    console = make_console(stderr=options.json)
+    from eaf_facility.local import report, single_user
+
+    with signals_as_interrupts(), ExitStack() as stack:
+        with progress_line(console) as progress:
+            facility = stack.enter_context(
+                single_user.up(
+                    options.models,
+                    replicas=1 if options.triton is None else options.triton,
+                    triton_server=options.triton_server,
+                    grpc_port=options.grpc_port,
+                    progress=progress,
+                )
+            )
+        try:
+            if options.json:
+                print(json.dumps(facility.description.as_dict()), flush=True)
+            else:
+                report.show(facility, console)
+            _serve(facility, console)
+        except KeyboardInterrupt:
+            console.print("stopping")
+            return 0
+
+
+def _up_for_users(options: argparse.Namespace) -> int:
+    console = make_console(stderr=options.json)
+    from eaf_facility.local import multi_user, report
+
+    if options.grpc_port is not None:
+        raise ConfigurationError(
+            "--grpc-port cannot be combined with --users: users reach Triton through Envoy only. Leave it out."
+        )
+    with signals_as_interrupts(), ExitStack() as stack:
+        with progress_line(console) as progress:
+            facility = stack.enter_context(
+                multi_user.up_for(
+                    options.users.split(","),
+                    options.models,
+                    replicas=2 if options.triton is None else options.triton,
+                    triton_server=options.triton_server,
+                    progress=progress,
+                )
+            )
+        try:
+            if options.json:
+                print(json.dumps(facility.as_dict()), flush=True)
+            else:
+                report.show_shared(facility, console)
+            _serve(facility, console)
+        except KeyboardInterrupt:
+            console.print("stopping")
+            return 0
+
+
+def _serve(facility: RunningFacility | SharedFacility, console: Console) -> NoReturn:
+    """Keep the facility running and print what happens, until Ctrl-C or until a server keeps crashing."""
+    crashed = facility.watch(
+        progress=lambda message: console.print(printable_lines(message), markup=False, soft_wrap=True)
+    )
+    raise ServerUnavailable(f"{crashed.name} keeps crashing; shutting down. Its log: {crashed.log}")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    console = make_console()
+    from eaf_facility.local import report
+    from eaf_facility.local.demo import demo
+
+    with signals_as_interrupts(), progress_line(console) as progress:
+        executed = demo(options.output, progress=progress)
+    report.show_demo(executed, console)
+    return 0
+
+
+def _study(options: argparse.Namespace) -> int:
+    console = make_console()
+    with signals_as_interrupts(), progress_line(console) as progress:
+        return study.run(options, console, progress)
+
+
+def _envoy(options: argparse.Namespace) -> int:
+    from eaf_facility.envoy.configuration import as_yaml, configuration
+    from eaf_facility.envoy.settings import Envoy
+    from eaf_facility.token_policy import TokenPolicy
+    from eaf_inference._files import write_private
+    from eaf_inference.config import configured
+
+    made = configuration(configured(Envoy), configured(TokenPolicy))
+    text = as_yaml(made)
+    if options.validate:
+        from eaf_facility.servers.envoy import validate
+
+        validate(made)
+    if options.output:
+        write_private(options.output, text)
+    else:
+        print(text, end="")
+    return 0
+
+
+def _usage(options: argparse.Namespace) -> int:
+    from eaf_inference.config import load_facility
+    from eaf_inference.metrics.usage import ask_usage, seconds_of
+
+    facility = load_facility()
+    facility.usage_prometheus_url = options.prometheus or facility.usage_prometheus_url
+    rows = ask_usage(facility, options.user, since=seconds_of(options.since))
+    if options.json:
+        print(json.dumps([row.as_dict() for row in rows]))
+        return 0
+    console = make_console()
+    from eaf_facility.local import report
+
+    if rows:
+        report.show_usage(rows, console)
+    else:
+        console.print(f"No usage in the last {options.since}.")
+    return 0
