@@ -1,4 +1,4 @@
-"""The study from beginning to end; what was measured survives an interrupt."""
+"""Run the study, and keep the results on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.bench.contenders import lacks
-from eaf_inference.bench.machine import machine, software
-from eaf_inference.bench.programs import contender_packages
+from eaf_facility.servers.envoy import envoy_program
+from eaf_facility.study import facility_capacity, real_workers, simulation, timing
+from eaf_facility.study.client_packages import client_packages
+from eaf_facility.study.clients import COFFEA
+from eaf_facility.study.machine import machine, software
+from eaf_facility.study.outcome import Outcome, Scale, Site
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError
-from eaf_inference.facility.envoy import envoy_program
-from eaf_inference.study import facility, simulation, timing, workers
-from eaf_inference.study.outcome import BLOCKING, Outcome, Scale, Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,24 +23,24 @@ PARTS = ("timing", "workers", "models", "capacity")
 FULL = Scale(
     timing_jets={"b": 10_000, "c": 10_000},
     local_workers=(1, 2, 4, 8),
-    local_instances=(1, 2),
+    local_replicas=(1, 2),
     file_jets=5_000,
-    files_a_worker=2,
+    files_per_worker=2,
     simulated_workers=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-    simulated_instances=(1, 2, 4),
+    simulated_replicas=(1, 2, 4),
     seconds=10.0,
-    minute=60.0,
+    capacity_seconds=60.0,
 )
 QUICK = Scale(
     timing_jets={"b": 2_560, "c": 192},
     local_workers=(1, 2, 4),
-    local_instances=(1, 2),
+    local_replicas=(1, 2),
     file_jets=500,
-    files_a_worker=2,
+    files_per_worker=2,
     simulated_workers=(1, 4, 16, 64, 256),
-    simulated_instances=(1, 2, 4),
+    simulated_replicas=(1, 2, 4),
     seconds=2.0,
-    minute=15.0,
+    capacity_seconds=15.0,
 )
 
 
@@ -52,30 +52,32 @@ def study(
     site: Site | None = None,
     progress: Callable[[str], None],
 ) -> Outcome:
-    """Measure what arXiv:2312.06838 measured.
+    """Repeat the measurements of arXiv:2312.06838.
 
     Parameters
     ----------
     quick : bool
-        A small part of the jets, workers and time: less than eight minutes on two cores.
+        Use a small part of the jets, workers and time: less than eight minutes on two cores.
     scale : Scale, optional
-        Another size.
+        Another size than full or quick.
     parts : sequence of str
         Some of `PARTS`.
     site : Site, optional
-        A facility. By default all runs on this machine, with simulated accelerators where it has too few.
+        A facility. By default everything runs on this machine, partly on simulated accelerators.
     progress : callable
-        Called with a short line whenever something else begins.
+        Called with a short message at each step.
 
     Returns
     -------
     Outcome
-        After an interrupt, what was measured until then.
+        After an interrupt, the results until then.
 
     Raises
     ------
     BadReply
-        A score was wrong.
+        A score is wrong.
+    ConfigurationError
+        A part is unknown, or the site has a Prometheus or Dask Gateway but no Triton.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
@@ -86,8 +88,8 @@ def study(
     where = f"the facility at {site.url}" if site.url else "this machine"
     outcome = Outcome(machine(), software(), quick, where)
     size = scale or (QUICK if quick else FULL)
-    if site.url is None and {"timing", "workers"} & set(parts) and (package := lacks(BLOCKING)):
-        outcome.remarks.append(f"{BLOCKING}: {_not_installed(package)}")
+    if site.url is None and {"timing", "workers"} & set(parts) and (package := COFFEA.missing_package):
+        outcome.remarks.append(f"{COFFEA.name}: {_not_installed(package)}")
     try:
         for part in parts:
             try:
@@ -104,18 +106,18 @@ def study(
 
 
 def _tritonclient(outcome: Outcome, part: str, site: Site, progress: Callable[[str], None]) -> Path | None:
-    """Fetch what coffea's wrapper needs. None where it is not measured: on a facility, as it has no token."""
-    if site.url is not None or lacks(BLOCKING):
+    """Fetch tritonclient for coffea's wrapper; return None if that is not measured. On a facility it has no token."""
+    if site.url is not None or COFFEA.missing_package:
         return None
     try:
-        return contender_packages(progress=progress)
+        return client_packages(progress=progress)
     except ConfigurationError as error:
         outcome.remarks.append(f"{part}: not measured with coffea's triton_wrapper: {error}")
         return None
 
 
 def _not_installed(package: str | None) -> str:
-    return f"the package {package} is not installed: pip install 'eaf-inference[bench]'"
+    return f"the package {package} is not installed: pip install 'eaf-inference[study]'"
 
 
 def _timing(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str], None]) -> None:
@@ -132,7 +134,7 @@ def _workers(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str
         return
     tritonclient = _tritonclient(outcome, "workers", site, progress)
     with tempfile.TemporaryDirectory(prefix="eaf-inference-study-") as directory:
-        measured = workers.measure(scale, Path(directory), site, tritonclient=tritonclient, progress=progress)
+        measured = real_workers.measure(scale, Path(directory), site, tritonclient=tritonclient, progress=progress)
         for point in measured:
             outcome.scaled.append(point)
     if site.url is None:
@@ -150,7 +152,7 @@ def _models(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[str]
         envoy = bool(envoy_program())
     except ConfigurationError as error:
         envoy = False
-        outcome.remarks.append(f"models: not through Envoy, so the load chose the Tritons itself: {error}")
+        outcome.remarks.append(f"models: without Envoy, so the simulated workers chose the Tritons: {error}")
     for mixture in simulation.several_models(scale, envoy=envoy, progress=progress):
         outcome.mixtures.append(mixture)
 
@@ -163,7 +165,7 @@ def _capacity(outcome: Outcome, scale: Scale, site: Site, progress: Callable[[st
         outcome.remarks.append("capacity: this part needs the facility's Prometheus: pass --prometheus")
         return
     else:
-        outcome.predicted = facility.predict(scale, site.url, site.prometheus, progress=progress)
+        outcome.predicted = facility_capacity.predict(scale, site.url, site.prometheus, progress=progress)
     if outcome.predicted is None:
         outcome.remarks.append("capacity: the metrics during the load are not enough for a prediction")
 

@@ -1,6 +1,6 @@
-"""The facility's door before simulated accelerators: Envoy as an operator's settings make it, and a token for it.
+"""The facility's edge proxy in front of simulated accelerators: Envoy with an operator's settings, and a token.
 
-The token service is this process: it signs one token, and publishes the key on loopback for as long as it is needed.
+This process stands in for the token service: it signs one token and serves the public key on loopback.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import jwt
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from eaf_inference.envoy.configuration import configuration
-from eaf_inference.envoy.settings import Envoy
-from eaf_inference.facility.envoy import EnvoyServer
-from eaf_inference.facility.ports import LOOPBACK
-from eaf_inference.hub.keys import Key
-from eaf_inference.policy import DEFAULT_TIER, TokenPolicy
-from eaf_inference.study.load import Door
+from eaf_facility.envoy.configuration import configuration
+from eaf_facility.envoy.settings import Envoy
+from eaf_facility.hub.keys import Key
+from eaf_facility.hub.tokens import signed_token
+from eaf_facility.process.ports import LOOPBACK
+from eaf_facility.servers.envoy import EnvoyServer
+from eaf_facility.study.simulated_workers import EdgeProxy
+from eaf_facility.token_policy import DEFAULT_TIER, TokenPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from eaf_inference.facility.envoy import Place
-    from eaf_inference.facility.triton import TritonServer
+    from eaf_facility.servers.envoy import Place
+    from eaf_facility.servers.triton import TritonServer
 
-__all__ = ["door"]
+__all__ = ["edge_proxy"]
 
 _PATH = "/jwks.json"
-_LIFETIME = 3600.0  # seconds: longer than the part of the study that needs it
-# nothing of these is to limit what is measured
-_SHARE = 100_000  # calls a second
+_LIFETIME = 3600.0  # seconds, longer than part 3 of the study
+# too high to limit what is measured
+_SHARE = 100_000  # calls per second
 _IN_FLIGHT = 10_000  # calls
 
 
 @contextmanager
-def door(
+def edge_proxy(
     tritons: Sequence[TritonServer], balancing: Mapping[str, Any], *, progress: Callable[[str], None]
-) -> Iterator[Door]:
-    """Run Envoy before these Tritons for the length of a `with` block; gives what gets a client through it.
+) -> Iterator[EdgeProxy]:
+    """Run Envoy in front of these Tritons for the length of a `with` block; yield its address and a valid token.
 
     Parameters
     ----------
     balancing : mapping
-        Settings of the section `Envoy` that say how requests find a Triton.
+        Settings of the section `Envoy` that choose a Triton for each request.
     """
     key = Key.new(time.time())
-    with _published(key) as url:
+    with _published_key(key) as url:
         policy = TokenPolicy(jwks_url=url, lifetime=_LIFETIME)
 
         def configure(place: Place) -> Mapping[str, Any]:
@@ -69,14 +69,8 @@ def door(
             return configuration(settings, policy)
 
         with EnvoyServer.start(configure, progress=progress) as envoy:
-            yield Door(envoy.url.partition("://")[2], envoy.authority, _token(key, policy))
-
-
-def _token(key: Key, policy: TokenPolicy) -> str:
-    now = int(time.time())
-    claims = {"iss": policy.issuer, "aud": policy.audience, "sub": "study", "iat": now}
-    claims |= {"exp": now + int(policy.lifetime), "tier": DEFAULT_TIER}
-    return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"kid": key.kid})
+            token = signed_token(key, policy, user="study", tier=DEFAULT_TIER, jti="study")
+            yield EdgeProxy(envoy.url.partition("://")[2], envoy.authority, token)
 
 
 class _Keys(RequestHandler):
@@ -84,22 +78,22 @@ class _Keys(RequestHandler):
         self.keys = keys
 
     def get(self) -> None:
-        """Give the public keys."""
+        """Answer with the public keys."""
         self.write({"keys": self.keys})
 
 
 @contextmanager
-def _published(key: Key) -> Iterator[str]:
-    """Answer whoever asks for the public key, from a thread of its own; gives the URL."""
+def _published_key(key: Key) -> Iterator[str]:
+    """Serve the public key from a thread of its own; yield its URL."""
     sockets = bind_sockets(0, LOOPBACK)
     application = Application([(_PATH, _Keys, {"keys": [key.public]})], log_function=lambda _: None)
-    loop, ended = asyncio.new_event_loop(), asyncio.Event()
+    loop, stopped = asyncio.new_event_loop(), asyncio.Event()
 
     async def serve() -> None:
         server = HTTPServer(application)
         server.add_sockets(sockets)
         try:
-            await ended.wait()
+            await stopped.wait()
         finally:
             server.stop()
             await server.close_all_connections()
@@ -113,5 +107,5 @@ def _published(key: Key) -> Iterator[str]:
     try:
         yield f"http://{LOOPBACK}:{sockets[0].getsockname()[1]}{_PATH}"
     finally:
-        loop.call_soon_threadsafe(ended.set)
+        loop.call_soon_threadsafe(stopped.set)
         thread.join()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eaf_inference._commands import INTERRUPTED
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
@@ -13,39 +15,39 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_INTERRUPTED = 130
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command can be asked."""
-    parser.add_argument("--quick", action="store_true", help="a small part of it, in less than eight minutes")
+    """Add the command's options to its parser."""
+    parser.add_argument("--quick", action="store_true", help="measure a small part, in less than eight minutes")
     parser.add_argument(
         "--parts",
         metavar="NAMES",
-        help="measure these only, separated by commas: timing, workers, models, capacity (default: all)",
+        help="measure only these, separated by commas: timing, workers, models, capacity (default: all)",
     )
-    parser.add_argument("--url", help="a facility's Triton, grpc:// or grpcs://, instead of one on this machine")
-    parser.add_argument("--prometheus", metavar="URL", help="that facility's Prometheus")
-    parser.add_argument("--gateway", metavar="URL", help="that facility's Dask Gateway")
+    parser.add_argument(
+        "--url", help="measure a facility's Triton, grpc:// or grpcs://, instead of starting one on this machine"
+    )
+    parser.add_argument("--prometheus", metavar="URL", help="the facility's Prometheus")
+    parser.add_argument("--gateway", metavar="URL", help="the facility's Dask Gateway")
     parser.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
         default=Path("build/study"),
-        help="where study.html and study.json go (default: %(default)s)",
+        help="directory for study.html and study.json (default: %(default)s)",
     )
 
 
 def run(options: argparse.Namespace, console: Console, progress: Callable[[str], None]) -> int:
-    """Measure, print and save; the exit code is 130 after an interrupt."""
+    """Measure, print and save; return the exit code, 130 after an interrupt."""
     from rich.table import Table
 
-    from eaf_inference.study.findings import sentences
-    from eaf_inference.study.headline import headline, lead
-    from eaf_inference.study.outcome import Site
-    from eaf_inference.study.report import save
-    from eaf_inference.study.run import PARTS, study
-    from eaf_inference.study.tables import summary
+    from eaf_facility.study.conclusions import headline, key_points
+    from eaf_facility.study.findings import findings
+    from eaf_facility.study.outcome import Site
+    from eaf_facility.study.report import save
+    from eaf_facility.study.run import PARTS, study
+    from eaf_facility.study.tables import summary
 
     outcome = study(
         quick=options.quick,
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace, console: Console, progress: Callable[[str],
     )
     console.print()
     console.print(headline(outcome), style="bold", markup=False)
-    for line in lead(outcome):
+    for line in key_points(outcome):
         console.print(line, markup=False)
     if outcome.accelerator:
         console.print(outcome.accelerator, style="dim", markup=False)
@@ -67,12 +69,12 @@ def run(options: argparse.Namespace, console: Console, progress: Callable[[str],
             table.add_row(*row)
         console.print("", table)
     console.print("")
-    for line in sentences(outcome):
+    for line in findings(outcome):
         console.print(f"- {line}", markup=False)
     for remark in outcome.remarks:
         console.print(f"- not measured as planned: {remark}", markup=False)
     if outcome.interrupted:
-        console.print("Interrupted: this is what was measured until then.")
+        console.print("Interrupted: these are the measurements until then.")
     for path in save(outcome, options.output):
         console.print(f"written: {path}", soft_wrap=True, markup=False)
-    return _INTERRUPTED if outcome.interrupted else 0
+    return INTERRUPTED if outcome.interrupted else 0

@@ -1,8 +1,8 @@
-"""How the study writes its numbers."""
+"""How the study's sentences, tables and plots write numbers."""
 
 from __future__ import annotations
 
-from eaf_inference.study.outcome import QUEUE_LIMIT
+from eaf_facility.study.outcome import QUEUE_LIMIT
 
 __all__ = ["LIMIT", "duration", "plural", "tritons"]
 
@@ -10,17 +10,17 @@ LIMIT = f"{1e3 * QUEUE_LIMIT:.0f} ms"
 
 
 def plural(number: int, noun: str) -> str:
-    """``1 worker``, ``2 workers``."""
+    """Write ``1 worker``, ``2 workers``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def tritons(number: int, *, simulated: bool) -> str:
-    """``1 simulated Triton``, ``2 Tritons``."""
+    """Write ``1 simulated Triton``, ``2 Tritons``."""
     return plural(number, "simulated Triton" if simulated else "Triton")
 
 
 def duration(seconds: float) -> str:
-    """``0.12 ms``, ``340 ms``, ``5.36 s``."""
+    """Write ``0.12 ms``, ``340 ms``, ``5.36 s``."""
     if seconds >= 1:
         return f"{seconds:,.2f} s"
     milliseconds = 1e3 * seconds

@@ -1,4 +1,4 @@
-"""Part 2 with real workers: processes of a Dask Gateway, files of jets, real Tritons with a real network."""
+"""Part 2 with real workers: processes of a Dask Gateway that score files of jets on real Tritons."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import awkward as ak
 import numpy as np
 
 import eaf_inference
-from eaf_inference.bench.workloads import recipe_of, sample
+from eaf_facility.local.single_user import up
+from eaf_facility.study.formatting import plural
+from eaf_facility.study.outcome import BLOCKING, PIPELINED, Scaled
+from eaf_facility.study.server_metrics import server_load
+from eaf_facility.study.workloads import recipe_of, sample
 from eaf_inference.errors import BadReply
-from eaf_inference.facility.machine import up
-from eaf_inference.study.outcome import BLOCKING, PIPELINED, Scaled
-from eaf_inference.study.watching import observing
-from eaf_inference.study.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,37 +25,37 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from eaf_inference.study.outcome import Scale, Site
+    from eaf_facility.study.outcome import Scale, Site
 
 __all__ = ["measure"]
 
 _MODEL = "particlenet"
-_BATCH = 64  # of coffea's requests: its best one on a processor
-_kept: list[Any] = []  # dask-gateway 2026.3: one that was closed complains when it is collected, not at the end
-_PATIENCE = 120.0  # seconds for workers to come
+_BATCH = 64  # rows in coffea's requests: the best batch size on a processor
+_kept: list[Any] = []  # dask-gateway 2026.3: a closed gateway prints an error if it is collected before the exit
+_TIMEOUT = 120.0  # seconds for workers to start
 
 
 def measure(
     scale: Scale, directory: Path, site: Site, *, tritonclient: Path | None, progress: Callable[[str], None]
 ) -> Iterator[Scaled]:
-    """Throughput and queue of each client, number of Tritons and number of workers.
+    """Measure the throughput and queue time of each client with each number of Tritons and workers.
 
-    On this machine the Tritons and a Dask Gateway are started, and workers read files in `directory`. On a facility,
-    whose workers may not see them, the jets travel.
+    On this machine, this starts the Tritons and a Dask Gateway, and workers read files in `directory`. A facility's
+    workers may not see these files, so they get the jets themselves.
 
     Parameters
     ----------
     tritonclient : Path or None
-        Where coffea's wrapper finds it, see `contender_packages`; without, that is not measured.
+        The directory of tritonclient for coffea's wrapper (see `client_packages`); None leaves coffea out.
     """
     clients = {PIPELINED: _by_submission}
     if tritonclient is not None:
         clients[BLOCKING] = functools.partial(_by_wrapper, str(tritonclient))
     with ExitStack() as stack:
         if site.url is None:
-            facility = stack.enter_context(up(replicas=max(scale.local_instances), progress=progress))
+            facility = stack.enter_context(up(replicas=max(scale.local_replicas), progress=progress))
             urls: Sequence[str] = facility.description.urls
-            choices: list[Sequence[str]] = [urls[:count] for count in scale.local_instances]
+            choices: list[Sequence[str]] = [urls[:count] for count in scale.local_replicas]
             chunks: Sequence[Any] = write_files(directory, scale)
         else:
             choices = [[site.url]]
@@ -66,41 +66,41 @@ def measure(
         for workers in scale.local_workers:
             progress(f"workers: waiting for {plural(workers, 'real worker')}")
             cluster.scale(workers)
-            client.wait_for_workers(workers, timeout=_PATIENCE)
+            client.wait_for_workers(workers, timeout=_TIMEOUT)
             for choice, connection in zip(choices, connections, strict=True):
                 connection.configure(client)
-                wanted = chunks[: workers * scale.files_a_worker]
+                wanted = chunks[: workers * scale.files_per_worker]
                 for name, work in clients.items():
                     number += 1
-                    load = f"{plural(workers, 'real worker')}, {plural(len(choice), 'Triton')}"
-                    progress(f"workers, {number} of {total}: {name}, {load}")
-                    with observing(site, choice, _MODEL) as observed:
+                    setting = f"{plural(workers, 'real worker')}, {plural(len(choice), 'Triton')}"
+                    progress(f"workers, {number} of {total}: {name}, {setting}")
+                    with server_load(site, choice, _MODEL) as load:
                         began = time.monotonic()
                         jets = work(connection, client, wanted, choice)
                         seconds = time.monotonic() - began
                     yield Scaled(
                         client=name,
-                        instances=observed.instances,
+                        replicas=load.replicas,
                         workers=workers,
                         simulated=False,
                         inferences_per_second=jets / seconds,
-                        requests_per_second=observed.requests_per_second,
-                        queue=observed.queue,
+                        requests_per_second=load.requests_per_second,
+                        queue=load.queue,
                     )
 
 
 def _most_chunks(scale: Scale) -> int:
-    return max(scale.local_workers) * scale.files_a_worker
+    return max(scale.local_workers) * scale.files_per_worker
 
 
 def _jets(count: int) -> ak.Array:
-    """So many: the sample's, again and again."""
+    """Return this number of jets, repeating the sample if necessary."""
     jets = sample(count)
     return ak.to_packed(ak.concatenate([jets] * -(-count // len(jets)))[:count])
 
 
 def write_files(directory: Path, scale: Scale) -> list[Path]:
-    """Parquet files of the recipe's variables, with the right number of jets each."""
+    """Write Parquet files of the recipe's variables with `Scale.file_jets` jets each."""
     content = _jets(scale.file_jets)
     files = [directory / f"jets-{number}.parquet" for number in range(_most_chunks(scale))]
     for file in files:
@@ -148,18 +148,18 @@ def _by_wrapper(
 
 
 def score_with_coffea(file: str, url: str, tritonclient: str) -> Any:
-    """On a worker: what coffea's users run there."""
+    """Score a file on a worker with coffea, as its users do."""
     if tritonclient not in sys.path:
         sys.path.append(tritonclient)
-    from eaf_inference.bench.contenders import Notes
-    from eaf_inference.bench.contenders.coffea_wrapper import Wrapper
+    from eaf_facility.study.clients import RequestLog
+    from eaf_facility.study.clients.coffea_wrapper import Wrapper
 
     wrapper = Wrapper(f"triton+{url}/{_MODEL}/1", client_args={"ssl": False}, batch_size=_BATCH)
-    wrapper.notes, wrapper.recipe = Notes(), recipe_of(_MODEL)
+    wrapper.log, wrapper.recipe = RequestLog(), recipe_of(_MODEL)
     return wrapper(["softmax"], ak.from_parquet(file))["softmax"].to_numpy()
 
 
 def _check(scores: Any) -> None:
-    """Probabilities of two classes; part 1 compares each with its right value."""
+    """Check that scores are probabilities of two classes; part 1 compares each with its expected value."""
     if not np.allclose(np.sum(scores, axis=-1), 1.0, atol=1e-5):
-        raise BadReply("The scores are not probabilities: those of a jet do not add up to 1.")
+        raise BadReply("The scores of a jet do not add up to 1. Expected probabilities of two classes.")

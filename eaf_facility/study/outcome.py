@@ -1,4 +1,4 @@
-"""What the study measured, as values: one dataclass for each part."""
+"""The study's measurements as values, with one dataclass for each part."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "AFFINITY",
+    "AFFINITY_WITHOUT_SPILL",
     "ALONE",
-    "APART",
     "BLOCKING",
     "LEAST_BUSY",
     "LEAST_REQUEST",
+    "ONE_EACH",
     "PIPELINED",
     "QUEUE_LIMIT",
     "TOGETHER",
-    "UNSPILT",
     "Mixture",
     "Outcome",
     "Predicted",
@@ -26,49 +26,53 @@ __all__ = [
 
 PIPELINED = "eaf-inference"
 BLOCKING = "coffea triton_wrapper"
-# Part 3: what is compared
+# The cases of part 3
 ALONE = "one model on one Triton"
 TOGETHER = "several models on one Triton"
 LEAST_BUSY = "each request to the least busy Triton"
 LEAST_REQUEST = "Envoy's LEAST_REQUEST"
 AFFINITY = "Envoy's affinity"
-UNSPILT = "Envoy's affinity without spilling"
-APART = "one Triton for each model"
-QUEUE_LIMIT = 0.4  # seconds in the queue above which arXiv:2312.06838 starts another instance
+AFFINITY_WITHOUT_SPILL = "Envoy's affinity without spilling"
+ONE_EACH = "one Triton for each model"
+QUEUE_LIMIT = 0.4  # seconds in the queue above which arXiv:2312.06838 starts another Triton
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured.
+    """The size of the study.
 
     Attributes
     ----------
     timing_jets : dict
-        By workload.
+        Number of jets by workload.
     local_workers : tuple of int
-        Numbers of real workers, processes of a Dask Gateway.
-    file_jets, files_a_worker : int
-    simulated_workers, simulated_instances : tuple of int
+        Numbers of real workers, which are processes of a Dask Gateway.
+    local_replicas : tuple of int
+        Numbers of real Tritons.
+    file_jets, files_per_worker : int
+        Jets per file, and files per real worker.
+    simulated_workers, simulated_replicas : tuple of int
+        Numbers of simulated workers and of Tritons with a simulated accelerator.
     seconds : float
-        Of each point with simulated workers.
-    minute : float
-        Seconds from which the capacity is told.
+        Duration of each measurement with simulated workers.
+    capacity_seconds : float
+        Duration, in seconds, of the load that the capacity is predicted from.
     """
 
     timing_jets: dict[str, int]
     local_workers: tuple[int, ...]
-    local_instances: tuple[int, ...]
+    local_replicas: tuple[int, ...]
     file_jets: int
-    files_a_worker: int
+    files_per_worker: int
     simulated_workers: tuple[int, ...]
-    simulated_instances: tuple[int, ...]
+    simulated_replicas: tuple[int, ...]
     seconds: float
-    minute: float
+    capacity_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A facility: the URLs of its Triton, which serves our ParticleNet, its Prometheus and its Dask Gateway."""
+    """A facility's URLs: its Triton, which serves our ParticleNet, its Prometheus and its Dask Gateway."""
 
     url: str | None = None
     prometheus: str | None = None
@@ -77,14 +81,14 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Part 1: the elapsed time after so many jets, of one way to score them.
+    """Part 1: one client's elapsed time against the number of jets.
 
     Attributes
     ----------
     points : tuple of (int, float)
-        Jets, and seconds since the beginning.
+        Jets, and seconds since the start.
     difference : float
-        The largest to local ONNX Runtime's scores.
+        Largest difference from the scores of local ONNX Runtime.
     """
 
     workload: str
@@ -95,25 +99,29 @@ class Timing:
 
     @property
     def rate(self) -> float:
-        """Jets/s, of all of them."""
+        """The rate over all jets, in jets/s."""
         jets, seconds = self.points[-1]
         return jets / seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """Parts 2 and 4: so many workers against so many Triton instances.
+    """Part 2: a number of workers against a number of Tritons.
 
     Attributes
     ----------
     simulated : bool
-        Whether accelerator and workers were simulated.
+        Whether accelerators and workers were simulated.
+    queue : float
+        Mean seconds in the queue.
+    p50, p99 : float or None
+        Latency percentiles in seconds; None if not measured.
     window : int
-        The most requests that one worker had in flight; 0 where that was not seen.
+        Most requests that one worker had in flight; 0 if not measured.
     """
 
     client: str
-    instances: int
+    replicas: int
     workers: int
     simulated: bool
     inferences_per_second: float
@@ -126,41 +134,43 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Part 3: several models, and how their requests find an instance.
+    """Part 3: several models, with one way to choose a Triton for each request.
 
     Attributes
     ----------
-    used : int
-        Instances that any request went to.
+    replicas_used : int
+        Tritons that received any request.
     queue : float
-        Mean seconds.
-    met : float
-        The share of requests that were served where most for their model were, by the servers' own counts.
+        Mean seconds in the queue.
+    locality : float
+        Fraction of requests served by the Triton that served most requests for their model, by the servers' counters.
     """
 
     title: str
     models: int
-    instances: int
-    used: int
+    replicas: int
+    replicas_used: int
     requests_per_second: float
     queue: float
-    met: float
+    locality: float
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Part 4: what was measured with few workers, and what follows for more.
+    """Part 4: a prediction for many workers from a measurement with few.
 
     Attributes
     ----------
     measured_with : int
-        Workers while it was measured.
+        Workers during the measurement.
     utilization, service : float
-        Of the bottleneck, and seconds that a request is computed.
+        Utilization of the bottleneck, and seconds to compute a request.
+    limit : float
+        Highest possible rate in inferences/s.
     points : tuple of (int, float, float)
         Workers, predicted requests/s, predicted seconds in the queue.
     workers : int
-        The most workers with which a request waits at most `QUEUE_LIMIT`.
+        Most workers whose requests wait at most `QUEUE_LIMIT`.
     """
 
     measured_with: int
@@ -174,7 +184,17 @@ class Predicted:
 
 @dataclass(slots=True)
 class Outcome:
-    """All parts, as far as they came."""
+    """The results of all parts, complete or until an interrupt.
+
+    Attributes
+    ----------
+    where : str
+        What was measured: "this machine" or "the facility at URL".
+    accelerator : str
+        Description of what was simulated; empty if nothing was.
+    remarks : list of str
+        What was not measured as planned, and why.
+    """
 
     machine: dict[str, str]
     software: dict[str, str]
