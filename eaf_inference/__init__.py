@@ -1,6 +1,6 @@
 """Graph neural networks over millions of jets, from a notebook, through a shared Triton.
 
-This is the table of contents; what a name needs is imported when it is first used.
+Each name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from eaf_inference.connection import Connection, connect
-    from eaf_inference.credentials import BearerDiscovery, StaticToken, TokenFile
+    from eaf_inference.auth.sources import BearerDiscovery, StaticToken, TokenFile
+    from eaf_inference.connecting import connect
+    from eaf_inference.connection import Connection
     from eaf_inference.inference.features import features
     from eaf_inference.inference.model import Model
 
@@ -29,12 +30,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BearerDiscovery": "eaf_inference.credentials",
+    "BearerDiscovery": "eaf_inference.auth.sources",
     "Connection": "eaf_inference.connection",
     "Model": "eaf_inference.inference.model",
-    "StaticToken": "eaf_inference.credentials",
-    "TokenFile": "eaf_inference.credentials",
-    "connect": "eaf_inference.connection",
+    "StaticToken": "eaf_inference.auth.sources",
+    "TokenFile": "eaf_inference.auth.sources",
+    "connect": "eaf_inference.connecting",
     "features": "eaf_inference.inference.features",
 }
 

@@ -1,37 +1,54 @@
-"""One HTTP request with a credential: sent to the named server alone, answered within a time and a size.
+"""One HTTP request: sent to the named server alone, and answered within a time and a size.
 
-Proxies of the environment are not used and redirects are not followed: both would show the credential to somebody
-else. The time covers everything, from the look-up of the name to the last byte, so that a server that sends a byte a
-second keeps nobody waiting.
+The request goes through httpx's transport, without its client. So it uses no proxy of the environment and follows no
+redirect, which would both show a credential to somebody else, and it is not logged: a client logs each request at
+level INFO, and metrics are read every second. httpcore does not log it at level DEBUG either, because a server may
+repeat the credential in its reply.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import logging
+import os
 import socket
+import ssl
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextvars import ContextVar
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
 
-__all__ = ["LARGEST_REPLY", "Reply", "exchange"]
+    import httpx
 
-LARGEST_REPLY = 1024 * 1024  # bytes
+__all__ = ["NotHttp", "Reply", "exchange", "send"]
+
+_LARGEST = 1024 * 1024  # bytes
+_quiet = ContextVar("_quiet", default=False)
+
+
+def _is_logged(_: logging.LogRecord) -> bool:
+    return not _quiet.get()
+
+
+for _name in ("httpcore.connection", "httpcore.http11"):
+    logging.getLogger(_name).addFilter(_is_logged)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A server's answer, whatever its status."""
+    """A server's reply, whatever its status."""
 
     status: int
     body: bytes
+
+
+class NotHttp(OSError):
+    """The server's reply is not HTTP."""
 
 
 def exchange(
@@ -41,8 +58,44 @@ def exchange(
     headers: Mapping[str, str],
     timeout: float,
     tls: ssl.SSLContext | None = None,
+    largest: int = _LARGEST,
 ) -> Reply:
-    """Send one request without a body, and wait for the answer.
+    """Send one request without a body and wait for the reply, also where an event loop is running.
+
+    Parameters and errors are those of `send`.
+    """
+    import asyncio  # here and below, because importing the client should not import it
+
+    reply: Future[Reply] = Future()
+
+    def run() -> None:
+        try:
+            request = send(url, method=method, headers=headers, timeout=timeout, tls=tls, largest=largest)
+            reply.set_result(asyncio.run(request))
+        except Exception as error:  # noqa: BLE001  (raised in the thread that waits)
+            reply.set_exception(error)
+
+    threading.Thread(target=run, name="eaf-inference-http", daemon=True).start()
+    try:
+        return reply.result(timeout)
+    except (FutureTimeoutError, TimeoutError):  # the look-up of a name cannot be cancelled
+        failure: OSError = _timed_out(timeout)
+    except OSError as error:
+        failure = error
+    raise failure.with_traceback(None)  # the thread's frames hold the credential
+
+
+async def send(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str],
+    body: str | None = None,
+    timeout: float,
+    tls: ssl.SSLContext | None = None,
+    largest: int = _LARGEST,
+) -> Reply:
+    """Send one request and wait for the reply.
 
     Parameters
     ----------
@@ -50,66 +103,96 @@ def exchange(
         http or https.
     method : str
     headers : mapping
+    body : str, optional
     timeout : float
-        Seconds for all of it.
+        Seconds from the look-up of the name to the last byte, so that a server cannot delay the caller by sending a
+        byte a second.
     tls : ssl.SSLContext, optional
-        What an https URL is verified against.
+        Verifies the server of an https URL; by default with the system's certificate authorities.
+    largest : int
+        Bytes of the reply's body.
 
     Raises
     ------
+    NotHttp
+        The reply is not HTTP.
     OSError
-        There is no answer, not within the timeout, it is no HTTP, or it is larger than `LARGEST_REPLY`.
+        There is no reply within the timeout, or it is larger than allowed.
     """
-    connection, path = _prepared(url, timeout, tls)
-    answer: Future[Reply] = Future()
-    given_up = threading.Event()
+    import asyncio
 
-    def run() -> None:
-        try:
-            connection.connect()
-            if not given_up.is_set():
-                answer.set_result(_talk(connection, method, path, headers))
-        except Exception as error:  # noqa: BLE001  (it belongs to the thread that waits)
-            answer.set_exception(error)
-        finally:
-            connection.close()
+    import httpx
 
-    threading.Thread(target=run, name="eaf-inference-http", daemon=True).start()
     try:
-        return answer.result(timeout)
-    except (FutureTimeoutError, TimeoutError):
-        why = f"no answer within {timeout:g} s: timed out"
-    except OSError as error:
-        why = str(error.strerror or error)
-    except (HTTPException, ValueError):  # ValueError: the address or a header cannot be sent
-        why = "it cannot be asked, or its answer is not HTTP"
-    finally:
-        given_up.set()
-        if (taken := connection.sock) is not None:  # a thread that reads from it ends
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(taken, socket.SHUT_RDWR)
-    raise OSError(why)  # here, so that no traceback leads to the frames that hold the request
-
-
-def _prepared(url: str, timeout: float, tls: ssl.SSLContext | None) -> tuple[HTTPConnection, str]:
-    """A connection to the URL's host that is not made yet, and what to ask for there."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise OSError(f"{url} is not the address of a server") from error
-    if parts.scheme not in ("http", "https") or not host:
+        target = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        raise OSError(f"{url} is not the address of a server") from None
+    if target.scheme not in ("http", "https") or not target.host:
         raise OSError(f"{url} is not an http or https address")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if parts.scheme == "https":
-        return HTTPSConnection(host, port, timeout=timeout, context=tls), path
-    return HTTPConnection(host, port, timeout=timeout), path
+    try:
+        request = httpx.Request(method, target, headers=dict(headers), content=body)
+        return await asyncio.wait_for(_reply(request, tls, largest), timeout)
+    except (asyncio.TimeoutError, TimeoutError, httpx.TimeoutException):
+        failure: OSError = _timed_out(timeout)
+    except httpx.RemoteProtocolError as error:
+        ended = any(word in str(error) for word in ("disconnected", "peer closed"))
+        failure = OSError("it closed the connection") if ended else NotHttp("its answer is not HTTP")
+    except (httpx.LocalProtocolError, ValueError):  # a header that HTTP does not allow, which the error would show
+        failure = OSError("the request cannot be sent")
+    except (httpx.TransportError, OSError) as error:
+        failure = OSError(_reason(error))
+    raise failure  # outside of the handlers, so that no traceback leads to a frame that holds the credential
 
 
-def _talk(connection: HTTPConnection, method: str, path: str, headers: Mapping[str, str]) -> Reply:
-    connection.request(method, path, headers=dict(headers))
-    reply = connection.getresponse()
-    body = reply.read(LARGEST_REPLY + 1)
-    if len(body) > LARGEST_REPLY:
-        raise OSError(f"its answer is larger than {LARGEST_REPLY} bytes")
-    return Reply(reply.status, body)
+async def _reply(request: httpx.Request, tls: ssl.SSLContext | None, largest: int) -> Reply:
+    import httpx
+
+    if tls is None:
+        tls = ssl.create_default_context() if request.url.scheme == "https" else _no_tls()
+    streams: list[Any] = []
+
+    async def trace(event: str, info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            streams.append(info["return_value"])
+
+    request.extensions["trace"] = trace
+    quiet = _quiet.set(True)
+    try:
+        async with httpx.AsyncHTTPTransport(verify=tls, trust_env=False) as transport:
+            response = await transport.handle_async_request(request)
+            body = bytearray()
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > largest:
+                    raise OSError(f"its answer is larger than {largest} bytes")
+            return Reply(response.status_code, bytes(body))
+    finally:
+        for stream in streams:  # httpcore leaves it open if the TLS handshake is interrupted
+            await stream.aclose()
+        _quiet.reset(quiet)
+
+
+@functools.cache
+def _no_tls() -> ssl.SSLContext:
+    """Return an unused context, because httpx would make one for each request, which takes longer than the rest."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _timed_out(timeout: float) -> OSError:
+    return OSError(f"no answer within {timeout:g} s")
+
+
+def _reason(error: BaseException) -> str:
+    """Return the operating system's words for the first cause of an error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        error = cause
+        several = getattr(error, "exceptions", None)  # one for each of the host's addresses
+        cause = several[0] if several else error.__cause__ or error.__context__
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {getattr(error, 'verify_message', None) or error.reason or error}"
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno else str(error)
+    return "the connection broke off"

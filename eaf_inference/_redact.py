@@ -1,8 +1,8 @@
-"""Foreign text as it may be shown: of bounded length, and without secrets.
+"""Text from other programs, made safe to show: bounded in length, and without secrets.
 
-A server may repeat a request's headers in its complaint, and an error the setting that it is about. Two things are
-masked: what looks like a credential, whoever's it is, and the credentials that this process holds, whatever the text
-around them looks like. For the second, each `SecretText` is remembered, weakly, for as long as it lives.
+A server may repeat a request's headers in its error message, and an error may quote the setting it is about. Two
+things are masked: everything that looks like a credential, and the credentials of this process in any context. For
+the latter, a weak reference to each living `SecretText` is kept.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from weakref import WeakValueDictionary
 __all__ = ["SecretText", "mask", "redact"]
 
 _LONGEST = 1000  # characters
-_LONGEST_READ = 256 * 1024  # characters, of which the first thousand are shown
+_LONGEST_READ = 256 * 1024  # characters, before the text is masked and shortened
 _MASK = "…"
-_PIECE = 8  # characters: where a secret is looked for …
-_ENOUGH = 16  # … and how many of it in a row are masked; a shorter secret is masked as a whole
-_SHORTEST = 6  # characters: what is shorter is no secret, and might be a word
+_PIECE = 8  # characters: pieces in which a secret is searched for …
+_ENOUGH = 16  # … and the shortest part that is masked, unless the secret itself is shorter
+_SHORTEST = 6  # characters: a shorter text is not a secret and might be a word
 
-_VARIABLES = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "BEARER_TOKEN")  # they hold a token for the process's life
+_VARIABLES = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "BEARER_TOKEN")  # each holds a token while the process lives
 
-# Eight characters that are no English word, since they hold a digit, a "=" or a capital, or more than a word has.
+# At least eight characters that are not an English word: with a digit, "=" or a capital inside, or very many.
 _CREDENTIAL = r"(?:(?=[\w.~+/%-]*[\d=]|\w+[A-Z])[\w.~+/=%-]{8,}|[\w.~+/=%-]{20,})"
 _SCHEMES = r"(?i:bearer|basic|token|negotiate|digest|ntlm|api-?key)"
 _KEYS = r"(?i:x-[\w-]{0,40}(?:key|token|secret)|(?:set-)?cookie)"
@@ -42,12 +42,12 @@ _PATTERNS = (
 
 
 class SecretText(str):
-    """Text that gRPC can encode and nothing else can show; a slice of it is ordinary text."""
+    """Text that gRPC can encode but that hides itself when printed or pickled; a slice of it is ordinary text."""
 
     __slots__ = ("__weakref__",)
 
     def __new__(cls, text: str) -> SecretText:
-        made = super().__new__(cls, text[:])  # the text of another one, not what that shows
+        made = super().__new__(cls, text[:])  # a slice, because str() of a SecretText is "<secret>"
         _living[id(made)] = made
         return made
 
@@ -60,22 +60,22 @@ class SecretText(str):
         return "<secret>"
 
     def __reduce_ex__(self, _: object) -> NoReturn:
-        raise TypeError("A token does not travel: it is found again where it is needed.")
+        raise TypeError("A token cannot be pickled; each process finds its own.")
 
 
 _living: WeakValueDictionary[int, SecretText] = WeakValueDictionary()
 
 
 def redact(text: str) -> str:
-    """The text of somebody else, clipped, with credentials replaced by an ellipsis."""
+    """Shorten a text and replace the credentials in it by an ellipsis."""
     text = mask(text[:_LONGEST_READ])
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + _MASK
 
 
 def mask(text: str) -> str:
-    """The text with credentials replaced by an ellipsis."""
+    """Replace the credentials in a text by an ellipsis."""
     forms = sorted({form for secret in _secrets() for form in _forms(secret)}, key=len, reverse=True)
-    for form in forms:  # whole ones first: a piece may be of several
+    for form in forms:  # whole ones first: several may share a piece
         text = text.replace(form, _MASK)
     for form in forms:
         text = _without_pieces(text, form)
@@ -85,7 +85,7 @@ def mask(text: str) -> str:
 
 
 def _secrets() -> set[str]:
-    """The credentials of this process, without the scheme before them."""
+    """Return the credentials of this process, without their scheme."""
     held = [secret[:] for each in _living.valuerefs() if (secret := each()) is not None]
     held += [os.environ.get(name, "") for name in _VARIABLES]
     values = {each.strip().rpartition(" ")[2] for each in held}
@@ -93,18 +93,18 @@ def _secrets() -> set[str]:
 
 
 def _forms(secret: str) -> set[str]:
-    """How it may be written: as it is, percent-encoded, in hexadecimal, and in base64 with something around it."""
+    """Return the forms of a secret: plain, percent-encoded, hexadecimal, and base64 within a longer text."""
     raw, percent = secret.encode(errors="replace"), quote(secret, safe="", errors="replace")
     forms = {secret, percent, percent.lower(), raw.hex()}
     for behind in range(3):
-        # the characters at both ends depend on what stands there too
+        # the characters at both ends depend on the neighbouring bytes
         inside = base64.b64encode(bytes(behind) + raw).rstrip(b"=")[(0, 2, 3)[behind] : -1].decode()
         forms |= {inside, inside.replace("+", "-").replace("/", "_")}
     return {form for form in forms if len(form) >= _SHORTEST}
 
 
 def _without_pieces(text: str, secret: str) -> str:
-    """The text without any long piece of the secret: whoever repeats it may have cut it."""
+    """Mask every long piece of a secret, because a server may repeat it truncated."""
     enough, length = min(_ENOUGH, len(secret)), len(secret)
     for start in range(0, max(1, length - _PIECE + 1), _PIECE):  # a long piece holds one of these
         piece = secret[start : start + _PIECE]
@@ -121,6 +121,6 @@ def _without_pieces(text: str, secret: str) -> str:
 
 
 def _common(one: str, other: str) -> int:
-    """The length of the beginning that both share."""
+    """Return the length of the common prefix."""
     length = min(len(one), len(other))
     return next((number for number, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), length)

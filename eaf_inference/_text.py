@@ -7,9 +7,16 @@ characters that reorder or hide the text around them.
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
+from difflib import get_close_matches
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
-__all__ = ["cells", "printable", "printable_lines"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["aligned", "cells", "did_you_mean", "number", "printable", "printable_lines"]
 
 _NO_SPACE = re.compile(r"[^\S ]+")  # white space other than a space
 
@@ -26,16 +33,69 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Do the same with each line of a text, and keep its line feeds."""
+    """Apply `printable` to each line of a text; line feeds stay."""
     if text.isprintable():
         return text
     return "\n".join(line if line.isprintable() else printable(line) for line in text.split("\n"))
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal a printable text takes: two for a wide character, none for a combining one."""
+    """Return the width of a printable text in columns of a terminal: wide characters count twice."""
     if text.isascii():
         return len(text)
     return sum(
         0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
     )
+
+
+_NARROWEST = 8  # columns of a terminal: cells are not folded to less
+
+
+def aligned(head: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None) -> str:
+    """Align rows under their headers; every column is as wide as its widest cell.
+
+    Control characters are shown as escapes. Each row is one line, unless a width is given: then long cells are
+    wrapped, not truncated, so that the table fits.
+    """
+    lines = [[printable(cell) for cell in line] for line in (head, *rows)]
+    widths = [max(map(cells, column)) for column in zip(*lines, strict=True)]
+    if width is not None:
+        widths = _fitted(widths, width)
+        folded = ([_folded(cell, most) for cell, most in zip(line, widths, strict=True)] for line in lines)
+        lines = [list(line) for row in folded for line in zip_longest(*row, fillvalue="")]
+    padded = (
+        "  ".join(cell + " " * (width - cells(cell)) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def _fitted(widths: Sequence[int], total: int) -> list[int]:
+    """Narrow the widest columns until the table fits, as far as a column stays readable."""
+    left = total - 2 * (len(widths) - 1)
+    most = next((most for most in range(min(max(widths), left), _NARROWEST, -1) if _sum(widths, most) <= left), None)
+    return [min(each, most or _NARROWEST) for each in widths]
+
+
+def _sum(widths: Sequence[int], most: int) -> int:
+    return sum(min(each, most) for each in widths)
+
+
+def _folded(cell: str, most: int) -> list[str]:
+    """Wrap a cell to a number of columns, between words if possible."""
+    if cells(cell) > len(cell):  # textwrap counts characters, but some are two columns wide
+        most = max(1, most // 2)
+    return textwrap.wrap(cell, most, break_on_hyphens=False) or [""]
+
+
+def number(value: float) -> str:
+    """Format a measured number with one decimal; only 0 reads as 0."""
+    if value == 0:
+        return "0"
+    return f"{value:,.1f}" if abs(value) >= 0.05 else "<0.1"
+
+
+def did_you_mean(given: object, known: Sequence[str]) -> str:
+    """Return a sentence that suggests the closest known name, or nothing."""
+    close = get_close_matches(str(given), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

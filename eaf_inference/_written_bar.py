@@ -1,4 +1,4 @@
-"""A progress bar for a notebook that nobody watches: one line of text in the cell's output, renewed in its place."""
+"""A progress bar for a notebook run as a batch job: one line of text in the cell's output, updated in place."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["WrittenBar"]
 
-_EVERY = 1.0  # seconds between two renewals; each is a message
+_EVERY = 1.0  # seconds between updates; each one is a message
 
 
 class WrittenBar(tqdm):  # type: ignore[misc]  # tqdm has no types
-    """tqdm's line as a displayed text, which stays: on a stream each renewal would be kept as one more line."""
+    """tqdm's line as a displayed text: on a stream, each update would stay as another line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "file": io.StringIO(), "leave": True, "mininterval": _EVERY})
 
     @staticmethod
     def status_printer(_: object) -> Callable[[str], None]:
-        """Make what shows a line from now on."""
+        """Return a function that shows a line."""
         handle = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         return lambda line: handle.update({"text/plain": line}, raw=True)

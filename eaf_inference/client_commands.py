@@ -1,62 +1,63 @@
-"""`eaf-inference connect` and `models`: what the magics show, on a terminal; they need the plain client only."""
+"""`eaf-inference connect`, `models` and `doctor`: the physicist's commands, which need only the plain client."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from eaf_inference.connection import Connection, connect
-from eaf_inference.credentials import TokenFile
+from eaf_inference._commands import FAILED, add_command, terminal_width
+from eaf_inference._connection_options import URL, add_connection_options, connected
 
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["add_to", "terminal_width"]
+    from eaf_inference._commands import Commands
+
+__all__ = ["add_commands"]
 
 _MOST_MODELS = 10  # that `connect` shows, as %triton_connect does
 _MEASURED = 1.0  # seconds
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add both to the program's commands."""
-    parser = commands.add_parser(
+def add_commands(commands: Commands) -> None:
+    """Add the client's commands to the program."""
+    parser = add_command(
+        commands,
         "connect",
-        help="say where Triton is, as whom you reach it and what it serves, as %%triton_connect does",
-        description="Find the facility's Triton as %%triton_connect does, and print where it is, as whom you reach "
-        "it and its busiest models. The exit code is 1 where there is none.",
+        _connect,
+        summary="show where Triton is, your user name there and its models, as %triton_connect does",
+        description="Find the facility's Triton as %triton_connect does, and print its address, your user name there "
+        "and its busiest models. The exit code is 1 if there is none.",
+        examples=["connect", "connect --explain", "connect grpcs://triton.example.org:443 --token-file token"],
     )
-    parser.set_defaults(run=_connect, extra="")
-    _add_arguments(parser)
-    parser = commands.add_parser(
+    parser.add_argument("url", metavar="URL", nargs="?", help=URL)
+    add_connection_options(parser)
+    parser = add_command(
+        commands,
         "models",
-        help="print the models of the facility's Triton, as triton.models() does",
+        _models,
+        summary="print the models of the facility's Triton, as triton.models() does",
         description="Print all models of the facility's Triton: their inputs and outputs, whether they are ready, "
-        "and how long requests wait in the queue, which is measured for one second.",
+        "and how long requests wait in the queue, measured for one second.",
+        examples=["models", "models grpc://127.0.0.1:8001"],
     )
-    parser.set_defaults(run=_models, extra="")
-    _add_arguments(parser)
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What both can be asked, as %triton_connect can."""
-    parser.add_argument(
-        "url", metavar="URL", nargs="?", help="grpc://host:port or grpcs://host:port; found by itself when left out"
+    parser.add_argument("url", metavar="URL", nargs="?", help=URL)
+    add_connection_options(parser)
+    add_command(
+        commands,
+        "doctor",
+        _doctor,
+        summary="check what is installed, reachable and ready, and say how to fix the rest",
+        description="Print what is installed, reachable and ready, and how to fix the rest. The exit code is 1 if "
+        "there is a problem.",
+        examples=["doctor", "doctor > doctor.txt"],
     )
-    parser.add_argument("--token-file", metavar="F", help="file that holds your bearer token and is renewed in place")
-    parser.add_argument("--ca", metavar="F", help="PEM file of the certificate authorities to trust")
-    parser.add_argument(
-        "--allow-insecure-token",
-        action="store_true",
-        help="send the token over an unencrypted channel to another machine",
-    )
-    parser.add_argument("--explain", action="store_true", help="show what every source of discovery said")
 
 
 def _connect(options: argparse.Namespace) -> int:
-    """Print where Triton is, as whom it is reached, and its busiest models."""
-    with _connected(options) as connection:
+    """Print Triton's address, the user's name there and the busiest models."""
+    with connected(options) as connection:
         print(connection)
         models = connection.models().busiest()
         print(models.text(_MOST_MODELS, width=terminal_width(), shown_by="`eaf-inference models`"))
@@ -64,8 +65,8 @@ def _connect(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    """Print all models, with what a second tells of their queues."""
-    with _connected(options) as connection:
+    """Print all models, with their queue times of one second."""
+    with connected(options) as connection:
         connection.measure()
         time.sleep(_MEASURED)
         models = connection.models()
@@ -73,19 +74,20 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
-def _connected(options: argparse.Namespace) -> Connection:
-    connection = connect(
-        options.url,
-        token=TokenFile(options.token_file) if options.token_file else None,
-        ca=options.ca,
-        allow_insecure_token=options.allow_insecure_token or None,
-        explain=options.explain,
-    )
-    if options.explain:
-        print(connection.attempts, end="\n\n")
-    return connection
+def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has no options
+    """Print the doctor's findings, in colour where rich is installed."""
+    from eaf_inference.doctor import State, as_text, findings
 
+    found = list(findings())
+    text = as_text(found, width=terminal_width())
+    if find_spec("rich") is None:
+        print(text)
+    else:
+        from rich.console import Console
+        from rich.text import Text
 
-def terminal_width() -> int | None:
-    """How many columns there are; None where the output is no terminal, so that nothing is folded there."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        coloured = Text(text)
+        for state, style in {State.FINE: "green", State.NOTE: "yellow", State.PROBLEM: "bold red"}.items():
+            coloured.highlight_regex(rf"(?m)^{state.value}\b", style)
+        Console(highlight=False).print(coloured, soft_wrap=True)
+    return FAILED if any(row.state is State.PROBLEM for row in found) else 0

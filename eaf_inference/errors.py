@@ -1,7 +1,7 @@
-"""What a caller may catch.
+"""The errors that a caller may catch.
 
-Every error a user can cause, or can do something about, derives from `InferenceError` and says what
-was wrong, what was expected and what to do. In a notebook it is shown as that message alone.
+Every error that a user can cause or fix derives from `InferenceError`. Its message says what was wrong, what was
+expected and what to do; a notebook shows the message alone.
 """
 
 from __future__ import annotations
@@ -13,35 +13,39 @@ from eaf_inference._text import printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
-    from eaf_inference.discovery import Attempt
+    from eaf_inference.discovery.attempts import Attempt
 
 __all__ = [
     "BadReply",
     "ConfigurationError",
+    "IncompleteRun",
     "InferenceError",
     "InvalidInput",
+    "ModelChanged",
     "ModelNotFound",
     "ModelNotReady",
     "NoServerFound",
     "NotAuthorized",
     "ServerUnavailable",
+    "UnreadableFile",
 ]
 
 
 class InferenceError(Exception):
-    """Base of everything this package raises on purpose; its message shows no credential.
+    """The base of all errors that this package raises on purpose; its message shows no credential.
 
     A message often quotes a server: control characters in it are shown as escapes.
 
     Attributes
     ----------
     reason : str
-        The cause in a few words, for a table; empty where the message is short itself.
-    attempts : sequence of eaf_inference.discovery.Attempt
-        What was tried, where no server could be found.
+        The cause in a few words, for a table; empty if the message is short itself.
+    attempts : sequence of eaf_inference.discovery.attempts.Attempt
+        What was tried, if no server was found.
     restricted : bool
-        Whether the server, or a proxy before it, does not let such a call pass at all, whatever it asks for.
+        Whether the server, or a proxy in front of it, forbids this kind of call altogether.
     """
 
     reason: str = ""
@@ -52,17 +56,17 @@ class InferenceError(Exception):
         super().__init__(printable_lines(mask(str(message))))
 
     def _render_traceback_(self) -> list[str]:
-        """IPython's hook: a user's mistake shows as one message, and the cell still fails."""
+        """Show one message instead of a traceback (IPython's hook); the cell still fails."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class NoServerFound(InferenceError):
-    """No source named a Triton that answers; the message holds the table of what was tried.
+    """No source named a Triton that answers; the message lists what was tried.
 
     Attributes
     ----------
     named : bool
-        Whether any source named one at all.
+        Whether any source named a server.
     """
 
     named: bool = True
@@ -73,11 +77,11 @@ class ServerUnavailable(InferenceError):
 
 
 class NotAuthorized(InferenceError):
-    """The server refused this user's credentials, or there were none to show."""
+    """The server refused this user's credentials, or requires credentials and there are none."""
 
 
 class ModelNotFound(InferenceError):
-    """The server has no model, or no version of it, of that name."""
+    """The server has no such model, or no such version of it."""
 
 
 class ModelNotReady(InferenceError):
@@ -85,11 +89,39 @@ class ModelNotReady(InferenceError):
 
 
 class InvalidInput(InferenceError, ValueError):
-    """The arrays do not fit what the model takes."""
+    """The arrays do not match the model's inputs."""
+
+
+class UnreadableFile(InvalidInput):
+    """A file of a data set cannot be read.
+
+    Attributes
+    ----------
+    temporary : bool
+        Whether it may be readable later: the storage did not answer, or timed out.
+    """
+
+    temporary: bool = False
+
+
+class IncompleteRun(InferenceError):
+    """Some files of a data set were not scored; all others were. The message lists them.
+
+    Attributes
+    ----------
+    written : eaf_inference.dataset.written.Written or None
+        What `Submission.write` has written.
+    """
+
+    written: Any = None
+
+
+class ModelChanged(InferenceError):
+    """The server's model is not the one that scored the earlier parts: it was reloaded or overwritten."""
 
 
 class BadReply(InferenceError):
-    """The server answered, but with something that is not this model's output."""
+    """The server's reply is not the output of this model."""
 
 
 class ConfigurationError(InferenceError):

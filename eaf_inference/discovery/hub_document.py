@@ -1,7 +1,6 @@
-"""What the Hub's token service says of its facility: defaults for every user's kernel and server.
+"""The facility document of the Hub's token service: defaults for every user's kernel and server.
 
-An operator configures one place, the service; its facility document stands below what this machine's own
-configuration files say.
+An operator configures the service alone. This machine's own configuration files override its document.
 """
 
 from __future__ import annotations
@@ -13,33 +12,33 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._redact import redact
+from eaf_inference.auth.token_service import ANSWER_WITHIN, ENVIRONMENT, TokenService, below
 from eaf_inference.config import Facility, configured, load_facility
 from eaf_inference.errors import ConfigurationError, InferenceError, NotAuthorized
-from eaf_inference.token_service import ANSWER_WITHIN, ENVIRONMENT, TokenService, below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Document", "Known", "known_facility"]
+__all__ = ["Document", "ResolvedFacility", "known_facility"]
 
-_GOOD_FOR = 60.0  # seconds: an operator's change arrives within a minute, and a panel's looks ask nobody meanwhile
-_FAILED_FOR = 2.0  # seconds: what threads at the same moment ask in vain is asked once
+_GOOD_FOR = 60.0  # seconds: an operator's change takes effect within a minute
+_FAILED_FOR = 2.0  # seconds: threads that fail at the same moment share one request
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What the service said, or why it said nothing.
+    """The service's document, or why it could not be read.
 
     Attributes
     ----------
     url : str
         Its address.
     settings : mapping
-        Settings of `Facility` by name; where it does not answer now, those of the last time.
+        Settings of `Facility` by name; those of the last reading if the service does not answer now.
     error : InferenceError or None
-        Why it could not be read just now.
+        Why the last reading failed.
     read_at : float or None
-        When the settings were read, in seconds since the epoch.
+        When the settings were read: seconds since the epoch.
     """
 
     url: str
@@ -49,15 +48,15 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """The facility as it is known here.
+class ResolvedFacility:
+    """The facility's configuration from all sources.
 
     Attributes
     ----------
     own : Facility
-        What this machine's configuration files say.
+        This machine's configuration files.
     document : Document or None
-        What the Hub's token service says; None where none is named.
+        The Hub's facility document; None without a token service.
     facility : Facility
         Both: the files have the last word.
     """
@@ -67,8 +66,8 @@ class Known:
     facility: Facility
 
 
-class _Library:
-    """The documents of this process, by the service's base URL; asked for by one thread at a time."""
+class _DocumentCache:
+    """The documents of this process by the service's base URL; one thread reads at a time."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -77,7 +76,7 @@ class _Library:
         self._asked: dict[str, float] = {}
 
     def get(self, service: TokenService) -> Document:
-        """The document, at most a minute old; where the service does not answer, the last good one."""
+        """Return the document, at most a minute old; the last good one if the service does not answer."""
         with self._lock:
             last = self._documents.get(service.url)
             if last is not None:
@@ -92,7 +91,7 @@ class _Library:
         url = below(service.url, "facility.json")
         try:
             return Document(url, _served(service.facility(), url), read_at=self._clock())
-        except NotAuthorized as error:  # an answer: what was known is not this user's any more
+        except NotAuthorized as error:  # the service answered: the user may no longer see the old one
             return Document(url, error=error)
         except InferenceError as error:
             if last is None:
@@ -100,11 +99,11 @@ class _Library:
             return Document(url, last.settings, error, last.read_at)
 
 
-_library = _Library()
+_document_cache = _DocumentCache()
 
 
-def known_facility(*, timeout: float = ANSWER_WITHIN) -> Known:
-    """The facility's configuration: this machine's files, on top of the Hub's facility document where there is one.
+def known_facility(*, timeout: float = ANSWER_WITHIN) -> ResolvedFacility:
+    """Return the facility's configuration: this machine's files, which override the Hub's facility document.
 
     Parameters
     ----------
@@ -121,24 +120,24 @@ def known_facility(*, timeout: float = ANSWER_WITHIN) -> Known:
         own.token_service = os.environ.get(ENVIRONMENT, "").strip()
     base = own.token_service
     if not base or not os.environ.get("JUPYTERHUB_API_TOKEN"):
-        return Known(own, None, own)  # who has no Hub token is told so when a token is wanted
-    document = _library.get(TokenService(base, ca=own.ca or None, timeout=timeout))
+        return ResolvedFacility(own, None, own)  # a missing Hub token is reported on first use
+    document = _document_cache.get(TokenService(base, ca=own.ca or None, timeout=timeout))
     facility = configured(Facility, defaults=document.settings)
     facility.token_service = base
-    return Known(own, document, facility)
+    return ResolvedFacility(own, document, facility)
 
 
 def _served(settings: Mapping[str, Any], url: str) -> dict[str, Any]:
-    """The settings that a document may give; what a newer service says besides is left out.
+    """Return the settings that a document may contain, without those that only newer versions know.
 
     Raises
     ------
     ConfigurationError
-        One has a value of the wrong type.
+        A setting has a value of the wrong type.
     """
     taken = {name: settings[name] for name in Facility.class_trait_names(served=True) if name in settings}
     try:
         Facility(**taken)
-    except Exception as error:  # noqa: BLE001  (traitlets raise what they like)
+    except Exception as error:  # noqa: BLE001  (traitlets may raise anything)
         raise ConfigurationError(f"The facility document {url} is wrong: {redact(str(error))}") from None
     return taken

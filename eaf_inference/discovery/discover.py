@@ -1,10 +1,10 @@
-"""From nothing typed to a Triton that answers: a table of sources, probed side by side.
+"""Find a Triton that answers: a table of sources, whose servers are probed in parallel.
 
-The first healthy server is taken (see `probe`). What every source said is kept.
+The first healthy server is taken (see `probe`). The result of every source is kept.
 
-Servers are asked without the user's token first: that a server wants one is an answer too. Then the chosen one gets
-it, and only where it was named for that: by the user, by the operator, or by a facility of the same user. A variable
-that other software reads too, or that Kubernetes sets for whatever service is called triton, is not enough.
+Servers are probed without the user's token first; that a server requires one is a result too. Only the chosen server
+then gets the token, and only if the user, the operator or the same user's local facility named it. A variable that
+other software reads too, or that Kubernetes sets for any service called triton, does not suffice.
 """
 
 from __future__ import annotations
@@ -12,92 +12,29 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from eaf_inference import local
 from eaf_inference._proxies import unused_proxy
-from eaf_inference.config import possible_addresses
+from eaf_inference.address import possible_addresses
+from eaf_inference.discovery import local_facility
+from eaf_inference.discovery.attempts import Attempt, Attempts
+from eaf_inference.discovery.endpoint import Endpoint
+from eaf_inference.discovery.probe import NOT_WAITED_FOR, PROBE_TIMEOUT, Answer, Prober
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized, ServerUnavailable
-from eaf_inference.probe import NOT_WAITED_FOR, PROBE_TIMEOUT, Answer, Prober
-from eaf_inference.tables import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
 
-    from eaf_inference.config import Address
-    from eaf_inference.credentials import Credentials
-    from eaf_inference.document import Document, Known
-    from eaf_inference.tls import TlsFiles
+    from eaf_inference.address import Address
+    from eaf_inference.auth.credentials import Credentials
+    from eaf_inference.auth.tls import TlsFiles
+    from eaf_inference.discovery.hub_document import Document, ResolvedFacility
 
-__all__ = ["HUB_DOCUMENT", "Attempt", "Attempts", "Endpoint", "discover", "given"]
+__all__ = ["HUB_DOCUMENT", "discover", "given"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a healthy Triton was found.
-
-    Attributes
-    ----------
-    url : str
-        Of the first healthy replica.
-    addresses : tuple of Address
-        All replicas, the healthy ones first.
-    source : str
-        What named it.
-    withheld : str
-        Why the user's token is not sent there; empty where it is.
-    restricted : str
-        What the server does not let this client ask, and why; empty where it may ask everything.
-    """
-
-    addresses: tuple[Address, ...]
-    source: str
-    withheld: str = ""
-    restricted: str = ""
-
-    @property
-    def url(self) -> str:
-        return self.addresses[0].url
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        return tuple(address.url for address in self.addresses)
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What became of one source: its name, what it named, how that went, and how long it took."""
-
-    source: str
-    value: str
-    outcome: str
-    seconds: float | None = None
-    chosen: bool = False
-
-    @property
-    def time(self) -> str:
-        return "" if self.seconds is None else f"{1000 * self.seconds:.0f} ms"
-
-
-class Attempts(list[Attempt]):
-    """All sources, in order; prints as a table."""
-
-    def __str__(self) -> str:
-        return aligned(
-            ("", "source", "value", "outcome", "time"),
-            (("→" if each.chosen else "", each.source, each.value, each.outcome, each.time) for each in self),
-        )
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from eaf_inference.notebook.display import attempts_html
-
-        return attempts_html(self)
 
 
 def _host_and_port(environment: Mapping[str, str], host: str, port: str, default: str) -> str:
@@ -106,11 +43,11 @@ def _host_and_port(environment: Mapping[str, str], host: str, port: str, default
 
 
 def _local_facilities() -> str:
-    return ",".join(next((facility.urls for facility in local.running()), ()))
+    return ",".join(next((facility.urls for facility in local_facility.running()), ()))
 
 
 def _hub_document(document: Document | None) -> str:
-    """What it names; where it cannot be read and nothing of it is known, that is raised."""
+    """Return the URLs in the document; raise its error if it could never be read."""
     if document is None:
         return ""
     if document.error is not None and document.read_at is None:
@@ -121,7 +58,7 @@ def _hub_document(document: Document | None) -> str:
 HUB_DOCUMENT = "Hub facility document"
 
 # The sources after an explicit URL, in order: name -> URLs, separated by commas, from environment and configuration.
-_SOURCES: dict[str, Callable[[Mapping[str, str], Known], str]] = {
+_SOURCES: dict[str, Callable[[Mapping[str, str], ResolvedFacility], str]] = {
     "EAF_TRITON_URL": lambda env, _: env.get("EAF_TRITON_URL", "").strip(),
     "TRITON_URL": lambda env, _: env.get("TRITON_URL", "").strip(),
     "facility configuration": lambda _, known: ",".join(known.own.urls),
@@ -135,11 +72,11 @@ _SOURCES: dict[str, Callable[[Mapping[str, str], Known], str]] = {
 
 _EXPLICIT = "explicit URL"
 _TOKEN_FILE = "token file"  # noqa: S105  (no password)
-_NAMED_BY_OTHERS = ("TRITON_URL", "CMS SONIC", "Kubernetes service")  # not for this package's users
+_NAMED_BY_OTHERS = ("TRITON_URL", "CMS SONIC", "Kubernetes service")  # not meant for this package alone
 
 
 def given(addresses: tuple[Address, ...]) -> tuple[Endpoint, Attempts]:
-    """What the Dask client of this worker has found already; nothing is probed again on each worker."""
+    """Return what this worker's Dask client has found; workers do not probe it again."""
     source = "Dask client"
     attempts = (Attempt(source, address.url, "given by your notebook", chosen=True) for address in addresses)
     return Endpoint(addresses, source), Attempts(attempts)
@@ -148,37 +85,37 @@ def given(addresses: tuple[Address, ...]) -> tuple[Endpoint, Attempts]:
 def discover(
     url: str | Sequence[str] | None,
     *,
-    known: Known,
+    known: ResolvedFacility,
     credentials: Credentials,
     tls: TlsFiles,
     allow_insecure_token: bool = False,
     timeout: float = PROBE_TIMEOUT,
     wait_for_all: bool = False,
 ) -> tuple[Endpoint, Attempts]:
-    """Find the first healthy Triton, by the order of the sources.
+    """Find the first healthy Triton in the order of the sources.
 
     Parameters
     ----------
     url : str or sequence of str, optional
-        An explicit URL, or several replicas'. No other source is tried then: whoever names a server wants it. A
-        bare host name is tried on both of its usual ports, with and without TLS.
-    known : Known
-        What this machine's files and the Hub's facility document say.
+        One or several replicas that the user named; no other source is tried then. A bare host name is tried on
+        both usual ports, with and without TLS.
+    known : ResolvedFacility
+        The configuration from this machine's files and the Hub's facility document.
     timeout : float
-        Seconds that each server has for its answers.
+        Seconds for each server's answers.
     wait_for_all : bool
-        Wait for the servers after the chosen one too, so that the table is complete.
+        Wait for all servers, so that the table is complete.
 
     Returns
     -------
     endpoint : Endpoint
     attempts : Attempts
-        What every source said.
+        The result of every source.
 
     Raises
     ------
     NoServerFound, NotAuthorized, ConfigurationError
-        There is none; the message holds the table of attempts.
+        No server can be used; the message has the table of attempts.
     """
     pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="eaf-inference-probe")
     prober = Prober(credentials, tls, timeout=timeout, allow_insecure_token=allow_insecure_token)
@@ -205,9 +142,9 @@ def discover(
 
 
 def _candidates(
-    url: str | Sequence[str] | None, known: Known
+    url: str | Sequence[str] | None, known: ResolvedFacility
 ) -> list[tuple[str, tuple[tuple[Address, ...], ...] | InferenceError]]:
-    """Every source, with the servers that it names, each by its possible addresses, or why it cannot be read."""
+    """Return each source with the servers it names (each by its possible addresses), or with its error."""
     if url is not None:
         return [(_EXPLICIT, possible_addresses(url if isinstance(url, str) else list(url)))]
     found: list[tuple[str, tuple[tuple[Address, ...], ...] | InferenceError]] = []
@@ -219,18 +156,18 @@ def _candidates(
             found.append((source, error))
             continue
         if source == HUB_DOCUMENT and known.document is not None and known.document.error is not None:
-            found.append((source, known.document.error))  # and the addresses are those of an earlier time
+            found.append((source, known.document.error))  # its addresses are from an earlier reading
     return found
 
 
-# a source, and for each server that it names what is asked at its possible addresses
+# a source, and for each of its servers the pending probe of each possible address
 _Candidate: TypeAlias = "tuple[str, list[dict[Address, Future[Answer]]] | InferenceError]"
 
 
 def _judge(
     candidates: Sequence[_Candidate], prober: Prober, pool: ThreadPoolExecutor, *, wait_for_all: bool
 ) -> tuple[Endpoint, Attempts]:
-    """Wait for the answers, in order, and choose."""
+    """Wait for the answers in order, and choose a server."""
     attempts = Attempts()
     endpoint: Endpoint | None = None
     said: dict[Address, Answer] = {}
@@ -264,7 +201,7 @@ def _judge(
             said[address] = answer
             used = chosen and endpoint is not None and address in endpoint.addresses
             attempts.append(Attempt(source, address.url, answer.text, answer.seconds, chosen=used))
-    attempts += [Attempt(_TOKEN_FILE, path, f"passed over: {why}") for path, why in prober.passed_over.items()]
+    attempts += [Attempt(_TOKEN_FILE, path, f"ignored: {why}") for path, why in prober.ignored.items()]
     log.debug("discovery:\n%s", attempts)
     if endpoint is not None:
         return endpoint, attempts
@@ -272,12 +209,12 @@ def _judge(
 
 
 def _may_follow(source: str) -> bool:
-    """Whether the user's token may follow the first look at a server that this source names."""
+    """Return whether the user's token may be sent to a server that this source names."""
     return source not in _NAMED_BY_OTHERS
 
 
 def _first_healthy(addresses: Iterable[Address], known: Mapping[Address, Answer]) -> Address | None:
-    """The first of a server's possible addresses that can be used."""
+    """Return the first of a server's possible addresses that is healthy."""
     return next((each for each in addresses if each in known and known[each].healthy), None)
 
 
@@ -288,9 +225,9 @@ def _introduced(
     prober: Prober,
     pool: ThreadPoolExecutor,
 ) -> dict[Address, Answer]:
-    """What the servers of a source say to the user's token, where it is sent; how she can send it, where not.
+    """Probe a source's servers again with the user's token; if it may not be sent there, explain how to allow it.
 
-    Of a server's possible addresses the first that answers gets it.
+    Of a server's possible addresses, the first that answers gets the token.
     """
     answering = ([each for each in server if known[each].healthy or known[each].wants_token] for server in servers)
     there = {each[0]: known[each[0]] for each in answering if each}
@@ -302,21 +239,21 @@ def _introduced(
 
 
 def _unintroduced(source: str, address: Address, answer: Answer) -> Answer:
-    """The answer of a server that does not get the token, for a user who has one."""
+    """Return the answer of a server to which the user's token is not sent."""
     if answer.healthy:
         return replace(answer, text=f"{answer.text}; your token is not sent there")
     error = NotAuthorized(
-        f"A Triton that wants a token was found at {address.url}. Your token was not sent, because {source} alone "
+        f"A Triton that requires a token was found at {address.url}. Your token was not sent, because only {source} "
         f"names it. {_consent(address)}."
     )
     return replace(answer, text=f"{answer.text}; yours is not sent. {_consent(address)}", error=error)
 
 
 def _withheld(source: str, address: Address) -> str:
-    """What a user reads whose chosen server wants a token after all; empty where it gets hers."""
+    """Explain why the chosen server does not get the user's token; empty if it does."""
     if _may_follow(source):
         return ""
-    return f"No token is sent there, because {source} alone names it. {_consent(address)}."
+    return f"No token is sent there, because only {source} names it. {_consent(address)}."
 
 
 def _consent(address: Address) -> str:
@@ -324,12 +261,12 @@ def _consent(address: Address) -> str:
 
 
 def _none_found(attempts: Attempts, said: Mapping[Address, Answer]) -> InferenceError:
-    """The error where no server can be used."""
+    """Return the error if no server can be used."""
     errors = [answer.error for answer in said.values() if answer.error is not None]
     unreached = {address.host for address, answer in said.items() if isinstance(answer.error, ServerUnavailable)}
     named = [each for each in attempts if each.value and each.source != _TOKEN_FILE]
-    table = "" if len(named) == 1 and named[0].source == _EXPLICIT else f"\n{attempts}"  # it would say the same again
-    for error in errors:  # of more use than "none answered": one is there and refuses, or our own files are wrong
+    table = "" if len(named) == 1 and named[0].source == _EXPLICIT else f"\n{attempts}"  # it would repeat the message
+    for error in errors:  # more useful than "none answered": a server refused, or our own files are wrong
         if isinstance(error, NotAuthorized) or (len(named) == 1 and isinstance(error, ConfigurationError)):
             refused = type(error)(f"{error}{table}")
             refused.attempts = attempts

@@ -1,7 +1,9 @@
-"""The note a facility on this machine leaves for this user's clients.
+"""The file in which a facility on this machine announces itself to this user's clients.
 
-`eaf-inference up` writes it, discovery reads it. The writer holds a lock on the file for as long as it
-lives, so a file left behind by a killed facility is told from a live one without trusting its pid.
+`eaf-inference up` writes it, discovery reads it. The writer holds a lock on the file for as long as it lives, so a
+reader recognises the file of a killed facility without trusting its process id. The lock is taken with `fcntl`:
+readers probe it with a shared lock, so that two of them do not take each other for the writer, and filelock's are
+all exclusive.
 """
 
 from __future__ import annotations
@@ -10,19 +12,18 @@ import fcntl
 import json
 import logging
 import os
-import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference._files import private_directory
+from eaf_inference._files import runtime_directory
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
-__all__ = ["LocalFacility", "LocalGateway", "Replica", "announced", "running", "runtime_dir", "serving"]
+__all__ = ["LocalFacility", "LocalGateway", "Replica", "announced", "running", "serving"]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class LocalGateway:
 
 @dataclass(frozen=True, slots=True)
 class LocalFacility:
-    """What runs on this machine, as `eaf-inference up --json` prints it."""
+    """A facility on this machine, as `eaf-inference up --json` prints it."""
 
     pid: int
     started: float  # seconds since the epoch
@@ -67,25 +68,10 @@ class LocalFacility:
         return asdict(self)
 
 
-def runtime_dir() -> Path:
-    """This user's runtime directory, made 0700.
-
-    Raises
-    ------
-    ConfigurationError
-        It is somebody else's, a link, or cannot be made.
-    """
-    named = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(named) / "eaf-inference" if named else Path(tempfile.gettempdir()) / f"eaf-inference-{os.geteuid()}"
-    return private_directory(
-        path, remedy="Remove it, or set XDG_RUNTIME_DIR to a directory that belongs to you, and try again."
-    )
-
-
 @contextmanager
 def announced(facility: LocalFacility) -> Iterator[Path]:
-    """Write the note (0600) and keep it locked until the block ends; then remove it."""
-    path = runtime_dir() / f"facility-{facility.pid}.json"
+    """Write the file (0600) and keep it locked until the block ends; then remove it."""
+    path = runtime_directory() / f"facility-{facility.pid}.json"
     draft = path.with_suffix(".draft")
     descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -100,23 +86,23 @@ def announced(facility: LocalFacility) -> Iterator[Path]:
 
 
 def running() -> list[LocalFacility]:
-    """The facilities alive on this machine, newest first.
+    """Return the running facilities of this user on this machine, newest first.
 
     Raises
     ------
     ConfigurationError
-        The runtime directory is not this user's.
+        The runtime directory does not belong to this user.
     """
-    found = [facility for path in runtime_dir().glob("facility-*.json") if (facility := _read(path))]
+    found = [facility for path in runtime_directory().glob("facility-*.json") if (facility := _read(path))]
     return sorted(found, key=lambda facility: facility.started, reverse=True)
 
 
 def serving(urls: Collection[str]) -> LocalFacility | None:
-    """The facility on this machine that has one of these addresses."""
+    """Return the facility on this machine that has one of these addresses."""
     try:
         return next((facility for facility in running() if not set(urls).isdisjoint(facility.urls)), None)
-    except ConfigurationError as error:  # discovery and `doctor` say so
-        log.debug("No local facility can be looked for: %s", error)
+    except ConfigurationError as error:  # discovery and `doctor` report it
+        log.debug("Cannot look for local facilities: %s", error)
         return None
 
 
@@ -124,7 +110,7 @@ def _read(path: Path) -> LocalFacility | None:
     try:
         with path.open(encoding="utf-8") as file:
             if not _locked(file.fileno()):
-                path.unlink(missing_ok=True)  # its writer is dead
+                path.unlink(missing_ok=True)  # its writer was killed
                 return None
             data = json.load(file)
             return LocalFacility(
@@ -137,7 +123,7 @@ def _read(path: Path) -> LocalFacility | None:
     except FileNotFoundError:  # ended since the directory was listed
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # of another version of this package
-        log.warning("The note of a local facility, %s, cannot be read: %s", path, error)
+        log.warning("The announcement of a local facility, %s, cannot be read: %s", path, error)
         return None
 
 

@@ -1,8 +1,8 @@
-"""One look at one server: whether it is ready, and whether it lists its models or at least describes them.
+"""Probe one server: whether it is ready, and whether it lists its models or at least describes them.
 
 A server counts as healthy when it is ready and its repository index answers; one whose index fails is dead or
-saturated (the contract of CMS SONIC). One that does not offer its index, or does not let this user have it, is
-healthy if it describes models: Triton can restrict calls (``--grpc-restricted-protocol``), as can an edge proxy.
+saturated (the contract of CMS SONIC). One that does not offer its index, or not to this user, is healthy if it
+describes models: Triton can restrict calls (``--grpc-restricted-protocol``), as can an edge proxy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.credentials import Credentials, NoToken
+from eaf_inference.auth.credentials import Credentials
+from eaf_inference.auth.sources import NoToken
 from eaf_inference.errors import (
     ConfigurationError,
     InferenceError,
@@ -21,14 +22,14 @@ from eaf_inference.errors import (
     NotAuthorized,
 )
 from eaf_inference.inference.pipeline import Limits, Question, ask
-from eaf_inference.inference.transport import Server
+from eaf_inference.inference.transport import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eaf_inference.config import Address
-    from eaf_inference.credentials import Token
-    from eaf_inference.tls import TlsFiles
+    from eaf_inference.address import Address
+    from eaf_inference.auth.tls import TlsFiles
+    from eaf_inference.auth.token import Token
 
 __all__ = ["NOT_WAITED_FOR", "PROBE_TIMEOUT", "Answer", "Prober"]
 
@@ -37,7 +38,7 @@ PROBE_TIMEOUT = 2.0  # seconds for each server
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one server said when it was asked whether it is ready and what it serves."""
+    """The result of one probe."""
 
     healthy: bool
     text: str
@@ -54,16 +55,16 @@ NOT_WAITED_FOR = Answer(healthy=False, text="not waited for")
 
 
 class Prober:
-    """Asks servers, without the user's token or with it.
+    """Probes servers, without or with the user's token.
 
     Attributes
     ----------
     at_once : bool
-        With it from the first look on: nothing but what is to get it was named.
+        With the token from the first probe on, because only a server that may get it was named.
     has_token : bool
-        Whether there is one.
-    passed_over : mapping
-        Token files that are not believed, and why.
+        Whether there is a token.
+    ignored : mapping
+        Token files that are not trusted, and why.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class Prober:
         self._nobody = Credentials(NoToken(credentials.trouble))
         self.at_once = False
         self.has_token = credentials.known is not None
-        self.passed_over = credentials.source.passed_over
+        self.ignored = credentials.source.ignored
 
     def look(self, address: Address, *, follows: bool) -> Answer:
-        """Ask without the token; nothing at all where it is to follow and would travel unencrypted."""
+        """Probe without the token; not at all if the token is to follow but would be sent unencrypted."""
         if self.at_once:
             return self.authenticate(address)
         answer = self._ask(address, self._nobody, meant=self._credentials.known if follows else None)
@@ -86,7 +87,7 @@ class Prober:
         return answer
 
     def authenticate(self, address: Address) -> Answer:
-        """Ask with the token."""
+        """Probe with the token."""
         return self._ask(address, self._credentials)
 
     def _ask(self, address: Address, credentials: Credentials, *, meant: Token | None = None) -> Answer:
@@ -97,17 +98,17 @@ class Prober:
         def ask_for(method: str, message: Any) -> Any:
             left = self._timeout - (time.monotonic() - started)
             limits = Limits(time_budget=0, request_timeout=max(left, 0.001))
-            return ask([server], [Question(method, message)], limits)[0]
+            return ask([channel], [Question(method, message)], limits)[0]
 
         def answer(*, healthy: bool, text: str, error: InferenceError | None = None, restricted: str = "") -> Answer:
             return Answer(healthy, text, time.monotonic() - started, error, restricted)
 
         try:
-            server = Server(address, self._credentials, self._tls, allow_insecure_token=self._allow_insecure_token)
-            server.metadata(meant)
+            channel = Channel(address, self._credentials, self._tls, allow_insecure_token=self._allow_insecure_token)
+            channel.metadata(meant)
         except InferenceError as error:
             return answer(healthy=False, text=str(error), error=error)
-        server.credentials = credentials
+        channel.credentials = credentials
         try:
             if not _is_ready(ask_for):
                 return answer(healthy=False, text="not ready: it is starting, stopping, or a model failed to load")
@@ -122,13 +123,13 @@ class Prober:
         except InferenceError as error:
             return answer(healthy=False, text=error.reason or str(error).splitlines()[0], error=error)
         finally:
-            server.close()
+            channel.close()
         number = len({model.name for model in index.models})
         return answer(healthy=True, text=f"ready, {number} model{'s' * (number != 1)}")
 
 
 def _is_ready(ask_for: Callable[[str, Any], Any]) -> bool:
-    """Whether a server says that it is ready; one that cannot be asked may be."""
+    """Return whether a server is ready; one that forbids the question counts as ready."""
     from eaf_inference.inference import protocol
 
     try:
@@ -140,12 +141,12 @@ def _is_ready(ask_for: Callable[[str, Any], Any]) -> bool:
 
 
 def _check_that_it_describes_models(ask_for: Callable[[str, Any], Any], address: Address) -> None:
-    """Return where a server without an index tells of itself, or of a model: even that there is none of that name.
+    """Check that a server without an index describes models, if only by the error that a model does not exist.
 
     Raises
     ------
     InferenceError
-        Nothing of that may be asked.
+        The server allows none of these calls.
     """
     from eaf_inference.inference import protocol
 

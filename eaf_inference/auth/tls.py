@@ -1,7 +1,7 @@
-"""TLS: the files of a channel, and what an HTTPS address is verified against.
+"""TLS: the files of a channel, and the certificate authorities for HTTPS.
 
-Certificate authorities are named by their file or, where a facility's own file is out of reach (a facility document,
-a Dask worker), given as the PEM text itself.
+Certificate authorities are given as a file, or as PEM text where the file cannot be reached (in a facility document,
+on a Dask worker).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LARGEST = 16 * 1024 * 1024  # bytes; a system's authorities are a quarter of a 
 
 
 def pem_text(value: str | os.PathLike[str], what: str) -> str:
-    """The text of a PEM file, or the value itself where it is such a text.
+    """Return the text of a PEM file, or the value itself if it is PEM text.
 
     Raises
     ------
     ConfigurationError
-        The file cannot be read, or is no PEM file.
+        The file cannot be read, or is not a PEM file.
     """
     text = os.fspath(value)
     if _PEM in text:
@@ -43,7 +43,7 @@ def pem_text(value: str | os.PathLike[str], what: str) -> str:
     path = Path(text).expanduser()
     try:
         content = read_regular(path, _LARGEST).decode(errors="replace")
-    except (OSError, ValueError) as error:  # ValueError: no path can be like that
+    except (OSError, ValueError) as error:  # ValueError: not a valid path
         raise ConfigurationError(f"The file of the {what} cannot be read: {path}: {reason_of(error)}.") from error
     if _PEM not in content:
         raise ConfigurationError(f"The file of the {what}, {path}, is not a PEM file.")
@@ -51,12 +51,12 @@ def pem_text(value: str | os.PathLike[str], what: str) -> str:
 
 
 def tls_context(url: str, ca: str | os.PathLike[str] | None) -> ssl.SSLContext | None:
-    """What an https URL is verified against: these authorities, or the system's; None for http.
+    """Return the context that verifies an https URL with these authorities, or the system's; None for http.
 
     Raises
     ------
     ConfigurationError
-        The file cannot be read, or holds no certificates.
+        The file cannot be read, or contains no certificates.
     """
     if not url.startswith("https:"):
         return None
@@ -71,7 +71,7 @@ def tls_context(url: str, ca: str | os.PathLike[str] | None) -> ssl.SSLContext |
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The files of one TLS channel: authorities (or their PEM text), and a client certificate where there is one."""
+    """The files of one TLS channel: authorities (or their PEM text), and an optional client certificate."""
 
     ca: str | None = None
     certificate: Path | None = None
@@ -86,7 +86,7 @@ class TlsFiles:
         key: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> TlsFiles:
-        """The files given, else the user's grid proxy where ``X509_USER_PROXY`` names a readable one.
+        """Return the given files, else the user's grid proxy if ``X509_USER_PROXY`` names a readable one.
 
         A grid proxy is a PEM file with certificate, key and chain in one.
         """
@@ -107,7 +107,7 @@ class TlsFiles:
         return cls(authorities)
 
     def with_authorities(self, text: str | None) -> TlsFiles:
-        """The same with these certificate authorities; None for the system's."""
+        """Return a copy with these certificate authorities; None for the system's."""
         return replace(self, ca=text)
 
     @property
@@ -117,17 +117,17 @@ class TlsFiles:
         Raises
         ------
         ConfigurationError
-            The file cannot be read, or is no PEM file.
+            The file cannot be read, or is not a PEM file.
         """
         return _pem(self.ca, "certificate authorities")
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """What gRPC opens a TLS channel with.
+        """Return the credentials with which gRPC opens a TLS channel.
 
         Raises
         ------
         ConfigurationError
-            A file cannot be read, or is no PEM file.
+            A file cannot be read, or is not a PEM file.
         """
         import grpc
 

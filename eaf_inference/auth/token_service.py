@@ -1,6 +1,6 @@
-"""The client of the facility's token service, which stands under the Hub: tokens, and what it says of the facility.
+"""The client of the facility's token service under the Hub: tokens, the facility document, and the user's usage.
 
-Whoever holds a JupyterHub token asks, and nobody else is asked: no redirection is followed with it.
+It authenticates with the user's JupyterHub token, and never follows redirects with it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 from eaf_inference._http import exchange
 from eaf_inference._proxies import unused_proxy
 from eaf_inference._redact import SecretText, redact
-from eaf_inference.credentials import Token, TokenSource
+from eaf_inference.auth.sources import TokenSource
+from eaf_inference.auth.tls import pem_text, tls_context
+from eaf_inference.auth.token import Token
 from eaf_inference.errors import ConfigurationError, NotAuthorized, ServerUnavailable
-from eaf_inference.tls import pem_text, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,33 +30,33 @@ if TYPE_CHECKING:
 
 __all__ = ["ANSWER_WITHIN", "ENVIRONMENT", "TokenService", "below"]
 
-ENVIRONMENT = "EAF_TOKEN_SERVICE"  # names it where no configuration does; the Hub sets it for users' servers
+ENVIRONMENT = "EAF_TOKEN_SERVICE"  # its URL if no configuration names it; the Hub sets this variable
 
 ANSWER_WITHIN = 5.0  # seconds
-_HALF = (0.45, 0.55)  # of a token's life, after which it is renewed: users do not all come at the same time
-# what comes out of reading a reply of any form, brackets without end among them
+_HALF = (0.45, 0.55)  # of a token's life, after which it is renewed; random, so that users do not all come at once
+# errors from reading a malformed reply, such as one of nested brackets
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _COUNTED = ("requests", "inferences", "failures", "bytes_in", "bytes_out")
 
 
 def below(base: str, name: str) -> str:
-    """The address of what the service has by this name: `token`, `facility.json`, `usage`."""
+    """Return the URL of one of the service's resources: `token`, `facility.json`, `usage`."""
     return f"{base.rstrip('/')}/{name}"
 
 
 class TokenService(TokenSource):
-    """The facility's token service, which gives a short-lived token to whoever holds a JupyterHub token.
+    """The facility's token service, which exchanges a JupyterHub token for a short-lived token.
 
     Parameters
     ----------
     url : str
-        Its base: ``token`` below it answers ``POST`` with ``{"access_token": …}`` (RFC 6749, section 5.1).
+        Its base URL: ``token`` below it answers ``POST`` with ``{"access_token": …}`` (RFC 6749, section 5.1).
     ca : str or path, optional
         PEM file of the certificate authorities to trust, or their text; by default the system's.
     environment : mapping, optional
-        Holds the user's own ``JUPYTERHUB_API_TOKEN``, as the Hub sets it for every user's server.
+        Has the user's own ``JUPYTERHUB_API_TOKEN``, which the Hub sets for every user's server.
     timeout : float
-        Seconds for its whole answer.
+        Seconds for a whole reply.
     """
 
     renews = True
@@ -70,7 +71,7 @@ class TokenService(TokenSource):
     ) -> None:
         self.url = url
         self.ca = ca
-        self.spent = random.uniform(*_HALF)  # noqa: S311  (no secret)
+        self.renew_fraction = random.uniform(*_HALF)  # noqa: S311  (no secret)
         self._environment = os.environ if environment is None else environment
         self._timeout = timeout
 
@@ -80,14 +81,14 @@ class TokenService(TokenSource):
         return pem_text(self.ca, "certificate authorities") if self.ca else None
 
     def read(self) -> Token:
-        """A new token.
+        """Return a new token.
 
         Raises
         ------
         NotAuthorized
-            There is no Hub token, or the service refuses it; in the service's own words, where it has some.
+            There is no Hub token, or the service refuses it; the message is the service's own, if it sent one.
         ServerUnavailable
-            The service does not answer, or not with a token.
+            The service does not answer, or its reply has no token.
         """
         # a number has no slice
         token: Token = self._answer(
@@ -96,7 +97,7 @@ class TokenService(TokenSource):
         return token
 
     def facility(self) -> dict[str, Any]:
-        """The facility document: settings of `eaf_inference.config.Facility` by name.
+        """Return the facility document: settings of `eaf_inference.config.Facility` by name.
 
         Raises
         ------
@@ -109,7 +110,7 @@ class TokenService(TokenSource):
         return settings
 
     def usage(self, since: str) -> dict[str, Any] | None:
-        """What the holder of the Hub token herself had lately: ``{"at": …, "models": [{"model": …, …}]}``.
+        """Return the recent usage of the Hub token's user: ``{"at": …, "models": [{"model": …, …}]}``.
 
         Parameters
         ----------
@@ -119,7 +120,7 @@ class TokenService(TokenSource):
         Returns
         -------
         dict or None
-            None where the facility does not tell it.
+            None if the facility does not publish it.
 
         Raises
         ------
@@ -133,11 +134,11 @@ class TokenService(TokenSource):
         return told
 
     def _answer(self, name: str, method: str, what: str, read: Callable[[Any], Any]) -> Any:
-        # held while the answer is read, so that it is not shown where the service repeats it
+        # alive until the reply is read, so that it is masked if the service repeats it
         hub_token = SecretText(self._environment.get("JUPYTERHUB_API_TOKEN", ""))
         if not hub_token:
             raise NotAuthorized(
-                f"The token service {self.url} needs your JupyterHub token, and JUPYTERHUB_API_TOKEN is not set. "
+                f"The token service {self.url} needs your JupyterHub token, but JUPYTERHUB_API_TOKEN is not set. "
                 "Start this notebook from the facility's JupyterHub, or pass a token yourself."
             )
         try:
@@ -150,7 +151,7 @@ class TokenService(TokenSource):
             )
         except OSError as error:
             remark = ""
-            with contextlib.suppress(ValueError):  # the URL is none
+            with contextlib.suppress(ValueError):  # not a valid URL
                 remark = unused_proxy(urlsplit(self.url).hostname or "")
             raise self._unavailable(what, redact(str(error)), remark=remark) from None
         if reply.status != HTTPStatus.OK:
@@ -177,7 +178,7 @@ class TokenService(TokenSource):
                 "Ask the facility for access to inference, or restart your server from the Hub."
             )
         if 300 <= reply.status < 400:
-            said = f"{status}: it redirects, and your JupyterHub token is not sent elsewhere"
+            said = f"{status}: it redirects, but your JupyterHub token is not sent elsewhere"
         kind = _NotThere if reply.status == HTTPStatus.NOT_FOUND else ServerUnavailable
         return self._unavailable(what, said or status, kind)
 
@@ -194,7 +195,7 @@ class TokenService(TokenSource):
 
 
 class _NotThere(ServerUnavailable):
-    """The service has nothing at this address."""
+    """The service has no such resource."""
 
 
 def _usage(reply: Any) -> dict[str, Any]:
@@ -210,14 +211,14 @@ def _usage(reply: Any) -> dict[str, Any]:
 
 
 def _described(status: int) -> str:
-    """A status with the words that HTTP has for it; the server's own are not shown."""
+    """Return a status with HTTP's own phrase, not the server's."""
     with contextlib.suppress(ValueError):
         return f"{status} {HTTPStatus(status).phrase}"
     return str(status)
 
 
 def _message(body: bytes) -> str:
-    """The sentence for the user that the service's refusal holds; empty where it is somebody else's, as a proxy's."""
+    """Return the message for the user in the service's refusal; empty if the refusal comes from, say, a proxy."""
     with contextlib.suppress(*_UNREADABLE):
         said = json.loads(body)["message"]
         return redact(said) if isinstance(said, str) else ""

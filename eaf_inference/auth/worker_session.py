@@ -1,7 +1,6 @@
-"""What a Dask client gave this worker process, as the rest of the package sees it.
+"""The server and the token that a Dask client pushed to this worker process.
 
-The values were put there by `eaf_inference.dask.worker_plugin`, of whichever version the client has; they change
-while they are used.
+`eaf_inference.dask.worker_plugin`, of the client's version, stores the values; they may change at any time.
 """
 
 from __future__ import annotations
@@ -9,33 +8,34 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.config import Address, parse_urls, possible_addresses
-from eaf_inference.credentials import Token, TokenSource
+from eaf_inference.address import Address, parse_urls, possible_addresses
+from eaf_inference.auth.sources import TokenSource
+from eaf_inference.auth.token import Token
 from eaf_inference.errors import ServerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Injected", "InjectedToken", "injected"]
+__all__ = ["WorkerSession", "WorkerToken", "worker_session"]
 
-_HELD = "_eaf_inference_held"  # as in worker_plugin, which must not be imported where there is no Dask
+_HELD = "_eaf_inference_held"  # as in worker_plugin, which cannot be imported without Dask
 _CLIENT_ANSWERS_WITHIN = 15.0  # seconds: two heartbeats of a large cluster's worker, and the token service's time
 
 
-class Injected:
-    """Where Triton is and who the user is, as the newest push says."""
+class WorkerSession:
+    """The server and the user of the client's last push."""
 
     def __init__(self, held: Any) -> None:
         self._held = held
-        self.token = InjectedToken(held)
+        self.token = WorkerToken(held)
 
     def wait(self, timeout: float) -> dict[str, Any]:
-        """The values, once the client has told where Triton is.
+        """Wait until the client has named a server, and return the pushed values.
 
         Raises
         ------
         ServerUnavailable
-            It has not within the timeout; the message has its reason.
+            It did not within the timeout; the message has the client's reason.
         """
         held = self._held
         held.wait_until(lambda: held.values is None or held.values["urls"], timeout)
@@ -44,14 +44,13 @@ class Injected:
             return values
         reason = values["reason"] if values else "it has disconnected"
         error = ServerUnavailable(
-            f"The notebook that this Dask worker works for has no connection to Triton: {reason}. "
-            "See %triton_status there."
+            f"The notebook of this Dask worker has no connection to Triton: {reason}. See %triton_status there."
         )
         error.reason = reason
         raise error
 
     def names(self, urls: str | tuple[str, ...]) -> bool:
-        """Whether these are the servers that the client named."""
+        """Return whether these are the servers that the client named."""
         values = self._held.values
         if values is None:
             return False
@@ -60,24 +59,24 @@ class Injected:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """The servers as last named; none where the client has disconnected."""
+        """The servers in the last push; none if the client has disconnected."""
         values = self._held.values
         return parse_urls(list(values["urls"])) if values and values["urls"] else ()
 
     def count_with(self, totals: Callable[[], dict[str, Any]]) -> None:
-        """Put what a connection has sent and got back on this worker's heartbeat."""
+        """Report a connection's traffic with this worker's heartbeats."""
         self._held.totals = totals
 
 
-class InjectedToken(TokenSource):
-    """The token that the client gave this worker, and renews there."""
+class WorkerToken(TokenSource):
+    """The token that the client pushed to this worker, and renews."""
 
-    at_hand = True
+    cheap = True
     renews = True
 
     @property
     def why_none(self) -> str:
-        return "The notebook that this Dask worker works for has none: see %triton_status there."
+        return "The notebook of this Dask worker has none: see %triton_status there."
 
     def __init__(self, held: Any) -> None:
         self._held = held
@@ -93,12 +92,12 @@ class InjectedToken(TokenSource):
         return self._token
 
     def renew(self) -> Token | None:
-        """Tell the client that a server refused the token, and wait for its answer.
+        """Report to the client that a server refused the token, and wait for a younger one.
 
         Raises
         ------
         ServerUnavailable
-            There is none yet: the client is gone, or gets no younger token itself.
+            None came in time: the client is gone, or gets no younger token itself.
         """
         held, refused = self._held, self._held.values
         if refused is not None and refused["token"] is not None:
@@ -111,7 +110,7 @@ class InjectedToken(TokenSource):
         return "the Dask client of this worker"
 
 
-def injected() -> Injected | None:
-    """What a client gave this process, if it has taken it back or not; None where no client ever gave any."""
+def worker_session() -> WorkerSession | None:
+    """Return the session of this process, even if the client has ended it; None if there never was one."""
     held = getattr(sys.modules.get(_HELD), "held", None)
-    return None if held is None else Injected(held)
+    return None if held is None else WorkerSession(held)

@@ -1,0 +1,1 @@
+"""From nothing typed to a server: where one may be, and which of them answers."""
