@@ -1,4 +1,4 @@
-"""Which numbers become which: the conversions that a user would make herself, and no other."""
+"""Conversion of data types that loses at most the precision of floats."""
 
 from __future__ import annotations
 
@@ -7,53 +7,82 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.wire import rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from eaf_inference.inference.spec import TensorSpec
 
-__all__ = ["cast"]
+__all__ = ["cast", "narrowed"]
+
+_BEYOND = "some values are beyond its range"
+_CHANGED = "some values would change"
 
 
 def cast(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
-    """The values in the declared data type, where that loses nothing but float64's precision.
+    """Convert values to the declared data type if only the precision of float64 is lost, or of floats for BF16.
 
     Raises
     ------
     InvalidInput
         The conversion would change values.
     """
-    target = spec.dtype
+    result, why = _converted(values, spec.dtype)
+    if spec.datatype == "BF16" and not why:  # numpy has no such type, so it is float32 until it is sent
+        sent = rounded(result, spec.datatype)
+        if not np.array_equal(np.isfinite(sent), np.isfinite(result)):
+            why = _BEYOND
+        elif values.dtype.kind in "ui" and not np.array_equal(sent, result):
+            why = _CHANGED
+    if why:
+        raise InvalidInput(
+            f"Input {spec.name!r} has dtype {values.dtype} and shape {values.shape}, which does not convert to the "
+            f"model's {spec.datatype}: {why}. Convert it yourself if that is what you want (ak.values_astype, "
+            "astype)."
+        )
+    return result
+
+
+def narrowed(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    """Convert floats to an input's float type, with its precision.
+
+    Raises
+    ------
+    FloatingPointError
+        Values are beyond its range.
+    """
+    with np.errstate(over="raise"):
+        result = values.astype(spec.dtype, copy=False)
+    if spec.datatype == "BF16" and not np.array_equal(np.isfinite(rounded(result, "BF16")), np.isfinite(result)):
+        raise FloatingPointError(_BEYOND)
+    return result
+
+
+def _converted(values: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], str]:
+    """Return the values as this type, and why they would not be the same; empty if they are."""
     if values.dtype == target:
-        return values
+        return values, ""
     kinds = values.dtype.kind + target.kind
     inexact = kinds in ("if", "uf") and values.dtype.itemsize == 8  # though numpy calls int64 -> float64 safe
     if not values.size or (np.can_cast(values.dtype, target, "safe") and not inexact):
-        return values.astype(target)
+        return values.astype(target), ""
     if kinds == "ff" and target.itemsize >= 4:
         with np.errstate(over="ignore"):
             result = values.astype(target)
-        if np.array_equal(np.isfinite(result), np.isfinite(values)):
-            return result
-        why = "some values are beyond its range"
-    elif values.dtype.kind in "bui" and target.kind in "uif" and _exact(values, target):
-        return values.astype(target)
-    else:
-        why = "some values would change"
-    raise InvalidInput(
-        f"Input {spec.name!r} has dtype {values.dtype} and shape {values.shape}, which does not convert to the "
-        f"model's {spec.datatype}: {why}. Convert it yourself if that is what you want (ak.values_astype, astype)."
-    )
+        return result, "" if np.array_equal(np.isfinite(result), np.isfinite(values)) else _BEYOND
+    if values.dtype.kind in "bui" and target.kind in "uif" and _exact(values, target):
+        return values.astype(target), ""
+    return values, _CHANGED
 
 
 def _exact(values: NDArray[Any], target: np.dtype[Any]) -> bool:
-    """Whether every integer has itself as its image (compared as Python integers at the ends of the range)."""
+    """Whether every integer converts to an equal number."""
     low, high = int(values.min()), int(values.max())
     if target.kind in "ui":
         info = np.iinfo(target)
         return info.min <= low and high <= info.max
-    largest = 1 << (np.finfo(target).nmant + 1)  # every integer up to here is a float
+    largest = 1 << (np.finfo(target).nmant + 1)  # every integer up to here is exact
     if -largest <= low and high <= largest:
         return True
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,13 +1,12 @@
-"""One failed gRPC call: what it asks for, and the error that a user reads.
+"""Classify a failed gRPC call: what to do next, and which error the user reads.
 
-What the server said literally is in the log, at level DEBUG.
+The server's literal text is logged at level DEBUG.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,10 +24,14 @@ from eaf_inference.errors import (
     NotAuthorized,
     ServerUnavailable,
 )
-from eaf_inference.inference.words import (
+from eaf_inference.inference.failure_texts import (
     COMPRESSED_REPLY,
+    NOT_READY,
+    OUT_OF_MEMORY,
     RESTRICTED,
     TOO_LARGE_REPLY,
+    TOO_LARGE_REQUEST,
+    TRANSIENT,
     meaning,
     refusal,
     without_internals,
@@ -39,8 +42,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from eaf_inference.config import Address
-    from eaf_inference.credentials import Token
+    from eaf_inference.address import Address
+    from eaf_inference.auth.token import Token
 
 __all__ = ["Action", "Failure", "failed"]
 
@@ -48,15 +51,15 @@ log = logging.getLogger(__name__)
 
 
 class Action(enum.Enum):
-    """What a failed call asks for."""
+    """What to do after a failed call."""
 
-    BACK_OFF = "try again after a pause, elsewhere if there is another replica"
+    BACK_OFF = "try again after a pause, on another replica if there is one"
     ELSEWHERE_ONCE = "try once more on another replica"
     RENEW_TOKEN = "renew the token and try once more"  # noqa: S105  (no password)
-    GIVE_UP = "tell the user"
+    GIVE_UP = "raise the error"
 
 
-# gRPC status -> what to do, and the error when that did not help. The whole policy is this table.
+# The retry policy: gRPC status -> what to do, and the error to raise if that does not help.
 _ACTIONS: dict[str, tuple[Action, type[InferenceError]]] = {
     "UNAVAILABLE": (Action.BACK_OFF, ServerUnavailable),
     "RESOURCE_EXHAUSTED": (Action.BACK_OFF, ServerUnavailable),
@@ -71,17 +74,10 @@ _ACTIONS: dict[str, tuple[Action, type[InferenceError]]] = {
 }
 _OTHERWISE = (Action.GIVE_UP, BadReply)
 
-# How a lost connection, a proxy's retry buffer or a dying model process shows under UNKNOWN and INTERNAL.
-_TRANSIENT = re.compile(
-    r"RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|stub process", re.IGNORECASE
-)
-_TOO_LARGE = re.compile(r"larger than max|request payload size|exceeded request buffer", re.IGNORECASE)
-_NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed call, and what it asks for."""
+    """One failed call, and what to do about it."""
 
     action: Action
     error: type[InferenceError]
@@ -89,34 +85,39 @@ class Failure:
     details: str
     server: str  # its URL
     host: str = ""
-    token: Token | None = None  # that was sent
-    retry_after: float | None = None  # seconds, where the server said so
+    token: Token | None = None  # the token that was sent
+    retry_after: float | None = None  # seconds, if the server asked for a pause
     at: float = field(default_factory=time.time)
 
     @classmethod
     def of(cls, error: grpc.RpcError, address: Address, token: Token | None = None) -> Failure:
-        """Classify what gRPC raised."""
+        """Classify an error of gRPC."""
         status, details = error.code().name, printable(redact((error.details() or "").strip()))
         log.debug("%s: %s: %s", address.url, status, details)
         action, kind = _ACTIONS.get(status, _OTHERWISE)
-        if action is Action.GIVE_UP and kind is BadReply and _TRANSIENT.search(details):
+        if action is Action.GIVE_UP and kind is BadReply and TRANSIENT.search(details):
             action, kind = _ACTIONS["UNAVAILABLE"]
         if RESTRICTED.search(details):
             action, kind = _ACTIONS["UNIMPLEMENTED"]
         if TOO_LARGE_REPLY.search(details) or COMPRESSED_REPLY.search(details):
             action, kind = Action.GIVE_UP, BadReply
-        elif _TOO_LARGE.search(details):
+        elif TOO_LARGE_REQUEST.search(details):
             action, kind = Action.GIVE_UP, InvalidInput
         return cls(action, kind, status, details, address.url, address.host, token, _retry_after(error))
 
     @property
     def restricted(self) -> bool:
-        """Whether the server, or a proxy before it, lets nobody, or not this user, make such a call at all."""
+        """Whether the server or a proxy forbids this kind of call, to everybody or to this user."""
         return self.error is ConfigurationError or self.status == "PERMISSION_DENIED"
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether the server had too little memory for this request, and may have enough for a smaller one."""
+        return OUT_OF_MEMORY.search(self.details) is not None
+
+    @property
     def cause(self) -> str:
-        """Why, in words for a reader."""
+        """The cause in plain words."""
         if self.status == "DEADLINE_EXCEEDED":
             return "no answer in time"
         if self.error is NotAuthorized:
@@ -124,37 +125,37 @@ class Failure:
         plain = meaning(self.details)
         if plain is None and self.status == "UNIMPLEMENTED":
             plain = "it does not offer this call"
-        return plain or f'it says "{self.said}"'
+        return plain or f'it says "{self.quote}"'
 
     @property
     def in_short(self) -> str:
-        """The same in two words, for a progress bar."""
+        """The cause in two words, for a progress bar."""
         return "server overloaded" if self.status == "RESOURCE_EXHAUSTED" else "server gone"
 
     @property
-    def said(self) -> str:
-        """The server's own words without what only its programmers can use."""
+    def quote(self) -> str:
+        """The server's text without its internals."""
         return without_internals(self.details).rstrip(".") or f"gRPC status {self.status}"
 
     @property
     def proxy(self) -> str:
-        """A remark on a proxy that was not used, where none was reached directly."""
+        """A remark about a configured proxy that was not used, if the server could not be reached directly."""
         return unused_proxy(self.host) if self.status in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
 
     @property
     def _refusal(self) -> tuple[str, str]:
-        """Why the user is not let in, and what to do."""
+        """Why the user is refused, and what to do."""
         if self.token is None and self.status == "UNAUTHENTICATED":
-            return "it wants a token, and none was sent", ""
+            return "it requires a token, and none was sent", ""
         known = refusal(self.details) if self.token is not None else None
         if known is not None:
             return f"it refuses your token: {known[0]}", known[1]
         refused = "it refuses your token, and says" if self.token is not None else "it refuses access, and says"
-        return f'{refused} "{self.said}"', "Renew your token, or ask the facility for access."
+        return f'{refused} "{self.quote}"', "Renew your token, or ask the facility for access."
 
     @property
     def remedy(self) -> str:
-        """What a user who is not let in can do."""
+        """What a refused user can do."""
         return self._refusal[1]
 
     def __str__(self) -> str:
@@ -163,11 +164,21 @@ class Failure:
 
 
 def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> InferenceError:
-    """The error that tells the user how a call ended, and what she can do; and what the trouble with her token is."""
+    """Make the error for a call that failed for good: why, and what to do.
+
+    Parameters
+    ----------
+    failures : sequence of Failure
+        Of all attempts, oldest first.
+    subject : str
+        What the call was about.
+    trouble : str
+        Why the token could not be renewed.
+    """
     last = failures[-1]
     kind, advice = last.error, f"{last.server} failed on {subject}: {last.cause}."
-    if kind is ServerUnavailable and _NOT_READY.search(last.details):
-        kind, advice = ModelNotReady, f"The server cannot serve {subject} now: {last.said}.{_history(failures)}"
+    if kind is ServerUnavailable and NOT_READY.search(last.details):
+        kind, advice = ModelNotReady, f"The server cannot serve {subject} now: {last.quote}.{_history(failures)}"
     elif kind is ServerUnavailable:
         advice = " ".join(
             part
@@ -180,10 +191,10 @@ def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> Infe
         )
     elif kind is NotAuthorized:
         remedy = redact(trouble) or last.remedy
-        separator = "; " if remedy[:1].islower() else ". "  # the token service's own words are left as they are
+        separator = "; " if remedy[:1].islower() else ". "  # the token service's own text stays unchanged
         advice = f"{last.server} {last.cause.removeprefix('it ')}{separator}{remedy}"
     elif kind is InvalidInput:
-        advice = f"The server refused the input of {subject}: {last.said}."
+        advice = f"The server refused the input of {subject}: {last.quote}."
     error = kind(advice)
     error.reason = last.cause
     error.restricted = last.restricted
@@ -197,10 +208,10 @@ def _history(failures: Sequence[Failure]) -> str:
 
 
 def _retry_after(error: grpc.RpcError) -> float | None:
-    """Seconds from ``grpc-retry-pushback-ms`` or ``retry-after`` (HTTP, Envoy) in the trailing metadata."""
+    """Return the seconds in the trailing metadata's ``grpc-retry-pushback-ms`` or ``retry-after`` (HTTP, Envoy)."""
     trailing = dict(error.trailing_metadata() or ())
     scales: dict[str, Callable[[float], float]] = {
-        "grpc-retry-pushback-ms": lambda milliseconds: milliseconds / 1000,  # the finer word, where there are both
+        "grpc-retry-pushback-ms": lambda milliseconds: milliseconds / 1000,  # preferred, as it is finer
         "retry-after": lambda seconds: seconds,
     }
     for key, scale in scales.items():

@@ -1,20 +1,20 @@
-"""Ctrl-C during a call: it always ends the call, and never stops a step that must not be left half done.
+"""Make Ctrl-C always end a call, and never in the middle of a step that must be completed.
 
-Python raises KeyboardInterrupt between any two steps of the main thread. Two kinds of places cannot bear that:
+Python raises KeyboardInterrupt between any two steps of the main thread. That goes wrong in two kinds of places:
 
-- **It is lost** where Python ignores exceptions: in a ``__del__`` and in a callback of a weak reference. Seen in a
-  notebook: while the widgets of one progress bar were made, the garbage collector ran ``tqdm.__del__`` of an earlier
-  bar. The interrupt was raised and ignored in there, and the cell went on.
-- **It breaks what it stops.** gRPC counts a channel's calls after it has started them, and guards each by a
-  `threading.Condition`, whose ``with`` may be interrupted when it holds the lock already: the next call on that
-  channel may wait for ever (https://github.com/grpc/grpc/issues/19973). A widget that is half made fails when it is
-  collected, in Python 3.11 even in the midst of the `ast.parse` for the traceback, which fails too
-  (https://github.com/python/cpython/issues/106905): the cell ends without an error.
+- **The interrupt is lost** where Python ignores exceptions: in a ``__del__`` and in a weak reference's callback. Seen
+  in a notebook: while the widgets of one progress bar were made, the garbage collector ran ``tqdm.__del__`` of an
+  earlier bar. The interrupt was raised and ignored there, and the cell went on.
+- **The interrupt breaks what it stops.** gRPC counts a channel's calls after starting them, and guards each with a
+  `threading.Condition`. An interrupt in its ``with`` can leave the lock taken, and then the next call on that channel
+  waits for ever (https://github.com/grpc/grpc/issues/19973). A half-made widget fails when it is collected, which in
+  Python 3.11 can break the `ast.parse` that formats the traceback
+  (https://github.com/python/cpython/issues/106905): the cell then ends without an error.
 """
 
 from __future__ import annotations
 
-# what `signal` wraps: its own functions look each handler up in an enum, which costs several times as much
+# `signal` wraps these functions and looks each handler up in an enum, which takes several times as long
 import _signal  # type: ignore[import-not-found]
 import signal
 import threading
@@ -29,10 +29,10 @@ __all__ = ["Interrupts", "stopping"]
 
 
 class Interrupts:
-    """Notes each Ctrl-C between `watch` and `release`, besides letting the handler of before raise it.
+    """Notes each Ctrl-C between `watch` and `release`, and lets the previous handler raise it.
 
-    ``with interrupts:`` holds it back until the block ends. What was noted is raised at the end of the next such
-    block, by `check`, or at the latest by `release`: an interrupt that Python has ignored still ends the call.
+    ``with interrupts:`` delays it until the block ends. A noted interrupt is raised at the end of the next such
+    block, by `check`, or at the latest by `release`, so that one that Python ignored still ends the call.
     """
 
     __slots__ = ("_before", "_held", "_noted")
@@ -43,23 +43,23 @@ class Interrupts:
         self._noted = False
 
     def watch(self) -> None:
-        """Begin; does nothing outside the main thread, where Python raises no interrupt."""
+        """Start noting; outside the main thread Python raises no interrupts, and this does nothing."""
         handler = _signal.getsignal(signal.SIGINT)
         if callable(handler) and threading.current_thread() is threading.main_thread():
-            self._held = 1  # until the caller's `try` has begun
+            self._held = 1  # until the caller is inside its `try`
             self._before = handler
             _signal.signal(signal.SIGINT, self._arrived)
             self._held = 0
 
     def release(self, leaving: type[BaseException] | None = None) -> None:
-        """End, and give Ctrl-C back to the handler of before.
+        """Stop noting, and give Ctrl-C back to the previous handler.
 
         Parameters
         ----------
         leaving : type, optional
-            The exception with which the call ends: an interrupt is not raised once more.
+            The exception that ends the call; if it is the interrupt, it is not raised again.
         """
-        self._held = 1  # so that nothing comes between
+        self._held = 1  # against an interrupt in this method
         before, self._before = self._before, None
         if before is not None and _signal.getsignal(signal.SIGINT) == self._arrived:
             _signal.signal(signal.SIGINT, before)
@@ -68,7 +68,7 @@ class Interrupts:
             before(signal.SIGINT, None)
 
     def hold(self) -> None:
-        """Hold a Ctrl-C back, until `release`."""
+        """Hold interrupts back until `release`."""
         self._held += 1
 
     __enter__ = hold
@@ -78,31 +78,31 @@ class Interrupts:
         self.check()
 
     def check(self) -> None:
-        """Raise what was noted."""
+        """Raise a noted interrupt."""
         if self._noted and not self._held:
             self._raise(None)
 
-    def _arrived(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a handler's arguments)
+    def _arrived(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         self._noted = True
         if not self._held:
             self._raise(frame)
 
     def _raise(self, frame: FrameType | None) -> None:
-        # a library may put this handler back after the call: then nothing is to be noted, and Python's own is meant
+        # a library may reinstall this handler after the call; then Python's own is meant
         (self._before or signal.default_int_handler)(signal.SIGINT, frame)
-        self._noted = False  # that handler does not raise
+        self._noted = False  # only reached if that handler does not raise
 
 
 class stopping(ContextDecorator):  # noqa: N801  (used like a function)
-    """Say in one line what a Ctrl-C stopped, where it leaves a call of this package; also a decorator.
+    """Report in one line what a Ctrl-C stopped when it leaves a call of this package; also a decorator.
 
-    The exception stays the KeyboardInterrupt that Python raised, so that scripts and shells see what they expect.
-    In IPython and Jupyter it shows as its message, without a traceback of this package's own code.
+    The exception stays Python's KeyboardInterrupt, as scripts and shells expect. IPython and Jupyter show only its
+    message, without a traceback of this package's code.
 
     Parameters
     ----------
     message : str or callable
-        What was stopped and what came of it; a function is called when the interrupt leaves the block.
+        What was stopped, and what is returned; a function is called when the interrupt leaves the block.
     """
 
     def __init__(self, message: str | Callable[[], str]) -> None:
@@ -114,7 +114,7 @@ class stopping(ContextDecorator):  # noqa: N801  (used like a function)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if type(error) is KeyboardInterrupt and not error.args:  # the innermost block knows best
+        if type(error) is KeyboardInterrupt and not error.args:  # the innermost block has the most precise message
             message = self._message if isinstance(self._message, str) else self._message()
             error.args = (message,)
             error._render_traceback_ = lambda: [message]  # type: ignore[attr-defined]  # IPython's hook

@@ -1,8 +1,8 @@
-"""To which length the rows of a collection are padded: what a model declares, and the rule that batching follows."""
+"""The lengths to which rows are padded: what a model declares, and the rule that batching follows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Declared", "Lengths"]
 
-_MULTIPLE = 8  # padded lengths: a server merges only requests of equal length
+_MULTIPLE = 8  # of padded lengths; few different lengths let the server merge more requests …
+_COARSEST = 64  # … and up to this multiple, more padding is tried before any is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,32 +25,48 @@ class Declared:
     Attributes
     ----------
     minimum : int
-        Shorter rows are padded to it; 0 where nothing is declared: an empty row is then sent with length 0.
+        Shorter rows are padded to it; 0 if nothing is declared, and then an empty row is sent with length 0.
     maximum : int or None
         Longer rows are cut.
     full : bool
-        The model was trained on rows that are all padded to the maximum (``var_length``), so that its score at that
-        length is the right one. Otherwise the score without padding is.
+        The model was trained on rows padded to the maximum (``var_length``), so its score at that length is right.
+        Otherwise the score without padding is right.
+    only : tuple of int
+        The only padded lengths that the model takes, in order; empty if it takes any.
     """
 
     minimum: int = 0
     maximum: int | None = None
     full: bool = False
+    only: tuple[int, ...] = ()
 
     @property
     def unpadded(self) -> Lengths:
-        """The rule under which a row's score is the right one."""
+        """The rule under which a row's score is right."""
         least = self.maximum if self.full and self.maximum is not None else self.minimum
-        return Lengths(least, self.maximum, exact=True)
+        return Lengths(least, self.maximum, exact=True, only=self.only)
+
+    @property
+    def padded(self) -> Lengths:
+        """The rule under which rows share batches, if padding changes nothing."""
+        return Lengths(self.minimum, self.maximum, only=self.only)
+
+    def within(self, only: tuple[int, ...]) -> Declared:
+        """Return the same for a model that takes only these padded lengths."""
+        if not only:
+            return self
+        most = only[-1] if self.maximum is None else min(self.maximum, only[-1])
+        return replace(self, minimum=min(max(self.minimum, only[0]), most), maximum=most, only=only)
 
     @classmethod
     def of_all(cls, declared: Iterable[Declared]) -> Declared:
-        """What holds for inputs that share their lengths."""
+        """Combine what inputs that share their lengths declare."""
         several = tuple(declared)
         return cls(
             minimum=max((each.minimum for each in several), default=0),
             maximum=min((each.maximum for each in several if each.maximum is not None), default=None),
             full=any(each.full for each in several),
+            only=next((each.only for each in several if each.only), ()),
         )
 
 
@@ -61,29 +78,45 @@ class Lengths:
     ----------
     minimum, maximum : int, int or None
     exact : bool
-        Pad nothing beyond `minimum`: only rows of one length share a batch. For models whose scores depend on
-        padding.
+        Pad nothing beyond `minimum`, so that only rows of one length share a batch. For models whose scores depend
+        on padding.
     empty_apart : bool
-        The same for rows of length 0 alone: they are sent with length 0, in batches of their own.
+        Send rows of length 0 with length 0, in batches of their own.
+    only : tuple of int
+        Pad to these lengths and to no other; empty for any.
+    multiple : int
+        Pad to multiples of this.
     """
 
     minimum: int = 0
     maximum: int | None = None
     exact: bool = False
     empty_apart: bool = False
+    only: tuple[int, ...] = ()
+    multiple: int = _MULTIPLE
+
+    def coarser(self, padding: float) -> Lengths:
+        """Return a rule of fewer lengths, which adds this many constituents to a row on average, or fewer."""
+        multiple = self.multiple
+        while multiple < _COARSEST and multiple <= padding:  # a multiple adds half of it, so twice that adds it
+            multiple *= 2
+        return replace(self, multiple=multiple)
 
     def padded(self, longest: NDArray[np.int64] | int) -> NDArray[np.int64]:
-        """The length of a batch whose longest row has this many constituents."""
+        """Return the padded length of a batch whose longest row has this many constituents."""
         least = np.maximum(longest, self.minimum)
+        if self.only:
+            at = np.minimum(np.searchsorted(self.only, least), len(self.only) - 1)
+            return np.asarray(np.maximum(np.array(self.only)[at], longest))  # rows are cut elsewhere
         if self.exact:
             return least
-        length = -(-least // _MULTIPLE) * _MULTIPLE
+        length = -(-least // self.multiple) * self.multiple
         if self.maximum is not None:
-            length = np.maximum(np.minimum(length, self.maximum), longest)  # never cut here
+            length = np.maximum(np.minimum(length, self.maximum), longest)  # rows are cut elsewhere
         return np.where(longest == np.int64(0), 0, length) if self.empty_apart else length
 
     def apart(self, counts: NDArray[np.int64]) -> NDArray[Any]:
-        """A number for each row; rows whose numbers differ never share a batch."""
+        """Return a number for each row; rows whose numbers differ never share a batch."""
         if self.exact:
-            return np.maximum(counts, self.minimum)
+            return self.padded(counts)
         return counts > 0 if self.empty_apart else np.zeros(len(counts), np.bool_)

@@ -1,60 +1,93 @@
-"""One model of one connection: arrays in, scores out.
+"""A model of a connection: arrays in, scores out.
 
-Puts the four parts together: the recipe and the layout make flat inputs, batching cuts them, the pipeline sends
-them, and the replies are scattered back to the user's lists.
+An array passes through four modules: `marshal` prepares flat inputs, `batching` cuts them into batches, the
+`pipeline` sends these, and `scatter` puts the replies back in the places of their rows.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import awkward as ak
-import numpy as np
 
-from eaf_inference._text import printable
-from eaf_inference.errors import BadReply, InferenceError, InvalidInput
-from eaf_inference.inference import layout
-from eaf_inference.inference.batching import DenseInput, Given, Job, RaggedInput
-from eaf_inference.inference.conversion import cast
-from eaf_inference.inference.features import FEATURES, KINEMATICS, compute
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference import nesting
+from eaf_inference.inference.batching import batches
+from eaf_inference.inference.caller import warn_caller
+from eaf_inference.inference.checks import Checks
+from eaf_inference.inference.description import as_html, as_text
+from eaf_inference.inference.graph_job import GraphJob, prepare_graphs
 from eaf_inference.inference.interrupts import stopping
-from eaf_inference.inference.padding import PaddingCheck
+from eaf_inference.inference.marshal import Job, columns, prepare
+from eaf_inference.inference.named_inputs import NamedInputs
+from eaf_inference.inference.partitions import is_lazy, over_partitions
 from eaf_inference.inference.pipeline import Pipeline
 from eaf_inference.inference.progress import progress_bar
-from eaf_inference.inference.request import Inference
+from eaf_inference.inference.reloads import fingerprint_of, unchanged
+from eaf_inference.inference.request import same_version
+from eaf_inference.inference.scoring import Feedback, Scoring, try_batches
+from eaf_inference.inference.stop import stopped_with
 from eaf_inference.inference.traffic import Retrying, Traffic, remarks
-from eaf_inference.inference.truncation import PT, hardest, pt_of
-from eaf_inference.inference.wrong_input import kind_of, lacking
-from eaf_inference.tables import did_you_mean
+from eaf_inference.inference.tuning import Tuning, fixed_sizes
+from eaf_inference.inference.variations import VariedJob, score_variations, variations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Mapping
+    from contextlib import AbstractContextManager
 
-    from numpy.typing import NDArray
-
-    from eaf_inference.connection import Connection
-    from eaf_inference.inference.batching import Batch
-    from eaf_inference.inference.layout import Outer
+    from eaf_inference.inference.fingerprint import Fingerprint
     from eaf_inference.inference.padding import Finding, Key
-    from eaf_inference.inference.recipe import Recipe
-    from eaf_inference.inference.spec import ModelSpec, TensorSpec
+    from eaf_inference.inference.pipeline import Limits
+    from eaf_inference.inference.request import Sendable
+    from eaf_inference.inference.spec import ModelSpec
+    from eaf_inference.inference.transport import Channel
+    from eaf_inference.inference.tuning import Learned
+    from eaf_inference.inference.union_check import UnionFinding
+
+    _Found: TypeAlias = "tuple[Mapping[Key, Finding], UnionFinding, Learned]"
+    _State: TypeAlias = "tuple[ModelConnection, ModelSpec, int | None, str, _Found]"
 
 __all__ = ["Model"]
 
-CELL_BUDGET = 64 * 128  # rows × padded length of a batch; measured on CPU, larger ones suit a GPU
+_LOOK_EVERY = 0.5  # seconds: ipykernel 7.4 sees an interrupted await only when the event loop has something to do
+
+
+class ModelConnection(Protocol):
+    """What a model needs from its connection.
+
+    Attributes
+    ----------
+    limits : Limits
+    traffic : Traffic
+    checks : dict of ModelSpec to Checks
+    tunings : dict of ModelSpec to Tuning
+        Shared by all copies of a model in this process.
+    """
+
+    limits: Limits
+    traffic: Traffic
+    checks: dict[ModelSpec, Checks]
+    tunings: dict[ModelSpec, Tuning]
+
+    @property
+    def where(self) -> str:
+        """The server's URL, or a remark that there is none yet."""
+
+    def channels_of(self, model: Model) -> list[Channel]:
+        """Return the replicas that serve a model."""
 
 
 class Model:
     """A model on the server, called like a function of arrays.
 
-    Made by `Connection.model`. Pickles without connection or credentials: where it arrives it finds that
-    machine's own on first use. What was found about its padding travels with it, and is shared by all its copies
-    in a process. dask-awkward's ``map_partitions(model, jets)`` builds its graph without asking the server.
+    Made by `Connection.model`. A pickled model holds no connection or credentials; on another machine it uses that
+    machine's own. Findings about its padding travel with it, and all its copies in a process share them.
+    dask-awkward's ``map_partitions(model, jets)`` builds its graph without asking the server.
 
     Attributes
     ----------
@@ -62,21 +95,35 @@ class Model:
         Inputs, outputs, recipe and class labels.
     """
 
-    def __init__(self, connection: Connection, spec: ModelSpec, *, cell_budget: int = CELL_BUDGET) -> None:
-        if cell_budget < 1:
+    def __init__(
+        self, connection: ModelConnection, spec: ModelSpec, *, cell_budget: int | None = None, since: str = ""
+    ) -> None:
+        if cell_budget is not None and cell_budget < 1:
             raise InvalidInput(f"cell_budget is {cell_budget}. Expected a positive number of rows × length.")
         self._connection = connection
         self._cell_budget = cell_budget
-        self._padding = connection.paddings.setdefault(spec, PaddingCheck(spec))
+        self._checks = Checks.shared(connection.checks, spec, since)
+        self._tuning = connection.tunings.setdefault(spec, Tuning())
         self.spec = spec
+        self._version = spec.version
+        self._warned = False  # that arrays are sent whole
 
-    def __getstate__(self) -> tuple[Connection, ModelSpec, int, Mapping[Key, Finding]]:
-        return self._connection, self.spec, self._cell_budget, self._padding.found
+    def __getstate__(self) -> _State:
+        checks = self._checks
+        found = checks.padding.found, checks.unions.found, self._tuning.learned
+        return self._connection, self.spec, self._cell_budget, checks.since, found
 
-    def __setstate__(self, state: tuple[Connection, ModelSpec, int, Mapping[Key, Finding]]) -> None:
-        connection, spec, cell_budget, found = state
-        Model.__init__(self, connection, spec, cell_budget=cell_budget)
-        self._padding.adopt(found)
+    def __setstate__(self, state: _State) -> None:
+        connection, spec, cell_budget, since, (of_padding, of_unions, learned) = state
+        Model.__init__(self, connection, spec, cell_budget=cell_budget, since=since)
+        self._checks.padding.adopt(of_padding)
+        self._checks.unions.adopt(of_unions)
+        self._tuning.adopt(learned)
+
+    @property
+    def tuning(self) -> Tuning:
+        """What is known about the sizes of its requests, and what bounds them; it prints as a table."""
+        return self._tuning if self._cell_budget is None else self._tuning.with_budget(self._cell_budget)
 
     @property
     def name(self) -> str:
@@ -84,74 +131,62 @@ class Model:
 
     @property
     def __name__(self) -> str:
-        """The model's: tasks that call it show it as they show a function's."""
+        """The model's name: Dask shows it for tasks that call the model."""
         return self.name
 
     @property
     def where(self) -> str:
-        """The server's URL, or that there is none yet."""
+        """The server's URL, or a remark that there is none yet."""
         return self._connection.where
 
     @property
     def traffic(self) -> Traffic:
-        """That of its connection."""
+        """The traffic of its connection."""
         return self._connection.traffic
 
     @property
     def note(self) -> str:
-        """What was found about its padding, or could not be found about the model, where that is worth saying."""
+        """What the user should know: findings about padding, and what the server does not show; mostly empty."""
         why = self.spec.unread
-        unread = (
-            f"its recipe and class labels are not known, because the server does not tell them: {why}" if why else ""
-        )
-        return "; ".join(part for part in (unread, self._padding.note) if part)
+        unread = f"its recipe and class labels are unknown, as the server does not show them: {why}" if why else ""
+        parts = (unread, self.spec.unused, self._whole, self._checks.padding.note, self._checks.unions.note)
+        return "; ".join(part for part in parts if part)
 
     @property
-    def longest(self) -> int | None:
-        """The most constituents that it takes; None where there is no limit."""
-        return self._padding.maximum
+    def _whole(self) -> str:
+        """Why an array is one request, and how it is split; empty if it is split."""
+        if not self.spec.may_have_batch_axis:
+            return ""
+        return (
+            "each array is sent whole, as one request, because no batch axis is declared; if the first axis of every "
+            f"input and output counts rows, write triton.model({self.name!r}, batch_axis=0)"
+        )
 
     def __repr__(self) -> str:
-        version = f" version {self.spec.version}" if self.spec.version else ""
-        taken = "records of " + ", ".join(self.spec.recipe.required) if self.spec.recipe else ""
-        lines = [
-            f"<Model {self.name!r}{version} on {self.where}",
-            f"  takes {taken or '; '.join(map(str, self.spec.inputs))}",
-            f"  gives {'; '.join(map(self.describe_output, self.spec.outputs))}",
-        ]
-        if self.spec.left_out:
-            lines.append(f"  leaves out {'; '.join(self.spec.left_out)}")
-        if self.note:
-            lines.append(f"  {self.note}")
-        return "\n".join(map(printable, lines)) + ">"
+        return as_text(self.spec, self.where, self.note)
 
     def _repr_html_(self) -> str:
-        from eaf_inference.notebook.display import model_html
-
-        return model_html(self)
-
-    def describe_output(self, tensor: TensorSpec) -> str:
-        """An output with its classes, in words."""
-        labels = self.spec.labels.get(tensor.name)
-        return f"{tensor} ({', '.join(labels)})" if labels else str(tensor)
+        return as_html(self.spec, self.where, self.note)
 
     def __call__(self, data: Any, *, progress: bool | None = None) -> Any:
-        """Scores of all rows.
+        """Score all rows.
 
         Parameters
         ----------
-        data : awkward.Array, numpy.ndarray or mapping
-            With a recipe: records ``… × jets × constituents`` with the recipe's variables, or with pt, eta, phi
-            and energy, of which the JetClass variables are computed. Without, or to bypass it:
-            ``{input name: array}``; the array alone where there is one input.
+        data : awkward.Array, dask_awkward.Array, numpy.ndarray, table or mapping
+            With a recipe: records ``… × jets × constituents`` with the recipe's variables, or with a complete set
+            of coordinates, such as pt, eta, phi and mass, from which `eaf_inference.features` computes them. Without
+            a recipe, or to bypass it: ``{input name: array}``, or the array alone if there is one input. A pandas,
+            polars or pyarrow table, whose columns are matched with the model's features by name.
         progress : bool, optional
-            Show a progress bar after a second. By default where somebody can see it.
+            Show a progress bar after a second; by default only in a notebook or a terminal.
 
         Returns
         -------
-        awkward.Array, or numpy.ndarray or dict of them where all inputs were numpy arrays
-            Of the same outer nesting. One output alone gives its values, several a record of them; an output
-            with labels is a record with a field for each class.
+        awkward.Array, or numpy.ndarray or dict of them if all inputs were numpy arrays
+            With the same outer nesting. A single output gives its values, several give a record of them; an output
+            with labels is a record with one field per class. A dask_awkward.Array gives one too, without asking the
+            server until it is computed.
 
         Raises
         ------
@@ -160,47 +195,110 @@ class Model:
         ServerUnavailable, NotAuthorized, ModelNotFound, ModelNotReady, BadReply
             The server did not give scores.
         """
-        if layout.is_tracer(data):  # a graph is being built: only the type of the scores is asked for
-            job, _ = self._prepare(data, Traffic())
-            return ak.Array(ak.to_layout(self._result(job, as_numpy=False)).to_typetracer(forget_length=True))
+        if is_lazy(data):
+            return over_partitions(self, data)
+        if isinstance(data, NamedInputs | Iterator):  # of a `select` that yields several
+            return score_variations(self, data, progress=progress)
+        if nesting.is_tracer(data):  # dask-awkward builds a graph and needs only the type of the scores
+            result = self._prepare(data).result()
+            return ak.Array(ak.to_layout(result).to_typetracer(forget_length=True))
         with stopping("Stopped; no scores are returned."):
             (scores,) = self.map([data], progress=progress)
         return scores
 
+    variations = variations
+
+    def fingerprint(self) -> Fingerprint:
+        """Send a few fixed rows to every replica, and return what decides the model's scores.
+
+        Returns
+        -------
+        Fingerprint
+            Keep it beside the scores: ``fingerprint.matches(other)`` tells whether two are of the same model.
+
+        Raises
+        ------
+        ModelChanged
+            The replicas serve different models, or the configuration changed since the model was looked up.
+        InferenceError
+            No replica answers.
+        """
+        with stopping("Stopped while the model's fingerprint was taken."):
+            return fingerprint_of(self._connection.channels_of(self), self._connection.limits, self.spec)
+
+    def unchanged(self, expected: Fingerprint, *, since_latest: bool = False) -> AbstractContextManager[None]:
+        """Return a context that raises `ModelChanged` unless each replica serves the expected model before and after.
+
+        It costs a few small requests at both ends; with `since_latest` the end of the one before counts as the start.
+        A replica that answers before and not after is a `ServerUnavailable`: it may have given scores of another one.
+        """
+        channels, limits = self._connection.channels_of(self), self._connection.limits
+        return unchanged(channels, limits, self.spec, expected, since_latest=since_latest)
+
+    async def async_call(self, data: Any) -> Any:
+        """Score all rows while the event loop does other work; `asyncio.gather` runs several calls at once.
+
+        A thread makes the call. If the task is cancelled, it sends nothing more and drops the replies that are still
+        to come.
+
+        Parameters
+        ----------
+        data : awkward.Array, numpy.ndarray or mapping
+            As `__call__` takes it.
+
+        Returns
+        -------
+        awkward.Array, numpy.ndarray or dict
+            As `__call__` returns it.
+
+        Raises
+        ------
+        InferenceError
+            As `__call__` raises it.
+        """
+        with stopped_with():
+            call = asyncio.ensure_future(asyncio.to_thread(self, data, progress=False))
+            try:
+                while not call.done():
+                    await asyncio.wait({call}, timeout=_LOOK_EVERY)
+            finally:
+                call.cancel()  # if no thread has begun it
+            return call.result()
+
     def map(
         self, chunks: Iterable[Any], *, progress: bool | None = None, traffic: Traffic | None = None
     ) -> Iterator[Any]:
-        """Scores of each chunk, in order, while later ones are under way.
+        """Score chunks in order, while later ones are in flight.
 
         Parameters
         ----------
         chunks : iterable
-            Each as `__call__` takes it; asked for one by one, so that memory holds a few of them only.
+            Each as `__call__` takes it. They are taken one by one, so that memory holds only a few.
         progress : bool, optional
         traffic : Traffic, optional
-            Counts this call alone; the connection's counts it too.
+            Counts this call alone, besides the connection's. With it, no warning is given of what it counts.
 
         Yields
         ------
         awkward.Array or numpy.ndarray
-            As `__call__` gives it.
+            As `__call__` returns it.
         """
-        traffic = traffic or Traffic()
-        traffic.part_of(self._connection.traffic)
+        counted = traffic or Traffic()
+        counted.part_of(self._connection.traffic)
         try:
-            yield from self._stream(chunks, progress, traffic)
-        except GeneratorExit:  # the caller has enough, and is to know what she has
-            self._remark(traffic)
+            yield from self._stream(chunks, progress, counted)
+        except GeneratorExit:  # the caller stops early, and still gets the remarks
+            self._remark(counted if traffic is None else None)
             raise
-        self._remark(traffic)
+        self._remark(counted if traffic is None else None)
 
-    def _remark(self, traffic: Traffic) -> None:
-        for remark in remarks(traffic, self.name, self.longest):
-            warnings.warn(remark, stacklevel=4)  # the line that called the model
+    def _remark(self, traffic: Traffic | None) -> None:
+        for remark in remarks(traffic, self.name) if traffic else ():
+            warn_caller(remark)
 
     def _stream(self, chunks: Iterable[Any], progress: bool | None, traffic: Traffic) -> Iterator[Any]:  # noqa: FBT001
-        """Scores of each chunk, while later ones are under way."""
-        jobs: deque[tuple[Job, bool]] = deque()
+        """Score chunks while later ones are in flight."""
+        jobs: deque[Job | GraphJob | VariedJob] = deque()
         whole = self._connection.traffic
         total: int | None = None
         returned = 0
@@ -220,254 +318,82 @@ class Model:
                 return f"Stopped after {jets}; no scores are returned."
             return f"Stopped after {jets}; the scores of {returned:,} chunks were returned."
 
-        with (
-            stopping(stopped),
-            Pipeline[Inference](
-                self._connection.servers_of(self), self._connection.limits, traffic, waiting=waiting
-            ) as pipeline,
-            progress_bar(enabled=progress, label=self.name, rate=lambda: whole.inferences_per_second) as bar,
-        ):
-            trial = functools.partial(self._try, waiting=waiting)
+        limits = self._connection.limits
+        with ExitStack() as stack:
+            stack.enter_context(stopping(stopped))
+            channels = self._connection.channels_of(self)
+            pipeline = stack.enter_context(Pipeline[Scoring](channels, limits, traffic, waiting=waiting))
+            bar = stack.enter_context(
+                progress_bar(enabled=progress, label=self.name, rate=lambda: whole.inferences_per_second)
+            )
+            trial = functools.partial(try_batches, channels, limits, self.spec, waiting=waiting)
+            tuning = self._tuning
+            shape = tuning.shape if self._cell_budget is None else fixed_sizes(self._cell_budget)
+            look = functools.partial(tuning.crowd.ask, channels[0], self.spec, limits.request_timeout)
+            feedback = Feedback(pipeline, tuning, self.spec, look)
 
-            def receive() -> None:
+            def receive(*, full: bool) -> None:
                 request, reply = pipeline.next_reply()
-                request.batch.job.collect(request.batch, request.outputs(reply))
-                with pipeline.interrupts:  # the bar's widgets must not be left half made
+                self._version = same_version(self.name, self._version, reply)  # known only now if none was requested
+                feedback.replied(request.batch, full=full)
+                request.outputs.put(request.batch, request.read(reply))
+                with pipeline.interrupts:  # an interrupt would leave the bar's widgets half made
                     bar.update(request.batch.size)
 
             def finished() -> Iterator[Any]:
                 nonlocal returned
-                while jobs and jobs[0][0].complete:
-                    job, as_numpy = jobs.popleft()
+                while jobs and jobs[0].outputs.complete:
+                    job = jobs.popleft()
+                    job = job.finished() if isinstance(job, VariedJob) else job
                     traffic.not_finite_of(job.unexplained())
-                    scores = self._result(job, as_numpy)
+                    scores = job.result()
                     pipeline.interrupts.release()
                     returned += 1
                     yield scores
+                    feedback.pause()  # the caller's own work is no part of it
                     pipeline.interrupts.watch()
 
             for chunk in chunks:
-                job, as_numpy = self._prepare(chunk, traffic)
-                jobs.append((job, as_numpy))
-                if isinstance(chunks, list) and len(chunks) == 1:  # of more, only the last one tells the total
+                job = chunk if isinstance(chunk, Job | GraphJob | VariedJob) else self._prepare(chunk)
+                jobs.append(job)
+                if job.is_whole and self._whole and not self._warned:
+                    self._warned = True
+                    warn_caller(f"Model {self.name!r}: {self._whole}.")
+                for truncation, rows in job.truncations:
+                    traffic.cut(truncation, rows)
+                if isinstance(chunks, list) and len(chunks) == 1:  # with more chunks the total is unknown
                     bar.expect(job.rows)
                     total = job.rows
-                lengths = self._padding.lengths(job, trial)
-                for batch in job.batches(lengths, self._cell_budget):
+                sent = job.part if isinstance(job, VariedJob) else job
+                parts: Iterator[Sendable]
+                if isinstance(sent, GraphJob):
+                    together = self._checks.unions.together(sent.graphs, sent.graph, trial)
+                    parts = sent.batches(shape, together=together)
+                else:
+                    padding = self._checks.padding.padding(sent.inputs, trial)
+                    sent.outputs.follow(padding.followers)
+                    parts = batches(sent.inputs, padding.lengths, shape)
+                for batch in parts:
                     while not pipeline.has_room:
-                        receive()
+                        receive(full=True)
                         yield from finished()
-                    pipeline.submit(Inference(self.spec, batch))
+                    pipeline.submit(Scoring(self.spec, batch, sent.outputs, tuning))
                 yield from finished()
             while pipeline.busy:
-                receive()
+                receive(full=False)
                 yield from finished()
+        tuning.call_ended()
 
-    def _try(
-        self, batches: Sequence[Batch], waiting: Callable[[Retrying | None], None]
-    ) -> list[dict[str, NDArray[Any]] | InferenceError]:
-        """The outputs of each batch, or the error with which the model refuses it: the padding check's."""
-        servers, limits = self._connection.servers_of(self), self._connection.limits
-        outcomes: list[dict[str, NDArray[Any]] | InferenceError] = []
-        while len(outcomes) < len(batches):
-            # the first alone: a token that is refused is not sent with all
-            several = limits.max_in_flight if outcomes else 1
-            with ExitStack() as stack:
-                pipelines = []
-                for batch in batches[len(outcomes) : len(outcomes) + several]:  # one each: a refusal ends no other's
-                    pipelines.append(stack.enter_context(Pipeline[Inference](servers, limits, waiting=waiting)))
-                    pipelines[-1].submit(Inference(self.spec, batch))
-                for pipeline in pipelines:
-                    try:
-                        request, reply = pipeline.next_reply()
-                        outcomes.append(request.outputs(reply))
-                    except (InvalidInput, BadReply) as error:
-                        outcomes.append(error)
-        return outcomes
+    def _prepare(self, data: Any) -> Job | GraphJob:
+        """Check a caller's arrays, and flatten them."""
+        if is_lazy(data):
+            raise InvalidInput(
+                "A chunk is a dask-awkward array. Expected arrays with data: call the model with it, model(array)."
+            )
+        if self.spec.graph is not None:
+            return prepare_graphs(data, self.spec, self.spec.graph)
+        return prepare(data, self.spec)
 
     def columns(self, present: Collection[str]) -> tuple[str, ...]:
-        """What it reads of a record array or file that has these columns; nothing else is touched.
-
-        With a recipe its variables, or the kinematics of which the missing ones are computed, and the pt by which
-        constituents are kept; without one, its inputs. Where columns are missing, those that are expected.
-        """
-        if self.spec.recipe is None:
-            return tuple(spec.name for spec in self.spec.inputs if spec.name in present or not spec.optional)
-        orders = [names for names in PT if all(name in present for name in names)] if self.longest is not None else []
-        return tuple(dict.fromkeys((*self._variables(self.spec.recipe, present), *(orders[0] if orders else ()))))
-
-    @staticmethod
-    def _variables(recipe: Recipe, present: Collection[str]) -> tuple[str, ...]:
-        """Those that are computed from, of records with these fields, or those that are expected."""
-        held = [name for name in recipe.variables if name in present]
-        missing = [name for name in recipe.required if name not in present]
-        if missing and all(name in FEATURES for name in missing) and all(name in present for name in KINEMATICS):
-            return tuple(dict.fromkeys((*held, *KINEMATICS)))
-        return tuple(dict.fromkeys((*recipe.required, *held)))
-
-    def _prepare(self, data: Any, traffic: Traffic) -> tuple[Job, bool]:
-        """The job of one chunk, and whether its scores go back as numpy arrays."""
-        if self.spec.recipe is not None and not isinstance(data, Mapping):
-            return self._by_recipe(data, traffic), False
-        if self.spec.unread and isinstance(data, ak.Array) and data.fields:
-            raise InvalidInput(
-                f"{self.name!r} was called with records, and its recipe for them is not known, because the server "
-                f"does not tell it ({self.spec.unread}). Pass the recipe, triton.model({self.name!r}, "
-                "preprocess=FILE); or the inputs as the model takes them, {input name: array} with "
-                f"{'; '.join(map(str, self.spec.inputs))}."
-            )
-        values = self._by_name(data)
-        inputs, outer = self._as_given(values)
-        job = Job(inputs=inputs, outputs=self.spec.outputs, outer=outer, max_batch_size=self.spec.max_batch_size)
-        return job, all(isinstance(value, np.ndarray) for value in values.values())
-
-    def _by_recipe(self, records: Any, traffic: Traffic) -> Job:
-        recipe = self.spec.recipe
-        assert recipe is not None  # noqa: S101  (the caller has looked)
-        present = records.fields if isinstance(records, ak.Array) else ()
-        names = self._variables(recipe, present)
-        if not set(names) <= set(present):
-            missing = [name for name in recipe.required if name not in present]
-            computed = missing if all(name in FEATURES for name in missing) else []
-            sources = KINEMATICS if computed else ()
-            raise lacking(records, recipe.required, f"The input of {self.name!r}", sources=sources, computed=computed)
-        fields, nested = layout.flatten_fields(records, names, what=f"The input of {self.name!r}")
-        given = Given(tuple(fields.values()), nested.counts)
-        derived = [name for name in recipe.required if name not in fields]
-        if derived:
-            fields |= compute(fields, nested, derived)
-        channels = recipe.apply(fields, int(nested.counts.sum()))
-        starts, counts, kept = nested.starts, nested.counts, None
-        most = self.longest
-        long = 0 if most is None else int(np.count_nonzero(counts > most))
-        if most is not None and (long or layout.is_tracer(records)):  # a graph has to know that pt is read
-            pt = pt_of(records, fields, nested)
-            traffic.cut(long, leading=pt is None)
-            counts = np.minimum(counts, most)
-            if pt is not None:
-                kept = hardest(pt, nested.counts, most)
-                starts = np.cumsum(counts) - counts
-        inputs = []
-        shared: dict[int, NDArray[np.float32]] = {}  # what several inputs have in common stays one array
-        for spec in self.spec.inputs:
-            if spec.name in channels:
-                columns = []
-                for values, _ in channels[spec.name]:
-                    if kept is not None and id(values) not in shared:
-                        shared[id(values)] = values[kept]
-                    columns.append(self._as_declared(shared.get(id(values), values), spec))
-                pads = [pad for _, pad in channels[spec.name]]
-                inputs.append(RaggedInput(spec, columns, pads, starts, counts))
-        return Job(
-            inputs=inputs,
-            outputs=self.spec.outputs,
-            outer=nested.outer,
-            max_batch_size=self.spec.max_batch_size,
-            given=[given],
-        )
-
-    def _as_declared(self, values: NDArray[np.float32], spec: TensorSpec) -> NDArray[Any]:
-        """Normalised values in the input's own float type, which may be narrower."""
-        try:
-            with np.errstate(over="raise"):
-                return values.astype(spec.dtype, copy=False)
-        except FloatingPointError:
-            raise InvalidInput(
-                f"The recipe of {self.name!r} gives values beyond the range of {spec.datatype} for input "
-                f"{spec.name!r}. Expected bounds in the recipe that keep them inside: tell the model's owner."
-            ) from None
-
-    def _by_name(self, data: Any) -> dict[str, Any]:
-        """The arrays by input name, all there and none unknown."""
-        if not isinstance(data, Mapping):
-            if len(self.spec.inputs) != 1:
-                raise InvalidInput(
-                    f"{self.name!r} takes {len(self.spec.inputs)} inputs and got {kind_of(data)}. Expected "
-                    f"{{input name: array}} with {'; '.join(map(str, self.spec.inputs))}.{_by_field(data, self.spec)}"
-                )
-            data = {self.spec.inputs[0].name: data}
-        names = [spec.name for spec in self.spec.inputs]
-        for given in data:
-            if given not in names:
-                raise InvalidInput(
-                    f"{self.name!r} has no input {given!r}.{did_you_mean(given, names)} "
-                    f"Expected {'; '.join(map(str, self.spec.inputs))}."
-                )
-        absent = [spec for spec in self.spec.inputs if spec.name not in data and not spec.optional]
-        if absent:
-            raise InvalidInput(f"{self.name!r} lacks an array for {'; '.join(map(str, absent))}.")
-        return {name: _as_array(data[name], name) for name in names if name in data}
-
-    def _as_given(self, values: Mapping[str, Any]) -> tuple[list[RaggedInput | DenseInput], Outer]:
-        inputs: list[RaggedInput | DenseInput] = []
-        first: tuple[str, Outer] | None = None
-        for spec in self.spec.inputs:
-            if spec.name not in values:
-                continue
-            value = values[spec.name]
-            jagged = not isinstance(value, np.ndarray) and spec.shape.count(-1) == 1
-            if jagged:
-                columns, nested = layout.columns_of(value, spec)
-                outer = nested.outer
-                columns = [cast(column, spec) for column in columns]
-                inputs.append(RaggedInput(spec, columns, [0.0] * len(columns), nested.starts, nested.counts))
-            else:
-                rows, outer = layout.dense_of(value, spec, batched=self.spec.max_batch_size > 0)
-                inputs.append(DenseInput(spec, cast(rows, spec)))
-            if first is None:
-                first = spec.name, outer
-            elif not first[1].same_as(outer):
-                raise InvalidInput(
-                    f"The inputs of {self.name!r} do not belong to the same rows: {first[0]!r} has {first[1].rows} "
-                    f"and {spec.name!r} has {outer.rows}, or their outer lists differ. Expected the same events × "
-                    "jets in all."
-                )
-        if first is None:
-            raise InvalidInput(f"{self.name!r} got no array at all.")
-        return inputs, first[1]
-
-    def _result(self, job: Job, as_numpy: bool) -> Any:  # noqa: FBT001  (private)
-        if as_numpy:
-            arrays = {spec.name: job.dense(spec.name) for spec in self.spec.outputs}
-            around = () if job.outer.length is None else (job.outer.length, *job.outer.levels)
-            shaped = {name: array.reshape((*around, *array.shape[1:])) for name, array in arrays.items()}
-            return shaped if len(shaped) > 1 else next(iter(shaped.values()))
-        contents = {spec.name: self._labelled(spec.name, job.nested(spec.name)) for spec in self.spec.outputs}
-        if len(contents) > 1:
-            rows = ak.contents.RecordArray(list(contents.values()), list(contents), length=job.rows)
-        else:
-            rows = next(iter(contents.values()))
-        array = ak.Array(layout.wrap(rows, job.outer))
-        return array[0] if job.outer.length is None else array
-
-    def _labelled(self, name: str, content: ak.contents.Content) -> ak.contents.Content:
-        """The content, with the classes of its last axis as fields."""
-        labels = self.spec.labels.get(name)
-        if labels is None:
-            return content
-        values = ak.Array(content)
-        classes = [ak.to_layout(values[..., position]) for position in range(len(labels))]
-        return ak.contents.RecordArray(classes, list(labels), length=len(content))
-
-
-def _by_field(data: Any, spec: ModelSpec) -> str:
-    """How to pass records whose fields are a model's inputs."""
-    names = [tensor.name for tensor in spec.inputs if not tensor.optional]
-    if not isinstance(data, ak.Array) or not set(names) <= set(data.fields):
-        return ""
-    return f" Pass the fields: {{{', '.join(f'{name!r}: records[{name!r}]' for name in names)}}}."
-
-
-def _as_array(value: Any, name: str) -> Any:
-    """numpy or awkward, or a list of awkward channels."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise InvalidInput(f"Input {name!r} is a masked array. Expected no missing values: fill them with .filled().")
-    if isinstance(value, ak.Array | np.ndarray):
-        return value
-    if isinstance(value, list | tuple) and value and all(isinstance(part, ak.Array) for part in value):
-        return value
-    if hasattr(value, "__array__"):
-        return np.asarray(value)
-    raise InvalidInput(
-        f"Input {name!r} is {kind_of(value)}. Expected a numpy or awkward array, or a list of awkward channels."
-    )
+        """Return the columns that the model reads, of a record array or file with these columns."""
+        return self.spec.graph.inputs if self.spec.graph else columns(self.spec, present)

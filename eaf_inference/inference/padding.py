@@ -1,62 +1,63 @@
-"""Whether a model's scores depend on padding: tried with the user's own jets before any of them is padded.
+"""Find out whether a model's scores depend on padding, with the user's own jets before any of them is padded.
 
-A graph network whose masks are right gives the same scores whatever the padded length; one whose masks are not gives
-other ones, silently. So rows are sent alone, without padding, and together, padded; where the scores differ, rows of
-one length are sent together, unpadded, or all are padded to the one length that the model was trained with.
+A graph network with correct masks gives the same scores at any padded length; with wrong masks it silently gives
+others. So a few rows are sent alone, without padding, and together, padded. If the scores differ, rows of one length
+are sent together, unpadded, or all rows are padded to the one length that the model was trained with.
 
-A finding holds for what was tried: for the inputs that shared their lengths, their padding values, and the lengths
-between the shortest and the longest row. Rows beyond are tried when they come. The values of a few rows may hide what
-padding does (a mean of zeros, a greatest value above the padding), so that rows of the same lengths with other
-values, positive, negative and mixed, are tried beside them.
+A finding holds for what was tried: the inputs that shared their lengths, their padding values, and the lengths
+between the shortest and the longest row. Rows outside that range are tried when they come. The values of a few rows
+may hide the effect of padding (a mean of zeros, a maximum above the padding), so rows of the same lengths with
+positive, negative and mixed values are tried as well.
 """
 
 from __future__ import annotations
 
 import threading
-import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.caller import warn_caller
+from eaf_inference.inference.collections import declared_of
 from eaf_inference.inference.lengths import Declared, Lengths
 from eaf_inference.inference.recipe import is_mask
-from eaf_inference.inference.trial import Trial, chosen, made, part
+from eaf_inference.inference.trial import Trial, chosen, with_other_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from eaf_inference.inference.batching import Collection, Job
+    from eaf_inference.inference.inputs import Collection, Inputs
     from eaf_inference.inference.spec import ModelSpec
     from eaf_inference.inference.trial import Send
 
-__all__ = ["Finding", "Key", "PaddingCheck"]
+__all__ = ["Finding", "Key", "Padding", "PaddingCheck"]
 
-# What padding depends on besides a row: the inputs that share their lengths, with their padding values, and all
-# inputs that are sent.
+# What the effect of padding depends on besides the rows: the inputs that share their lengths, with their padding
+# values, and the names of all inputs sent.
 Key: TypeAlias = "tuple[tuple[tuple[str, tuple[float, ...]], ...], tuple[str, ...]]"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known of one collection of a model.
+    """What is known about one collection of a model.
 
     Attributes
     ----------
     lengths : Lengths
         The rule for its rows.
     shortest, longest : int
-        Rows of these lengths and of those between were tried; `shortest` is above `longest` before any was.
+        Rows from the one length to the other were tried; before any trial, `shortest` is above `longest`.
     empty : bool
         Rows of length 0 were tried.
     followers : frozenset of (str, int) or None
-        The outputs and axes that had its length in every trial, so that they may have a value for each constituent;
-        None before any.
+        The outputs and axes that had its padded length in every trial, and so may have one value per constituent;
+        None before any trial.
     note : str
-        The sentence about it, where it is worth saying.
+        A sentence for the user; empty if there is nothing to report.
     """
 
     lengths: Lengths
@@ -67,14 +68,14 @@ class Finding:
     note: str = ""
 
     def covers(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which rows need no trial: rows of their length were tried, or they are not padded."""
+        """Return which rows need no trial: their length was tried, or they are not padded."""
         if self.lengths.exact or self.lengths.minimum == self.lengths.maximum:
             return np.ones(len(counts), np.bool_)
         known: NDArray[np.bool_] = (self.shortest <= counts) & (counts <= self.longest) | (counts == 0) & self.empty
         return known if self.lengths.maximum is None else known | (counts >= self.lengths.maximum)
 
     def after(self, counts: NDArray[np.int64]) -> Finding:
-        """The same when rows of these lengths were tried too."""
+        """Return the finding after rows of these lengths were tried too."""
         filled = counts[counts > 0]
         if not len(filled):
             return replace(self, empty=self.empty or len(counts) > 0)
@@ -84,20 +85,37 @@ class Finding:
         return replace(self, shortest=low, longest=high, empty=self.empty or bool(np.any(counts == 0)))
 
 
+class Padding(NamedTuple):
+    """How the rows of one array are padded.
+
+    Attributes
+    ----------
+    lengths : tuple of Lengths
+        The rule for each collection.
+    followers : tuple of frozenset of (str, int) or None
+        For each collection, the outputs and axes that may have one value per constituent; empty if unknown.
+    """
+
+    lengths: tuple[Lengths, ...]
+    followers: tuple[frozenset[tuple[str, int]] | None, ...] = ()
+
+
 class PaddingCheck:
     """The rules by which one model's rows are padded.
 
-    One serves all copies of a model in a process: their threads try once, the others wait for the finding.
+    All copies of a model in a process share one check: the first thread tries, the others wait for its finding.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         self._name = spec.name
+        self._outputs = spec.outputs
         recipe = spec.recipe
         self._declared: dict[str, Declared] = {}
         self._masks: dict[str, list[bool]] = {}
         for tensor in spec.inputs:
+            if declared := declared_of(tensor.name, tensor.shape, recipe):
+                self._declared[tensor.name] = declared.within(tensor.lengths)
             if recipe is not None and tensor.name in recipe.inputs:
-                self._declared[tensor.name] = _declared(tensor.shape, recipe.lengths[tensor.name])
                 self._masks[tensor.name] = [variable.is_mask for variable in recipe.inputs[tensor.name]]
             elif is_mask(tensor.name):
                 self._masks[tensor.name] = [True]
@@ -106,81 +124,70 @@ class PaddingCheck:
 
     @property
     def found(self) -> Mapping[Key, Finding]:
-        """What was found so far, by collection."""
+        """The findings so far, by collection."""
         return dict(self._found)
 
     @property
     def note(self) -> str:
-        """What was found, where it is worth saying."""
+        """The findings in words; empty if there is nothing to report."""
         return "; ".join(dict.fromkeys(each.note for each in self.found.values() if each.note))
 
-    @property
-    def maximum(self) -> int | None:
-        """The most constituents of a record that the model takes; None where there is no limit."""
-        return Declared.of_all(self._declared.values()).maximum
-
     def adopt(self, found: Mapping[Key, Finding]) -> None:
-        """Take what another process found, where this one has found nothing yet."""
+        """Take over another process's findings, but keep this one's own."""
         with self._trying:
             self._found = {**found, **self._found}
 
-    def lengths(self, job: Job, send: Send) -> tuple[Lengths, ...]:
-        """The rules for this job's collections; rows unlike those that were tried before are tried first.
-
-        The job is also told which outputs may have a value for each constituent.
+    def padding(self, inputs: Inputs, send: Send) -> Padding:
+        """Return how to pad these rows, after trying those unlike any that were tried before.
 
         Parameters
         ----------
-        job : Job
+        inputs : Inputs
         send : callable
-            Sends batches and gives, for each, its outputs or the error with which the model refuses it.
+            Sends batches and returns, for each, its outputs or the error with which the model refused it.
 
         Raises
         ------
         InvalidInput
-            The model refuses some rows as they are, and its scores depend on the padding.
+            The model refuses some rows without padding, and its scores depend on the padding.
         """
         declared = [
             Declared.of_all(self._declared.get(each.spec.name, Declared()) for each in collection.inputs)
-            for collection in job.collections
+            for collection in inputs.collections
         ]
-        if not job.is_ragged:
-            return tuple(each.unpadded for each in declared)
-        keys = [_key(job, collection) for collection in job.collections]
+        unpadded = Padding(tuple(each.unpadded for each in declared))
+        if not inputs.is_ragged:
+            return unpadded
+        keys = [_key(inputs, collection) for collection in inputs.collections]
         with self._trying:
-            known = [
-                self._found.get(key) or Finding(Lengths(each.minimum, each.maximum))
-                for key, each in zip(keys, declared, strict=True)
-            ]
-            untried = _untried(job, known)
+            known = [self._found.get(key) or Finding(each.padded) for key, each in zip(keys, declared, strict=True)]
+            untried = _untried(inputs, known)
             if len(untried):
-                findings = self._try(job, untried, declared, known, send)
+                findings = self._try(inputs, untried, declared, known, send)
                 for key, before, after in zip(keys, known, findings, strict=True):
                     self._found[key] = after
                     if after.note != before.note:
-                        warnings.warn(
+                        warn_caller(
                             f"Model {self._name!r}: {after.note}. That costs time; a model with correct masks does "
-                            "not need it.",
-                            stacklevel=5,  # the line that called the model
+                            "not need it."
                         )
-                if len(_untried(job, findings)):  # the rows told nothing, such as those that are NaN
-                    return tuple(each.unpadded for each in declared)
+                if len(_untried(inputs, findings)):  # the rows were no evidence: their scores are all NaN, say
+                    return unpadded
                 known = findings
-            job.expect([finding.followers for finding in known])
-            return tuple(finding.lengths for finding in known)
+            return Padding(tuple(finding.lengths for finding in known), tuple(finding.followers for finding in known))
 
     def _try(
         self,
-        job: Job,
+        inputs: Inputs,
         untried: NDArray[np.int64],
         declared: Sequence[Declared],
         known: Sequence[Finding],
         send: Send,
     ) -> list[Finding]:
-        """What is known after some of these rows, and others of their lengths, were tried."""
-        extreme, between = chosen(np.stack([each.counts for each in job.collections]), untried)
+        """Try some of these rows, and others of the same lengths, and return the findings."""
+        extreme, between = chosen(np.stack([each.counts for each in inputs.collections]), untried)
         rows = np.append(extreme, between)
-        trial = Trial(part(job, rows), declared, send)
+        trial = Trial(inputs.take(rows), self._outputs, declared, send)
         trial.score_alone()
         lengthened = trial.find_least()
         trial.measure_noise()
@@ -194,9 +201,9 @@ class PaddingCheck:
         filled, empty = _dependence(trial, rules)
         evident, followers = trial.finite.copy(), trial.followers
         first = np.arange(len(extreme))
-        others = made(part(trial.job, first), self._masks)
+        others = with_other_values(trial.inputs.take(first), self._masks)
         if others is not None:
-            again = Trial(others, declared, send)
+            again = Trial(others, self._outputs, declared, send)
             again.alone, again.tolerance = np.tile(trial.alone[:, first], 3), trial.tolerance
             again.score_alone()
             evident[first] |= again.accepted.reshape(3, -1).any(axis=0)
@@ -208,11 +215,11 @@ class PaddingCheck:
             if finding.followers is not None:
                 followers[at] &= finding.followers
             if (filled[at] or empty[at]) and not rule.exact:
-                collection = job.collections[at] if len(job.collections) > 1 else None
+                collection = inputs.collections[at] if len(inputs.collections) > 1 else None
                 rule, note = _unlike(each, rule, collection, only_empty=not filled[at])
                 short = trial.counts[at][lengthened & (rule.exact | (trial.counts[at] == 0))]
                 if len(short) and not each.full:
-                    raise self._impossible(job.collections[at], int(short.min()), trial.refused)
+                    raise self._impossible(inputs.collections[at], int(short.min()), trial.refused)
             elif rule.minimum == rule.maximum and rule.minimum > finding.lengths.minimum:
                 note = f"every row is padded to {rule.maximum}: it refuses shorter ones"
             else:
@@ -223,22 +230,24 @@ class PaddingCheck:
 
     def _impossible(self, collection: Collection, length: int, why: str) -> InvalidInput:
         return InvalidInput(
-            f"Model {self._name!r} refuses rows of length {length} in {_names(collection)} as they are, and its "
-            "scores depend on the padding, so that such a row has no right score. Expected longer rows: leave the "
-            f"others out, or have the recipe's min_length say what to pad to. The server's words: {why}"
+            f"Model {self._name!r} refuses rows of length {length} in {_names(collection)} without padding, and its "
+            "scores depend on the padding, so such a row has no right score. Leave these rows out, or set the "
+            f"recipe's min_length to a length that the model accepts. The server said: {why}"
         )
 
 
 def _unlike(
     declared: Declared, rule: Lengths, collection: Collection | None, *, only_empty: bool
 ) -> tuple[Lengths, str]:
-    """The rule of a collection whose padding changes scores, and the sentence about it."""
+    """Return the rule for a collection whose padding changes scores, and a sentence about it."""
     where = f" of {_names(collection)}" if collection else ""
     if declared.full:
         note = f"every row{where} is padded to {declared.maximum}: its scores depend on the padding"
-        return Lengths(declared.unpadded.minimum, declared.maximum), note
+        return replace(declared.unpadded, exact=False), note
     if only_empty and declared.minimum == 0:
         return replace(rule, empty_apart=True), ""
+    if declared.only:
+        return declared.unpadded, f"rows{where} go to the next declared length: its scores depend on the padding"
     note = f"rows of one length{where} are sent together, unpadded: its scores depend on the padding"
     return declared.unpadded, note
 
@@ -247,18 +256,18 @@ def _names(collection: Collection) -> str:
     return " and ".join(repr(each.spec.name) for each in collection.inputs)
 
 
-def _key(job: Job, collection: Collection) -> Key:
-    return tuple((each.spec.name, tuple(each.pads)) for each in collection.inputs), job.names
+def _key(inputs: Inputs, collection: Collection) -> Key:
+    return tuple((each.spec.name, tuple(each.pads)) for each in collection.inputs), inputs.names
 
 
-def _untried(job: Job, known: Sequence[Finding]) -> NDArray[np.int64]:
-    """The rows of which nothing is known yet."""
-    covered = [finding.covers(each.counts) for finding, each in zip(known, job.collections, strict=True)]
+def _untried(inputs: Inputs, known: Sequence[Finding]) -> NDArray[np.int64]:
+    """Return the rows that no finding covers yet."""
+    covered = [finding.covers(each.counts) for finding, each in zip(known, inputs.collections, strict=True)]
     return np.flatnonzero(~np.all(covered, axis=0))
 
 
 def _dependence(trial: Trial, rules: Sequence[Lengths]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of which collections the padding changes scores: of rows with a constituent, and of empty rows."""
+    """Return the collections whose padding changes scores: of rows with constituents, and of empty rows."""
     differing = trial.differing(rules)
     padded = [at for at, rule in enumerate(rules) if not rule.exact]
     by = np.zeros((len(rules), len(differing)), np.bool_)
@@ -266,14 +275,8 @@ def _dependence(trial: Trial, rules: Sequence[Lengths]) -> tuple[NDArray[np.bool
         unpadded = [Lengths(exact=True)] * len(rules)
         for at in padded:
             by[at] = trial.differing([*unpadded[:at], rules[at], *unpadded[at + 1 :]])
-    if not by.any():  # one collection alone, or several only together
+    if not by.any():  # a single collection, or several that matter only together
         by[padded] = differing
     filled: NDArray[np.bool_] = np.any(by & (trial.counts > 0), axis=1)
     empty: NDArray[np.bool_] = np.any(by & (trial.counts == 0), axis=1)
     return filled, empty
-
-
-def _declared(shape: tuple[int, ...], declared: Declared) -> Declared:
-    """What a recipe's input declares; a fixed shape is more than a recipe's word."""
-    fixed = next((size for size in shape[1:] if size != -1), None)
-    return declared if fixed is None else Declared(fixed, fixed)

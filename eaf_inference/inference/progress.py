@@ -1,6 +1,6 @@
-"""How far a call has come: as a progress bar, and for whoever else in this process wants to know.
+"""The progress of calls: as a progress bar, and for other code in this process.
 
-The bar shows in a notebook or a terminal, after a second, not on a Dask worker.
+The bar appears after a second, in a notebook or a terminal, and not on a Dask worker.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 import time
 import weakref
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._kernel import is_batch, kernel_of_this_process
@@ -22,27 +23,31 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "progress_bar", "under_way"]
 
 _SHOWN_AFTER = 1.0  # seconds
-_QUIET = 10.0  # seconds without an update after which a call may have been left halfway
-_begun: dict[int, weakref.ref[Progress]] = {}  # oldest first; without a lock, as garbage collection may close one
+_QUIET = 10.0  # seconds without an update after which a call may have been abandoned
+_begun: dict[int, weakref.ref[Progress]] = {}  # oldest first; no lock, as garbage collection may close one
 
 
 class Progress:
-    """Counts rows, or what else the unit says; shows them where there is a bar.
+    """Counts rows, or another unit, and shows them in a bar.
 
     Attributes
     ----------
     label : str
         The model's name.
+    unit : str
+        What is counted: "jet", "file" or "chunk".
     done : int
+        Includes what failed, and what an earlier run has done.
     total : int or None
-        None while it is not known.
+        None while unknown.
+    failed : int
     moved : float
-        When it last did, by the monotonic clock.
+        The time of the last progress, by the monotonic clock.
 
     Parameters
     ----------
     rate : callable, optional
-        Gives the jets/s that the bar shows.
+        Returns the jets/s that the bar shows.
     """
 
     def __init__(
@@ -54,78 +59,115 @@ class Progress:
         rate: Callable[[], float | None] | None = None,
     ) -> None:
         self.label = label
-        self.done = 0
+        self.unit = unit
+        self.done = self.failed = 0
         self.total: int | None = None
+        self._earlier = 0
         self.moved = time.monotonic()
         key = self._key = id(self)
         _begun[key] = weakref.ref(self, lambda _: _begun.pop(key, None))
-        self._unit = unit
         self._rate = rate
-        self._words = ""
+        self._text = ""
         self._begun = self.moved
         self._enabled = False if enabled is None and _on_dask_worker() else enabled
         self._bar: tqdm[Any] | None = None
 
     def expect(self, number: int) -> None:
-        """So many more will come."""
+        """Add to the expected total."""
         self.total = (self.total or 0) + number
         if self._bar is not None:
             self._bar.total = self.total
 
     def update(self, number: int) -> None:
-        """So many are done."""
+        """Add to what is done."""
         self.done += number
         self.moved = time.monotonic()
         if self._bar is not None:
             self._bar.update(number)
         elif self._is_due:
-            self._bar = self._made()
+            self._bar = self._make_bar()
+
+    def fail(self, number: int) -> None:
+        """Add to what is done and failed."""
+        self.failed += number
+        self.say(self._text)
+        self.update(number)
+
+    def resume(self, number: int) -> None:
+        """Add to what is done what an earlier run has done, which says nothing about this run's rate."""
+        self._earlier += number
+        if self._bar is not None:
+            self._bar.initial += number
+        self.update(number)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time until all is done at the rate so far; None while unknown."""
+        if self.total is None:
+            return None
+        here, seconds = self.done - self._earlier, time.monotonic() - self._begun
+        rate = (self._rate() if self._rate else None) or here / seconds if seconds >= _SHOWN_AFTER else None
+        return (self.total - self.done) / rate if rate else None
+
+    def __str__(self) -> str:
+        parts = [f"{self.done:,}{'' if self.total is None else f' of {self.total:,}'} {self.unit}s"]
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        if (left := self.seconds_left) is not None:
+            parts.append(f"{timedelta(seconds=round(left))} left")
+        return ", ".join(parts)
 
     @property
     def _is_due(self) -> bool:
         return self._enabled is not False and self.moved - self._begun >= _SHOWN_AFTER
 
     def say(self, text: str) -> None:
-        """Words behind the bar, with its next update."""
-        self._words = text
+        """Show a text behind the bar, from its next update on."""
+        self._text = text
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str(self._behind, refresh=False)
 
     def say_now(self, text: str) -> None:
-        """Words behind the bar, although nothing moves."""
+        """Show a text behind the bar at once, although nothing moves."""
         self.moved = time.monotonic()
         self.say(text)
         if self._bar is not None:
             self._bar.refresh()
         elif self._is_due:
-            self._bar = self._made()
+            self._bar = self._make_bar()
 
-    def _made(self) -> tqdm[Any]:
-        """The bar, made no earlier than it is seen: in a notebook it is ten widgets, which take milliseconds."""
+    @property
+    def _behind(self) -> str:
+        return ", ".join(filter(None, (f"{self.failed:,} failed" if self.failed else "", self._text)))
+
+    def _make_bar(self) -> tqdm[Any]:
+        """Make the bar once it is due: in a notebook it is ten widgets, which take milliseconds."""
         rate_of = self._rate
 
-        class Bar(_kind_of_bar()):  # type: ignore[misc]
-            """With the rate that panel and widget show, in place of tqdm's own."""
+        class Bar(_bar_class()):  # type: ignore[misc]
+            """Shows the rate of the panel and the widget instead of tqdm's."""
 
             @property
             def format_dict(self) -> dict[str, Any]:
-                """What the bar is made of."""
+                """The values shown in the bar."""
                 rate = rate_of() if rate_of else None
                 return {**super().format_dict, **({"rate": rate} if rate else {})}
 
         bar = Bar(
             desc=printable(self.label),
             total=self.total,
-            unit=self._unit,
-            unit_scale=self._unit == "jet",  # thousands of them; chunks are counted whole
+            unit=self.unit,
+            unit_scale=self.unit == "jet",  # jets in thousands; files one by one
+            smoothing=0.3 if self.unit == "jet" else 0,  # files end in bursts: take the mean of the whole run
+            initial=self._earlier,
             delay=_SHOWN_AFTER,
             leave=False,
             disable=None if self._enabled is None and kernel_of_this_process() is None else False,
         )
-        if not bar.disable:  # its clock began with the call's
+        if not bar.disable:  # count from the start of the call
             bar.start_t = bar.last_print_t = bar.start_t - (self.moved - self._begun)
-        bar.set_postfix_str(self._words, refresh=False)
-        bar.update(self.done)
+        bar.set_postfix_str(self._behind, refresh=False)
+        bar.update(self.done - self._earlier)
         return bar
 
     def close(self) -> None:
@@ -138,7 +180,7 @@ class Progress:
 def progress_bar(
     *, enabled: bool | None, label: str, rate: Callable[[], float | None] | None = None
 ) -> Iterator[Progress]:
-    """A `Progress` that is closed when the block ends."""
+    """Give a `Progress` that is closed when the block ends."""
     progress = Progress(enabled=enabled, label=label, rate=rate)
     try:
         yield progress
@@ -147,15 +189,15 @@ def progress_bar(
 
 
 def under_way() -> Progress | None:
-    """What this process works on: of several calls the outermost, unless it was left halfway."""
+    """Return the progress of the outermost call in this process, unless that call was abandoned."""
     begun = [progress for each in list(_begun.values()) if (progress := each())]
     now = time.monotonic()
     moving = (progress for progress in begun if now - progress.moved < _QUIET)
     return next(moving, None) or max(begun, key=lambda progress: progress.moved, default=None)
 
 
-def _kind_of_bar() -> Any:
-    """The class of the bar: tqdm's for a terminal or a notebook; text in a batch run, which saves no widgets."""
+def _bar_class() -> Any:
+    """Return tqdm's class for a terminal or a notebook, or plain text for a batch run, which saves no widgets."""
     if is_batch():
         from eaf_inference._written_bar import WrittenBar
 
@@ -171,6 +213,6 @@ def _on_dask_worker() -> bool:
         return False
     try:
         worker.get_worker()
-    except ValueError:  # distributed's way to say that there is none
+    except ValueError:  # raised outside a task
         return False
     return True

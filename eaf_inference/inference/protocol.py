@@ -1,11 +1,11 @@
 """Triton's gRPC messages (KServe v2 with Triton's extensions) by name, such as ``protocol.ModelInferRequest``.
 
 The classes are made from NVIDIA's description of the protocol, protocol.binpb, in a pool of their own. So they need
-protobuf alone, work with any version of it, and never clash with the copies that tritonclient and others keep in
-protobuf's default pool. Two messages of the same name from different pools are of different types.
+only protobuf, work with any version of it, and never clash with the copies that tritonclient and others keep in
+protobuf's default pool. Messages of the same name from different pools have different types.
 
-To bring protocol.binpb up to date, with the protobuf directory of https://github.com/triton-inference-server/common
-(the present one is of commit 83adf7cf, July 2026)::
+To update protocol.binpb from the protobuf directory of https://github.com/triton-inference-server/common (the current
+one is from commit 83adf7cf, July 2026)::
 
     pip install grpcio-tools
     python -m grpc_tools.protoc -I common/protobuf --include_imports grpc_service.proto \
@@ -38,8 +38,8 @@ def _classes(descriptors: Iterable[Any]) -> Iterator[tuple[str, Any]]:
         yield from _classes(each.nested_types)
 
 
-def _made() -> dict[str, Any]:
-    """Make every class, by full name. All are kept: protobuf 4.22 crashes where one was freed and is needed again."""
+def _make_classes() -> dict[str, Any]:
+    """Make and keep every class, by full name; freeing one can crash protobuf (see `_grpc_workarounds`)."""
     pool = DescriptorPool()
     files = FileDescriptorSet.FromString(DESCRIPTOR_SET).file
     for each in files:
@@ -48,11 +48,11 @@ def _made() -> dict[str, Any]:
     return dict(_classes(itertools.chain(*found)))
 
 
-_CLASSES = _made()
+_CLASSES = _make_classes()
 
 
 def __getattr__(name: str) -> Any:
-    """Give the class of a message."""
+    """Return the class of a message."""
     try:
         return _CLASSES[f"{_PACKAGE}.{name}"]
     except KeyError:

@@ -1,7 +1,7 @@
-"""Jets a second, as bar, panel, widget and status show them: one number, over the present run.
+"""Jets per second over the current run: the one rate that bar, panel, widget and status show.
 
-A run is work without a pause of five seconds or more, of which the last minute counts: the same window as that of the
-server's figures (`eaf_inference.metrics.average`), which count all users' requests.
+A run is work without a pause of five seconds or more. Its last minute counts, the same window as for the server's
+rates (`eaf_inference.metrics.average`), which include all users' requests.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ from collections import deque
 
 __all__ = ["LONGEST", "PAUSE", "Rate"]
 
-PAUSE = 5.0  # seconds without a request that end a run
+PAUSE = 5.0  # seconds without a request, which end a run
 LONGEST = 60.0  # seconds of a run that count
-_APART = 0.25  # seconds between two moments that are kept
+_SPACING = 0.25  # seconds between the moments that are kept
 
 
 class Rate:
-    """Counts inferences over time. The caller's lock guards it; times are monotonic, in seconds."""
+    """Counts inferences over time, under the caller's lock. Times are monotonic, in seconds."""
 
     def __init__(self) -> None:
-        self._moments: deque[tuple[float, int]] = deque()  # when, and how many until then; the first began the run
-        self._active = float("-inf")  # the last time that anything was under way
+        self._moments: deque[tuple[float, int]] = deque()  # time and total; the first began the run
+        self._active = float("-inf")  # when a request was last in flight
 
     def began(self, now: float, total: int, *, alone: bool) -> None:
-        """A request is sent, after so many inferences in all; alone if no other one is under way."""
+        """Note that a request is sent after `total` inferences; `alone` if no other one is in flight."""
         if alone and now - self._active >= PAUSE:
             self._moments.clear()
             self._moments.append((now, total))
         self._active = now
 
     def counted(self, now: float, total: int) -> None:
-        """There are so many inferences in all."""
+        """Note the total of inferences."""
         moments = self._moments
         self._active = now
-        if len(moments) > 1 and now - moments[-2][0] < _APART:
+        if len(moments) > 1 and now - moments[-2][0] < _SPACING:
             moments.pop()
         moments.append((now, total))
         while len(moments) > 2 and now - moments[1][0] >= LONGEST:
             moments.popleft()
 
     def per_second(self, now: float, *, busy: bool) -> float | None:
-        """Inferences/s of the run.
+        """Return the inferences/s of the run.
 
         Parameters
         ----------
         busy : bool
-            Whether a request is under way, so that the run lasts until now.
+            Whether a request is in flight, so that the run lasts until now.
 
         Returns
         -------
         float or None
-            0 once the run is over; None before there was one.
+            0 after the run; None before the first one.
         """
         if not self._moments:
             return None

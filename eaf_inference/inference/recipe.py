@@ -1,16 +1,16 @@
-"""The field's ``preprocess.json``: which variables make an input, and how each is normalised.
+"""The preprocessing recipe, ``preprocess.json``: which variables make an input, and how each is normalised.
 
 The format is Weaver's and CMSSW's (https://github.com/hqucms/weaver-core, CMSSW's ``deep_helpers.cc``): per
-variable ``value = clip((x - median) * norm_factor, lower_bound, upper_bound)``, what is not finite replaced by
-``replace_inf_value`` first, padding filled with ``pad``. Pure functions of arrays; a recipe comes from a server
-and is only ever data.
+variable ``value = clip((x - median) * norm_factor, lower_bound, upper_bound)``, after ``replace_inf_value`` has
+replaced values that are not finite. Padding is filled with ``pad``. Pure functions of arrays. A recipe comes from a
+server, so it is treated as data and never evaluated.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.lengths import Declared
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -28,17 +28,18 @@ __all__ = ["Recipe", "Variable", "is_mask"]
 _LARGEST_TEXT = 1 << 20  # characters
 _MOST_VARIABLES = 1_000
 _LONGEST = 1 << 20  # constituents
-_MOST_CELLS = 1 << 22  # variables × length to which each row is padded at least: 16 MB a row
+_NESTED = ("prep_params", "preprocessParams")  # where CMSSW keeps the inputs apart from the other keys
+_MOST_CELLS = 1 << 22  # variables × least padded length of a row: 16 MB per row
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable and its normalisation; the defaults are the format's."""
+    """One variable and its normalisation, with the format's defaults."""
 
     name: str
     median: float = 0.0
     norm_factor: float = 1.0
-    replace_inf_value: float | None = None  # None: what is not finite passes through
+    replace_inf_value: float | None = None  # None: values that are not finite stay
     lower_bound: float = -math.inf
     upper_bound: float = math.inf
     pad: float = 0.0
@@ -47,60 +48,65 @@ class Variable:
     def is_mask(self) -> bool:
         return is_mask(self.name)
 
-    def normalise(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
-        """The values as the model was trained on them.
+    def normalise(self, values: NDArray[Any], dtype: np.dtype[Any] | type = np.float32) -> NDArray[Any]:
+        """Normalise values as in the model's training.
 
         Parameters
         ----------
         values : numpy.ndarray, shape (n,), any real dtype
+        dtype : numpy.dtype
+            float32, in which CMSSW computes, or float64.
 
         Returns
         -------
-        numpy.ndarray, shape (n,), float32
-            A new array, or `values` itself where the recipe changes nothing.
+        numpy.ndarray, shape (n,), of this dtype
+            A new array, or `values` itself if the recipe changes nothing.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite, as the format has it
-            return self._normalised(values)
+        with np.errstate(over="ignore", invalid="ignore"):  # the format treats an overflow as not finite
+            return self._normalised(values, np.dtype(dtype).type)
 
-    def _normalised(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
-        result = values.astype(np.float32, copy=False)
+    def _normalised(self, values: NDArray[Any], number: type[np.floating[Any]]) -> NDArray[Any]:
+        result = values.astype(number, copy=False)
         owned = result is not values
 
-        def out() -> NDArray[np.float32]:
+        def out() -> NDArray[Any]:
             return result if owned else np.empty_like(result)
 
         if self.replace_inf_value is not None and not np.isfinite(result.sum(dtype=np.float64)):
-            result = np.where(np.isfinite(result), result, np.float32(self.replace_inf_value))
+            result = np.where(np.isfinite(result), result, number(self.replace_inf_value))
             owned = True
         if self.median != 0.0:
-            result = np.subtract(result, np.float32(self.median), out=out())
+            result = np.subtract(result, number(self.median), out=out())
             owned = True
         if self.norm_factor != 1.0:
-            result = np.multiply(result, np.float32(self.norm_factor), out=out())
+            result = np.multiply(result, number(self.norm_factor), out=out())
             owned = True
         if self.lower_bound > -math.inf or self.upper_bound < math.inf:
-            lower, upper = np.float32(self.lower_bound), np.float32(self.upper_bound)
+            lower, upper = number(self.lower_bound), number(self.upper_bound)
             result = np.clip(result, lower, upper, out=out())
         return result
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One model's inputs, as variables of its constituents.
+    """The inputs of a model, as variables of its constituents.
 
     Attributes
     ----------
     inputs : mapping of str to tuple of Variable
         By input name, in the order of the channels.
     lengths : mapping of str to Declared
-        By input name, how many constituents it takes, padding included.
+        By input name, the numbers of constituents that it takes, including padding.
     output_names : tuple of str
-        As in the text: the model's outputs, or the classes of its one output; empty where it names none.
+        As in the text: the model's outputs, or the classes of its one output; empty if it names none.
+    sort_by : mapping of str to str
+        By input name, the variable that decides which constituents of a long row are kept.
     """
 
     inputs: Mapping[str, tuple[Variable, ...]]
     lengths: Mapping[str, Declared]
     output_names: tuple[str, ...] = ()
+    sort_by: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -108,49 +114,52 @@ class Recipe:
         return tuple(dict.fromkeys(variable.name for channels in self.inputs.values() for variable in channels))
 
     @property
-    def min_length(self) -> int:
-        """The fewest constituents of a record, padding included; 0 where nothing is declared."""
-        return Declared.of_all(self.lengths.values()).minimum
-
-    @property
     def max_length(self) -> int | None:
-        """The most constituents of a record; None where there is no limit."""
+        """The most constituents of a row that any input takes; None if there is no limit."""
         return Declared.of_all(self.lengths.values()).maximum
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The variables that a record must have: all but masks."""
-        masks = {variable.name for channels in self.inputs.values() for variable in channels if variable.is_mask}
-        return tuple(name for name in self.variables if name not in masks)
+        """The variables that the records must have: all except masks."""
+        return self.required_by(self.inputs)
+
+    def required_by(self, inputs: Collection[str]) -> tuple[str, ...]:
+        """Return the variables of these inputs that a record must have: all except masks."""
+        variables = [variable for name in inputs for variable in self.inputs[name]]
+        return tuple(dict.fromkeys(variable.name for variable in variables if not variable.is_mask))
 
     def apply(
-        self, fields: Mapping[str, NDArray[np.generic]], total: int
-    ) -> dict[str, list[tuple[NDArray[np.float32], float]]]:
-        """The channels of each input, normalised.
+        self, fields: Mapping[str, NDArray[np.generic]], total: int, dtypes: Mapping[str, np.dtype[Any]]
+    ) -> dict[str, list[tuple[NDArray[Any], float]]]:
+        """Normalise the channels of some inputs.
 
         Parameters
         ----------
         fields : mapping of str to numpy.ndarray, shape (total,)
-            Flat variables of all constituents. A mask may be missing: it is 1 for every constituent.
+            Flat variables of all constituents. A missing mask is 1 for every constituent.
         total : int
             The number of constituents.
+        dtypes : mapping of str to numpy.dtype
+            The inputs to make, and their data types. Values are float64 for those of FP64 or integers, otherwise
+            float32.
 
         Returns
         -------
         dict of str to list of (numpy.ndarray, float)
-            Per input and channel the flat values and the value that padding takes.
+            For each input and channel, the flat values and the padding value.
         """
-        done: dict[Variable, NDArray[np.float32]] = {}
-        result: dict[str, list[tuple[NDArray[np.float32], float]]] = {}
-        for name, channels in self.inputs.items():
+        done: dict[tuple[Variable, np.dtype[Any]], NDArray[Any]] = {}
+        result: dict[str, list[tuple[NDArray[Any], float]]] = {}
+        for name, dtype in dtypes.items():
+            narrow = dtype.kind == "f" and dtype.itemsize <= 4
+            computed = np.dtype(np.float32 if narrow else np.float64)
             result[name] = []
-            for variable in channels:
-                if variable not in done:
-                    if variable.name in fields:
-                        done[variable] = variable.normalise(fields[variable.name])
-                    else:
-                        done[variable] = variable.normalise(np.ones(total, np.float32))
-                result[name].append((done[variable], variable.pad))
+            for variable in self.inputs[name]:
+                key = variable, computed
+                if key not in done:
+                    values = fields.get(variable.name)
+                    done[key] = variable.normalise(np.ones(total, computed) if values is None else values, computed)
+                result[name].append((done[key], variable.pad))
         return result
 
     @classmethod
@@ -160,38 +169,42 @@ class Recipe:
         Raises
         ------
         ConfigurationError
-            It is not one; the message says where.
+            The text is not a valid recipe; the message says where.
         """
         if len(text) > _LARGEST_TEXT:
-            raise _wrong(model, f"it is {len(text)} characters long, at most {_LARGEST_TEXT} are read")
+            raise _wrong(model, f"it is {len(text)} characters long; at most {_LARGEST_TEXT} are read")
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise _wrong(model, f"it is not JSON: {error}") from error
         names = data.get("input_names") if isinstance(data, dict) else None
+        inside: dict[str, Any] = (
+            next((data[key] for key in _NESTED if isinstance(data.get(key), dict)), {}) if names else {}
+        )
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise _wrong(model, "it has no list 'input_names'")
         if len(set(names)) != len(names):
             raise _wrong(model, "'input_names' names an input twice")
-        inputs, lengths = {}, {}
+        inputs, lengths, sort_by = {}, {}, {}
         for name in names:
-            inputs[name] = _channels(model, name, data.get(name))
-            lengths[name] = _lengths(model, name, data[name])
+            described = data.get(name, inside.get(name))
+            inputs[name] = _channels(model, name, described)
+            lengths[name] = _lengths(model, name, described)
+            if by := described.get("sort_by", data.get("sort_by")):
+                sort_by[name] = _sort_by(model, name, by)
         if sum(len(channels) for channels in inputs.values()) > _MOST_VARIABLES:
             raise _wrong(model, f"it has more than {_MOST_VARIABLES} variables")
         if all(variable.is_mask for channels in inputs.values() for variable in channels):
-            raise _wrong(model, "it has no variables but masks")
+            raise _wrong(model, "it has no variables besides masks")
         cells = sum(len(inputs[name]) * _least(lengths[name]) for name in names)
         if cells > _MOST_CELLS:
-            raise _wrong(model, f"each row would be padded to {cells} numbers, at most {_MOST_CELLS} are sent")
-        recipe = cls(inputs=inputs, lengths=lengths, output_names=_output_names(model, data.get("output_names")))
-        if recipe.max_length is not None and recipe.min_length > recipe.max_length:
-            raise _wrong(model, f"the least length {recipe.min_length} is above the greatest, {recipe.max_length}")
-        return recipe
+            raise _wrong(model, f"each row would be padded to {cells} numbers; at most {_MOST_CELLS} are sent")
+        outputs = _output_names(model, data.get("output_names", data.get("flav_names")))
+        return cls(inputs=inputs, lengths=lengths, output_names=outputs, sort_by=sort_by)
 
 
 def is_mask(name: str) -> bool:
-    """Whether a variable or an input of this name is 1 for a constituent and padded to tell it from padding."""
+    """Whether a variable or input of this name is a mask: 1 for constituents, to distinguish them from padding."""
     return name == "mask" or name.endswith("_mask")
 
 
@@ -216,11 +229,11 @@ def _variable(model: str, name: str, info: Any) -> Variable:
             continue
         bound = key in ("lower_bound", "upper_bound")
         if isinstance(value, bool) or not isinstance(value, int | float) or not _fits(value, infinite=bound):
-            raise _wrong(model, f"{key!r} of the variable {name!r} is not a number that float32 holds")
+            raise _wrong(model, f"{key!r} of the variable {name!r} is not a number that float32 can hold")
         values[key] = float(value)
     variable = Variable(name, **values)
     if variable.lower_bound > variable.upper_bound:
-        raise _wrong(model, f"the variable {name!r} has its lower bound above its upper one")
+        raise _wrong(model, f"the variable {name!r} has a lower bound above its upper bound")
     return variable
 
 
@@ -231,7 +244,7 @@ def _fits(value: float, *, infinite: bool) -> bool:
 
 
 def _lengths(model: str, name: str, data: dict[str, Any]) -> Declared:
-    """``min_length`` and ``max_length``, or else ``var_length`` as the one length."""
+    """Read ``min_length`` and ``max_length``, or else ``var_length`` as the only length."""
     found: dict[str, int | None] = {}
     for key in ("min_length", "max_length", "var_length"):
         value = data.get(key)
@@ -241,18 +254,31 @@ def _lengths(model: str, name: str, data: dict[str, Any]) -> Declared:
             raise _wrong(model, f"{key!r} of the input {name!r} is not a whole number from {least} to {_LONGEST}")
         found[key] = value
     maximum = found["max_length"] or found["var_length"]
+    if maximum is not None and (found["min_length"] or 0) > maximum:
+        raise _wrong(
+            model,
+            f"the least length of the input {name!r}, {found['min_length']}, is above its greatest, {maximum}",
+        )
     full = found["var_length"] is not None and found["min_length"] is None and found["max_length"] is None
     return Declared(minimum=found["min_length"] or 0, maximum=maximum, full=full)
 
 
 def _least(declared: Declared) -> int:
-    """The length to which an empty row is padded."""
+    """Return the padded length of an empty row."""
     return declared.maximum or 0 if declared.full else declared.minimum
+
+
+def _sort_by(model: str, name: str, by: Any) -> str:
+    if not isinstance(by, str) or not by.removeprefix("-"):
+        raise _wrong(model, f"'sort_by' of the input {name!r} is not the name of a variable")
+    return by
 
 
 def _output_names(model: str, names: Any) -> tuple[str, ...]:
     if names is None:
         return ()
+    if isinstance(names, dict):  # Weaver: name -> the expression of the training target
+        names = list(names)
     if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
         raise _wrong(model, "'output_names' is not a list of names")
     return tuple(names)

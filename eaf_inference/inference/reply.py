@@ -1,8 +1,8 @@
-"""How much a server may send back, and what is not a reply.
+"""Limit what a server may send back, and refuse what is not a reply.
 
-gRPC ends a call whose answer is longer than its method's limit. A protobuf message of many small parts takes up to 45
-times its length in memory (measured with protobuf 6.33): answers to questions are short enough for that, and of a
-reply to an inference the parts are counted first.
+gRPC ends a call whose answer exceeds its method's limit. A protobuf message of many small parts takes up to 45 times
+its length in memory (measured with protobuf 6.33). Answers to questions are short enough for that; the parts of a
+reply to an inference are counted before it is parsed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from eaf_inference.errors import BadReply
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CHANNEL_OPTIONS", "LARGEST_ANSWER", "LARGEST_REPLY", "SERVICE", "read_with"]
+__all__ = ["LARGEST_ANSWER", "LARGEST_REPLY", "LIMIT_OPTIONS", "SERVICE", "read_with"]
 
 SERVICE = "inference.GRPCInferenceService"
 LARGEST_ANSWER = 8 << 20  # bytes
 LARGEST_REPLY = 256 << 20  # bytes, of the scores of one request
-_LARGEST_HEADER = 1 << 20  # bytes of that, besides the tensors
+_LARGEST_HEADER = 1 << 20  # bytes of a reply besides its tensors
 _MOST_PARTS = 4096
 _TENSORS = 6  # ModelInferResponse.raw_output_contents
 _FIXED = {1: 8, 5: 4}  # protobuf's wire types of fixed size -> bytes
@@ -32,24 +32,22 @@ _LIMITS = {
         {"name": [{"service": SERVICE, "method": "ModelInfer"}], "maxResponseMessageBytes": LARGEST_REPLY},
     ]
 }
-CHANNEL_OPTIONS = (
+LIMIT_OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # each method has its own limit
     ("grpc.service_config", json.dumps(_LIMITS)),
-    ("grpc.service_config_disable_resolution", 1),  # nor does DNS replace them
-    # identity only: gRPC before 1.84 inflates the whole message before it looks at the limit
-    ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.service_config_disable_resolution", 1),  # DNS must not replace the limits
 )
 
 
 def read_with(kind: Any, server: str) -> Callable[[bytes], Any]:
-    """What makes a message of an answer's bytes, or a `BadReply` in its place: what it raised, gRPC would log.
+    """Return a deserializer that gives a message, or a `BadReply` in its place; it never raises.
 
     Parameters
     ----------
     kind : type
-        The protobuf message that is expected.
+        The expected protobuf message.
     server : str
-        Its URL, for the error.
+        The server's URL, for the error.
     """
     name = kind.DESCRIPTOR.name
 
@@ -58,21 +56,21 @@ def read_with(kind: Any, server: str) -> Callable[[bytes], Any]:
 
         if name == "ModelInferResponse" and not _is_reasonable(data):
             return BadReply(
-                f"{server} answered with what is not a reply to an inference. Expected at most {_MOST_PARTS:,} parts "
+                f"{server} sent something that is not an inference reply. Expected at most {_MOST_PARTS:,} parts "
                 f"and {_LARGEST_HEADER >> 20} MiB besides the tensors. The fault is the server's: tell its operators."
             )
         try:
             return kind.FromString(data)
         except DecodeError:
             return BadReply(
-                f"{server} answered with {len(data)} bytes that are not a {name}. Is it a Triton inference server?"
+                f"{server} sent {len(data)} bytes that are not a {name}. Is it a Triton inference server?"
             )
 
     return read
 
 
 def _is_reasonable(data: bytes) -> bool:
-    """Whether a ``ModelInferResponse`` has few parts, and little in them besides its tensors."""
+    """Whether a ``ModelInferResponse`` has few parts, and is small apart from its tensors."""
     position = parts = header = 0
     try:
         while position < len(data):
@@ -89,13 +87,13 @@ def _is_reasonable(data: bytes) -> bool:
             header += 0 if tag >> 3 == _TENSORS else position - start
             if parts > _MOST_PARTS or header > _LARGEST_HEADER:
                 return False
-    except LookupError:  # cut off, or of a wire type that is not used
+    except LookupError:  # truncated, or an unknown wire type
         return False
     return True
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """The number that begins there, and where it ends."""
+    """Return the number at a position, and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         byte = data[position]

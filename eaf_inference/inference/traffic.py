@@ -1,50 +1,46 @@
-"""What one connection has sent and got back, counted for whoever watches: Dask's heartbeat, a status line.
+"""Counts of what a connection sends and receives, for Dask's heartbeat, the panel and the status line.
 
-Counted where requests end, by all threads of a process together; the padding check's few rows are left out, so
-that inferences are the user's own jets.
+All threads of a process count together. The few rows of the padding check are left out, so that inferences are the
+user's own jets.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eaf_inference.inference.rate import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from eaf_inference.inference.truncation import Truncation
 
 __all__ = ["Counted", "Retrying", "Traffic", "remarks"]
 
 
 class Counted(Protocol):
-    """What remarks are made of: a call's `Traffic`, or the summary of many."""
+    """The counts behind remarks: a call's `Traffic`, or the summary of many."""
 
     @property
-    def truncated(self) -> int: ...
-    @property
-    def leading(self) -> int: ...
+    def truncations(self) -> Mapping[Truncation, int]: ...
     @property
     def not_finite(self) -> int: ...
 
 
-def remarks(counted: Counted, name: str, longest: int | None) -> list[str]:
-    """What a user has to know of her scores.
+def remarks(counted: Counted, name: str) -> list[str]:
+    """Return what a user should know about the scores.
 
     Parameters
     ----------
     counted : Counted
     name : str
-        The model's.
-    longest : int or None
-        The most constituents that it takes.
+        The model's name.
     """
-    found = []
-    for jets, kept in (
-        (counted.truncated - counted.leading, f"their {longest} of largest pt were used"),
-        (counted.leading, f"their leading {longest} were used, in the order given, as they have no field pt"),
-    ):
-        if jets:
-            found.append(f"{jets:,} jets have more than the {longest} constituents that {name!r} takes; {kept}.")
+    found = [truncation.remark(rows, name) for truncation, rows in counted.truncations.items()]
     if counted.not_finite:
         found.append(
             f"{counted.not_finite:,} jets have NaN or infinite scores of {name!r}, although their inputs are finite. "
@@ -55,14 +51,14 @@ def remarks(counted: Counted, name: str, longest: int | None) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """Requests are sent again and again, because no server takes them.
+    """An outage, during which requests are retried.
 
     Attributes
     ----------
     reason : str
-        In a few words.
+        The cause in a few words.
     ends : float
-        When that is given up, by the monotonic clock.
+        When the retries end, by the monotonic clock.
     """
 
     reason: str
@@ -70,7 +66,7 @@ class Retrying:
 
     @property
     def left(self) -> int:
-        """Whole seconds until then."""
+        """Whole seconds until the retries end."""
         return max(0, round(self.ends - time.monotonic()))
 
     def __str__(self) -> str:
@@ -78,20 +74,18 @@ class Retrying:
 
 
 class Traffic:
-    """Totals since the connection was opened, and what is under way.
+    """Totals since the connection was opened, and what is in flight.
 
     Attributes
     ----------
     requests, inferences : int
-        Answered; an inference is one row of a batch, as Triton counts.
+        Answered requests and inferences. An inference is one row of a batch, as in Triton's counters.
     nbytes : int
         Bytes of the tensors of answered requests.
     retries : int
-        Requests that were sent once more.
-    truncated : int
-        Rows that were longer than the model takes.
-    leading : int
-        Those of them whose leading constituents were kept, since nothing told the hardest.
+        Requests that were sent again.
+    truncations : Counter of Truncation
+        Rows with more constituents than the model takes.
     not_finite : int
         Rows with a NaN or an infinity in their scores and none in the caller's numbers.
     elsewhere : int
@@ -99,29 +93,30 @@ class Traffic:
     in_flight : int
         Requests sent and not yet answered.
     latency : float or None
-        Seconds between sending and reply, of the latest reply; None before there is one.
+        Seconds from sending to reply, of the latest reply; None before the first.
     retrying : Retrying or None
-        During an outage.
+        Set during an outage.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # garbage collection may end a submission while this thread holds it
+        self._lock = threading.RLock()  # garbage collection may end a submission under this lock
         self._whole: Traffic | None = None
         self.requests = self.inferences = self.nbytes = self.retries = self.in_flight = 0
-        self.truncated = self.leading = self.not_finite = self.elsewhere = 0
-        self._submissions = 0  # under way
+        self.not_finite = self.elsewhere = 0
+        self.truncations: Counter[Truncation] = Counter()
+        self._submissions = 0  # running
         self.latency: float | None = None
         self.retrying: Retrying | None = None
         self._rate = Rate()
 
     @property
     def inferences_per_second(self) -> float | None:
-        """Of the present run; 0 where it is over, None before the first."""
+        """The rate of the current run; 0 after it, None before the first."""
         with self._lock:
             return self._rate.per_second(time.monotonic(), busy=self.in_flight > 0 or self._submissions > 0)
 
     def part_of(self, whole: Traffic) -> None:
-        """From now on the whole counts what this one counts: one call of a connection's many."""
+        """Also count everything in `whole`, the connection's traffic, from now on."""
         self._whole = whole
 
     def sent(self, *, again: bool) -> None:
@@ -153,17 +148,16 @@ class Traffic:
             self._whole.failed()
 
     def retries_until(self, retrying: Retrying | None) -> None:
-        """Note an outage; None when it is over, or the call is given up."""
+        """Note an outage; None when it is over or the call fails."""
         self.retrying = retrying
         if self._whole is not None:
             self._whole.retries_until(retrying)
 
-    def cut(self, rows: int, *, leading: bool) -> None:
+    def cut(self, truncation: Truncation, rows: int) -> None:
         with self._lock:
-            self.truncated += rows
-            self.leading += rows if leading else 0
+            self.truncations[truncation] += rows
         if self._whole is not None:
-            self._whole.cut(rows, leading=leading)
+            self._whole.cut(truncation, rows)
 
     def not_finite_of(self, rows: int) -> None:
         with self._lock:
@@ -172,7 +166,7 @@ class Traffic:
             self._whole.not_finite_of(rows)
 
     def submitted(self) -> None:
-        """Workers begin to score for a submission."""
+        """Note that workers begin to score a submission."""
         with self._lock:
             self._submissions += 1
             self._began()
@@ -193,21 +187,21 @@ class Traffic:
             self.elsewhere += rows
             self._counted()
 
-    def given_up(self, requests: int) -> None:
+    def abandoned(self, requests: int) -> None:
         with self._lock:
             self.in_flight -= requests
         if self._whole is not None:
-            self._whole.given_up(requests)
+            self._whole.abandoned(requests)
 
     def totals(self) -> dict[str, Any]:
-        """All of it at one moment, ready for JSON."""
+        """Return all counts of one moment, ready for JSON."""
         with self._lock:
             return {
                 "requests": self.requests,
                 "inferences": self.inferences,
                 "bytes": self.nbytes,
                 "retries": self.retries,
-                "truncated": self.truncated,
+                "truncated": self.truncations.total(),
                 "not_finite": self.not_finite,
                 "in_flight": self.in_flight,
                 "latency": self.latency,

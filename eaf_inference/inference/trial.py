@@ -1,6 +1,6 @@
-"""One trial of how padding changes a model's scores: some rows alone, the same rows padded, and what differs.
+"""Try how padding changes a model's scores: send some rows alone and the same rows padded, and compare.
 
-The server's part is a function that sends batches; nothing here knows a connection.
+The server is a function that sends batches; nothing here needs a connection.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from eaf_inference.inference.batching import DenseInput, Job, RaggedInput
-from eaf_inference.inference.layout import Outer
+from eaf_inference.inference.batching import batch_of, batches
+from eaf_inference.inference.inputs import AnyInput, DenseInput, MatrixInput, RaggedInput
 from eaf_inference.inference.lengths import Lengths
+from eaf_inference.inference.tuning import fixed_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,74 +22,78 @@ if TYPE_CHECKING:
 
     from eaf_inference.errors import InferenceError
     from eaf_inference.inference.batching import Batch
+    from eaf_inference.inference.inputs import Inputs
     from eaf_inference.inference.lengths import Declared
+    from eaf_inference.inference.spec import TensorSpec
 
     Outputs: TypeAlias = Mapping[str, NDArray[Any]]
     Send: TypeAlias = Callable[[Sequence[Batch]], Sequence["Outputs | InferenceError"]]
 
-__all__ = ["Trial", "chosen", "made", "part"]
+__all__ = ["Trial", "chosen", "with_other_values"]
 
 _TOLERANCE = 1e-5  # float32 noise stays below 4e-7
-_NOISE = 4.0  # times what a row's scores change with the batch's size alone, as on a GPU that computes in TF32 …
-_LARGEST_NOISE = 1e-2  # … up to here: beyond, a model cannot be told from one that depends on padding
+_NOISE = 4.0  # times the change of a row's scores with the batch size alone, as on a GPU that computes in TF32 …
+_LARGEST_NOISE = 1e-2  # … up to here: with more noise, dependence on padding cannot be recognised
 _SPREAD = 4  # rows between the shortest and the longest
-_MORE = 64  # constituents of padding that are tried beyond the longest row
-_FIRST = 8  # the first padded length of a row that is refused without padding
-_LARGEST_LEAST = 1024  # constituents, where rows are short: beyond, no model is expected to have its least length
-_CELLS = 1 << 18  # rows × length of a batch that is tried
+_MORE = 64  # constituents of padding tried beyond the longest row
+_FIRST = 8  # the first padded length tried for a row that is refused without padding
+_LARGEST_LEAST = 1024  # constituents: no model is expected to need a longer padded length for short rows
+_CELLS = 1 << 18  # of the batches of a trial
 
 
 class Trial:
-    """The rows of a job, all of them, sent alone and padded.
+    """A few rows, sent alone and padded.
 
     Parameters
     ----------
-    job : Job
-        Of a few rows.
+    inputs : Inputs
+    outputs : sequence of TensorSpec
     declared : sequence of Declared
-        Of each collection.
+        One for each collection.
     send : callable
-        Sends batches and gives, for each, its outputs or the error with which the model refuses it.
+        Sends batches and returns, for each, its outputs or the error with which the model refused it.
 
     Attributes
     ----------
     alone : array of int64, shape (collections, rows)
-        The lengths at which each row's score is the right one: its own, or the least that the model takes.
+        The lengths at which each row's score is right: its own, or the shortest that the model accepts.
     accepted : array of bool, shape (rows,)
-        Which rows the model takes at any length.
+        Which rows the model accepts at any length.
     finite : array of bool, shape (rows,)
         Which rows' right scores have a finite number.
     refused : str
-        Why the model refuses rows as they are; empty where it takes them all.
+        Why the model refuses rows without padding; empty if it accepts them all.
     followers : list of set of (str, int)
-        Of each collection, the outputs and axes that had its length whenever something was sent.
+        For each collection, the outputs and axes that had its padded length in every batch.
     tolerance : float
-        By how much scores may differ and be called equal, absolute and relative.
+        The largest difference between equal scores, absolute and relative.
     """
 
-    def __init__(self, job: Job, declared: Sequence[Declared], send: Send) -> None:
-        self.job = job
+    def __init__(
+        self, inputs: Inputs, outputs: Sequence[TensorSpec], declared: Sequence[Declared], send: Send
+    ) -> None:
+        self.inputs = inputs
         self._send = send
         self._declared = declared
-        self.counts = np.stack([each.counts for each in job.collections])
+        self.counts = np.stack([each.counts for each in inputs.collections])
         self._longest = self.counts.max(axis=1, initial=0)
         self.alone = np.stack([each.unpadded.padded(own) for each, own in zip(declared, self.counts, strict=True)])
-        self._right: list[Outputs | None] = [None] * job.rows
-        self.accepted = np.zeros(job.rows, np.bool_)
-        self.finite = np.zeros(job.rows, np.bool_)
+        self._right: list[Outputs | None] = [None] * inputs.rows
+        self.accepted = np.zeros(inputs.rows, np.bool_)
+        self.finite = np.zeros(inputs.rows, np.bool_)
         self.refused = ""
         self.tolerance = _TOLERANCE
-        self._variable = {(spec.name, axis) for spec in job.outputs for axis in spec.variable_axes}
-        self.followers = [set(self._variable) for _ in job.collections]
+        self._variable = {(spec.name, axis) for spec in outputs for axis in spec.variable_axes}
+        self.followers = [set(self._variable) for _ in inputs.collections]
 
     def score_alone(self) -> None:
-        """Send every row at the lengths in `alone`."""
-        self._score_at(np.arange(self.job.rows))
+        """Send every row at its lengths in `alone`."""
+        self._score_at(np.arange(self.inputs.rows))
 
     def find_least(self) -> NDArray[np.bool_]:
-        """Send the rows that were refused at longer lengths, until they are taken; which of them are.
+        """Send the refused rows at longer lengths until they are accepted, and return which of them were.
 
-        A recipe need not say how many neighbours its network looks for; with fewer points than that it fails.
+        A network that looks for k neighbours fails with fewer points, and its recipe need not state k.
         """
         refused = ~self.accepted
         limits = self._within_maximum(np.maximum(self._longest + _MORE, _LARGEST_LEAST))[:, None]
@@ -96,6 +101,7 @@ class Trial:
         while (rows := np.flatnonzero(~self.accepted)).size:
             before = self.alone[:, rows]
             longer = np.minimum(np.maximum(-(-before // _FIRST) * _FIRST, length), np.maximum(limits, before))
+            longer = np.where([[bool(each.only)] for each in self._declared], before, longer)
             if np.array_equal(longer, before):
                 break
             self.alone[:, rows] = longer
@@ -104,10 +110,10 @@ class Trial:
         return refused & self.accepted
 
     def measure_noise(self) -> None:
-        """Send every row again beside copies of itself: what changes then is no padding's doing."""
-        size = max(self.job.max_batch_size, 1)
+        """Send every row again beside copies of itself: any change is noise, since no padding was added."""
+        size = max(self.inputs.max_batch_size, 1)
         parts = [np.repeat(rows, 3)[:size] for rows in _alike(self.alone, np.flatnonzero(self.accepted))]
-        outcomes = self._send([self.job.batch(rows, self._at(self.alone[:, rows[0]])) for rows in parts])
+        outcomes = self._send([batch_of(self.inputs, rows, self._at(self.alone[:, rows[0]])) for rows in parts])
         noise = 0.0
         for rows, outcome in zip(parts, outcomes, strict=True):
             if not isinstance(outcome, Exception):
@@ -115,7 +121,7 @@ class Trial:
         self.tolerance = max(_TOLERANCE, min(_NOISE * noise, _LARGEST_NOISE))
 
     def _change(self, row: int, outputs: Outputs, place: int) -> float:
-        """The largest relative difference of a row's scores from the right ones."""
+        """Return the largest relative difference of a row's scores from the right ones."""
         right = self._right[row]
         assert right is not None  # noqa: S101  (it was accepted)
         largest = 0.0
@@ -128,18 +134,21 @@ class Trial:
         return largest
 
     def differing(self, rules: Sequence[Lengths]) -> NDArray[np.bool_]:
-        """Which rows' scores change under these rules, and with more padding than the longest row needs."""
+        """Return which rows' scores change under these rules, or with more padding than the longest row needs."""
         most = self._within_maximum(self._longest + _MORE)
         longer = [
             rule if rule.exact or each.full else replace(rule, minimum=max(rule.minimum, int(length)))
             for rule, each, length in zip(rules, self._declared, most, strict=True)
         ]
         found = self._differing(rules, refusal_tells=True)
-        # a length that no row of the user's needs may be one that the model does not take
+        if any(each.full and not rule.exact for rule, each in zip(rules, self._declared, strict=True)):
+            # where a longer row is beside it, a row may have its full length by chance
+            found |= self._differing(rules, refusal_tells=True, one_by_one=True)
+        # refusing a length that none of the user's rows needs is no sign of wrong scores
         return found if longer == list(rules) else found | self._differing(longer, refusal_tells=False)
 
     def _within_maximum(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """These lengths of the collections, none above what is declared."""
+        """Limit the lengths of the collections to the declared maxima."""
         return np.array(
             [
                 length if each.maximum is None else min(int(length), each.maximum)
@@ -148,11 +157,11 @@ class Trial:
         )
 
     def _score_at(self, rows: NDArray[np.int64]) -> None:
-        """The right scores of these rows, those of equal lengths in one batch."""
-        size = max(self.job.max_batch_size, 1)
+        """Get the right scores of these rows, rows of equal lengths in one batch."""
+        size = max(self.inputs.max_batch_size, 1)
         parts = [alike[at : at + size] for alike in _alike(self.alone, rows) for at in range(0, len(alike), size)]
-        batches = [self.job.batch(each, self._at(self.alone[:, each[0]])) for each in parts]
-        for each, batch, outcome in zip(parts, batches, self._send(batches), strict=True):
+        sent = [batch_of(self.inputs, each, self._at(self.alone[:, each[0]])) for each in parts]
+        for each, batch, outcome in zip(parts, sent, self._send(sent), strict=True):
             if isinstance(outcome, Exception):
                 self.refused = str(outcome)
                 continue
@@ -161,20 +170,26 @@ class Trial:
                 scores = {name: values[place] for name, values in outcome.items()}
                 self._right[row] = scores
                 self.accepted[row] = True
-                self.finite[row] = any(bool(np.isfinite(values).any()) for values in scores.values())
+                self.finite[row] = any(
+                    values.dtype == object or bool(np.isfinite(values).any()) for values in scores.values()
+                )
 
-    def _differing(self, rules: Sequence[Lengths], *, refusal_tells: bool) -> NDArray[np.bool_]:
-        """Which rows' scores are others under these rules, of those that are taken alone."""
-        found = np.zeros(self.job.rows, np.bool_)
-        # a collection that is not padded keeps the lengths at which its rows are right
+    def _differing(
+        self, rules: Sequence[Lengths], *, refusal_tells: bool, one_by_one: bool = False
+    ) -> NDArray[np.bool_]:
+        """Return which rows, of those accepted alone, have other scores under these rules."""
+        found = np.zeros(self.inputs.rows, np.bool_)
+        # a collection that is not padded keeps the lengths at which its scores are right
         unpadded = np.where([[rule.exact] for rule in rules], self.alone, 0)
         sent: list[tuple[Batch, NDArray[np.int64]]] = []
         for rows in _alike(unpadded, np.flatnonzero(self.accepted)):
             here = [
                 own if rule.exact else rule for rule, own in zip(rules, self._at(self.alone[:, rows[0]]), strict=True)
             ]
-            for batch in part(self.job, rows).batches(here, _CELLS):
-                assert isinstance(batch.rows, np.ndarray)  # noqa: S101  (a ragged job's)
+            some = self.inputs.take(rows)
+            alone = (batch_of(some, np.array([row]), here) for row in range(len(rows)))
+            for batch in alone if one_by_one else batches(some, here, fixed_sizes(_CELLS)):
+                assert isinstance(batch.rows, np.ndarray)  # noqa: S101  (a trial's inputs are ragged)
                 sent.append((batch, rows[batch.rows]))
         for (batch, rows), outcome in zip(sent, self._send([batch for batch, _ in sent]), strict=True):
             if isinstance(outcome, Exception):
@@ -193,11 +208,11 @@ class Trial:
 
     @staticmethod
     def _at(lengths: NDArray[np.int64]) -> list[Lengths]:
-        """The rules that pad to just these lengths."""
+        """Return rules that pad to exactly these lengths."""
         return [Lengths(int(length), exact=True) for length in lengths]
 
     def _agree(self, row: int, right: Outputs, padded: Outputs) -> bool:
-        """Whether a row's scores are equal, apart from those of padding. NaN equals NaN alone."""
+        """Whether a row's scores are equal, apart from padding. NaN equals only NaN."""
         for name, values in right.items():
             other = padded[name]
             if values.ndim != other.ndim:
@@ -217,13 +232,13 @@ class Trial:
         return True
 
     def _real(self, row: int, length: int) -> int:
-        """How many of so many values of a row belong to constituents, where there is one for each."""
+        """Return how many of a row's `length` values belong to constituents, if each constituent has one."""
         followed = self.counts[:, row][self.alone[:, row] == length]
         return int(min(length, followed.min(initial=length)))
 
 
 def _alike(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """These rows, those of equal lengths together."""
+    """Group these rows by their lengths."""
     if not len(rows):
         return []
     _, groups = np.unique(lengths[:, rows], axis=1, return_inverse=True)
@@ -232,13 +247,13 @@ def _alike(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> list[NDArray[
 
 
 def chosen(counts: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to try: the extreme ones of each collection, and some of the lengths between.
+    """Choose rows to try: the extreme ones of each collection, and some of the lengths between.
 
     Parameters
     ----------
-    counts : array of int64, shape (collections, job's rows)
+    counts : array of int64, shape (collections, rows)
     rows : array of int64
-        Those that have not been tried.
+        Rows that have not been tried.
 
     Returns
     -------
@@ -255,48 +270,26 @@ def chosen(counts: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[
     return np.array(sorted(extreme)), np.array(sorted(set(spread.tolist()) - extreme), np.int64)
 
 
-def part(job: Job, rows: NDArray[np.int64]) -> Job:
-    """Some rows of a job as a job of their own."""
-    places: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = {}
-    columns: dict[tuple[int, int], NDArray[Any]] = {}
-    inputs: list[RaggedInput | DenseInput] = []
-    for each in job.inputs:
-        if isinstance(each, DenseInput):
-            inputs.append(DenseInput(each.spec, each.rows[rows]))
-            continue
-        place = id(each.counts)
-        if place not in places:
-            counts = each.counts[rows]
-            starts = np.cumsum(counts) - counts
-            places[place] = np.repeat(each.starts[rows] - starts, counts) + np.arange(counts.sum()), starts, counts
-        at, starts, counts = places[place]
-        for column in each.columns:
-            columns.setdefault((place, id(column)), column[at])
-        inputs.append(
-            RaggedInput(each.spec, [columns[place, id(column)] for column in each.columns], each.pads, starts, counts)
-        )
-    return _like(job, inputs, Outer(len(rows)))
-
-
-def made(job: Job, masks: Mapping[str, Sequence[bool]]) -> Job | None:
-    """Rows of the same lengths with other values, three for each: positive, negative and mixed.
+def with_other_values(inputs: Inputs, masks: Mapping[str, Sequence[bool]]) -> Inputs | None:
+    """Make rows of the same lengths with other values, three for each: positive, negative and mixed.
 
     Parameters
     ----------
-    job : Job
+    inputs : Inputs
     masks : mapping of str to sequence of bool
         By input, which channels are masks; these keep their values, as integers and booleans do.
 
     Returns
     -------
-    Job or None
-        Row r of the job is row r, r + rows and r + 2 · rows of this one. None where no value can be another.
+    Inputs or None
+        Row r becomes rows r, r + rows and r + 2 · rows. None if no value can be changed.
     """
     random = np.random.default_rng(0)
-    again = part(job, np.tile(np.arange(job.rows), 3))
+    again = inputs.take(np.tile(np.arange(inputs.rows), 3))
     other: dict[int, NDArray[Any]] = {}
-    inputs: list[RaggedInput | DenseInput] = []
-    for each in again.inputs:
+    arrays: list[AnyInput] = []
+    for each in again.arrays:
+        assert not isinstance(each, MatrixInput)  # noqa: S101  (rows with matrices need no trial)
         values = [each.rows] if isinstance(each, DenseInput) else each.columns
         own = masks.get(each.spec.name) or [False] * len(values)
         for column, is_mask in zip(values, own if len(own) == len(values) else [all(own)], strict=True):
@@ -304,22 +297,14 @@ def made(job: Job, masks: Mapping[str, Sequence[bool]]) -> Job | None:
                 other[id(column)] = _drawn(random, column)
         changed = [other.get(id(column), column) for column in values]
         if isinstance(each, DenseInput):
-            inputs.append(DenseInput(each.spec, changed[0]))
+            arrays.append(DenseInput(each.spec, changed[0]))
         else:
-            inputs.append(RaggedInput(each.spec, changed, each.pads, each.starts, each.counts))
-    if not other:
-        return None
-    return _like(job, inputs, again.outer)
-
-
-def _like(job: Job, inputs: Sequence[RaggedInput | DenseInput], outer: Outer) -> Job:
-    return Job(
-        inputs=inputs, outputs=job.outputs, outer=outer, max_batch_size=job.max_batch_size, given=(), part_of=job
-    )
+            arrays.append(RaggedInput(each.spec, changed, each.pads, each.starts, each.counts, each.axis))
+    return again.replaced(arrays, again.rows) if other else None
 
 
 def _drawn(random: np.random.Generator, values: NDArray[Any]) -> NDArray[Any]:
-    """Other values of this shape: those of the first third positive, of the second negative, of the last mixed."""
+    """Draw values of this shape: the first third positive, the second negative, the last mixed."""
     drawn = random.normal(size=values.shape)
     away = np.abs(drawn) + 0.5
     third = len(values) // 3

@@ -1,4 +1,4 @@
-"""What is wrong with an input, in a user's words, with the shortest cure."""
+"""Errors for wrong inputs, in the user's terms, with the shortest cure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import numpy as np
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["field_with", "kind_of", "lacking"]
+__all__ = ["field_with", "kind_of", "lacking", "nearest", "refuse_jets_for_candidates"]
 
-_DEEPEST = 3  # records in records that are looked through
+_LINKS = "pFCandsIdxG"  # what coffea adds to the jets of PFNano, and to the links between jets and candidates
+_CANDIDATES = "Pass the candidates: jets.constituents.pf."
+_DEEPEST = 3  # levels of nested records to search
 _BUILTINS = {"int": "a number", "float": "a number", "bool": "a truth value", "str": "a string", "NoneType": "None"}
-_OTHER_NAMES = {"energy": ("e",), "pt": ("p_t", "transverse_momentum"), "mass": ("m",)}
-_ENERGY = 'records["energy"] = np.hypot(records.mass, records.pt * np.cosh(records.eta))'
+_OTHER_NAMES = {"energy": ("e", "t"), "pt": ("p_t", "rho", "transverse_momentum"), "mass": ("m", "tau")}
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, with its article: ``an awkward array of type 3 * var * float32``, ``a list``."""
+    """Describe a value, with its article: ``an awkward array of type 3 * var * float32``, ``a list``."""
     if isinstance(value, np.ndarray):
         return f"a numpy array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, ak.Array):
@@ -38,7 +39,7 @@ def kind_of(value: Any) -> str:
 
 
 def field_with(records: ak.Array, choices: Sequence[Collection[str]]) -> str:
-    """The path of the field, or field's field, whose records have all names of one of the choices; or nothing."""
+    """Return the path of a nested field whose records have all names of one of the choices, or an empty text."""
     level = [("", records)]
     for _ in range(_DEEPEST):
         level = [
@@ -54,57 +55,98 @@ def field_with(records: ak.Array, choices: Sequence[Collection[str]]) -> str:
 
 
 def lacking(
-    records: Any, wanted: Sequence[str], what: str, *, sources: Sequence[str] = (), computed: Sequence[str] = ()
+    records: Any,
+    wanted: Sequence[str],
+    what: str,
+    *,
+    sources: Sequence[str] = (),
+    computed: Sequence[str] = (),
+    per_row: bool = False,
+    used: Collection[str] = (),
 ) -> InvalidInput:
-    """The error for records that lack some of the fields that are wanted.
+    """Make the error for records that lack some of the wanted fields.
 
     Parameters
     ----------
     records : object
-        Whatever was given in their place.
+        The records, or whatever was passed instead.
     wanted : sequence of str
+        The fields that are neither there nor computed.
     what : str
-        How a message calls the records.
+        The name of the records in messages.
     sources : sequence of str
-        The fields of which the missing ones could be computed, all of them.
+        The fields from which the missing ones could be computed.
     computed : sequence of str
-        The wanted fields that are computed of these.
+        The wanted fields that would be computed from these.
+    per_row : bool
+        The fields have one number per row, not one per constituent.
+    used : collection of str
+        Fields of the records that hold other variables already.
     """
     present = tuple(records.fields) if isinstance(records, ak.Array) else ()
     if not present:
         return InvalidInput(
-            f"{what} is {kind_of(records)}, without fields. Expected an awkward record array of … × jets × "
-            f"constituents with the fields {_either(wanted, sources)}, as ak.zip makes it; not one field of it alone."
+            f"{what} is {kind_of(records)}, without fields. Expected an awkward record array of … × jets"
+            f"{'' if per_row else ' × constituents'} with the fields {_either(wanted, sources)}, as ak.zip makes it, "
+            "not one of its fields."
         )
     missing = [name for name in wanted if name not in present]
-    why = ""
-    if sources and not set(sources).isdisjoint(present):  # the shorter way
-        missing = [name for name in sources if name not in present]
+    others = [name for name in sources if name not in (*present, *wanted)]
+    lacks = ", ".join(missing)
+    if others and (
+        len(others) <= len(computed) or not set(sources).isdisjoint(present)
+    ):  # fewer are missing this way
+        plain = [name for name in missing if name not in computed]
         first = ", ".join(computed) if len(computed) < 3 else f"{computed[0]} and {len(computed) - 1} others"
-        why = f", of which {first} are computed"
-    lacks = f"{what} lacks {', '.join(missing)}{why}"
-    if not why and sources:
-        lacks = f"{what} lacks {', '.join(missing)}; or {', '.join(sources)}, of which they are computed"
-    wanted = sources if why else wanted
-    return InvalidInput(f"{lacks}. {_cure(records, missing, wanted, sources)} The records have {', '.join(present)}.")
+        lacks = f"{', '.join(others)}, from which {first} {'is' if len(computed) == 1 else 'are'} computed"
+        lacks = f"{', '.join(plain)}; and {lacks}" if plain else lacks
+        wanted, missing = sources, [*plain, *others]
+    elif others:
+        lacks += f"; or {', '.join(others)}, from which they are computed"
+    cure = _cure(records, missing, wanted, sources, used)
+    return InvalidInput(f"{what} lacks {lacks}. {cure} The records have {', '.join(present)}.")
 
 
-def _cure(records: ak.Array, missing: Sequence[str], wanted: Sequence[str], sources: Sequence[str]) -> str:
-    """What to do about missing fields."""
-    path = field_with(records, [each for each in (wanted, sources) if each])
+def refuse_jets_for_candidates(records: ak.Array, computed: Iterable[str], what: str) -> None:
+    """Refuse coffea's jets where their candidates are expected; their fields have the same names.
+
+    Jets may be the constituents of an event, but not if `computed` has variables of particles in a jet.
+
+    Raises
+    ------
+    InvalidInput
+        The records are jets that have candidates.
+    """
+    if _LINKS in records.fields and any(name.startswith("part_") for name in computed):
+        raise InvalidInput(
+            f"{what} is an array of jets, with one row for each event. Expected the jets' constituents. {_CANDIDATES}"
+        )
+
+
+def _cure(
+    records: ak.Array,
+    missing: Sequence[str],
+    wanted: Sequence[str],
+    sources: Sequence[str],
+    used: Collection[str],
+) -> str:
+    """Suggest what to do about missing fields."""
+    with_mass = ["mass" if name == "energy" else name for name in sources]
+    if sources and _LINKS in records.fields:
+        return _CANDIDATES
+    path = field_with(records, [each for each in (wanted, sources, with_mass) if each])
     if path:
         return f"Did you mean its field {path!r}? Pass {'events' if '.' in path else 'jets'}.{path}."
-    renames = {name: near for name in missing if (near := _nearest(name, records.fields, wanted))}
+    renames = {name: near for name in missing if (near := nearest(name, records.fields, (*wanted, *used)))}
     if renames:
         meant = ", ".join(f"{near!r} for {name!r}" for name, near in renames.items())
         return f"Did you mean {meant}? Rename {'it' if len(renames) == 1 else 'them'}."
-    if list(missing) == ["energy"] and {"mass", "pt", "eta"} <= set(records.fields):
-        return f"Add `energy`: {_ENERGY}."
-    return f"Add {', '.join(f'`{name}`' for name in missing)}."
+    other = {"energy": " or `mass`", "mass": " or `energy`"} if sources else {}
+    return f"Add {', '.join(f'`{name}`' + other.get(name, '') for name in missing)}."
 
 
-def _nearest(name: str, present: Collection[str], wanted: Collection[str]) -> str:
-    """The field that was probably meant, among those that are not wanted themselves."""
+def nearest(name: str, present: Collection[str], wanted: Collection[str]) -> str:
+    """Return the field that was probably meant, among those that are not wanted themselves."""
     free = {each.lower(): each for each in present if each not in wanted}
     known = next((free[other] for other in (name.lower(), *_OTHER_NAMES.get(name, ())) if other in free), "")
     close = get_close_matches(name.lower(), free, n=1, cutoff=0.7)
@@ -112,7 +154,7 @@ def _nearest(name: str, present: Collection[str], wanted: Collection[str]) -> st
 
 
 def _either(wanted: Sequence[str], sources: Sequence[str]) -> str:
-    return ", ".join(wanted) + (f" (or {', '.join(sources)}, of which they are computed)" if sources else "")
+    return ", ".join(wanted) + (f" (or {', '.join(sources)}, from which they are computed)" if sources else "")
 
 
 def _short(text: str, most: int = 200) -> str:

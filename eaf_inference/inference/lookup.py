@@ -1,8 +1,9 @@
-"""What servers say of their models, as far as they let themselves be asked.
+"""Ask servers about their models, with whatever calls they allow.
 
-Some list no models, or tell no configuration: Triton restricts groups of calls with ``--grpc-restricted-protocol``,
-and an edge proxy may let only a few pass. Inference and metadata are enough. What the metadata lack is how large a
-batch may be, the recipe and the class labels; the first is found out, and nothing is guessed of the others.
+Some servers list no models, or show no configuration: Triton can restrict groups of calls
+(``--grpc-restricted-protocol``), and an edge proxy may let only a few pass. Inference and metadata are enough. The
+metadata lack the largest batch size, which a test request finds, and the recipe and class labels, which are not
+guessed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.catalogue import ModelRow, ModelTable, config_of, describe, index_of, metadata_of
 from eaf_inference.errors import (
     BadReply,
     ConfigurationError,
@@ -20,34 +20,37 @@ from eaf_inference.errors import (
     ModelNotReady,
 )
 from eaf_inference.inference.pipeline import Question
+from eaf_inference.inference.repository import ModelRow, ModelTable, config_of, index_of, metadata_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import TypeAlias
 
+    from eaf_inference.inference.parameters import Chosen
+    from eaf_inference.inference.queue_times import QueueTimes
     from eaf_inference.inference.spec import ModelSpec
-    from eaf_inference.queue_times import QueueTimes
 
     Ask: TypeAlias = Callable[..., list[Any]]  # questions -> answers
 
 __all__ = ["about", "index", "spec_of", "statistics", "table"]
 
 _LARGEST_BATCH = re.compile(r"batch-size must be <= (\d+)")
-_BEYOND = (1 << 31) - 1  # rows: more than any model's max_batch_size, and what Triton can count
-_BYTES = {"BYTES": "TYPE_STRING"}  # the one data type that has another name in a configuration
+_OF_ONE_MODEL = (BadReply, ConfigurationError, InvalidInput, ModelNotFound, ModelNotReady)
+_BEYOND = (1 << 31) - 1  # rows: more than any model's max_batch_size, and still an int32 for Triton
+_BYTES = {"BYTES": "TYPE_STRING"}  # the only data type with another name in configurations
 
 
 def index(ask: Ask, where: str, known: Collection[tuple[str, str]]) -> tuple[list[Any], str]:
-    """The versions of models on a server, and why these are not all.
+    """Return the versions of models on a server, and a remark if the list is incomplete.
 
     Parameters
     ----------
     ask : callable
-        Gives the answers to some questions.
+        Sends questions and returns the answers.
     where : str
         The server's URL.
     known : collection of (str, str)
-        Models and versions that were used already, for a server that lists none.
+        Models and versions used so far; they are listed if the server lists none.
     """
     from eaf_inference.inference import protocol
 
@@ -64,11 +67,11 @@ def index(ask: Ask, where: str, known: Collection[tuple[str, str]]) -> tuple[lis
         return rows, f"Only ready models are shown: the server does not list the others ({why})."
     rows = [entry(name=name, version=version, state="READY") for name, version in sorted(known)]
     shown = "Only models that you have used are shown: the" if rows else "The"
-    return rows, f'{shown} server does not list its models ({why}). Name the one that you want: triton.model("NAME").'
+    return rows, f'{shown} server does not list its models ({why}). Name the one you want: triton.model("NAME").'
 
 
 def statistics(ask: Ask) -> Any | None:
-    """A server's counters; None where it does not give them."""
+    """Return a server's counters; None if it does not show them."""
     from eaf_inference.inference import protocol
 
     replies = _allowed(ask, Question("ModelStatistics", protocol.ModelStatisticsRequest()))
@@ -76,32 +79,66 @@ def statistics(ask: Ask) -> Any | None:
 
 
 def table(ask: Ask, where: str, known: Collection[tuple[str, str]], queue_times: QueueTimes) -> ModelTable:
-    """A server's models, as far as it tells of them."""
+    """Return a server's models, as far as it shows them."""
     rows, remark = index(ask, where, known)
     rows = sorted(rows, key=lambda entry: (entry.name, entry.version))
     ready = [entry for entry in rows if entry.state == "READY"]
-    replies = _allowed(ask, *(_config(entry.name, entry.version) for entry in ready))
-    specs: dict[tuple[str, str], ModelSpec | None] = {}
-    if replies is not None:
-        for entry, reply in zip(ready, replies, strict=True):
-            specs[entry.name, entry.version] = describe(config_of(reply, entry.name, where), entry.version)
-    else:
-        described = _allowed(ask, *(_metadata(entry.name, entry.version) for entry in ready)) or []
-        for entry, reply in zip(ready, described, strict=False):
-            config = _as_config(metadata_of(reply, entry.name, where), batched=False)
-            specs[entry.name, entry.version] = describe(config, entry.version)
-        remark = f"{remark} Recipes and class labels are not shown: the server does not tell configurations.".strip()
+    found = _described(ask, where, ready)
+    if found is None:
+        found = _described(ask, where, ready, by_metadata=True) or {}
+        remark = f"{remark} Recipes and class labels are unknown: the server does not show configurations.".strip()
     keys = [(entry.name, entry.version) for entry in rows]
-    found = ModelTable(
-        ModelRow.of(entry, specs.get(key), queue_times.of(*key), used=key in known)
+    made = ModelTable(
+        ModelRow.of(entry, found.get(key), queue_times.of(*key), used=key in known)
         for key, entry in zip(keys, rows, strict=True)
     )
-    found.remark = remark
+    made.remark = remark
+    return made
+
+
+def _described(
+    ask: Ask, where: str, entries: Sequence[Any], *, by_metadata: bool = False
+) -> dict[tuple[str, str], ModelSpec | InferenceError] | None:
+    """Return each model, or why it cannot be used; None if the server forbids such questions."""
+    from eaf_inference.inference.spec import ModelSpec
+
+    question = _metadata if by_metadata else _config
+    try:
+        replies = _each(ask, [question(entry.name, entry.version) for entry in entries])
+    except InferenceError as error:
+        if error.restricted:
+            return None
+        raise
+    found: dict[tuple[str, str], ModelSpec | InferenceError] = {}
+    for entry, reply in zip(entries, replies, strict=True):
+        try:
+            if isinstance(reply, InferenceError):
+                raise reply
+            if by_metadata:
+                config = _as_config(metadata_of(reply, entry.name, where), batched=False)
+            else:
+                config = config_of(reply, entry.name, where)
+            found[entry.name, entry.version] = ModelSpec.from_config(config, entry.version)
+        except _OF_ONE_MODEL as error:
+            found[entry.name, entry.version] = error
     return found
 
 
+def _each(ask: Ask, questions: Sequence[Question]) -> list[Any]:
+    """Return the answers, and in place of an answer the error that only this question has."""
+    try:
+        return ask(*questions)
+    except _OF_ONE_MODEL as error:
+        if error.restricted:
+            raise
+        if len(questions) == 1:
+            return [error]
+    half = len(questions) // 2
+    return [*_each(ask, questions[:half]), *_each(ask, questions[half:])]
+
+
 def about(ask: Ask, where: str, name: str, version: str) -> tuple[list[Any], str]:
-    """The rows of a server's index, and where it shows none those about one model, and why."""
+    """Return a server's index; if the server shows none, rows about one model, and the reason."""
     from eaf_inference.inference import protocol
 
     try:
@@ -125,18 +162,19 @@ def _about_one(ask: Ask, where: str, name: str, version: str) -> list[Any]:
     except InferenceError as error:
         if not error.restricted:
             raise
-        return [entry(name=name, version=version, state="READY")]  # not known here; an inference will show it
+        return [entry(name=name, version=version, state="READY")]  # unknown; an inference will show it
     return [entry(name=name, version=each, state="READY") for each in ([version] if version else metadata.versions)]
 
 
-def spec_of(ask: Ask, where: str, name: str, version: str, *, preprocess: str | None) -> ModelSpec:
-    """What a model takes and gives: from its configuration, or else from its metadata.
+def spec_of(ask: Ask, where: str, name: str, version: str, *, chosen: Chosen) -> ModelSpec:
+    """Return what a model takes and gives, from its configuration or else from its metadata.
 
     Raises
     ------
     ConfigurationError
-        The server tells neither, or the model is of a kind that this client does not serve.
+        The server shows neither, or this client does not support the kind of model.
     """
+    from eaf_inference.inference.label_files import with_class_names
     from eaf_inference.inference.spec import ModelSpec
 
     try:
@@ -146,31 +184,31 @@ def spec_of(ask: Ask, where: str, name: str, version: str, *, preprocess: str | 
             raise
         why = error.reason
     else:
-        return ModelSpec.from_config(config_of(reply, name, where), version, preprocess=preprocess)
+        config = config_of(reply, name, where)
+        return with_class_names(ask, ModelSpec.from_config(config, version, chosen=chosen), config)
     replies = _allowed(ask, _metadata(name, version))
     if replies is None:
         raise ConfigurationError(
-            f"{where} tells neither the configuration of {name!r} nor its metadata ({why}), so that its inputs are "
-            "not known. Ask the server's operators to allow ModelMetadata."
+            f"{where} shows neither the configuration of {name!r} nor its metadata ({why}), so its inputs are "
+            "unknown. Ask the server's operators to allow ModelMetadata."
         )
     metadata = metadata_of(replies[0], name, where)
-    plain = ModelSpec.from_config(_as_config(metadata, batched=False), version)  # one that is not served stops here
+    plain = ModelSpec.from_config(_as_config(metadata, batched=False), version)  # raises if unsupported
     tensors = (*plain.inputs, *plain.outputs)
     largest = 0
     if all(tensor.shape[:1] == (-1,) for tensor in tensors):
         largest = _largest_batch(ask, plain)
     config = _as_config(metadata, batched=largest > 0)
     config.max_batch_size = largest
-    return ModelSpec.from_config(config, version, preprocess=preprocess, unread=why)
+    return ModelSpec.from_config(config, version, chosen=chosen, unread=why)
 
 
 def _largest_batch(ask: Ask, spec: ModelSpec) -> int:
-    """How many rows a batch of the model may have; 0 where it takes no batch, or none can be told.
+    """Return the largest batch that the model takes, in rows; 0 if it takes no batch or the limit is unknown.
 
-    Metadata show the batch axis as they show any other of variable length, and rows that were cut apart along an axis
-    of another kind would have wrong scores. So Triton is asked for a batch that is too large: it names the limit, if
-    there is one. The request has more axes than the model takes, so that it never runs. Without a limit, every array
-    is sent as it is given.
+    Metadata do not distinguish the batch axis from other axes of variable length, and cutting along one of those
+    would give wrong scores. So this sends a batch that is too large, and Triton's refusal names the limit, if there
+    is one. The request has more axes than the model takes, so it never runs. Without a limit, arrays are sent whole.
     """
     from eaf_inference.inference import protocol
 
@@ -187,7 +225,7 @@ def _largest_batch(ask: Ask, spec: ModelSpec) -> int:
 
 
 def _as_config(metadata: Any, *, batched: bool) -> Any:
-    """Metadata in the form of a configuration; without the first axis of all tensors where that is the batch's."""
+    """Convert metadata to a configuration; if `batched`, without the first axis of each tensor."""
     from eaf_inference.inference import protocol
 
     config = protocol.ModelConfig(name=metadata.name)
@@ -201,7 +239,7 @@ def _as_config(metadata: Any, *, batched: bool) -> Any:
 
 
 def _allowed(ask: Ask, *questions: Question) -> Sequence[Any] | None:
-    """The answers; None where the server does not let such questions pass."""
+    """Return the answers; None if the server forbids such calls."""
     try:
         return ask(*questions)
     except InferenceError as error:

@@ -1,7 +1,7 @@
-"""What gRPC, Envoy, Triton and its backends say of a failure, in a user's words.
+"""Translate the failure texts of gRPC, Envoy, Triton and its backends into plain words.
 
-They speak of addresses, source lines and stacks. Here are three tables: what a text means, why a token was refused,
-and what is left out of a text that means nothing in particular.
+The originals are full of addresses, source lines and stacks. Three tables translate them: what a text means, why a
+token was refused, and which internals to cut from any other text.
 """
 
 from __future__ import annotations
@@ -10,14 +10,35 @@ import re
 
 from eaf_inference.inference.reply import LARGEST_ANSWER, LARGEST_REPLY
 
-__all__ = ["COMPRESSED_REPLY", "RESTRICTED", "TOO_LARGE_REPLY", "meaning", "refusal", "without_internals"]
+__all__ = [
+    *(
+        "COMPRESSED_REPLY",
+        "NOT_READY",
+        "OUT_OF_MEMORY",
+        "RESTRICTED",
+        "TOO_LARGE_REPLY",
+        "TOO_LARGE_REQUEST",
+        "TRANSIENT",
+    ),
+    *("meaning", "refusal", "without_internals"),
+]
 
-# What gRPC here says of an answer that it has not taken.
+# gRPC's own texts for an answer that this client refuses.
 TOO_LARGE_REPLY = re.compile(r"CLIENT: \w+ message larger than max|Decompressed message larger than max")
 COMPRESSED_REPLY = re.compile(r"Compression algorithm .*(is disabled|not supported)")
-# Triton's words for a call that --grpc-restricted-protocol keeps from everybody without a header.
+TOO_LARGE_REQUEST = re.compile(r"larger than max|request payload size|exceeded request buffer", re.IGNORECASE)
+# Triton's text for a call that --grpc-restricted-protocol reserves for holders of a header.
+# ONNX Runtime, CUDA, PyTorch, TensorRT, TensorFlow and the C++ library
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|failed to allocate memory|std::bad_alloc|BFCArena|CUDA_ERROR_OUT_OF_MEMORY|OOM when",
+    re.IGNORECASE,
+)
 RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
-
+NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
+# How a lost connection, a proxy's retry buffer or a dying model process shows under UNKNOWN and INTERNAL.
+TRANSIENT = re.compile(
+    r"RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|stub process", re.IGNORECASE
+)
 
 _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -43,10 +64,10 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
             "it does not speak gRPC; Triton's gRPC port is usually 8001, and 8000 is its HTTP port": (
                 r"http1\.x server|FRAME_SIZE_ERROR|Failed parsing HTTP/2|Expected SETTINGS frame"
             ),
-            "a proxy on the way wants a log-in": "http2 header with status: 407",
+            "a proxy on the way requires a log-in": "http2 header with status: 407",
             "a proxy on the way refuses the call (HTTP 403)": "http2 header with status: 403",
-            "what answers there does not know Triton's calls (HTTP 404)": "http2 header with status: 404",
-            "a proxy on the way cannot reach it, or does not pass gRPC on": "http2 header with status",
+            "the server at this address does not know Triton's calls (HTTP 404)": "http2 header with status: 404",
+            "a proxy on the way cannot reach it, or does not forward gRPC": "http2 header with status",
             "the edge proxy reaches no Triton": (
                 "no healthy upstream|upstream (connect error|reset|request timeout)"
             ),
@@ -55,7 +76,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
                 "endpoint closing|recvmsg|sendmsg"
             ),
             "no connection in time: is a firewall in the way?": "timed out|timeout occurred|FD shutdown",
-            "it cannot be connected to": "failed to connect|empty address list|failed to pick subchannel",
+            "no connection can be made": "failed to connect|empty address list|failed to pick subchannel",
         }.items()
     ),
 )
@@ -82,17 +103,17 @@ _REFUSALS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         ),
         (
             "issuer|jwks doesn't have key|verification fails",
-            "it was not issued by anybody whom this server trusts",
+            "its issuer is not trusted by this server",
             "Use a token of the facility that this server belongs to.",
         ),
         (
             "jwt is missing",
-            "it did not arrive there",
+            "it did not reach the server",
             "Something on the way removed it: tell the server's operators.",
         ),
         (
             r"not in the form|jwt (header|payload)|alg\]|json|base64",
-            "it is not of the kind that this server reads (a JSON web token)",
+            "it is not a JSON web token, which this server requires",
             "Get a token for Triton from your facility.",
         ),
         (
@@ -103,7 +124,7 @@ _REFUSALS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     )
 )
 
-# What only the server's programmers can use, and what stands in its place.
+# Internals of the server, and their replacements.
 _FILE = r"[^\s\[\](]*/[^\s\[\](]+\.(?:cc|cpp|cxx|cu|cuh|c|h|hpp):\d+"
 _SIGNATURE = r"(?:[^()\[\]]*::[^()]*\([^()]*\)(?: const)?,? *)?"
 _INTERNALS = (
@@ -123,17 +144,17 @@ _INTERNALS = (
 
 
 def meaning(details: str) -> str | None:
-    """What a failed call's details mean; None where they are no sign of anything known."""
+    """Return what a failed call's details mean; None if no known text matches."""
     return next((words for pattern, words in _MEANINGS if pattern.search(details)), None)
 
 
 def refusal(details: str) -> tuple[str, str] | None:
-    """Why a token that was sent is refused, and what to do; None where that is not known."""
+    """Return why a token was refused, and what to do; None if no known text matches."""
     return next(((why, remedy) for pattern, why, remedy in _REFUSALS if pattern.search(details)), None)
 
 
 def without_internals(details: str) -> str:
-    """The text without addresses, source lines, stacks and the like."""
-    for pattern, instead in _INTERNALS:
-        details = pattern.sub(instead, details)
+    """Cut addresses, source lines, stacks and the like from a text."""
+    for pattern, replacement in _INTERNALS:
+        details = pattern.sub(replacement, details)
     return details.strip()

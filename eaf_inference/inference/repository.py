@@ -1,22 +1,25 @@
-"""What a server says that it has: its models as a table, and why one of them cannot be had."""
+"""A server's models: a table of them, and why one of them cannot be used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._html import dim, page
 from eaf_inference._redact import redact
-from eaf_inference.errors import BadReply, ConfigurationError, InferenceError, ModelNotFound, ModelNotReady
-from eaf_inference.tables import aligned, did_you_mean, number
+from eaf_inference._table import Cell, Table
+from eaf_inference._text import did_you_mean, number, printable
+from eaf_inference.errors import BadReply, InferenceError, ModelNotFound, ModelNotReady
+from eaf_inference.inference.failure_texts import without_internals
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from eaf_inference.inference.queue_times import QueueTime
     from eaf_inference.inference.spec import ModelSpec
-    from eaf_inference.queue_times import QueueTime
 
 __all__ = [
-    *("MOST_SHOWN", "ModelRow", "ModelTable", "config_of", "describe", "index_of", "metadata_of"),
+    *("MOST_SHOWN", "ModelRow", "ModelTable", "config_of", "index_of", "metadata_of"),
     *("ready_versions", "why_not"),
 ]
 
@@ -24,7 +27,8 @@ _MOST_MODELS = 10_000  # versions of models
 _LONGEST_NAME = 64 * 1024  # characters
 _SHOWN = 200  # characters of a name in a message
 _MOST_NAMED = 30  # in a message
-MOST_SHOWN = 200  # rows of a table; the table itself holds all
+MOST_SHOWN = 200  # rows shown; the table holds all
+_NO_MODELS = "The server has no models."
 _WIDTH = 120  # columns of a table as text
 
 
@@ -35,18 +39,21 @@ class ModelRow:
     Attributes
     ----------
     outputs : tuple of str
-        In parentheses those that this client leaves out, such as strings.
+        Those that this client leaves out, such as strings, are in parentheses.
     queue_ms : float or None
-        That a mean request of the last minute has waited in the queue; None where there was none, or nothing was
-        measured yet.
+        Mean queue time over the last minute; None if there were no requests, or before it is measured.
     requests : int or None
-        In the last minute; None where nothing was measured yet.
+        Requests in the last minute; None before they are measured.
     since_start : int
         Requests since the model was loaded.
     used : bool
         Whether this connection has used it.
+    ready : bool
+        Whether it can be used: the server serves it, and this client supports it.
+    state : str
+        "ready", or why it is not.
     spec : ModelSpec or None
-        None for a model that is not ready, or that this client does not serve.
+        None for a model that is not ready.
     """
 
     name: str
@@ -62,16 +69,21 @@ class ModelRow:
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, entry: Any, spec: ModelSpec | None, queue: QueueTime, *, used: bool) -> ModelRow:
-        """Put together what Triton's index, configuration and statistics say."""
-        ready = entry.state == "READY"
+    def of(cls, entry: Any, found: ModelSpec | InferenceError | None, queue: QueueTime, *, used: bool) -> ModelRow:
+        """Combine Triton's index, configuration and statistics; an error says why the model cannot be used."""
+        why = "" if entry.state == "READY" else _reason(entry) or redact(entry.state.lower()) or "not loaded"
+        spec = None
+        if isinstance(found, InferenceError):
+            why = why or found.reason or str(found)
+        else:
+            spec = found
         return cls(
             name=entry.name,
             version=entry.version,
             inputs=tuple(map(str, spec.inputs)) if spec else (),
             outputs=(*map(str, spec.outputs), *(f"({each})" for each in spec.left_out)) if spec else (),
-            ready=ready,
-            state="ready" if ready else redact(entry.reason or entry.state.lower() or "not loaded"),
+            ready=not why,
+            state=why or "ready",
             queue_ms=queue.ms,
             requests=queue.requests,
             since_start=queue.since_start,
@@ -81,12 +93,23 @@ class ModelRow:
 
     @property
     def queue(self) -> str:
-        """The queue time in milliseconds, or why there is none."""
+        """The queue time in milliseconds, or why it is unknown."""
         if self.queue_ms is not None:
             return number(self.queue_ms)
         if self.requests is not None:
             return "no requests"
         return "not measured yet" if self.ready else "not reported"
+
+    def cells(self) -> tuple[Cell | str, ...]:
+        """Return the row of the table."""
+        return (
+            self.name,
+            self.version,
+            Cell(self.inputs, "code"),
+            Cell(self.outputs, "code"),
+            Cell(self.state, "good" if self.ready else "bad"),
+            Cell(self.queue, "dim" if self.queue_ms is None else "plain"),
+        )
 
 
 class ModelTable(list[ModelRow]):
@@ -95,21 +118,16 @@ class ModelTable(list[ModelRow]):
     Attributes
     ----------
     remark : str
-        What a reader has to know of the table; mostly nothing.
+        What the reader should know about the table; mostly empty.
     window : str
-        The time that its queue times are of.
+        The time span of its queue times.
     """
 
     remark: str = ""
     window: str = "last minute"
 
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Of its columns."""
-        return ("model", "version", "inputs", "outputs", "state", f"queue ms ({self.window})")
-
     def busiest(self) -> ModelTable:
-        """The same, the busiest of the last minute first, then what this connection has used, then by name."""
+        """Sort by requests in the last minute, then models this connection has used, then by name."""
 
         def place(row: ModelRow) -> tuple[int, bool, str, str]:
             return -(row.since_start if row.requests is None else row.requests), not row.used, row.name, row.version
@@ -117,7 +135,7 @@ class ModelTable(list[ModelRow]):
         return self._with(sorted(self, key=place))
 
     def measured(self, loads: Mapping[tuple[str, str], tuple[int, float | None]], window: str) -> ModelTable:
-        """The same with a server's figures, by name and version: requests of that time, and their mean wait in ms."""
+        """Return the table with a server's measurements, by name and version: requests, and their mean wait in ms."""
         if not loads:
             return self
         unknown = (None, None)
@@ -127,31 +145,36 @@ class ModelTable(list[ModelRow]):
         return table
 
     def _with(self, rows: Iterable[ModelRow]) -> ModelTable:
-        """Other rows, and the same remark and window."""
+        """Return a table of other rows, with the same remark and window."""
         table = ModelTable(rows)
         table.remark, table.window = self.remark, self.window
         return table
 
     def split(self, most: int = MOST_SHOWN, *, shown_by: str = "triton.models()") -> tuple[ModelTable, str]:
-        """The first so many rows, and a remark on the others where there are any: what shows them."""
+        """Return the first `most` rows, and a remark about the others, if any: what shows them."""
         more = len(self) - most
         where = f"{shown_by} shows all" if most < MOST_SHOWN else f"the list {shown_by} holds all"
         return self._with(self[:most]), f"and {more:,} more: {where}" if more > 0 else ""
 
     def text(self, most: int = MOST_SHOWN, *, width: int | None = _WIDTH, shown_by: str = "triton.models()") -> str:
-        """The first so many rows as a table of so many columns of a terminal; of any width with None."""
+        """Format the first `most` rows as a text of at most `width` columns; None for any width."""
         if not self:
-            return self.remark or "The server has no models."
+            return self.remark or _NO_MODELS
         shown, more = self.split(most, shown_by=shown_by)
-        table = aligned(
-            self.heads,
-            (
-                (row.name, row.version, "; ".join(row.inputs), "; ".join(row.outputs), row.state, row.queue)
-                for row in shown
-            ),
-            width=width,
-        )
-        return "\n".join(part for part in (table, more, self.remark) if part)
+        return "\n".join(part for part in (shown.table().text(width=width), more, self.remark) if part)
+
+    def html(self, most: int = MOST_SHOWN) -> str:
+        """Return the first rows in HTML, and how many more there are."""
+        if not self:
+            return page(dim(self.remark or _NO_MODELS))
+        shown, more = self.split(most)
+        remarks = "".join(f"<div>{dim(each)}</div>" for each in (more, self.remark) if each)
+        return page(shown.table().html() + remarks)
+
+    def table(self) -> Table:
+        """Return all rows as a table, for `text` and `html`."""
+        heads = ("model", "version", "inputs", "outputs", "state", f"queue ms ({self.window})")
+        return Table(heads, [row.cells() for row in self], numbers=(5,), folds=(0, 2, 3, 4))
 
     def __str__(self) -> str:
         return self.text()
@@ -159,36 +182,34 @@ class ModelTable(list[ModelRow]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from eaf_inference.notebook.display import models_html
-
-        return models_html(self)
+        return self.html()
 
 
 def index_of(reply: Any, server: str) -> list[Any]:
-    """The rows of a server's repository index.
+    """Return the rows of a server's repository index.
 
     Raises
     ------
     BadReply
-        It has more models, or longer names, than are read.
+        It has more models or longer names than this client reads.
     """
     number = len(reply.models)
     if number > _MOST_MODELS:
-        raise _unreadable(server, f"{number:,} versions of models, at most {_MOST_MODELS:,} are read")
+        raise _unreadable(server, f"{number:,} versions of models; at most {_MOST_MODELS:,} are read")
     rows = list(reply.models)
     longest = max((len(text) for row in rows for text in (row.name, row.version, row.state)), default=0)
     if longest > _LONGEST_NAME:
-        raise _unreadable(server, f"a name of {longest:,} characters, at most {_LONGEST_NAME:,} are read")
+        raise _unreadable(server, f"a name of {longest:,} characters; at most {_LONGEST_NAME:,} are read")
     return rows
 
 
 def config_of(reply: Any, name: str, server: str) -> Any:
-    """The configuration in a server's answer, if it is that of the model asked for.
+    """Return the configuration in a server's answer.
 
     Raises
     ------
     BadReply
-        It is another model's: scores would be too.
+        It belongs to another model, as its scores would.
     """
     if reply.config.name != name:
         raise BadReply(
@@ -203,21 +224,18 @@ def _unreadable(server: str, what: str) -> BadReply:
 
 
 def ready_versions(index: Sequence[Any], name: str, version: str) -> list[str]:
-    """The versions of a model that a server with this repository index serves, oldest first.
-
-    Only `version`, where that is not empty.
-    """
+    """Return the ready versions of a model in a repository index, oldest first; only `version` if not empty."""
     found = {row.version for row in index if row.name == name and row.state == "READY"}
     return sorted((each for each in found if version in ("", each)), key=lambda each: (len(each), each))
 
 
 def metadata_of(reply: Any, name: str, server: str) -> Any:
-    """A model's metadata in a server's answer, if it is that of the model asked for.
+    """Return a model's metadata in a server's answer.
 
     Raises
     ------
     BadReply
-        It is another model's: scores would be too.
+        It belongs to another model, as its scores would.
     """
     if reply.name != name:
         raise BadReply(
@@ -227,28 +245,18 @@ def metadata_of(reply: Any, name: str, server: str) -> Any:
     return reply
 
 
-def describe(config: Any, version: str) -> ModelSpec | None:
-    """A model's inputs and outputs; None for one that this client does not serve."""
-    from eaf_inference.inference.spec import ModelSpec
-
-    try:
-        return ModelSpec.from_config(config, version)
-    except ConfigurationError:
-        return None
-
-
 def why_not(index: Sequence[Any], name: str, version: str, *, unlisted: str = "") -> InferenceError:
-    """Why the model cannot be used: not there, no such version, or not ready.
+    """Make the error for a model that cannot be used: unknown, of unknown version, or not ready.
 
     Parameters
     ----------
     unlisted : str
-        Why the server does not list its models, where it does not: then the index is about this one alone.
+        Why the server does not list its models; the index then covers only this one. Empty if it lists them.
     """
     rows = [row for row in index if row.name == name]
     matching = [row for row in rows if version in ("", row.version)]
     if matching:
-        reason = redact(matching[0].reason or matching[0].state or "it is not loaded")
+        reason = _reason(matching[0]) or redact(matching[0].state) or "it is not loaded"
         return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
     if rows:
         versions = _listed({row.version for row in rows})
@@ -265,8 +273,13 @@ def why_not(index: Sequence[Any], name: str, version: str, *, unlisted: str = ""
     )
 
 
+def _reason(entry: Any) -> str:
+    """Return why the server does not serve a model, without its stack."""
+    return redact(without_internals(printable(entry.reason)))
+
+
 def _listed(names: Collection[str]) -> str:
-    """The first of the names, and how many there are besides."""
+    """List the first names, and count the others."""
     first = ", ".join(name[:_SHOWN] for name in sorted(names)[:_MOST_NAMED]) or "none"
     more = len(names) - _MOST_NAMED
     return f"{first} and {more:,} more" if more > 0 else first

@@ -1,9 +1,9 @@
-"""How long requests have waited in the queue in the last minute, from counters that Triton keeps since its start.
+"""Queue times of the last minute, from Triton's counters since its start.
 
-Triton's ModelStatistics counts requests and nanoseconds since a model was loaded. Each reading of them is kept for a
-minute; the queue time is that of the requests since the oldest. A counter that is lower than in the reading before
-belongs to another Triton: it was restarted, or a load balancer has asked another replica. Each Triton's readings are
-compared with one another only.
+Triton's ModelStatistics counts requests and nanoseconds since a model was loaded. Each reading is kept for a minute,
+and the queue time is the mean over the requests since the oldest one. If a counter is lower than in the previous
+reading, it belongs to another Triton, which was restarted or is another replica behind a load balancer. Readings are
+compared only with those of the same Triton.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["QueueTime", "QueueTimes"]
 
 _WINDOW = 60.0  # seconds
-_SHORTEST = 0.5  # seconds between two readings that tell anything
-_SPACING = 5.0  # seconds between readings that are kept, so that they are few however often somebody looks
+_SHORTEST = 0.5  # seconds between two readings that can be compared
+_SPACING = 5.0  # seconds between the readings that are kept, to keep few of them
 
 _Key: TypeAlias = "tuple[str, str]"  # name and version of a model
 _Counts: TypeAlias = "dict[_Key, tuple[int, int]]"  # requests, and nanoseconds that they waited
@@ -29,14 +29,14 @@ _Readings: TypeAlias = "list[tuple[float, _Counts]]"  # of one Triton, oldest fi
 
 @dataclass(frozen=True, slots=True)
 class QueueTime:
-    """What is known of one version of one model, all replicas together.
+    """The queue of one version of a model, over all replicas.
 
     Attributes
     ----------
     requests : int or None
-        In the last minute; None before a second reading.
+        Requests in the last minute; None before a second reading.
     ms : float or None
-        That a mean request of these has waited; None where there was none.
+        Their mean queue time; None without requests.
     since_start : int
         Requests since the model was loaded.
     """
@@ -52,16 +52,16 @@ class QueueTimes:
     Parameters
     ----------
     clock : callable
-        Seconds, of any beginning.
+        Returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._readings: dict[str, list[_Readings]] = {}  # by address, the Triton that answered last at the end
+        self._readings: dict[str, list[_Readings]] = {}  # by address; the Triton that answered last comes last
 
     def add(self, address: str, statistics: Any) -> None:
-        """Keep what the ModelStatistics of a replica says now."""
+        """Keep a reading of a replica's ModelStatistics."""
         counts: _Counts = {}
         for each in statistics.model_stats:
             queue = each.inference_stats.queue
@@ -78,7 +78,7 @@ class QueueTimes:
             self._readings[address] = [*tritons, [*own, (now, counts)]]
 
     def of(self, name: str, version: str) -> QueueTime:
-        """What the replicas say of a model."""
+        """Return a model's queue time over all replicas."""
         key, nothing = (name, version), (0, 0)
         requests = ns = since_start = 0
         measured = False
@@ -90,7 +90,7 @@ class QueueTimes:
                     if self._clock() - began > _WINDOW or ended - began < _SHORTEST:
                         continue
                     measured = True
-                    if key in last:  # else it was unloaded
+                    if key in last:  # otherwise the model was unloaded
                         requests += last[key][0] - first.get(key, nothing)[0]
                         ns += max(0, last[key][1] - first.get(key, nothing)[1])
         if not measured:
@@ -99,7 +99,7 @@ class QueueTimes:
 
 
 def _may_follow(counts: _Counts, before: _Counts) -> bool:
-    """Whether a Triton that once counted so much may count so much now."""
+    """Whether these counts can be a later reading of the same Triton."""
     return all(counts[key][0] >= requests for key, (requests, _) in before.items() if key in counts)
 
 

@@ -1,0 +1,61 @@
+"""Tables of other libraries as awkward records. A column may hold a list per row, such as a jet's constituents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from eaf_inference.inference.tables import Table, computed, is_column, kind_of_table, numbers, table_of
+
+__all__ = ["as_records", "awkward_of"]
+
+
+def as_records(data: Any) -> Any:
+    """Return a table, and each table of a dictionary, as awkward records; anything else as it is.
+
+    Columns that awkward cannot hold are left out.
+    """
+    data = computed(data)
+    if isinstance(data, Mapping):
+        return {name: as_records(value) for name, value in data.items()}
+    if is_column(data):
+        found = awkward_of(data)
+        return data if found is None else found
+    table = table_of(data)
+    padded = isinstance(data, np.ndarray) and data.ndim > 1  # a structured array may hold padding
+    return data if table is None or not table.named or padded or isinstance(data, ak.Array) else _records(table)
+
+
+def _records(table: Table) -> ak.Array:
+    columns = {}
+    for position, name in enumerate(table.names):
+        if not isinstance(name, str) or table.names.count(name) > 1:  # which one is meant is unknown
+            continue
+        if (column := awkward_of(table.column(position))) is not None:
+            columns[name] = column
+    return ak.zip(columns, depth_limit=1)
+
+
+def awkward_of(column: Any) -> ak.Array | None:
+    """Return a column of a library, or of a structured array, as awkward has it; None if it cannot."""
+    library = kind_of_table(column)[0]
+    try:
+        if library == "polars":
+            import polars
+
+            column, library = column.to_arrow(compat_level=polars.CompatLevel.oldest()), "pyarrow"
+        if library == "pyarrow":
+            return ak.from_arrow(column)
+        if library == "pandas" and (column.dtype.kind == "O" or _lacks_values(column)):
+            return ak.from_iter(column.to_numpy(object, na_value=None))
+        return ak.Array(numbers(column, "A column"))
+    except (TypeError, ValueError, NotImplementedError):  # dates, decimals, objects
+        return None
+
+
+def _lacks_values(column: Any) -> bool:
+    """Whether a pandas column has missing values of its own, other than NaN."""
+    return hasattr(column.dtype, "numpy_dtype") and bool(column.isna().any())
