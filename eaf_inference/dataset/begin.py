@@ -1,0 +1,75 @@
+"""Begin a run over a data set: find its files, and cut them into what is scored together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.dataset.fileset import files_of
+from eaf_inference.dataset.parts import File, Part
+from eaf_inference.dataset.submission import Submission
+from eaf_inference.dataset.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eaf_inference.dataset.options import Options
+    from eaf_inference.dataset.place import Place
+    from eaf_inference.dataset.slots import Group
+    from eaf_inference.inference.model import Model
+
+__all__ = ["begin", "task_at"]
+
+
+def begin(
+    place: Callable[[], Place],
+    model: Model,
+    chunks: Any,
+    options: Options,
+    *,
+    select: Callable[[Any], Any] | None = None,
+    schema: Any = None,
+    start: bool = True,
+) -> Submission:
+    """Score a data set; see `eaf_inference.dask.submit.submit`.
+
+    Parameters
+    ----------
+    place : callable
+        Returns where to score it, once the arguments have been checked.
+    start : bool
+        Send the first parts at once; not before `Submission.write`, which sends only those that it needs.
+    """
+    found: Any = files_of(chunks)
+    expected = None
+    if isinstance(chunks, Mapping | Sequence):
+        found = list(found)
+        expected = len(found)
+    groups = (_group(number, each) for number, each in enumerate(found))
+    where = place()
+    try:
+        task = task_at(where, model, select=select, schema=schema)
+    except BaseException:
+        where.close()
+        raise
+    return Submission(where, task, groups, options, expected=expected, start=start)
+
+
+def task_at(place: Place, model: Model, *, select: Callable[[Any], Any] | None, schema: Any) -> Task:
+    """Return what is done for each part there."""
+    fingerprint = model.fingerprint()
+    if fingerprint.probe is None:
+        warnings.warn(
+            f"Model {model.name!r}: other weights in mid-run would not be noticed, because {fingerprint.remark}. "
+            "Another version or configuration would be.",
+            stacklevel=5,  # the line that called Connection.submit
+        )
+    return Task(model=model, select=select, fingerprint=fingerprint, schema=schema, most_bytes=place.most_bytes())
+
+
+def _group(number: int, found: Any) -> Group:
+    """Return the parts of a file, or one part with an array."""
+    if not isinstance(found, File):
+        return [(Part(number, None), found)]
+    return [(Part(number, found, *step), None) for step in found.steps or ((0, None),)]
