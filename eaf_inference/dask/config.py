@@ -1,6 +1,6 @@
-"""What `connect` changes in the running Dask configuration, so that clusters come up connected.
+"""Changes of `connect` to the running Dask configuration, so that new clusters are connected to Triton.
 
-Imports Dask's configuration only: a client without clusters does not wait for the rest.
+Imports only Dask's configuration, because a client without clusters should not wait for the rest of Dask.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import dask.config
 
-from eaf_inference import local
 from eaf_inference.dask.gateway import use_facility_gateway, use_local_gateway
+from eaf_inference.discovery import local_facility
 
 if TYPE_CHECKING:
     from eaf_inference.connection import Connection
@@ -23,20 +23,20 @@ _CLIENT_PRELOADS = "distributed.client.preload"
 
 
 def bring_clusters_up_connected(connection: Connection) -> None:
-    """Have every Dask client that is made from now on look at its cluster (see `preload`).
+    """Make every new Dask client configure its cluster (see `preload`).
 
-    A configuration file of the facility's may have replaced the list in ours, so the running one is appended to.
-    Where the connection is to a facility on this machine, or one that names its gateway, ``Gateway()`` finds that.
+    The running configuration is extended because a configuration file of the facility may have replaced the list in
+    ours. If the facility is on this machine, or names its gateway, ``Gateway()`` will connect to its gateway.
     """
-    there = dask.config.get(_CLIENT_PRELOADS, None) or []
-    preloads = [there] if isinstance(there, str) else list(there)
+    configured = dask.config.get(_CLIENT_PRELOADS, None) or []
+    preloads = [configured] if isinstance(configured, str) else list(configured)
     if PRELOAD not in preloads and connection.facility.configure_clusters != "none":
         dask.config.set({_CLIENT_PRELOADS: [*preloads, PRELOAD]})
     announcements = logging.getLogger("distributed.preloading")
-    if announcements.level == logging.NOTSET:  # three lines for each client that a notebook makes
+    if announcements.level == logging.NOTSET:  # Dask would log three lines for each client in a notebook
         announcements.setLevel(logging.WARNING)
-    here = local.serving(connection.endpoint.urls)
-    if here is None:
+    local = local_facility.serving(connection.endpoint.urls)
+    if local is None:
         use_facility_gateway(connection.facility)
     else:
-        use_local_gateway(here)
+        use_local_gateway(local)

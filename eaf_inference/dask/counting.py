@@ -1,7 +1,7 @@
-"""How many jets a submission's workers have scored, while they are still at it.
+"""The number of jets that a submission's workers have scored so far.
 
-Chunks may take a minute each and are handed over in order, so what was handed over says little of the rate. Workers
-count what they score and report it with their heartbeats, at most a second or two later.
+A chunk may take a minute and chunks are returned in order, so returned chunks are a poor measure of the rate. Workers
+count the jets that they score, and report the count with their heartbeats, a second or two later.
 """
 
 from __future__ import annotations
@@ -24,70 +24,70 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkersCount"]
 
-_EVERY = 1.0  # seconds; the scheduler's answer has all workers, so that large clusters are asked less often …
-_A_WORKER = 0.02  # … by these seconds a worker
+_EVERY = 1.0  # seconds between requests to the scheduler …
+_A_WORKER = 0.02  # … or this many per worker on a large cluster, because the answer contains all workers
 
 
 class WorkersCount:
-    """Counts jets once each, whichever tells of them first: a heartbeat, or a chunk that is handed over.
+    """Counts every jet once, when a heartbeat or a returned chunk first reports it.
 
     Parameters
     ----------
     client : distributed.Client
         Held weakly.
     traffic : Traffic
-        Of the connection that the submission is counted for.
+        The counters of the submission's connection.
     """
 
     def __init__(self, client: Client, traffic: Traffic) -> None:
         self._client = weakref.ref(client)
         self._traffic = traffic
         self._lock = threading.Lock()
-        self._totals: dict[str, int] | None = None  # by worker, as it said last; None before the first answer
-        self._reported = self._handed_over = self._told = 0
-        self._looks = PeriodicCallback(self._look, 1000 * _EVERY)
+        self._totals: dict[str, int] | None = None  # by worker, as last reported; None before the first answer
+        self._reported = self._returned = self._counted = 0
+        self._polling = PeriodicCallback(self._poll, 1000 * _EVERY)
         traffic.submitted()
         _on_its_loop(client, self._start)
 
-    def handed_over(self, jets: int) -> None:
-        """A chunk with this many jets was handed over."""
-        self._count(handed_over=jets)
+    def returned(self, jets: int) -> None:
+        """Count the jets of a chunk whose scores were returned to the user."""
+        self._count(returned=jets)
 
     def stop(self) -> None:
-        """Ask no more, once; harmless on any thread, and after the client has ended."""
+        """Stop polling. Call it once; any thread may, also after the client was closed."""
         self._traffic.submission_ended()
         client = self._client()
         if client is not None:
-            _on_its_loop(client, self._looks.stop)
+            _on_its_loop(client, self._polling.stop)
 
     async def _start(self) -> None:
-        self._looks.start()
-        await self._look()
+        self._polling.start()
+        await self._poll()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         client = self._client()
         if client is None or client.status != "running":
             return
         try:
             identity = await scheduler_of(client).identity(n_workers=-1)
-        except OSError:  # the next one may answer
+        except OSError:  # the next request may succeed
             return
         metrics = {address: worker["metrics"].get(NAME) or {} for address, worker in identity["workers"].items()}
         totals = {address: each["inferences"] for address, each in metrics.items() if "inferences" in each}
         before = totals if self._totals is None else self._totals
         self._totals = {**before, **totals}
-        self._looks.callback_time = 1000 * max(_EVERY, _A_WORKER * len(metrics))
+        self._polling.callback_time = 1000 * max(_EVERY, _A_WORKER * len(metrics))
         grown = (total - before.get(address, 0) for address, total in totals.items())
-        self._count(reported=sum(max(0, each) for each in grown))  # less than before: another worker at its address
+        self._count(reported=sum(max(0, each) for each in grown))  # smaller: another worker at that address
 
-    def _count(self, *, reported: int = 0, handed_over: int = 0) -> None:
+    def _count(self, *, reported: int = 0, returned: int = 0) -> None:
         with self._lock:
             self._reported += reported
-            self._handed_over += handed_over
-            more = max(self._reported, self._handed_over) - self._told
-            self._told += more
-        if more:
-            self._traffic.scored_elsewhere(more)
+            self._returned += returned
+            new = max(self._reported, self._returned) - self._counted
+            self._counted += new
+        if new:
+            self._traffic.scored_elsewhere(new)
 
 
 def _on_its_loop(client: Client, function: Callable[[], Any]) -> None:

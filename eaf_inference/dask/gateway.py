@@ -1,7 +1,7 @@
-"""Which Dask Gateway `Gateway()` finds when nobody named one: that of the facility, or of one on this machine.
+"""The default gateway of `Gateway()`: the facility's, or that of a facility on this machine.
 
-Only the address and the name of a class go into Dask's configuration, which Dask copies into the environment of
-the processes it starts; the class (`auth.LocalGatewayAuth`) reads the password when a gateway asks for it.
+Dask copies its configuration into the environment of the processes it starts, so only the gateway's address and the
+name of a class go there. The class (`auth.LocalGatewayAuth`) reads the password when the gateway asks for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eaf_inference.config import Facility
-    from eaf_inference.local import LocalFacility
+    from eaf_inference.discovery.local_facility import LocalFacility
 
 __all__ = ["use_facility_gateway", "use_local_gateway", "use_no_proxy_of_the_environment"]
 
@@ -19,10 +19,10 @@ _AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"
 
 
 def use_local_gateway(facility: LocalFacility) -> bool:
-    """Make this facility's gateway the one that ``dask_gateway.Gateway()`` connects to, for this process.
+    """Make this facility's gateway the default of ``dask_gateway.Gateway()`` in this process.
 
-    A gateway that the user's configuration names stays; one that this function named before gives way, as its
-    facility may have ended.
+    A gateway in the user's configuration is kept. One that this function set before is replaced, because its facility
+    may have stopped.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def use_local_gateway(facility: LocalFacility) -> bool:
     Returns
     -------
     bool
-        Whether it did: the facility has a gateway, dask-gateway is installed, and none was configured.
+        Whether it did: the facility has a gateway, dask-gateway is installed, and no gateway was configured.
     """
     if facility.gateway is None or importlib.util.find_spec("dask_gateway") is None:
         return False
@@ -47,9 +47,9 @@ def use_local_gateway(facility: LocalFacility) -> bool:
 
 
 def use_facility_gateway(facility: Facility) -> bool:
-    """Make the gateway of a JupyterHub's facility the one that ``dask_gateway.Gateway()`` connects to.
+    """Make the gateway of a JupyterHub's facility the default of ``dask_gateway.Gateway()``.
 
-    It takes users' Hub tokens, which Dask reads from the environment. A gateway that is configured already stays.
+    The gateway accepts users' Hub tokens, which Dask reads from the environment. A configured gateway is kept.
 
     Returns
     -------
@@ -68,9 +68,9 @@ def use_facility_gateway(facility: Facility) -> bool:
 
 
 def use_no_proxy_of_the_environment() -> None:
-    """Have ``Gateway()`` show the user's password or Hub token to no proxy that Dask's configuration does not name.
+    """Keep ``Gateway()`` from sending the user's password or Hub token through the proxy in ``http_proxy``.
 
-    dask-gateway's default takes the one of ``http_proxy``, for loopback addresses too.
+    dask-gateway uses that proxy by default, even for loopback addresses. A proxy in Dask's configuration is kept.
     """
     import dask.config
 

@@ -1,7 +1,6 @@
-"""One cluster's link to Triton: what was pushed to its workers, when the next push is due, and how it went.
+"""The link of one cluster to Triton: it pushes address and token to the workers, and renews the token.
 
-Lives on the event loop of the cluster's client. What may take time (finding a server, asking for a token) runs in
-threads.
+A link lives on the event loop of the cluster's client. Discovery and token requests run in threads.
 """
 
 from __future__ import annotations
@@ -18,36 +17,38 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from eaf_inference.config import Address
-from eaf_inference.connection import Connection, connect
-from eaf_inference.credentials import SecretText, describe_expiry
-from eaf_inference.dask.worker_plugin import NAME, SPENT, Keeper, Secret
+from eaf_inference.address import Address
+from eaf_inference.auth.token import describe_expiry
+from eaf_inference.auth.token_service import TokenService
+from eaf_inference.connecting import connect, current
+from eaf_inference.dask.worker_plugin import NAME, RENEW_FRACTION, Secret, TokenRelay
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound
-from eaf_inference.registry import current, followers
-from eaf_inference.token_service import TokenService
+from eaf_inference.registry import linked_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from distributed import Client
 
-    from eaf_inference.credentials import Token
+    from eaf_inference._redact import SecretText
+    from eaf_inference.auth.token import Token
+    from eaf_inference.connection import Connection
 
 __all__ = ["Link", "State", "scheduler_of"]
 
 log = logging.getLogger(__name__)
 
-_LOOK_AGAIN = (1.0, 30.0)  # seconds: for a younger token where the source has none yet
-_WITHOUT_EXPIRY = 60.0  # seconds between two looks at a token that says nothing of its life
-_PAUSES = (1.0, 30.0)  # seconds between attempts that fail
-_LET_GO_WITHIN = 3.0  # seconds to take the credentials from the workers
+_RENEW_AGAIN = (1.0, 30.0)  # seconds between attempts to get a younger token, shortest and longest
+_WITHOUT_EXPIRY = 60.0  # seconds between two checks of a token without expiry
+_PAUSES = (1.0, 30.0)  # seconds between failed attempts, first and longest
+_REMOVE_WITHIN = 3.0  # seconds to remove the credentials from the workers
 _finding = threading.Lock()
 
 T = TypeVar("T")
 
 
 class State(enum.Enum):
-    """What a cluster's workers have."""
+    """Whether a cluster's workers have what they need."""
 
     WAITING = "waiting"
     CONFIGURED = "configured"
@@ -61,9 +62,9 @@ class Link:
     Parameters
     ----------
     client : distributed.Client
-        Held weakly: the link ends with it.
+        Held weakly; the link ends with the client.
     name : str
-        The cluster's, for messages.
+        Name of the cluster, for messages.
     """
 
     def __init__(self, client: Client, name: str) -> None:
@@ -74,7 +75,7 @@ class Link:
         self._attempted = asyncio.Event()
         self._pushed: tuple[Any, ...] = ()
         self._first_seen: tuple[Connection | None, Token | None, float] = (None, None, 0.0)
-        self._refused = 0.0  # when the youngest token that workers say is refused was issued
+        self._refused = 0.0  # when the youngest token that was refused on a worker was issued
         self.name = name
         self.connection: Connection | None = None
         self.state = State.WAITING
@@ -83,7 +84,7 @@ class Link:
 
     @property
     def words(self) -> str:
-        """The state and its reason."""
+        """The state and its reason, in words."""
         because = {State.WAITING: ", as ", State.FAILED: " because "}.get(self.state, ", but ")
         return f"{self.state.value}{because + self.reason if self.reason else ''}"
 
@@ -98,30 +99,30 @@ class Link:
         return self._client()
 
     def start(self) -> None:
-        """Begin to keep the cluster configured."""
+        """Start to keep the cluster configured."""
         client = self._client()
         assert client is not None  # noqa: S101  (the caller has it)
-        client.subscribe_topic(NAME, self._hear)  # type: ignore[no-untyped-call]
-        followers.append(self)
+        client.subscribe_topic(NAME, self._on_refusal)  # type: ignore[no-untyped-call]
+        linked_clusters.append(self)
         self._task = self._loop.create_task(self._run())
 
     async def first_attempt(self, timeout: float) -> None:
-        """Wait until the workers have what they need, or it is known why not; not for longer than the timeout."""
+        """Wait until the workers are configured or the attempt failed, at most for the timeout."""
         try:
             await asyncio.wait_for(self._attempted.wait(), timeout)
         except asyncio.TimeoutError:
-            self.reason = "finding Triton, or a token for it, takes its time"
+            self.reason = "discovery or the token request is not finished yet"
             await self._tell_workers_to_wait()
 
     def stop(self) -> None:
         """End with the client."""
-        if self in followers:
-            followers.remove(self)
+        if self in linked_clusters:
+            linked_clusters.remove(self)
         if self._task is not None:
             self._task.cancel()
 
     async def use(self, connection: Connection) -> None:
-        """Use this connection from now on, and say at once if that does not work."""
+        """Use this connection from now on, and raise the error if that fails."""
         self.connection = connection
         self._attempted.clear()
         self._woken.set()
@@ -130,31 +131,31 @@ class Link:
             raise self.error
 
     async def pull(self, hub_token: SecretText) -> None:
-        """Have the scheduler renew the token by itself."""
+        """Let the scheduler renew the token without the client."""
         client, connection = self._client(), self.connection
         source = connection.credentials.source if connection else None
         if client is None or connection is None or not isinstance(source, TokenService):
             raise ConfigurationError(
-                "The scheduler can renew tokens by itself only from a token service. Set Facility.token_service."
+                "The scheduler can renew tokens only from a token service. Set Facility.token_service."
             )
         await scheduler_of(client).eaf_inference_pull(
             service=source.url, hub_token=hub_token[:], ca=source.authorities
         )
 
     def connection_made(self) -> None:
-        """See `eaf_inference.registry.Follower`; called by any thread."""
+        """See `eaf_inference.registry.LinkedCluster`. Any thread may call it."""
         if self.connection is None:
             self._loop.call_soon_threadsafe(self._woken.set)
 
     def connection_closed(self) -> None:
-        """See `eaf_inference.registry.Follower`; called by any thread."""
-        if self.ask(self._let_go(), _LET_GO_WITHIN) is None:
-            log.info("Cluster %s has not answered yet; its workers keep the token until they are told", self.name)
+        """See `eaf_inference.registry.LinkedCluster`. Any thread may call it."""
+        if self.ask(self._remove(), _REMOVE_WITHIN) is None:
+            log.info("Cluster %s has not answered yet; its workers keep the token until it does", self.name)
 
     def ask(self, answer: Coroutine[Any, Any, T], timeout: float) -> T | None:
-        """Run this on the client's loop from another thread; None where the cluster has not answered in time.
+        """Run a coroutine on the client's loop from another thread, and return None if it times out.
 
-        On the loop's own thread (an asynchronous client's) it begins, and nothing is waited for.
+        On the loop's own thread (with an asynchronous client) the coroutine is started but not waited for.
         """
         if self._loop.is_closed():
             answer.close()
@@ -171,7 +172,8 @@ class Link:
             future.cancel()
             return None
 
-    async def _let_go(self) -> bool:
+    async def _remove(self) -> bool:
+        """Remove the credentials from the workers, unless another connection is open."""
         self.connection, self._pushed = None, ()
         self._woken.set()
         client = self._client()
@@ -180,11 +182,11 @@ class Link:
             try:
                 await scheduler_of(client).eaf_inference_remove()
             except OSError as error:
-                log.warning("Cluster %s cannot be told to forget the token: %s", self.name, error)
+                log.warning("The token could not be removed from the workers of cluster %s: %s", self.name, error)
         return True
 
-    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """A worker says that a server refused a token."""
+    def _on_refusal(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Renew the token, because a server refused it on a worker."""
         self._refused = max(self._refused, float(event[1]["refused"]))
         self._woken.set()
 
@@ -208,26 +210,26 @@ class Link:
                 continue
 
     def _note(self, error: Exception) -> None:
-        """Keep what went wrong; the same thing is logged once."""
+        """Keep the error, and log it unless it was the last one too."""
         reason = getattr(error, "reason", "") or str(error).split("\n")[0]
         if reason != self.reason:
-            asked_for = not isinstance(error, NoServerFound) or error.named
-            level = logging.WARNING if asked_for else logging.INFO  # not everybody's cluster is for inference
-            log.log(level, "Cluster %s has no connection to Triton: %s. It is tried again.", self.name, reason)
+            configured = not isinstance(error, NoServerFound) or error.named
+            level = logging.WARNING if configured else logging.INFO  # the cluster may not be for inference
+            log.log(level, "Cluster %s has no connection to Triton: %s. Retrying.", self.name, reason)
         self.reason = reason
         self.error = error if isinstance(error, InferenceError) else ConfigurationError(str(error))
         if self._pushed:
-            return  # the workers have what was pushed last
+            return  # the workers keep what was pushed last
         self.state = State.FAILED if isinstance(error, ConfigurationError) else State.WAITING
 
     async def _push(self) -> float:
-        """Push what is new, and give the seconds until the next look."""
+        """Push what changed, and return the seconds until the next check."""
         if self.state is State.DISCONNECTED and current() is None:
             return _WITHOUT_EXPIRY
         connection = self.connection
         if connection is None:
             connection = await asyncio.to_thread(_any_connection)
-        if connection.closed:  # meanwhile
+        if connection.closed:  # in the meantime
             return 0.0
         self.connection = connection
         try:
@@ -240,22 +242,22 @@ class Link:
         if client is None:
             return _WITHOUT_EXPIRY
         self._may_travel(client, values)
-        news = (connection, values["urls"], values["issued"], values["token"] is None)
-        if news != self._pushed:
+        version = (connection, values["urls"], values["issued"], values["token"] is None)
+        if version != self._pushed:
             await self._send(client, values)
-            self._pushed = news
+            self._pushed = version
         trouble = connection.credentials.trouble if values["token"] else ""
         if trouble:
             trouble = f"the token cannot be renewed ({trouble}); it {describe_expiry(values['expires'])}"
         elif self._refused >= values["issued"] and values["token"]:
-            trouble = "workers say that Triton refuses the token"
+            trouble = "Triton refuses the token on the workers"
         self.state, self.reason = State.CONFIGURED, trouble
         return _rest(values, time.time())
 
     def _values(self, connection: Connection) -> dict[str, Any]:
-        """What the workers need to know; asks for a younger token where it is time, or one was refused."""
+        """Return the values for the workers; renews the token if it is due or was refused."""
         credentials = connection.credentials
-        token = credentials.token(spent=SPENT)
+        token = credentials.token(renew_fraction=RENEW_FRACTION)
         if token is not None and self._issued(connection, token) <= self._refused:
             credentials.renewed_after(token)
             token = credentials.known
@@ -273,7 +275,7 @@ class Link:
         }
 
     def _issued(self, connection: Connection, token: Token | None) -> float:
-        """When the token was issued, or first seen where it does not say."""
+        """Return when the token was issued or, without that claim, first seen."""
         if token is not None and token.issued_at is not None:
             return token.issued_at
         if self._first_seen[:2] != (connection, token):
@@ -292,46 +294,46 @@ class Link:
             )
 
     async def _send(self, client: Client, values: dict[str, Any]) -> None:
-        """Hand the values to the scheduler's keeper, which is there from the first push on."""
-        await client.register_plugin(Keeper())
+        """Send the values to the scheduler's `TokenRelay`, which the first push installs."""
+        await client.register_plugin(TokenRelay())
         token = values["token"]
         reply = await scheduler_of(client).eaf_inference_push(values={**values, "token": token and token.reveal()})
         if not reply["accepted"]:
-            log.info("Cluster %s has a younger token from another client of yours", self.name)
+            log.info("Cluster %s already has a younger token from another client of yours", self.name)
         elif reply["failed"]:
             log.warning("Cluster %s: these workers did not take the token: %s", self.name, reply["failed"])
 
     async def _tell_workers_to_wait(self) -> None:
-        """Let tasks know that a connection is to come, so that they wait for it and do not fail."""
+        """Tell the workers that a connection is pending, so that tasks wait for it instead of failing."""
         client = self._client()
         if client is None or self._pushed:
             return
-        nothing: dict[str, Any] = {"ca": None, "token": None, "issued": 0.0, "expires": None, "user": None}
-        nothing |= {"urls": [], "reason": self.reason, "allow_insecure_token": False, "settings": {}}
+        pending: dict[str, Any] = {"ca": None, "token": None, "issued": 0.0, "expires": None, "user": None}
+        pending |= {"urls": [], "reason": self.reason, "allow_insecure_token": False, "settings": {}}
         try:
-            await self._send(client, nothing)
+            await self._send(client, pending)
         except OSError as error:
-            log.info("Cluster %s cannot be told that it waits: %s", self.name, error)
+            log.info("Cluster %s did not receive that its connection is pending: %s", self.name, error)
 
 
 def scheduler_of(client: Client) -> Any:
-    """The calls of the scheduler's protocol."""
+    """Return the RPC interface of the client's scheduler."""
     return client.scheduler
 
 
 def _any_connection() -> Connection:
-    """The process's connection; found without a word from the user where there is none yet."""
+    """Return the process's current connection, or a new one to the discovered server."""
     with _finding:
         return current() or connect()
 
 
 def _rest(values: dict[str, Any], now: float) -> float:
-    """Seconds until a younger token should be looked for: a little before half of this one's life is over."""
+    """Return the seconds until the token is due for renewal, a little before half of its lifetime."""
     if values["expires"] is None:
         return _WITHOUT_EXPIRY
     issued, expires = float(values["issued"]), float(values["expires"])
-    due = issued + SPENT * (expires - issued) * random.uniform(0.95, 1.0) - now  # noqa: S311
+    due = issued + RENEW_FRACTION * (expires - issued) * random.uniform(0.95, 1.0) - now  # noqa: S311
     if due > 0:
         return due
-    least, most = _LOOK_AGAIN
+    least, most = _RENEW_AGAIN
     return min(max((expires - now) / 10, least), most)

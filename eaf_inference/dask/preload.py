@@ -1,7 +1,7 @@
-"""What Dask calls inside every `Client` that starts: `distributed.client.preload` names this module.
+"""The preload module of Dask clients (`distributed.client.preload`): Dask calls it in every `Client` that starts.
 
-A failure here would be every Client's, so that nothing is imported before it is needed, and nothing raises; how it
-went is in `%triton_status` and in the connection's repr.
+A failure here would affect every Client, so modules are imported only when they are needed and nothing raises. The
+outcome is in `%triton_status` and in the connection's repr.
 """
 
 from __future__ import annotations
@@ -12,43 +12,43 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distributed import Client
 
+    from eaf_inference._redact import SecretText
     from eaf_inference.connection import Connection
-    from eaf_inference.credentials import SecretText
     from eaf_inference.dask.link import Link
 
 log = logging.getLogger(__name__)
 
-_MADE_IN_A_TASK = "Client-worker-"  # how the ids of distributed.get_client() and worker_client() begin
+_MADE_IN_A_TASK = "Client-worker-"  # the prefix of ids of distributed.get_client() and worker_client()
 _FIRST_ATTEMPT = 2.0  # seconds that a Client waits for its cluster's first configuration
 
-_links: dict[str, Link] = {}  # by the client's id
+_links: dict[str, Link] = {}  # by client id
 
 
 async def dask_setup(client: Client) -> None:
-    """Configure the cluster of a client that starts, where it is one of those to configure."""
+    """Configure the cluster of a new client, if the configuration asks for it."""
     try:
         if _is_to_be_configured(client):
             link = _link_of(client)
             await link.first_attempt(_FIRST_ATTEMPT)
-    except Exception:  # whatever it is, the user's Client is of more worth
+    except Exception:  # the user's Client must start in any case
         log.exception("The cluster was not connected to Triton")
 
 
 async def dask_teardown(client: Client) -> None:
-    """End with the client; tasks that go on without it have the token for as long as it lives."""
+    """Stop the link with its client; tasks that continue without it keep the token until it expires."""
     link = _links.pop(client.id, None)
     if link is not None:
         link.stop()
 
 
 def configure(client: Client, connection: Connection, hub_token: SecretText | None) -> Any:
-    """Configure a cluster with this connection, and raise what prevents it; see `Connection.configure`."""
+    """Configure a cluster with this connection, or raise the error; see `Connection.configure`."""
     from eaf_inference.errors import ConfigurationError
 
     if _address(client).startswith("inproc://"):
         raise ConfigurationError(
-            "This cluster's workers are threads of this process: they have its connection already. "
-            "Nothing is to be configured."
+            "This cluster's workers are threads of this process and use its connection already. "
+            "There is nothing to configure."
         )
 
     async def use() -> None:
@@ -70,13 +70,13 @@ def _link_of(client: Client) -> Link:
 
 
 def _is_to_be_configured(client: Client) -> bool:
+    from eaf_inference.auth.worker_session import worker_session
     from eaf_inference.config import load_facility
-    from eaf_inference.injected import injected
 
-    if injected() is not None or client.id.startswith(_MADE_IN_A_TASK):
+    if worker_session() is not None or client.id.startswith(_MADE_IN_A_TASK):
         return False
     scheme, which = _address(client).partition("://")[0], load_facility().configure_clusters
-    if scheme == "inproc":  # its workers are this process, and have what it has
+    if scheme == "inproc":  # its workers run in this process and use its connection
         return False
     return which == "all" or (which == "gateway" and scheme == "gateway")
 

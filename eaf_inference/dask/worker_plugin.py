@@ -1,11 +1,11 @@
-"""What travels to a cluster: where Triton is and who the user is, held in the workers' memory alone.
+"""The Dask plugins that bring Triton's address and the user's token to a cluster, kept only in memory.
 
-A plugin that a worker cannot load kills that worker and every later one, so these classes travel as this file's
-source text: a worker needs neither eaf_inference nor the client's version of Python. Hence the rule of this file:
-it imports the standard library and distributed (which takes no plugins of other descent), nothing else.
+A plugin that a worker cannot load kills that worker and every later one. Therefore these classes travel as the source
+text of this file, and a worker needs neither eaf_inference nor the client's version of Python. For the same reason
+this file imports only the standard library and distributed, whose plugin classes it must extend.
 
-`Plugin` brings the values to each worker, `Keeper` guards the scheduler's copy for workers to come, and `Held` is
-what a worker process has, whoever brought it. Values never go back to an older token.
+`Plugin` brings the values to each worker, `TokenRelay` keeps the scheduler's copy for future workers, and
+`WorkerState` holds the values of a worker process. A younger token is never replaced by an older one.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAME = "eaf_inference"  # of the plugin, of its metrics and of its events
-KEEPER = "eaf_inference_keeper"
-HELD = "_eaf_inference_held"  # where a process keeps it: a module of that name, which nobody wrote
+NAME = "eaf_inference"  # of the worker plugin, its metrics and its events
+_RELAY = "eaf_inference_keeper"  # of the scheduler plugin
+_MODULE = "_eaf_inference_held"  # the synthetic module whose attribute `held` is the process's `WorkerState`
 
 _RATE_OVER = 10.0  # seconds
-_AT_LEAST = 1.0  # seconds between two reports that make a rate, and between two pulls
-_LONGEST_PAUSE = 60.0  # seconds between pulls that fail
-_ANSWER_WITHIN = 10.0  # seconds for the token service
+_AT_LEAST = 1.0  # seconds between two reports that give a rate, and between two pulls
+_LONGEST_PAUSE = 60.0  # seconds between failed pulls
+_ANSWER_WITHIN = 10.0  # seconds for the token service to answer
 _LARGEST_REPLY = 1024 * 1024  # bytes
-SPENT = 0.45  # of a token's life, after which it is renewed
+RENEW_FRACTION = 0.45  # of a token's lifetime, after which it is renewed
 _SOURCE = globals().get("_SOURCE") or Path(__file__).read_text(encoding="utf-8")
 _LOAD = (
     "(lambda space: (exec(source, space), space[kind](values))[1])"
@@ -57,17 +57,17 @@ _LOAD = (
 
 
 def by_source(kind: str, values: object) -> tuple[Any, ...]:
-    """What pickle makes an object of this file from, in a process that may not have this file."""
+    """Return what `__reduce__` must for a process that may not have this file."""
     return eval, (_LOAD, {"source": _SOURCE, "kind": kind, "values": values})
 
 
 def age(values: dict[str, Any] | None) -> float:
-    """When the values' token was issued, in seconds since the epoch; 0 for values that wait for one."""
+    """Return when the values' token was issued, in seconds since the epoch; 0 if no server is known yet."""
     return values["issued"] if values and values["urls"] else 0.0
 
 
 class Secret:
-    """A text that shows itself nowhere; `reveal` gives it."""
+    """A text that no repr shows; `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -81,18 +81,18 @@ class Secret:
         return self._text
 
 
-class Held:
-    """The newest values that reached this process.
+class WorkerState:
+    """The newest values that this process received.
 
     Attributes
     ----------
     values : dict or None
-        ``urls`` (empty while the client has no connection itself), ``reason`` why not, ``ca`` (PEM text),
+        ``urls`` (empty while the client has no connection), the ``reason`` for that, ``ca`` (PEM text),
         ``token`` (Secret or None), ``issued``, ``expires`` (seconds since the epoch), ``user``, ``settings``.
     changed : threading.Condition
-        Notified when the values are.
+        Notified when the values change.
     totals : callable or None
-        Gives what this process has sent and got back; set by eaf_inference when it connects.
+        Returns the counters of this process; set by eaf_inference when it connects.
     """
 
     def __init__(self) -> None:
@@ -106,10 +106,10 @@ class Held:
         self._installed = _installed_version()
 
     def __repr__(self) -> str:
-        return f"<Held {describe(self.values)}>"
+        return f"<WorkerState {describe(self.values)}>"
 
     def take(self, values: dict[str, Any], owner: object, announce: Callable[[dict[str, Any]], None]) -> None:
-        """Take values over, unless these are older; whoever brought them may drop them."""
+        """Take the values unless they are older. The owner may drop them later."""
         with self.changed:
             self._owner, self._announce = owner, announce
             if age(values) >= age(self.values):
@@ -117,29 +117,29 @@ class Held:
             self.changed.notify_all()
 
     def drop(self, owner: object) -> None:
-        """Forget the values, unless somebody else has brought some meanwhile."""
+        """Forget the values, unless another owner has brought values since."""
         with self.changed:
             if self._owner is owner:
                 self.values = self._owner = self._announce = self._refused = None
                 self.changed.notify_all()
 
     def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait for a change that makes the condition true."""
+        """Wait until a change makes the condition true, and return whether it did."""
         with self.changed:
             return self.changed.wait_for(condition, timeout)
 
     def refuse(self, issued: float) -> None:
-        """Say that a server refused the token issued then: the client brings a younger one."""
+        """Report that a server refused the token issued at this time, so that the client renews it."""
         with self.changed:
             self._refused, announce = issued, self._announce
         if announce is not None:
             announce({"refused": issued})
 
     def report(self, _: Worker) -> dict[str, Any]:
-        """The metrics on this worker's heartbeat; dashboards are public, so nothing secret."""
+        """Return the metrics on this worker's heartbeat. Dashboards are public, so none is secret."""
         values, now = self.values, time.time()
         token = values is not None and values["token"] is not None
-        given = {
+        status = {
             "state": "none" if values is None else "connected" if values["urls"] else "waiting",
             "server": ", ".join(values["urls"]) if values else None,
             "token_age": round(now - age(values), 1) if token else None,
@@ -147,10 +147,10 @@ class Held:
             "token_refused": token and self._refused is not None and self._refused >= age(values),
             "installed": self._installed,
         }
-        return {**given, **self._work(now)}
+        return {**status, **self._work(now)}
 
     def _work(self, now: float) -> dict[str, Any]:
-        """What was done and how fast, where anything has been counted."""
+        """Return the counters and the rate, if anything has been counted."""
         if self.totals is None:
             return {}
         totals = self.totals()
@@ -160,24 +160,24 @@ class Held:
             reports.popleft()
         seconds = now - reports[0][0]
         rate = (totals["inferences"] - reports[0][1]) / seconds if seconds >= _AT_LEAST else None
-        return {**totals, "inferences_per_s": rate}
+        return {**totals, "inferences_per_second": rate}
 
 
-def held() -> Held:
-    """This process's `Held`."""
-    module = sys.modules.setdefault(HELD, types.ModuleType(HELD))
+def worker_state() -> WorkerState:
+    """Return this process's `WorkerState`."""
+    module = sys.modules.setdefault(_MODULE, types.ModuleType(_MODULE))
     if "held" not in module.__dict__:
-        module.__dict__["held"] = Held()
+        module.__dict__["held"] = WorkerState()
     return module.__dict__["held"]  # type: ignore[no-any-return]
 
 
 def describe(values: dict[str, Any] | None) -> str:
-    """The values in words, without secrets."""
+    """Describe the values, without secrets."""
     if not values:
-        return "nothing"
+        return "no connection"
     if not values["urls"]:
-        return f"nothing yet: {values['reason']}"
-    return f"{', '.join(values['urls'])} as {values['user'] or 'nobody in particular'}"
+        return f"no connection yet: {values['reason']}"
+    return f"{', '.join(values['urls'])} as {values['user'] or 'an unknown user'}"
 
 
 class Plugin(WorkerPlugin):
@@ -198,24 +198,24 @@ class Plugin(WorkerPlugin):
         return by_source("Plugin", {**self.values, "token": token and token.reveal()})
 
     def setup(self, worker: Worker) -> None:
-        """On the worker, whose event log carries what the client is asked."""
-        here = held()
-        here.take(self.values, self, lambda said: worker.log_event(NAME, said))
-        worker.metrics[NAME] = here.report
+        """Run on the worker: take the values, and report refusals to the client through the event log."""
+        state = worker_state()
+        state.take(self.values, self, lambda event: worker.log_event(NAME, event))
+        worker.metrics[NAME] = state.report
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002  (distributed's signature)
-        """On the worker; the plugin that replaces this one, if any, is set up before the loop's next turn."""
-        asyncio.get_running_loop().call_soon(held().drop, self)
+        """Run on the worker: drop the values in the loop's next turn, when a replacing plugin has been set up."""
+        asyncio.get_running_loop().call_soon(worker_state().drop, self)
 
 
-class Keeper(SchedulerPlugin):
-    """On the scheduler: hands on what clients push, the youngest token only, and forgets it when told so.
+class TokenRelay(SchedulerPlugin):
+    """Runs on the scheduler: passes the youngest token that clients push on to the workers, until it is removed.
 
-    Its operations are calls of the scheduler's own protocol, which keeps no record of them.
+    Its operations are RPC handlers of the scheduler, which does not record them.
     """
 
-    name = KEEPER
-    idempotent = True  # the first client's stays
+    name = _RELAY
+    idempotent = True  # the plugin of the first client stays
 
     def __init__(self, _: object = None) -> None:
         self._scheduler: Any = None
@@ -224,18 +224,18 @@ class Keeper(SchedulerPlugin):
         self._pulling: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<eaf_inference keeper of {self._newest}>"
+        return f"<eaf_inference token relay for {self._newest}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return by_source("Keeper", None)
+        return by_source("TokenRelay", None)
 
     async def start(self, scheduler: Scheduler) -> None:
-        """On the scheduler, when the first client comes."""
+        """Run on the scheduler for the first client: add the handlers."""
         self._scheduler = scheduler
         scheduler.handlers |= {f"{NAME}_push": self.push, f"{NAME}_remove": self.remove, f"{NAME}_pull": self.pull}
 
     async def push(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Give the values to all workers, present and future, unless younger ones are there."""
+        """Send the values to all present and future workers, unless those have younger ones."""
         from distributed.protocol.pickle import dumps
 
         async with self._lock:
@@ -251,7 +251,7 @@ class Keeper(SchedulerPlugin):
         return {"accepted": True, "failed": failed}
 
     async def remove(self) -> None:
-        """Take plugin and values away from all workers."""
+        """Remove plugin and values from all workers."""
         async with self._lock:
             self._stop_pulling()
             self._newest = None
@@ -259,12 +259,12 @@ class Keeper(SchedulerPlugin):
                 await self._scheduler.unregister_worker_plugin(comm=None, name=NAME)
 
     async def pull(self, service: str, hub_token: str, ca: str | None) -> None:
-        """From now on, renew the token without the client, which may go away."""
+        """Renew the token on the scheduler from now on, so that the client may leave."""
         self._stop_pulling()
         self._pulling = asyncio.create_task(self._keep_pulling(service, Secret(hub_token), ca))
 
     async def close(self) -> None:
-        """On the scheduler, when it ends."""
+        """Run on the scheduler when it closes."""
         self._stop_pulling()
 
     def _stop_pulling(self) -> None:
@@ -277,25 +277,25 @@ class Keeper(SchedulerPlugin):
         while True:
             if self._newest is not None and self._newest.values["expires"] is not None:
                 issued, expires = age(self._newest.values), self._newest.values["expires"]
-                await asyncio.sleep(max(issued + SPENT * (expires - issued) - time.time(), pause))
+                await asyncio.sleep(max(issued + RENEW_FRACTION * (expires - issued) - time.time(), pause))
             else:
                 await asyncio.sleep(pause)
             if self._newest is None:
-                continue  # no client has said yet where Triton is
+                continue  # no client has pushed Triton's address yet
             try:
                 token = await asyncio.to_thread(fetch_token, service, hub_token, ca)
                 await self.push({**self._newest.values, "token": token, **times_of(token)})
                 pause = _AT_LEAST
             except (OSError, ValueError) as error:
-                log.warning("The token service %s gives no token: %s", service, error)
+                log.warning("The token service %s issued no token: %s", service, error)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def fetch_token(service: str, hub_token: Secret, ca: str | None) -> str:
-    """A new token from the token service at this base URL.
+    """Request a new token from the token service at this base URL.
 
-    The Hub token goes to that server alone: no proxy of the environment is used, no redirection is followed. What the
-    service says besides a token is not repeated, as it may repeat the Hub token.
+    Only that server receives the Hub token: proxies of the environment are ignored and redirects are not followed. No
+    error quotes the service's answer, because the answer may contain the Hub token.
     """
     parts = urlsplit(f"{service.rstrip('/')}/token")
     host, port = parts.hostname or "", parts.port
@@ -306,14 +306,14 @@ def fetch_token(service: str, hub_token: Secret, ca: str | None) -> str:
     )
     with closing(connection):
         connection.connect()
-        # it ends what is read from a service that sends a byte now and then
+        # interrupts reading from a service that sends single bytes slowly
         timer = threading.Timer(_ANSWER_WITHIN, socket.socket.shutdown, (connection.sock, socket.SHUT_RDWR))
         timer.start()
         try:
             connection.request("POST", parts.path, headers={"Authorization": f"token {hub_token.reveal()}"})
             reply = connection.getresponse()
             body = reply.read(_LARGEST_REPLY)
-        except (HTTPException, ValueError):  # ValueError: the Hub token is no header, and the error shows it
+        except (HTTPException, ValueError):  # ValueError: the Hub token is no valid header, and the error quotes it
             raise ValueError("its answer is not HTTP, or took too long") from None
         finally:
             timer.cancel()
@@ -328,7 +328,7 @@ def fetch_token(service: str, hub_token: Secret, ca: str | None) -> str:
 
 
 def times_of(token: str) -> dict[str, float]:
-    """When a JWT was issued and expires."""
+    """Return when a JWT was issued and when it expires."""
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return {"issued": float(claims["iat"]), "expires": float(claims["exp"])}
