@@ -1,355 +1,187 @@
-"""A connection: the facility's Triton, this user's credentials, and the models behind them."""
+"""The connection to a facility's Triton as one user, and the models it serves."""
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from dataclasses import fields, replace
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from eaf_inference import lookup
+from eaf_inference._html import dim, page
+from eaf_inference._redact import SecretText
 from eaf_inference._text import printable
-from eaf_inference.catalogue import ready_versions, why_not
-from eaf_inference.config import load_facility
-from eaf_inference.credentials import (
-    BearerDiscovery,
-    Credentials,
-    NoToken,
-    SecretText,
-    StaticToken,
-    TokenFile,
-    TokenSource,
-    describe_expiry,
-)
-from eaf_inference.discovery import HUB_DOCUMENT, Attempt, Attempts, Endpoint, discover, given
-from eaf_inference.document import Known, known_facility
-from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput, ServerUnavailable
+from eaf_inference.discovery.attempts import Attempts
+from eaf_inference.discovery.hub_document import known_facility
+from eaf_inference.errors import ConfigurationError, InvalidInput
 from eaf_inference.inference.interrupts import stopping
-from eaf_inference.inference.pipeline import Limits, Question, ask
+from eaf_inference.inference.pipeline import Limits
 from eaf_inference.inference.traffic import Traffic
-from eaf_inference.inference.transport import CLOSED, Server
-from eaf_inference.injected import Injected, injected
-from eaf_inference.probe import PROBE_TIMEOUT
-from eaf_inference.queue_times import QueueTimes
-from eaf_inference.registry import NOTHING_SAID, Follower, Options, followers, made, shared
-from eaf_inference.tls import TlsFiles
-from eaf_inference.token_service import ANSWER_WITHIN, TokenService
+from eaf_inference.inference.transport import CLOSED
+from eaf_inference.opening import find_server, follow_client, session_for
+from eaf_inference.registry import Options, Registry, linked_clusters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
     from types import TracebackType
 
     from distributed import Client
 
-    from eaf_inference.catalogue import ModelTable
+    from eaf_inference.auth.credentials import Credentials
+    from eaf_inference.auth.sources import TokenSource
+    from eaf_inference.auth.tls import TlsFiles
+    from eaf_inference.auth.worker_session import WorkerSession
     from eaf_inference.config import Facility
     from eaf_inference.dask.clusters import ClusterTable
-    from eaf_inference.dask.submit import Submission
+    from eaf_inference.dataset.forecast import Estimate
+    from eaf_inference.dataset.options import OnError
+    from eaf_inference.dataset.submission import Submission
+    from eaf_inference.discovery.endpoint import Endpoint
+    from eaf_inference.inference.checks import Checks
     from eaf_inference.inference.model import Model
-    from eaf_inference.inference.padding import PaddingCheck
+    from eaf_inference.inference.repository import ModelTable
     from eaf_inference.inference.spec import ModelSpec
+    from eaf_inference.inference.transport import Channel
+    from eaf_inference.inference.tuning import Tuning
     from eaf_inference.notebook.monitor import Monitor
+    from eaf_inference.opening import Opened
+    from eaf_inference.registry import LinkedCluster
 
-__all__ = ["Connection", "connect"]
-
-Found = TypeVar("Found")
+__all__ = ["Connection", "arrived", "connections"]
 
 _STOPPED = "Stopped while the server was asked; nothing is returned."
 
 
-def connect(
-    url: str | Sequence[str] | None = None,
-    *,
-    token: str | TokenSource | None = None,
-    ca: str | os.PathLike[str] | None = None,
-    allow_insecure_token: bool | None = None,
-    timeout: float = 10.0,
-    explain: bool = False,
-) -> Connection:
-    """Find the facility's Triton and connect to it as this user.
-
-    On a Dask worker that was configured by its client, ``connect()`` gives the one connection of that process, with
-    the client's endpoint and credentials.
-
-    Parameters
-    ----------
-    url : str or sequence of str, optional
-        ``grpc://host:port``, ``grpcs://host:port`` (TLS) or coffea's ``triton+grpc://host:port/model/version``;
-        several are replicas. By default it is found: environment, facility configuration, CMS SONIC,
-        Kubernetes, a facility on this machine.
-    token : str or TokenSource, optional
-        By default the facility's token file, else WLCG bearer token discovery.
-    ca : path, optional
-        PEM file of the certificate authorities to trust; by default the facility's, else the system's.
-    allow_insecure_token : bool, optional
-        Send the token over an unencrypted channel to another machine too.
-    timeout : float
-        Seconds for finding the server, and for each look at its models as a whole (not for inference).
-    explain : bool
-        Wait for every source's answer, so that `Connection.attempts` is complete.
-
-    Returns
-    -------
-    Connection
-
-    Raises
-    ------
-    NoServerFound
-        No server answered; the message holds the table of what was tried.
-    NotAuthorized
-        One is there and refuses the credentials.
-    ConfigurationError
-        A URL, file or setting is wrong.
-    """
-    if isinstance(token, str):
-        token = StaticToken(token)  # from here on, no traceback that shows variables shows its text
-    with stopping("Stopped before a connection was made."):  # no decorator: it would hold the token
-        options = Options(
-            url=url if url is None or isinstance(url, str) else tuple(url),
-            ca=None if ca is None else os.fspath(ca),
-            allow_insecure_token=allow_insecure_token,
-            timeout=timeout,
-        )
-        if options == NOTHING_SAID and token is None and injected() is not None:
-            connection = _arrived(options)
-            connection.open()
-            return connection
-        connection = Connection(options, token)
-        connection.open(wait_for_all=explain)
-        made(connection)
-        if find_spec("distributed") is not None:
-            from eaf_inference.dask.config import bring_clusters_up_connected
-
-            bring_clusters_up_connected(connection)
-        return connection
-
-
 class Connection:
-    """One Triton, or several replicas of it, reached as one user.
+    """One Triton, or several replicas of it, and the user's credentials for it.
 
-    Made by `connect`. Pickles without channels or credentials: where it arrives it connects on first use, with
+    Made by `connect`. It is pickled without channels or credentials: where it arrives, it connects on first use with
     what that machine has.
 
     Attributes
     ----------
     attempts : Attempts
-        What every source of discovery said.
+        The result of every source of discovery.
     limits : Limits
         Time budget and window of inference calls.
     traffic : Traffic
-        What its models have sent and got back.
+        What its models have sent and received.
     """
 
     def __init__(self, options: Options, source: TokenSource | None = None) -> None:
         self._options = options
         self._source = source
-        self._servers: list[Server] = []
-        self._serving: dict[tuple[str, str], list[Server]] = {}
-        self._endpoint: Endpoint | None = None
+        self._opened: Opened | None = None
         self._closed = False
-        self._given: Injected | None = None
-        self._facility: Facility | None = None
-        self._patience = options.timeout
+        self._session: WorkerSession | None = None
         self._opening = threading.Lock()
-        self._queue_times = QueueTimes()
         self.attempts = Attempts()
         self.limits = Limits()
         self.traffic = Traffic()
-        self.paddings: dict[ModelSpec, PaddingCheck] = {}  # shared by all copies of a model in this process
+        self.checks: dict[ModelSpec, Checks] = {}  # shared by all copies of a model in this process
+        self.tunings: dict[ModelSpec, Tuning] = {}  # likewise
 
     @property
     def closed(self) -> bool:
         return self._closed
 
-    def open(self, *, wait_for_all: bool = False) -> None:
-        """Find the server, if that is not done yet."""
+    def open(self, *, wait_for_all: bool = False) -> Opened:
+        """Find the server, unless it is already found; on a Dask worker, follow the client to a new one."""
         if self._closed:
             raise ConfigurationError(CLOSED)
-        with self._opening:  # a connection that arrived in a task is opened by the first thread that needs it
-            if self._endpoint is None:
-                self._given = self._what_was_given()
-                if self._given is None:
-                    known = known_facility(timeout=self._answers_within)
-                    self._facility = known.facility
-                    self._find_server(known, wait_for_all=wait_for_all)
-                else:
-                    self._facility = load_facility()
-            if self._given is not None:
-                self._take_what_was_given(self._given)
-
-    def _find_server(self, known: Known, *, wait_for_all: bool) -> None:
-        options, facility = self._options, known.facility
-        self._credentials = Credentials(self._source or _source_of(known.own, self._answers_within))
-        try:
-            self._credentials.token()  # a token that cannot be read is said before anything is tried
-        except InferenceError as error:
-            if known.document is not None:
-                said = known.document.error or "it names what is to be connected to"
-                error.attempts = Attempts([Attempt(HUB_DOCUMENT, known.document.url, str(said))])
-            raise
-        self.tls = TlsFiles.find(
-            ca=options.ca or facility.ca,
-            certificate=facility.client_certificate,
-            key=facility.client_key,
-        )
-        insecure = self.may_send_token_unencrypted
-        endpoint, self.attempts = discover(
-            options.url,
-            known=known,
-            credentials=self._credentials,
-            tls=self.tls,
-            allow_insecure_token=insecure,
-            timeout=min(PROBE_TIMEOUT, options.timeout / 2),  # without a token, then with it
-            wait_for_all=wait_for_all,
-        )
-        if endpoint.withheld:
-            self._credentials = Credentials(NoToken(endpoint.withheld))
-        self.limits = Limits(
-            time_budget=facility.time_budget,
-            request_timeout=facility.request_timeout,
-            max_in_flight=facility.max_in_flight,
-        )
-        self._reach(endpoint, allow_insecure_token=insecure)
-
-    def _what_was_given(self) -> Injected | None:
-        """What this worker's client gave, where that is the server meant."""
-        there = injected()
-        url = self._options.url
-        if there is None or self._source is not None or not (url is None or there.names(url)):
-            return None
-        return there
-
-    def _take_what_was_given(self, there: Injected) -> None:
-        """Follow the worker's client: at first, and where it has named other servers since."""
-        if self._endpoint is not None and there.addresses in ((), self._endpoint.addresses):
-            return
-        facility = self.facility
-        values = there.wait(facility.time_budget)
-        self._credentials = Credentials(there.token)
-        self.tls = TlsFiles.find(
-            ca=None, certificate=facility.client_certificate, key=facility.client_key
-        ).with_authorities(values["ca"])
-        known = {each.name for each in fields(Limits)}  # the client may be of another version
-        self.limits = Limits(**{name: value for name, value in values["settings"].items() if name in known})
-        self._credentials.token()
-        endpoint, self.attempts = given(there.addresses)
-        there.count_with(self.traffic.totals)
-        self._patience = self.limits.time_budget  # nobody waits at a prompt here
-        self._reach(endpoint, allow_insecure_token=values["allow_insecure_token"])
-
-    def _reach(self, endpoint: Endpoint, *, allow_insecure_token: bool) -> None:
-        self._serving.clear()
-        self._servers = [
-            Server(address, self._credentials, self.tls, allow_insecure_token=allow_insecure_token)
-            for address in endpoint.addresses
-        ]
-        self._endpoint = endpoint
+        with self._opening:  # the first thread that needs a connection from a task opens it
+            if self._opened is None:
+                self._session = session_for(self._options, self._source)
+            if self._session is not None:
+                opened = follow_client(self._session, self._opened)
+            else:
+                opened = self._opened or find_server(self._options, self._source, wait_for_all=wait_for_all)
+            if opened is not self._opened:
+                self._opened, self.limits, self.attempts = opened, opened.limits, opened.attempts
+                if self._session is not None:
+                    self._session.count_with(self.traffic.totals)
+            return opened
 
     @property
-    def _answers_within(self) -> float:
-        """Seconds for each of the token service's two answers: the facility document, then a token."""
-        return min(ANSWER_WITHIN, self._options.timeout / 2)
-
-    @property
-    def followers(self) -> list[Follower]:
-        """The Dask clusters that were configured with it, each with its state in words."""
-        return [follower for follower in followers if follower.connection is self]
+    def linked_clusters(self) -> list[LinkedCluster]:
+        """The Dask clusters that use this connection; each prints its state."""
+        return [cluster for cluster in linked_clusters if cluster.connection is self]
 
     @property
     def facility(self) -> Facility:
         """The facility's configuration, as it was when the connection was opened."""
-        if self._facility is None:
-            self._facility = load_facility() if self._given else known_facility().facility
-        return self._facility
+        return self._opened.facility if self._opened else known_facility().facility
 
     @property
     def credentials(self) -> Credentials:
-        """As whom; shows no secret."""
-        self.open()
-        return self._credentials
+        """The user's credentials; they show no secret."""
+        return self.open().credentials
+
+    @property
+    def tls(self) -> TlsFiles:
+        """The certificates of the channels."""
+        return (self._opened or self.open()).tls
 
     @property
     def may_send_token_unencrypted(self) -> bool:
-        """Whether the token may travel to another machine without TLS."""
-        said = self._options.allow_insecure_token
-        return self.facility.allow_insecure_token if said is None else said
+        """Whether the token may be sent to another machine without TLS."""
+        return (self._opened or self.open()).allow_insecure_token
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where: ``endpoint.url``, all replicas, and which source named them."""
-        self.open()
-        assert self._endpoint is not None  # noqa: S101  (open() raises otherwise)
-        return self._endpoint
+        """The server: ``endpoint.url``, all replicas, and the source that named them."""
+        return self.open().endpoint
 
     @property
     def user(self) -> str | None:
-        """As whom: the token's ``sub``; None without a token, or for an opaque one."""
-        self.open()
-        token = self._credentials.known
+        """The user: the token's ``sub``; None without a token, or with an opaque one."""
+        token = self.credentials.known
         return token.user if token else None
 
     @property
     def identity(self) -> str:
-        """As whom and for how long, in words."""
-        self.open()
-        token = self._credentials.known
-        if token is None:  # and yet the server has answered
-            return "no token sent" if self.endpoint.withheld else "no token needed"
-        expiry = describe_expiry(token.expires_at, renewed=self._credentials.renews)
-        return f"{token.user or 'opaque token'}, {expiry}"
+        """The user and the token's expiry, in words."""
+        return self.open().identity
 
     @property
     def where(self) -> str:
-        """The server in words, without connecting."""
-        return self._endpoint.url if self._endpoint else "no server yet"
+        """The server's URL, without connecting."""
+        return self._opened.endpoint.url if self._opened else "no server yet"
 
     def __repr__(self) -> str:
         if self._closed:
             return "<Connection, closed>"
-        if self._endpoint is None:
+        if self._opened is None:
             return "<Connection, opened on first use>"
-        more = len(self._endpoint.addresses) - 1
-        replicas = f" and {more} more" if more else ""
-        restricted = f"; {self._endpoint.restricted}" if self._endpoint.restricted else ""
-        clusters = "".join(f"; {follower}" for follower in self.followers)
-        return printable(
-            f"<Connection to {self.where}{replicas} ({self._endpoint.source}), {self.identity}{restricted}{clusters}>"
-        )
+        clusters = "".join(f"; {cluster}" for cluster in self.linked_clusters)
+        return printable(f"<Connection to {self._opened}{clusters}>")
 
     def _repr_html_(self) -> str:
-        from eaf_inference.notebook.display import connection_html
-
-        return connection_html(self)
+        return page(dim("Connection closed.")) if self._closed else self.open().html()
 
     @stopping(_STOPPED)
     def models(self) -> ModelTable:
-        """The models on the server, with inputs, outputs, readiness and mean queue time of the last minute.
+        """Return the table of models: inputs, outputs, readiness, and mean queue time of the last minute.
 
-        The queue time is that of the requests since the oldest look at the server in the last minute. Before a
-        second look it is not known.
+        The queue time needs two calls of `models` or `measure` in that minute.
 
         Raises
         ------
         ServerUnavailable, NotAuthorized
-            The server does not answer, or not this user.
+            The server did not answer, or refused this user.
         """
-        left = self._countdown()
-        self._read_statistics(left)
-        return lookup.table(self._asking(left), self.where, self._serving, self._queue_times)
+        return self.open().replicas.models()
 
     @stopping(_STOPPED)
     def measure(self) -> None:
-        """Read the counters of each replica, so that `models` tells the queue times since then."""
-        self._read_statistics(self._countdown())
+        """Read the counters of each replica, from which `models` computes queue times."""
+        self.open().replicas.measure()
 
     @stopping(_STOPPED)
     def names(self) -> list[str]:
-        """The names of the models on the server."""
-        rows, _ = lookup.index(self._asking(self._countdown()), self.where, self._serving)
-        return sorted({row.name for row in rows})
+        """Return the names of the models on the server."""
+        return self.open().replicas.names()
 
     @stopping(_STOPPED)
     def model(
@@ -358,70 +190,81 @@ class Connection:
         version: str | int | None = None,
         *,
         preprocess: str | os.PathLike[str] | None = None,
+        outputs: Sequence[str] | None = None,
+        batch_axis: int | None = None,
+        lengths: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
         cell_budget: int | None = None,
     ) -> Model:
-        """One model, to be called with arrays.
+        """Return a model, which can be called with arrays.
 
         Parameters
         ----------
         name : str, optional
-            By default the one that the connection's URL names.
+            By default the model in the connection's URL.
         version : str or int, optional
-            By default the newest that is ready. The model keeps to it: scores of two versions never mix.
+            By default the newest ready version. It stays the same, so scores of two versions never mix.
         preprocess : path, optional
             A ``preprocess.json`` that replaces the recipe in the model's configuration.
+        outputs : sequence of str, optional
+            The outputs to return; the others are not sent. By default all but strings.
+        batch_axis : int, optional
+            0 if the first axis of all inputs and outputs of a model with ``max_batch_size: 0`` counts rows. Arrays
+            are then split into batches; by default each array is one request, unless the model's parameter
+            ``batch_axis`` says the same.
+        lengths : sequence of int, or mapping of str to sequence of int, optional
+            The only lengths to which jagged inputs are padded, such as ``[64, 128]``, of all or by collection or
+            input; longer rows are cut to the last. By default the model's parameter ``lengths``, else any length.
         cell_budget : int, optional
-            Rows × padded length of one batch of jagged input: larger for a GPU, see the model's documentation.
+            Rows × padded length of one batch of jagged input. By default it is learned; see `Model.tuning`.
 
         Raises
         ------
         ModelNotFound
-            The server has none of that name, or no such version; the message lists what there is.
+            The server has no such model or version; the message lists those it has.
         ModelNotReady
-            It is known and cannot be served; the message holds the server's reason.
+            The server cannot serve the model; the message holds the server's reason.
         ConfigurationError
-            Its recipe or labels cannot be used, or it is of a kind that this client does not serve.
+            The recipe, the labels or an argument cannot be used, or this client does not support such a model.
         """
-        from eaf_inference.inference.model import CELL_BUDGET, Model
+        from eaf_inference.inference.checks import Checks
+        from eaf_inference.inference.model import Model
+        from eaf_inference.inference.parameters import Chosen
+        from eaf_inference.inference.tuning import Tuning
+        from eaf_inference.inference.tuning_store import load, save
 
         address = self.endpoint.addresses[0]
         if name is None:
             name, version = address.model, version if version is not None else address.version
         if name is None:
-            raise InvalidInput(f"No model is named. Expected one of {', '.join(self.names()) or 'none'}.")
-        left = self._countdown()
-        version = self._find(name, "" if version is None else str(version), left)
-        text = None
-        if preprocess is not None:
-            try:
-                text = Path(preprocess).expanduser().read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"The recipe {preprocess} cannot be read: {error}") from error
-        serving = self._serving[name, version]
-        spec = lookup.spec_of(self._asking(left, serving), self.where, name, version, preprocess=text)
-        if self._given is None:  # whoever asks again may have changed the model in place; a worker's tasks have not
-            self.paddings.pop(spec, None)
-        return Model(self, spec, cell_budget=CELL_BUDGET if cell_budget is None else cell_budget)
+            raise InvalidInput(f"No model was given. Expected one of {', '.join(self.names()) or 'none'}.")
+        chosen = Chosen.of(preprocess=preprocess, outputs=outputs, batch_axis=batch_axis, lengths=lengths)
+        spec = self.open().replicas.spec(name, "" if version is None else str(version), chosen)
+        if self._session is not None:  # a task, of which there are many
+            Checks.recognise(self.checks, spec, self.open().replicas.serving(spec.name, spec.version), self.limits)
+        else:  # a user may have changed the model in place since the last call
+            self.checks.pop(spec, None)
+            if spec not in self.tunings:
+                urls = self.endpoint.urls
+                self.tunings[spec] = Tuning(load(urls, spec), keep=partial(save, urls, spec))
+        return Model(self, spec, cell_budget=cell_budget)
 
     def configure(self, client: Client, *, hub_token: str | None = None) -> Any:
-        """Give a Dask cluster this connection: any cluster, also one that does not come up configured by itself.
-
-        With an asynchronous client, something to await.
+        """Give any Dask cluster this connection; returns an awaitable if the client is asynchronous.
 
         Parameters
         ----------
         client : distributed.Client
         hub_token : str, optional
-            A JupyterHub token whose only scope is the token service. With it the cluster's scheduler renews the
-            workers' token by itself, for `distributed.fire_and_forget` work that outlives this process.
+            A JupyterHub token whose only scope is the token service. The cluster's scheduler uses it to renew the
+            workers' token when this process has ended, for `distributed.fire_and_forget`.
 
         Raises
         ------
         ConfigurationError
-            The token would travel unencrypted, or the workers are threads of this process.
+            The token would be sent unencrypted, or the workers are threads of this process.
         """
         if hub_token is not None:
-            hub_token = SecretText(hub_token)  # from here on, no traceback that shows variables shows its text
+            hub_token = SecretText(hub_token)  # so that no traceback that shows variables shows the text
         from eaf_inference.dask.preload import configure
 
         return configure(client, self, hub_token)
@@ -429,35 +272,61 @@ class Connection:
     def submit(
         self,
         model: Model,
-        chunks: Iterable[Any],
+        chunks: Any,
         *,
-        client: Client | None = None,
+        client: Client | Executor | None = None,
         select: Callable[[Any], Any] | None = None,
+        schema: Any = None,
+        on_error: OnError = "collect",
         in_flight: int | None = None,
         retries: int = 2,
         progress: bool | None = None,
     ) -> Submission:
-        """Scores of a data set, computed by a Dask cluster; see `eaf_inference.dask.submit.submit`."""
+        """Score a data set on a Dask cluster or in a local pool; see `eaf_inference.dask.submit.submit`."""
         from eaf_inference.dask.submit import submit
 
         return submit(
-            model, chunks, client=client, select=select, in_flight=in_flight, retries=retries, progress=progress
+            model,
+            chunks,
+            client=client,
+            select=select,
+            schema=schema,
+            on_error=on_error,
+            in_flight=in_flight,
+            retries=retries,
+            progress=progress,
         )
+
+    def estimate(
+        self,
+        model: Model,
+        chunks: Any,
+        *,
+        client: Client | Executor | None = None,
+        select: Callable[[Any], Any] | None = None,
+        schema: Any = None,
+        progress: bool | None = None,
+    ) -> Estimate:
+        """Estimate what a run takes, before it; see `eaf_inference.dask.submit.estimate`."""
+        from eaf_inference.dask.submit import estimate
+
+        channels = self.channels_of(model)
+        return estimate(model, chunks, channels, client=client, select=select, schema=schema, progress=progress)
 
     @stopping(_STOPPED)
     def clusters(self) -> ClusterTable:
-        """The Dask clusters that use this connection: workers, how many of them are configured, jets/s, tokens."""
+        """Return the table of Dask clusters with this connection: workers, configured workers, jets/s, tokens."""
         from eaf_inference.dask.clusters import clusters_of
 
         return clusters_of(self)
 
     def monitor(self) -> Monitor:
-        """A live picture for a notebook: GPUs, queue, and this kernel's own jets/s and progress.
+        """Return a live widget: GPUs, queue, and this kernel's own jets/s and progress.
 
         Raises
         ------
         ConfigurationError
-            The connection is closed, or what the widget needs is not installed.
+            The connection is closed, or a package that the widget needs is not installed.
         """
         self.open()
         try:
@@ -468,28 +337,22 @@ class Connection:
             ) from error
         return Monitor(self)
 
-    def servers_of(self, model: Model) -> list[Server]:
-        """The replicas that serve a model."""
-        self.open()
-        key = (model.spec.name, model.spec.version)
-        if key not in self._serving:
-            self._find(*key, self._countdown())
-        return self._serving[key]
+    def channels_of(self, model: Model) -> list[Channel]:
+        """Return the replicas that serve a model."""
+        return self.open().replicas.serving(model.spec.name, model.spec.version)
 
     def close(self) -> None:
-        """Close the channels; what is in flight fails, and clusters forget the credentials.
+        """Close the channels: requests in flight fail, and clusters forget the credentials.
 
-        The connection of a Dask worker, which all its tasks share, stays open.
+        The connection of a Dask worker stays open, because all of its tasks share it.
         """
-        if self._given is not None:
+        if self._session is not None:
             return
         self._closed = True
-        for follower in self.followers:
-            follower.connection_closed()
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
-        self._serving.clear()
+        for cluster in self.linked_clusters:
+            cluster.connection_closed()
+        if self._opened is not None:
+            self._opened.replicas.close()
 
     def __enter__(self) -> Connection:
         return self
@@ -501,74 +364,14 @@ class Connection:
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = self._options
-        if options.url is not None and self._endpoint is not None:
-            options = replace(options, url=self._endpoint.urls)  # without the model that a coffea URL names
-        return _arrived, (options,)
-
-    def _countdown(self) -> Callable[[], float]:
-        """Begin to count: gives how many seconds are left for one look at the server."""
-        self.open()
-        ends = time.monotonic() + self._patience
-        return lambda: max(ends - time.monotonic(), 0.0)
-
-    def _asking(self, left: Callable[[], float], servers: Sequence[Server] = ()) -> Callable[..., list[Any]]:
-        """What asks questions: the answers come from whichever replica gives them, within the time that is left."""
-
-        def answers(*questions: Question) -> list[Any]:
-            within = left()
-            return ask(servers or self._servers, questions, Limits(time_budget=within, request_timeout=within))
-
-        return answers
-
-    def _of_each(
-        self, look: Callable[[Callable[..., list[Any]], str], Found], left: Callable[[], float]
-    ) -> dict[Server, Found]:
-        """What is seen of each replica that answers soon; `look` gets what asks it, and its URL."""
-        found = {}
-        for number, server in enumerate(self._servers):
-            share = left() / (len(self._servers) - number + 1)  # a silent replica leaves time for the others
-            limits = Limits(time_budget=0, request_timeout=min(PROBE_TIMEOUT, share))
-
-            def answers(*questions: Question, server: Server = server, limits: Limits = limits) -> list[Any]:
-                return ask([server], questions, limits)
-
-            try:
-                found[server] = look(answers, server.address.url)
-            except ServerUnavailable:
-                continue
-        return found
-
-    def _read_statistics(self, left: Callable[[], float]) -> None:
-        """Keep the counters of each replica that gives them."""
-        for server, reply in self._of_each(lambda answers, _: lookup.statistics(answers), left).items():
-            if reply is not None:
-                self._queue_times.add(server.address.url, reply)
-
-    def _find(self, name: str, version: str, left: Callable[[], float]) -> str:
-        """Note which replicas serve the model, and give its version: the newest where none is asked for."""
-        about = self._of_each(lambda answers, where: lookup.about(answers, where, name, version), left)
-        answered = {server: rows for server, (rows, _) in about.items()}
-        index = [row for rows in answered.values() for row in rows]
-        unlisted = next((why for _, why in about.values() if why), "")
-        if not answered:  # takes the time that is left, or says why nobody answers
-            index, unlisted = lookup.about(self._asking(left), self.where, name, version)
-        versions = ready_versions(index, name, version)
-        if not versions:
-            raise why_not(index, name, version, unlisted=unlisted)
-        newest = versions[-1]
-        serving = [each for each in answered if ready_versions(answered[each], name, newest)]
-        silent = [each for each in self._servers if each not in answered]  # they may come back
-        self._serving[name, newest] = [*serving, *silent]
-        return newest
+        if options.url is not None and self._opened is not None:
+            options = replace(options, url=self._opened.endpoint.urls)  # without the model that a coffea URL names
+        return arrived, (options,)
 
 
-def _arrived(options: Options) -> Connection:
-    """What a pickled connection becomes."""
-    return shared(options, Connection)
+connections: Registry[Connection] = Registry()  # of this process, latest last
 
 
-def _source_of(own: Facility, timeout: float) -> TokenSource:
-    """Where this user's tokens come from, when nobody says otherwise."""
-    if own.token_service:
-        return TokenService(own.token_service, ca=own.ca or None, timeout=timeout)
-    return TokenFile(own.token_file) if own.token_file else BearerDiscovery()
+def arrived(options: Options) -> Connection:
+    """Return the connection that a pickled one becomes in this process."""
+    return connections.shared(options, Connection)

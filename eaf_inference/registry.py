@@ -1,28 +1,21 @@
-"""The connections of this process: the one made last, those that arrived in tasks, and the clusters that use them."""
+"""The connections of this process: its user's, those that arrived in tasks, and the clusters that use them."""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eaf_inference.connection import Connection
-
-__all__ = ["NOTHING_SAID", "Follower", "Options", "current", "followers", "made", "shared"]
-
-_lock = threading.Lock()
-_latest: list[weakref.ref[Connection]] = []  # in the order of their making
-_arrived: dict[Options, Connection] = {}  # by what they were told
-followers: list[Follower] = []  # the Dask clusters of this process
+__all__ = ["DEFAULTS", "LinkedCluster", "Options", "Registry", "linked_clusters"]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `connect` was told, apart from secrets: enough to connect again elsewhere."""
+    """The arguments of `connect` except secrets, which suffice to connect again in another process."""
 
     url: str | tuple[str, ...] | None
     ca: str | None
@@ -30,43 +23,63 @@ class Options:
     timeout: float = 10.0
 
 
-NOTHING_SAID = Options(url=None, ca=None, allow_insecure_token=None)
+DEFAULTS = Options(url=None, ca=None, allow_insecure_token=None)
 
 
-class Follower(Protocol):
-    """A Dask cluster, which works with a connection and has to know when it comes and goes."""
+class LinkedCluster(Protocol):
+    """A Dask cluster that works with a connection and is notified when one is made or closed."""
 
     @property
-    def connection(self) -> Connection | None:
-        """The one that it works with."""
+    def connection(self) -> object | None:
+        """The cluster's connection."""
 
     def connection_made(self) -> None:
-        """There is a new one, for those that have none."""
+        """Take the new connection if this cluster has none."""
 
     def connection_closed(self) -> None:
-        """The one that it works with is gone."""
+        """Forget the cluster's connection, which was closed."""
 
 
-def made(connection: Connection) -> None:
-    """Note that a user made a connection."""
-    with _lock:
-        _latest[:] = [each for each in _latest if each() is not None]
-        _latest.append(weakref.ref(connection))
-    for follower in followers:
-        follower.connection_made()
+linked_clusters: list[LinkedCluster] = []  # the Dask clusters of this process
 
 
-def current() -> Connection | None:
-    """The connection that was made last and is not closed."""
-    with _lock:
-        known = [each() for each in _latest]
-    return next((each for each in reversed(known) if each is not None and not each.closed), None)
+class Closable(Protocol):
+    """What the registry needs to know of a connection."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
 
 
-def shared(options: Options, make: Callable[[Options], Connection]) -> Connection:
-    """The connection for what a pickled one was told: all copies that arrive in this process share it."""
-    with _lock:
-        connection = _arrived.get(options)
-        if connection is None or connection.closed:
-            connection = _arrived[options] = make(options)
-    return connection
+Made = TypeVar("Made", bound=Closable)
+
+
+class Registry(Generic[Made]):
+    """The open connections of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: list[weakref.ref[Made]] = []  # oldest first
+        self._arrived: dict[Options, Made] = {}
+
+    def add(self, connection: Made) -> None:
+        """Register a connection that a user made, and notify the clusters."""
+        with self._lock:
+            self._made[:] = [each for each in self._made if each() is not None]
+            self._made.append(weakref.ref(connection))
+        for cluster in linked_clusters:
+            cluster.connection_made()
+
+    def current(self) -> Made | None:
+        """Return the newest connection that is not closed."""
+        with self._lock:
+            known = [each() for each in self._made]
+        return next((each for each in reversed(known) if each is not None and not each.closed), None)
+
+    def shared(self, options: Options, make: Callable[[Options], Made]) -> Made:
+        """Return the connection that all pickled copies with these options share in this process."""
+        with self._lock:
+            connection = self._arrived.get(options)
+            if connection is None or connection.closed:
+                connection = self._arrived[options] = make(options)
+        return connection

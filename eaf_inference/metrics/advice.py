@@ -1,8 +1,8 @@
-"""One sentence a human wants: what limits the throughput of the present run, and what to change.
+"""Advice to the user: what limits the throughput of the current run, and what to change.
 
-The rules are a table, tried from the top; each looks at the same few facts, which are the figures that are shown
-beside the sentence (`eaf_inference.metrics.average.averaged`). No number is said that was not measured, or follows
-from what was, and where a server does not report what it takes, that is said.
+The rules are a table, and the first that applies gives the advice. All look at the same `Facts`, which are the
+figures that are shown beside the advice. Every number in it was measured or follows from measurements, and it says
+when the server does not report enough.
 """
 
 from __future__ import annotations
@@ -12,30 +12,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._text import printable
+from eaf_inference.metrics.average import window_of
 from eaf_inference.metrics.capacity import COMFORTABLE, Capacity
-from eaf_inference.metrics.reading import total
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eaf_inference.metrics.snapshot import Host, Instance, ModelLoad, Snapshot
+    from eaf_inference.metrics.facts import Facts
 
-__all__ = ["RULES", "Advice", "Facts", "Kind", "Rule", "Workers", "window_of"]
+__all__ = ["RULES", "Advice", "Kind", "Rule"]
 
 _FAILING = 0.01  # share of requests
-_ROOM = 1.2  # times the present load: what carries so much more is not the limit
-_BUSY = COMFORTABLE / _ROOM  # of the time: the same, as a utilization
+_ROOM = 1.2  # times the current load; a resource with room for more is not the limit
+_BUSY = COMFORTABLE / _ROOM  # the same as a utilization
 _IDLE = 0.5
 _FULL = 0.8  # of a model's max_batch_size
 _SMALL = 0.5
-_FEW = 10  # rows, of which a request takes a CPU longer than its rows
-_CPU_FULL = 0.95
-_SHORT_QUEUE = 0.25  # of the compute time
-_LONG = 30.0  # seconds without any answer: a single request may take several
+_FEW = 10  # rows; in a smaller request, most CPU time goes to the request itself
+_LONG = 30.0  # seconds without any answer; a single request may take several
 
 
 class Kind(enum.Enum):
-    """What the present run is like."""
+    """The kind of advice. The same strings are in ``openapi.yaml`` and in the labextension."""
 
     NOTHING_MEASURED = "nothing measured"
     FAILURES = "failures"
@@ -52,27 +50,19 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """The listener's own workers, and the inferences/s that they get together."""
-
-    count: int
-    inferences_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
 class Advice:
-    """What to tell the user.
+    """One piece of advice.
 
     Attributes
     ----------
     kind : Kind
     title : str
-        What is the limit, in a few words.
+        The limit, in a few words.
     text : str
-        Why, and what to change.
+        The reason, and what to change.
     capacity : Capacity or None
-        What the numbers in the text follow from, where enough is reported; None where the limit is one that it does
-        not see: a replica, or the instances of a model.
+        The source of the numbers in the text, if enough is reported. None if it does not see the limit: one of the
+        replicas, or the instances of a model.
     """
 
     kind: Kind
@@ -84,103 +74,8 @@ class Advice:
         return printable(f"{self.title} {self.text}".strip())
 
     def as_dict(self) -> dict[str, Any]:
-        """Kind, title and text, for JSON."""
+        """Return kind, title and text for JSON."""
         return {"kind": self.kind.value, "title": self.title, "text": self.text}
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """The figures of a run, as the rules look at them.
-
-    Attributes
-    ----------
-    average : Snapshot
-        What is shown.
-    model : ModelLoad
-        The one with the most requests under way.
-    growing : bool
-        Whether its queue grows.
-    max_batch : int or None
-        Its ``max_batch_size``.
-    workers : Workers or None
-    capacity : Capacity or None
-    """
-
-    average: Snapshot
-    model: ModelLoad
-    growing: bool
-    max_batch: int | None
-    workers: Workers | None
-    capacity: Capacity | None
-
-    @property
-    def waits(self) -> bool:
-        """Whether requests wait at least as long as they are computed."""
-        return _waits(self.model)
-
-    @property
-    def is_short(self) -> bool:
-        """Whether hardly any request waits."""
-        queue, compute = self.model.queue_ms, self.model.compute_ms
-        return queue is not None and compute is not None and queue <= _SHORT_QUEUE * compute
-
-    @property
-    def gpu(self) -> float | None:
-        """Utilization of the GPUs, where it is reported."""
-        busy = self.average.busy
-        return busy.value if busy and not busy.estimated else None
-
-    @property
-    def busiest(self) -> Instance | None:
-        """One replica may be saturated while others are idle."""
-        known = [each for each in self.average.instances if each.busy is not None]
-        return max(known, key=lambda each: each.busy or 0.0, default=None)
-
-    @property
-    def utilization(self) -> float | None:
-        """Of the bottleneck; where capacity is not known, of what is reported."""
-        if self.capacity is not None:
-            return self.capacity.utilization
-        reported = [self.average.busy.value] if self.average.busy else []
-        reported += [each.cpu_utilization for each in self.average.hosts if each.cpu_utilization is not None]
-        return max(reported, default=None)
-
-    @property
-    def executing(self) -> float | None:
-        """Mean number of the model's executions under way in each replica: what runs at once at most is not known."""
-        up = sum(instance.up for instance in self.average.instances)
-        return None if self.model.executing is None else self.model.executing / max(1, up)
-
-    @property
-    def cpu(self) -> Host | None:
-        """The machine whose CPUs are busiest."""
-        known = [host for host in self.average.hosts if host.cpu_utilization is not None]
-        return max(known, key=lambda host: host.cpu_utilization or 0.0, default=None)
-
-    @property
-    def full_host(self) -> Host | None:
-        """The same, if they are full."""
-        return self.cpu if self.cpu and (self.cpu.cpu_utilization or 0.0) >= _CPU_FULL else None
-
-    @property
-    def batch_share(self) -> float | None:
-        return self.model.batch / self.max_batch if self.model.batch and self.max_batch else None
-
-    @property
-    def failing(self) -> float:
-        """Share of all models' requests that failed."""
-        failed = total(model.failures_per_second for model in self.average.models) or 0.0
-        answered = total(model.requests_per_second for model in self.average.models) or 0.0
-        return failed / (failed + answered) if failed else 0.0
-
-
-def window_of(average: Snapshot) -> str:
-    """The time that figures are of, in words: "the last 23 s"."""
-    return f"the last {max(1.0, average.window or 0.0):.0f} s"
-
-
-def _waits(model: ModelLoad) -> bool:
-    return model.queue_ms is not None and model.compute_ms is not None and model.queue_ms >= model.compute_ms
 
 
 def _is_idle(facts: Facts) -> bool:
@@ -188,12 +83,12 @@ def _is_idle(facts: Facts) -> bool:
 
 
 def _has_pending(facts: Facts) -> bool:
-    """Requests are there, and none was answered."""
+    """Requests are pending, and none was answered."""
     return _is_idle(facts) and any(model.pending for model in facts.average.models)
 
 
 def _is_cpu_bound(facts: Facts) -> bool:
-    """The CPUs are full, and no GPU is busy enough to be what requests wait for."""
+    """The CPUs are full, and requests do not wait for a busy GPU."""
     return facts.full_host is not None and not (facts.waits and (facts.gpu or 0.0) >= _BUSY)
 
 
@@ -203,7 +98,7 @@ def _is_uneven(facts: Facts) -> bool:
 
 
 def _is_idle_gpu(facts: Facts) -> bool:
-    """Requests that wait for a model which is idle at other times came in a burst."""
+    """Instances of the model are busy while the GPU is not. Short queues and bursts do not count."""
     if facts.gpu is None or facts.gpu >= _BUSY:
         return False
     return facts.waits if facts.executing is None else facts.executing >= _BUSY and not facts.is_short
@@ -217,12 +112,12 @@ def _is_client_bound(facts: Facts) -> bool:
     if facts.utilization is None:
         return facts.is_short
     if facts.executing is not None and facts.executing >= _BUSY:
-        return False  # its instances may be the limit, whatever GPUs and CPUs do
+        return False  # its instances may be the limit even if GPUs and CPUs are idle
     return facts.utilization < _IDLE or (facts.utilization < _BUSY and (facts.is_short or facts.waits))
 
 
 def _keeps_up(facts: Facts) -> bool:
-    """Nothing waits, and what is busy all the time is some instance of a model, which may have others."""
+    """Requests hardly wait, and neither GPU nor CPUs are busy, although an instance of the model may be."""
     cpu = facts.cpu.cpu_utilization if facts.cpu else None
     return facts.is_short and facts.average.busy is not None and (facts.gpu or 0.0) < _BUSY and (cpu or 0.0) < _BUSY
 
@@ -245,7 +140,7 @@ def _stuck(facts: Facts) -> str:
 
 
 def _too_early(facts: Facts) -> str:
-    return f"{_pending(facts)} yet, in {window_of(facts.average)}."
+    return f"{_pending(facts)} in {window_of(facts.average)}, but they may take longer."
 
 
 def _server_bound(facts: Facts) -> str:
@@ -263,14 +158,14 @@ def _server_bound(facts: Facts) -> str:
 def _small_batches(facts: Facts) -> str:
     return (
         f"{facts.model.name}: {_wait(facts)} while executed batches hold {_number(facts.model.batch)} of "
-        f"{facts.max_batch:,}. Larger requests, or a dynamic batcher in the model's configuration, come before more "
-        "servers."
+        f"{facts.max_batch:,}. Larger requests, or a dynamic batcher in the model's configuration, help more than "
+        "another replica."
     )
 
 
 def _uneven(facts: Facts) -> str:
     busiest, busy = facts.busiest, facts.average.busy
-    assert busiest is not None and busy is not None  # noqa: S101, PT018  (the rule says so)
+    assert busiest is not None and busy is not None  # noqa: S101, PT018  (or the rule does not apply)
     return (
         f"{facts.model.name}: {_wait(facts)} while {busiest.id} is busy {busiest.busy:.0%} of the time, and all "
         f"{len(facts.average.instances)} replicas {busy.value:.0%}. A connection stays with one replica; a balancer "
@@ -287,25 +182,25 @@ def _idle_gpu(facts: Facts) -> str:
 
 def _cpu_bound(facts: Facts) -> str:
     host = facts.full_host
-    assert host is not None  # noqa: S101  (the rule says so)
+    assert host is not None  # noqa: S101  (or the rule does not apply)
     batch = facts.model.batch
-    larger = f"Batches hold {_number(batch)}: larger requests take less of them. " if batch and batch < _FEW else ""
+    larger = f"Batches hold {_number(batch)}: larger requests need less CPU time. " if batch and batch < _FEW else ""
     return (
-        f"The CPUs of {host.name} are {host.cpu_utilization:.0%} busy with all that runs there, and {_wait(facts)}. "
+        f"The CPUs of {host.name} are {host.cpu_utilization:.0%} busy with all programs there, and {_wait(facts)}. "
         f"{larger}More workers will not help; another machine, or fewer other programs on this one, would."
     )
 
 
 def _client_bound(facts: Facts) -> str:
-    bursts = ", as they come in bursts" if facts.waits else ""
-    more = "More workers, or more requests in flight, bring more."
+    bursts = ", because they come in bursts" if facts.waits else ""
+    more = "More workers, or more requests in flight, will raise the rate."
     return f"{_how_busy(facts)}, and {_wait(facts)}{bursts}. {more} {_room(facts)}"
 
 
 def _keeping_up(facts: Facts) -> str:
     return (
-        f"{_how_busy(facts)}, and {_wait(facts)}. How many run at once at most is not "
-        "reported: more requests in flight, or more workers, bring more until they wait."
+        f"{_how_busy(facts)}, and {_wait(facts)}. The limit of parallel executions is not reported: more workers, "
+        "or more requests in flight, will raise the rate until requests wait."
     )
 
 
@@ -332,20 +227,20 @@ def _how_busy(facts: Facts) -> str:
 
 
 def _room(facts: Facts) -> str:
-    """How much more it carries, in workers where they are known; an estimate sees no two executions at once."""
+    """Return how much more the server carries; "at least", because an estimate misses parallel executions."""
     capacity, workers = facts.capacity, facts.workers
     if capacity is None:
-        return "How much more this server carries is not reported."
+        return "The server does not report enough to say how much more it carries."
     about = "at least" if capacity.estimated else "about"
     if workers and workers.count > 0 and workers.inferences_per_second > 0:
         carried = capacity.workers(workers.count, workers.inferences_per_second)
         if carried > workers.count:
-            return f"With batches as they are, it carries {about} {carried:,} workers like your {workers.count:,}."
+            return f"With batches of this size, it carries {about} {carried:,} workers like your {workers.count:,}."
         if capacity.room < 1:
-            return f"With batches as they are, it carries no more than your {workers.count:,} workers."
+            return f"With batches of this size, it carries no more than your {workers.count:,} workers."
     if capacity.room >= 1.1:
-        return f"With batches as they are, it carries {about} {capacity.room:,.1f} times this load."
-    return "With batches as they are, it carries little more than this load."
+        return f"With batches of this size, it carries {about} {capacity.room:,.1f} times this load."
+    return "With batches of this size, it carries little more than this load."
 
 
 def _one_more(instances: int) -> str:
@@ -360,18 +255,18 @@ def _number(value: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a kind of advice applies, and what it says.
+    """A kind of advice: when it applies, and its text.
 
     Attributes
     ----------
     kind : Kind
     applies : callable
-        Whether the facts are such.
+        Returns whether it applies to these facts.
     title : str
     text : callable
-        Of the facts.
+        Returns the text for these facts.
     sees_limit : bool
-        Whether the limit is one that `Capacity` sees.
+        Whether `Capacity` sees this limit.
     """
 
     kind: Kind
@@ -381,17 +276,17 @@ class Rule:
     sees_limit: bool = True
 
     def advice(self, facts: Facts) -> Advice:
-        """What it says."""
+        """Return the advice for these facts."""
         return Advice(self.kind, self.title, self.text(facts), facts.capacity if self.sees_limit else None)
 
 
-# the first that applies is said
+# In order: the first that applies is shown.
 RULES = (
     Rule(Kind.FAILURES, lambda facts: facts.failing >= _FAILING, "Requests fail.", _failures),
     Rule(
         Kind.STUCK,
         lambda facts: _has_pending(facts) and (facts.average.window or 0.0) >= _LONG,
-        "The server does not get on.",
+        "The server makes no progress.",
         _stuck,
     ),
     Rule(Kind.NOTHING_MEASURED, _has_pending, "Nothing is measured yet.", _too_early),

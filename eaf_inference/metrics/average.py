@@ -1,27 +1,28 @@
-"""Many snapshots as one: the figures that tables and advice show, where a chart shows each second.
+"""The mean of many snapshots, for tables and advice.
 
-Every figure is taken over the same window: the present run. A run is load without a pause of five seconds or more, of
-which the last minute counts; the time before it, in which nobody asked for anything, says nothing about the load.
+All figures cover the same window: the current run. A run is load without a pause of five seconds or more, and at most
+its last minute counts. Idle time before the run would dilute the figures.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eaf_inference.inference.rate import LONGEST, PAUSE
-from eaf_inference.metrics.snapshot import Busy, Gpu, Host, Instance, ModelLoad, Snapshot
+from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, ReplicaLoad, Snapshot
+from eaf_inference.metrics.totals import mean, weighted_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-__all__ = ["LONGEST", "PAUSE", "averaged", "is_loaded", "mean_of", "run_of"]
+__all__ = ["LONGEST", "PAUSE", "averaged", "is_loaded", "mean_of", "run_of", "window_of"]
 
 
 T = TypeVar("T")
 
-# Fields whose mean is that of their values; the others are ratios, weighted with what they are a ratio to.
+# Fields with a plain mean. The other fields are ratios, and their mean is weighted with the denominator.
 _GPU_MEANS = ("utilization", "memory_used", "memory_total", "power", "tensor", "dram")
 _MODEL_MEANS = (
     *("inferences_per_second", "requests_per_second", "failures_per_second"),
@@ -32,7 +33,7 @@ _HOST_MEANS = ("cpu_utilization", "memory_used", "memory_total")
 
 
 def is_loaded(snapshot: Snapshot) -> bool:
-    """Whether requests were answered, failed, or were waiting."""
+    """Return whether any request was answered, failed or waited."""
     return any(
         model.requests_per_second or model.inferences_per_second or model.failures_per_second or model.pending
         for model in snapshot.models
@@ -40,10 +41,10 @@ def is_loaded(snapshot: Snapshot) -> bool:
 
 
 def run_of(snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
-    """The snapshots of the present run, oldest first; empty where there is no load now.
+    """Return the snapshots of the current run, oldest first; empty if there is no load now.
 
-    A run that ended less than `PAUSE` seconds ago is still the present one. The snapshot in which it began is left
-    out as soon as others follow, because part of its time was before the run.
+    A run that ended less than `PAUSE` seconds ago is still current. The snapshot in which the run began is left out
+    once others follow, because part of its window was before the run.
     """
     if not snapshots:
         return ()
@@ -64,11 +65,11 @@ def run_of(snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
 
 
 def averaged(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """The mean of the present run; without load, what has been measured since the last one.
+    """Return the mean of the current run, or without load, of the time since the last run.
 
-    What the newest snapshot does not list is gone, and is not listed; each value is the mean of those that were
-    reported. Times are those of a mean request, the batch that of a mean execution. Without load both are those of
-    the last minute's requests, because a pause has none.
+    The result lists what the newest snapshot lists. Each value is the mean of the reported ones; times are those of
+    a mean request, and the batch is that of a mean execution. Without load, times and batch come from the requests
+    of the last minute, because a pause has none.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def averaged(snapshots: Sequence[Snapshot]) -> Snapshot:
     Returns
     -------
     Snapshot
-        Its `window` is the time that it averages over, in seconds.
+        Its `window` is the averaged time in seconds.
     """
     if not snapshots:
         return Snapshot(time=0.0)
@@ -96,14 +97,14 @@ def averaged(snapshots: Sequence[Snapshot]) -> Snapshot:
 
 
 def mean_of(snapshots: Sequence[Snapshot], *, of: Snapshot | None = None) -> Snapshot:
-    """The mean of all these snapshots.
+    """Return the mean of all these snapshots.
 
     Parameters
     ----------
     snapshots : sequence of Snapshot
         At least one, oldest first.
     of : Snapshot, optional
-        What is listed; by default what the last one lists.
+        Which models, GPUs, replicas and hosts to list; by default those of the last snapshot.
     """
     last = snapshots[-1] if of is None else of
     models = _by_key((model for each in snapshots for model in each.models), _named)
@@ -122,6 +123,11 @@ def mean_of(snapshots: Sequence[Snapshot], *, of: Snapshot | None = None) -> Sna
     )
 
 
+def window_of(average: Snapshot) -> str:
+    """Return the time that the figures cover, in words: "the last 23 s"."""
+    return f"the last {max(1.0, average.window or 0.0):.0f} s"
+
+
 def _named(model: ModelLoad) -> tuple[str, str]:
     return model.name, model.version
 
@@ -134,9 +140,8 @@ def _by_key(values: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list
 
 
 def _model(loads: Sequence[ModelLoad]) -> ModelLoad:
-    means: dict[str, Any] = {name: _mean([getattr(load, name) for load in loads]) for name in _MODEL_MEANS}
-    requests = [load.requests_per_second for load in loads]
-    # executions, because Σ inferences / Σ executions is the mean batch
+    means: dict[str, Any] = {name: mean(getattr(load, name) for load in loads) for name in _MODEL_MEANS}
+    # weighted with executions, because the mean batch is Σ inferences / Σ executions
     executions = [
         load.inferences_per_second / load.batch if load.inferences_per_second and load.batch else None
         for load in loads
@@ -144,28 +149,28 @@ def _model(loads: Sequence[ModelLoad]) -> ModelLoad:
     return replace(
         loads[-1],
         **means,
-        queue_ms=_mean([load.queue_ms for load in loads], requests),
-        compute_ms=_mean([load.compute_ms for load in loads], requests),
-        batch=_mean([load.batch for load in loads], executions),
+        queue_ms=weighted_mean((load.queue_ms, load.requests_per_second) for load in loads),
+        compute_ms=weighted_mean((load.compute_ms, load.requests_per_second) for load in loads),
+        batch=weighted_mean(zip([load.batch for load in loads], executions, strict=True)),
     )
 
 
 def _gpu(gpus: Sequence[Gpu]) -> Gpu:
-    means: dict[str, Any] = {name: _mean([getattr(gpu, name) for gpu in gpus]) for name in _GPU_MEANS}
+    means: dict[str, Any] = {name: mean(getattr(gpu, name) for gpu in gpus) for name in _GPU_MEANS}
     return replace(gpus[-1], **means)
 
 
-def _instance(instances: Sequence[Instance]) -> Instance:
+def _instance(instances: Sequence[ReplicaLoad]) -> ReplicaLoad:
     last = instances[-1]
     if not last.up:
         return last
     alike = [each for each in instances if each.busy_estimated == last.busy_estimated]
-    means: dict[str, Any] = {name: _mean([getattr(each, name) for each in alike]) for name in _INSTANCE_MEANS}
+    means: dict[str, Any] = {name: mean(getattr(each, name) for each in alike) for name in _INSTANCE_MEANS}
     return replace(last, **means)
 
 
 def _host(hosts: Sequence[Host]) -> Host:
-    means: dict[str, Any] = {name: _mean([getattr(host, name) for host in hosts]) for name in _HOST_MEANS}
+    means: dict[str, Any] = {name: mean(getattr(host, name) for host in hosts) for name in _HOST_MEANS}
     return replace(hosts[-1], **means)
 
 
@@ -174,11 +179,4 @@ def _busy(snapshots: Sequence[Snapshot]) -> Busy | None:
     if last is None:
         return None
     values = [snapshot.busy.value for snapshot in snapshots if snapshot.busy and snapshot.busy.of == last.of]
-    return replace(last, value=math.fsum(values) / len(values))
-
-
-def _mean(values: Sequence[float | None], weights: Sequence[float | None] | None = None) -> float | None:
-    weights = [1.0] * len(values) if weights is None else weights
-    both = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None and weight]
-    whole = math.fsum(weight for _, weight in both)
-    return math.fsum(value * weight for value, weight in both) / whole if whole > 0 else None
+    return replace(last, value=fmean(values))

@@ -1,61 +1,31 @@
-"""Triton's own /metrics text, of one server: the table of its names, and two scrapes made into rates.
+"""The /metrics text of one Triton: parsing, and rates from two scrapes.
 
-Nothing here asks a server or looks at a clock. Counters restart at 0 with their server or model, series come and go,
-and values may be NaN: what cannot be a rate is left out, so it is None further on.
+Nothing here does I/O or reads a clock. Counters restart at 0 with their server or model, series come and go, and
+values may be NaN. Values that give no valid rate are left out, and become None in a snapshot.
 """
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from eaf_inference.errors import BadReply
+from eaf_inference.metrics.names import TRITON, Of
 from eaf_inference.metrics.reading import MOST_GPUS, MOST_MODELS, Reading, Replica, clip, is_plausible
 from eaf_inference.metrics.snapshot import Gpu, Host
 
-__all__ = ["TABLE", "Of", "Scrape", "parse", "rates", "reading"]
+__all__ = ["Scrape", "parse", "rates", "reading"]
 
 K = TypeVar("K")
 
 _SHORTEST_WINDOW = 1e-3  # seconds: below, a rate is noise
-_LONGEST_LINE = 16 * 1024  # characters; the parser's time grows with the square of a line's labels
-_MOST_LINES = 50_000  # of those in the table: two seconds of the parser's time
-
-
-class Of(enum.Enum):
-    """What a metric describes, and how its value is meant."""
-
-    COUNTER = "of a model, since the server's start"
-    GAUGE = "of a model, now"
-    GPU = "of a GPU, now"
-    HOST = "of the machine, now"
-
-
-# Triton's name → what it is of, and our field.
-TABLE = {
-    "nv_inference_count": (Of.COUNTER, "inferences"),
-    "nv_inference_exec_count": (Of.COUNTER, "executions"),
-    "nv_inference_request_success": (Of.COUNTER, "requests"),
-    "nv_inference_request_failure": (Of.COUNTER, "failures"),
-    "nv_inference_queue_duration_us": (Of.COUNTER, "queue_us"),
-    "nv_inference_compute_input_duration_us": (Of.COUNTER, "compute_input_us"),
-    "nv_inference_compute_infer_duration_us": (Of.COUNTER, "compute_infer_us"),
-    "nv_inference_compute_output_duration_us": (Of.COUNTER, "compute_output_us"),
-    "nv_inference_pending_request_count": (Of.GAUGE, "pending"),
-    "nv_gpu_utilization": (Of.GPU, "utilization"),
-    "nv_gpu_memory_used_bytes": (Of.GPU, "memory_used"),
-    "nv_gpu_memory_total_bytes": (Of.GPU, "memory_total"),
-    "nv_gpu_power_usage": (Of.GPU, "power"),
-    "nv_cpu_utilization": (Of.HOST, "cpu_utilization"),
-    "nv_cpu_memory_used_bytes": (Of.HOST, "memory_used"),
-    "nv_cpu_memory_total_bytes": (Of.HOST, "memory_total"),
-}
+_LONGEST_LINE = 16 * 1024  # characters; the parser's time grows with the square of the labels
+_MOST_LINES = 50_000  # with known names; the parser takes two seconds for them
 
 
 @dataclass(slots=True)
 class Scrape:
-    """One text's numbers.
+    """The numbers of one scrape.
 
     Attributes
     ----------
@@ -66,7 +36,7 @@ class Scrape:
     host : dict
         Field → value.
     left_out : int
-        Models and GPUs beyond the most that are kept.
+        Number of models and GPUs beyond the limits.
     """
 
     counters: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
@@ -77,21 +47,21 @@ class Scrape:
 
 
 def parse(text: str) -> Scrape:
-    """Read Triton's text; names outside the table, and values that no server can mean, are passed over.
+    """Parse Triton's text, ignoring unknown names and impossible values.
 
-    Series that differ in further labels only (reason, gpu_uuid of a model's counter) are added up.
+    Series that differ only in other labels (reason, gpu_uuid of a model's counter) are added up.
 
     Raises
     ------
     BadReply
-        It is not Prometheus' text format, or longer than is read.
+        The text is not in Prometheus' format, or is too long.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
     scrape = Scrape()
     left_out: set[object] = set()
-    # only what the table knows: the parser is slow, and comments would make it rename counters
-    wanted = [line for line in text.split("\n") if _name_of(line) in TABLE]
+    # Only known names: the parser is slow, and with the comments it would rename counters.
+    wanted = [line for line in text.split("\n") if _name_of(line) in TRITON]
     longest = max(map(len, wanted), default=0)
     if longest > _LONGEST_LINE:
         raise _too_much(f"a line of {longest:,} characters; at most {_LONGEST_LINE:,} are read")
@@ -104,7 +74,7 @@ def parse(text: str) -> Scrape:
     if not families and text.strip() and "# TYPE" not in text:
         raise _unreadable()
     for family in families:
-        of, name = TABLE[family.name]
+        of, name = TRITON[family.name]
         for sample in family.samples:
             if not is_plausible(sample.value):
                 continue
@@ -133,7 +103,7 @@ def _too_much(what: str) -> BadReply:
 
 
 def _place(scrape: Scrape, of: Of, labels: dict[str, str], left_out: set[object]) -> dict[str, float] | None:
-    """The row that a sample belongs to; None where there are too many, or the sample says not whose it is."""
+    """Return the row of a sample; None if there are too many rows, or if the sample lacks a label."""
     if of is Of.HOST:
         return scrape.host
     if of is Of.GPU:
@@ -152,7 +122,7 @@ def _row(rows: dict[K, dict[str, float]], key: K, most: int, left_out: set[objec
 
 
 def _forget_unmeasured(scrape: Scrape) -> None:
-    """Triton writes 0 for everything of a machine or GPU until it has first looked, seconds after its start."""
+    """Remove machines and GPUs without a measurement: Triton reports only 0 for them in its first seconds."""
     for values in (scrape.host, *scrape.gpus.values()):
         if values.get("memory_total") == 0:
             values.clear()
@@ -160,15 +130,15 @@ def _forget_unmeasured(scrape: Scrape) -> None:
 
 
 def rates(earlier: Scrape, later: Scrape, seconds: float) -> dict[tuple[str, str], dict[str, float]]:
-    """Increase per second of each model's counters.
+    """Return the increase per second of each model's counters.
 
-    Where any of a model's counters fell, it was loaded anew, and all of them count from 0: a lower bound, as
-    Prometheus takes it. A model, or a counter, that the earlier scrape lacks has no rate yet.
+    If any counter of a model fell, the model was reloaded and all its counters began at 0; the rate is then a lower
+    bound, as in Prometheus. A model or counter that is missing in the earlier scrape has no rate yet.
 
     Parameters
     ----------
     seconds : float
-        Between the two, by the receiver's monotonic clock: the server's may jump.
+        Time between the scrapes, by this process's monotonic clock, because the server's clock may jump.
     """
     if not seconds >= _SHORTEST_WINDOW:
         return {}
@@ -176,13 +146,13 @@ def rates(earlier: Scrape, later: Scrape, seconds: float) -> dict[tuple[str, str
     for key, now in later.counters.items():
         before = earlier.counters.get(key, {})
         both = [name for name in now if name in before]
-        anew = any(now[name] < before[name] for name in both)
-        found[key] = {name: (now[name] - (0.0 if anew else before[name])) / seconds for name in both}
+        reloaded = any(now[name] < before[name] for name in both)
+        found[key] = {name: (now[name] - (0.0 if reloaded else before[name])) / seconds for name in both}
     return found
 
 
 def reading(later: Scrape, earlier: Scrape | None, seconds: float, *, id: str, host: str, url: str) -> Reading:  # noqa: A002
-    """What one server told, from its latest scrape and the one before, `seconds` earlier, if there is one."""
+    """Return the reading of one server from its latest scrape and, if there is one, the scrape `seconds` before."""
     measured = rates(earlier, later, seconds) if earlier else {}
     keys = sorted({*later.counters, *later.gauges})
     gpus: dict[str, dict[str, Any]] = {**later.gpus}

@@ -1,7 +1,7 @@
-"""The figures that this kernel's Jupyter server has of its facility, which the panel beside the notebook shows too.
+"""The figures of this kernel's Jupyter server, which the panel beside the notebook shows too.
 
-The server writes the frames of its browsers to a Unix socket as well, see `eaf_inference.server.kernels`. A kernel
-that runs elsewhere, or is connected to another server than the panel, measures by itself.
+The server writes the frames for browsers to a Unix socket as well, see `eaf_inference.server.kernels`. A kernel that
+runs elsewhere, or is connected to another Triton than the panel, measures by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["SOCKET", "listen"]
 
 log = logging.getLogger(__name__)
 
-SOCKET = "EAF_INFERENCE_JUPYTER_SOCKET"  # the environment variable, which the Jupyter server sets
+SOCKET = "EAF_INFERENCE_JUPYTER_SOCKET"  # environment variable, set by the Jupyter server
 _CONNECT_WITHIN = 1.0  # seconds
 _LARGEST = 16 * 2**20  # bytes of a frame
 
@@ -41,16 +41,16 @@ def listen(
     Parameters
     ----------
     urls : collection of str
-        The replicas that this kernel is connected to. The server's figures are of use if it found the same.
+        The replicas that this kernel is connected to. Figures of other replicas are not used.
     earlier, hear : callable
-        Called in that thread: once with the last minutes, then with each snapshot.
+        Called in that thread: `earlier` once with the last minutes, then `hear` with each snapshot.
     ended : callable
-        Called in that thread when the server has other figures, or gives no more.
+        Called in that thread when the server ends the feed or has figures of other replicas.
 
     Returns
     -------
     callable or None
-        Ends it, without a call of `ended`; None where no Jupyter server offers its figures.
+        Ends the thread without a call of `ended`; None if no Jupyter server offers its figures.
     """
     path = os.environ.get(SOCKET)
     if not path:
@@ -62,7 +62,7 @@ def listen(
         connection.settimeout(None)
     except OSError as error:
         connection.close()
-        log.debug("The Jupyter server's figures cannot be had: %s", error)
+        log.debug("Cannot follow the Jupyter server's figures: %s", error)
         return None
     stopped = threading.Event()
 
@@ -72,14 +72,14 @@ def listen(
                 for line in iter(lambda: lines.readline(_LARGEST), b""):
                     if stopped.is_set() or not _take(json.loads(line), urls, earlier, hear):
                         break
-        except (OSError, ValueError, KeyError, TypeError) as error:  # it went, or is of another version
+        except (OSError, ValueError, KeyError, TypeError) as error:  # it stopped, or has another version
             log.debug("The Jupyter server's figures end: %s", error)
         if not stopped.is_set():
             ended()
 
     def stop() -> None:
         stopped.set()
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # already closed
             connection.shutdown(socket.SHUT_RDWR)
 
     threading.Thread(target=follow, name="eaf-inference-feed", daemon=True).start()
@@ -92,11 +92,11 @@ def _take(
     earlier: Callable[[tuple[Snapshot, ...], Verdict | None], None],
     hear: Callable[[Snapshot, Verdict], None],
 ) -> bool:
-    """Hand on what a frame says; whether this is the right server."""
+    """Pass a frame on; return False if the server is connected to other replicas."""
     kind = frame["type"]
     if kind == "facility":
         endpoint = frame["facility"]["endpoint"]
-        # without an endpoint the server is away just now, which its snapshots say
+        # without an endpoint, Triton is away for the moment, as the snapshots show
         return endpoint is None or set(endpoint["urls"]) == set(urls)
     if kind == "history":
         earlier(

@@ -1,31 +1,27 @@
-"""One bounded HTTP request: in time, in size, in the places it may go.
-
-Tornado's client, because the Jupyter server and every kernel have it already; the simple one, whatever the process
-has configured, because it takes a limit for a body. Redirects are not followed, so that a bearer token stays where it
-was sent, and proxies of the environment are not used.
-"""
+"""Requests for metrics: `eaf_inference._http` with this room's errors and its bounds."""
 
 from __future__ import annotations
 
-import ssl
-from contextlib import asynccontextmanager
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from eaf_inference._http import NotHttp, send
 from eaf_inference.errors import BadReply, ConfigurationError, InferenceError, NotAuthorized, ServerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    import ssl
+    from collections.abc import Mapping
 
-__all__ = ["Fetch", "check_url", "fetching"]
+__all__ = ["Fetch", "check_url", "make_fetch"]
 
 _LARGEST_BODY = 16 * 1024 * 1024  # bytes
 _CONNECTIONS = 64  # at the same time
 
 
 class Fetch(Protocol):
-    """Ask one URL and return the body of its answer, or raise an `InferenceError` with a `reason`."""
+    """Fetch one URL and return the body of the answer, or raise an `InferenceError` with a `reason`."""
 
     async def __call__(
         self,
@@ -36,16 +32,12 @@ class Fetch(Protocol):
         headers: Mapping[str, str] | None = None,
         form: str | None = None,
     ) -> bytes:
-        """GET, or POST where there is a form."""
+        """Send GET, or POST if there is a form."""
 
 
-@asynccontextmanager
-async def fetching() -> AsyncIterator[Fetch]:
-    """A `Fetch` that lives on this event loop until the block ends."""
-    from tornado.httpclient import HTTPClientError
-    from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError, SimpleAsyncHTTPClient
-
-    client = SimpleAsyncHTTPClient(force_instance=True, max_clients=_CONNECTIONS, max_body_size=_LARGEST_BODY)
+def make_fetch() -> Fetch:
+    """Return a `Fetch` for one event loop, which sends a bounded number of requests at the same time."""
+    connections = asyncio.Semaphore(_CONNECTIONS)
 
     async def fetch(
         url: str,
@@ -55,49 +47,42 @@ async def fetching() -> AsyncIterator[Fetch]:
         headers: Mapping[str, str] | None = None,
         form: str | None = None,
     ) -> bytes:
+        headers = dict(headers or {})
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         try:
-            response = await client.fetch(
-                url,
-                method="GET" if form is None else "POST",
-                body=form,
-                headers=dict(headers or {}),
-                ssl_options=tls,
-                connect_timeout=timeout,
-                request_timeout=timeout,
-                follow_redirects=False,
-                decompress_response=False,
-            )
-        except HTTPTimeoutError:
-            raise _failed(ServerUnavailable, url, f"no answer within {timeout:g} s") from None
-        except HTTPStreamClosedError:
-            raise _failed(ServerUnavailable, url, "it closed the connection, or its answer is too large") from None
-        except HTTPClientError as error:
-            if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise _failed(NotAuthorized, url, f"not authorised ({error.code})") from None
-            raise _failed(ServerUnavailable, url, f"it answers {error.code} {_phrase(error.code)}".strip()) from None
-        except ssl.SSLError as error:
-            raise _failed(ServerUnavailable, url, f"TLS: {error.reason or error}") from None
+            async with connections:
+                reply = await send(
+                    url,
+                    method="GET" if form is None else "POST",
+                    headers=headers,
+                    body=form,
+                    timeout=timeout,
+                    tls=tls,
+                    largest=_LARGEST_BODY,
+                )
+        except NotHttp as error:
+            raise _failed(BadReply, url, str(error)) from None
         except OSError as error:
-            raise _failed(ServerUnavailable, url, error.strerror or str(error)) from None
-        except ValueError:
-            raise _failed(BadReply, url, "its answer is not HTTP") from None
-        return response.body
+            raise _failed(ServerUnavailable, url, str(error)) from None
+        if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise _failed(NotAuthorized, url, f"not authorised ({reply.status})")
+        if not HTTPStatus.OK <= reply.status < HTTPStatus.MULTIPLE_CHOICES:
+            raise _failed(ServerUnavailable, url, f"it answers {reply.status} {_phrase(reply.status)}".strip())
+        return reply.body
 
-    try:
-        yield fetch
-    finally:
-        client.close()
+    return fetch
 
 
 def check_url(url: str) -> str:
-    """The URL, if it can be asked and shown.
+    """Return the URL if it can be fetched and shown.
 
     Raises
     ------
     ConfigurationError
-        It is not http or https, names no host, or carries a password.
+        It is not http or https, has no host, or contains a password.
     """
-    if "@" in url:  # the text may hold a password: it is not shown
+    if "@" in url:  # not shown, because it may contain a password
         raise ConfigurationError(
             "A metrics URL cannot carry a user name or password. Expected http://host:port/path or https://…"
         )

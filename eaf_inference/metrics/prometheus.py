@@ -1,8 +1,8 @@
-"""The same numbers from a Prometheus that scrapes Triton and dcgm-exporter: on MIG slices, the only place with GPUs.
+"""Readings from a Prometheus that scrapes Triton and dcgm-exporter, the only source with figures of MIG slices.
 
-One query a reading: the table below becomes a single PromQL expression, whose series carry the name of our field in a
-label, so that all figures are of one moment. Rates are Prometheus' own. Two Prometheus servers of a high-availability
-pair show every series twice, apart in the label ``prometheus_replica``: of the two, the larger is taken.
+Each reading is one query: all names of metrics become a single PromQL expression, so all figures are of one moment.
+A label of each series has the name of our field. Prometheus computes the rates. A high-availability pair of
+Prometheus servers shows every series twice, with different labels ``prometheus_replica``; the larger value counts.
 """
 
 from __future__ import annotations
@@ -15,42 +15,31 @@ from urllib.parse import urlencode, urlsplit
 
 from eaf_inference._redact import redact
 from eaf_inference._text import printable
-from eaf_inference.config import Address
+from eaf_inference.address import Address
+from eaf_inference.auth.tls import tls_context
 from eaf_inference.errors import BadReply, ConfigurationError, NotAuthorized
-from eaf_inference.metrics.exposition import TABLE, Of
 from eaf_inference.metrics.http import check_url
+from eaf_inference.metrics.names import DCGM, TRITON, Of
 from eaf_inference.metrics.reading import MOST_GPUS, MOST_INSTANCES, MOST_MODELS, Reading, Replica, clip, is_plausible
 from eaf_inference.metrics.snapshot import Gpu, Host
-from eaf_inference.tls import tls_context
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
 
-    from eaf_inference.credentials import Credentials
+    from eaf_inference.auth.credentials import Credentials
     from eaf_inference.metrics.http import Fetch
 
-__all__ = ["DCGM", "Prometheus", "expression", "reading_of", "selector", "series_of"]
+__all__ = ["Prometheus", "expression", "reading_of", "selector", "series_of"]
 
 _FIELD = "eaf_field"
-_MEBIBYTE = 1024.0 * 1024.0
-_REMEMBERED = "10m"  # how long an instance that vanished is shown as down
+_REMEMBERED = "10m"  # how long a vanished replica is shown as down
 _MATCHER = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\\n]|\\.)*"')
 
-# dcgm-exporter's name → our field, and what to multiply it with.
-DCGM = {
-    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": ("engine", 1.0),
-    "DCGM_FI_DEV_GPU_UTIL": ("utilization", 0.01),
-    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": ("tensor", 1.0),
-    "DCGM_FI_PROF_DRAM_ACTIVE": ("dram", 1.0),
-    "DCGM_FI_DEV_FB_USED": ("memory_used", _MEBIBYTE),
-    "DCGM_FI_DEV_FB_FREE": ("memory_free", _MEBIBYTE),
-    "DCGM_FI_DEV_POWER_USAGE": ("power", 1.0),
-}
-_OF_FIELD = {field: of for of, field in TABLE.values() if of in (Of.COUNTER, Of.GAUGE)}
+_OF_FIELD = {field: of for of, field in TRITON.values() if of in (Of.COUNTER, Of.GAUGE)}
 _DCGM_SCALE = dict(DCGM.values())
-_ASKED = {  # what `expression` puts into the label
-    *(f"{of.name.lower()}_{field}" for of, field in TABLE.values()),
+_ASKED = {  # values that `expression` puts into the label
+    *(f"{of.name.lower()}_{field}" for of, field in TRITON.values()),
     *(f"dcgm_{field}" for field in _DCGM_SCALE),
     *("up", "down"),
 }
@@ -59,27 +48,27 @@ Labels = dict[str, str]
 
 
 def expression(matchers: Sequence[str] = (), gpu_matchers: Sequence[str] = (), *, window: int = 30) -> str:
-    """The PromQL expression of everything in the tables.
+    """Return one PromQL expression for all metrics.
 
     Parameters
     ----------
     matchers, gpu_matchers : sequence of str
-        Such as ``namespace="triton"``: which of Triton's, and of dcgm-exporter's, series are the facility's.
+        Select the facility's series of Triton and of dcgm-exporter, such as ``namespace="triton"``.
     window : int
-        Seconds over which rates are taken; at least twice Prometheus' scrape interval, or there are none.
+        Seconds over which rates are taken: at least twice Prometheus' scrape interval, else there are no rates.
 
     Raises
     ------
     ConfigurationError
-        A matcher is none.
+        A matcher is invalid.
     """
     ours, gpus = selector(matchers), selector(gpu_matchers)
     parts = []
-    for name, (of, field) in TABLE.items():
+    for name, (of, field) in TRITON.items():
         value = f"rate({name}{ours}[{window}s])" if of is Of.COUNTER else f"{name}{ours}"
         parts.append(_labelled(value, f"{of.name.lower()}_{field}"))
     parts += [_labelled(f"{name}{gpus}", f"dcgm_{field}") for name, (field, _) in DCGM.items()]
-    # An instance that vanished leaves rates behind for the length of the window: what is there is told by this one.
+    # Rates of a vanished replica stay for the length of the window; this series says which replicas are up.
     parts.append(_labelled(f"group without(model, version) (nv_inference_count{ours})", "up"))
     reported = f"last_over_time(nv_inference_count{ours}[{_REMEMBERED}])"
     down = f"max without(prometheus_replica) (up{ours}) == 0 and on(job, instance) {reported}"
@@ -92,12 +81,12 @@ def _labelled(value: str, field: str) -> str:
 
 
 def selector(matchers: Sequence[str]) -> str:
-    """Matchers as they stand behind a metric's name.
+    """Return the matchers in braces, to follow a metric's name.
 
     Raises
     ------
     ConfigurationError
-        One is none.
+        A matcher is invalid.
     """
     for matcher in matchers:
         if not _MATCHER.fullmatch(matcher.strip()):
@@ -109,12 +98,12 @@ def selector(matchers: Sequence[str]) -> str:
 
 
 def reading_of(body: bytes, *, window: float) -> Reading:
-    """What Prometheus' answer to `expression` says.
+    """Parse Prometheus' answer to `expression`.
 
     Raises
     ------
     BadReply
-        It is no such answer.
+        It is not such an answer.
     """
     models: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
     machines: dict[str, dict[str, float]] = {}
@@ -171,23 +160,23 @@ def reading_of(body: bytes, *, window: float) -> Reading:
 
 
 def series_of(body: bytes) -> Iterable[tuple[Labels, float]]:
-    """Labels and value of each series in Prometheus' answer that has one.
+    """Return labels and value of each series in Prometheus' answer.
 
     Raises
     ------
     BadReply
-        It is no such answer.
+        It is not an answer of Prometheus.
     """
     try:
         answer = json.loads(body)
         if answer["status"] != "success":
-            raise _unreadable(f"it cannot answer: {printable(redact(str(answer.get('error', ''))))[:200]}")
+            raise _unreadable(f"the query failed: {printable(redact(str(answer.get('error', ''))))[:200]}")
         found = [
             ({str(key): str(value) for key, value in each["metric"].items()}, float(each["value"][1]))
             for each in answer["data"]["result"]
         ]
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise _unreadable("its answer is not that of a Prometheus") from error
+        raise _unreadable("the answer is not from a Prometheus") from error
     return [(labels, value) for labels, value in found if is_plausible(value)]
 
 
@@ -216,7 +205,7 @@ def _add_gpu(
     value: float,
     left_out: set[object],
 ) -> None:
-    """Add one value; where dcgm-exporter and Triton tell of the same GPU, the former is believed."""
+    """Add one value of a GPU. If dcgm-exporter and Triton both report it, dcgm-exporter takes precedence."""
     if kind == "dcgm":
         slice_ = labels.get("GPU_I_ID", "")
         whole = labels.get("UUID") or f"{_host(labels)}/{labels.get('device') or labels.get('gpu', '')}"
@@ -259,7 +248,7 @@ def _gpu(id_: str, labels: Labels, values: Mapping[str, float]) -> Gpu:
 
 
 def _host(labels: Labels) -> str | None:
-    """The node, else the host part of what was scraped."""
+    """Return the node, or else the host part of the scraped address."""
     named = labels.get("Hostname") or labels.get("node") or labels.get("instance", "").rpartition(":")[0]
     return clip(named) if named else None
 
@@ -269,29 +258,29 @@ def _machine(name: str, values: Mapping[str, float]) -> Host | None:
 
 
 class Prometheus:
-    """A Prometheus server, or whatever answers ``/api/v1/query`` as it does (Thanos, Mimir).
+    """A Prometheus server, or one that answers ``/api/v1/query`` like it (Thanos, Mimir).
 
     Parameters
     ----------
     url : str
-        What stands before ``/api/v1/query``.
+        The part before ``/api/v1/query``.
     matchers, gpu_matchers, window
         See `expression`.
     credentials : Credentials, optional
-        Whose token goes along as ``Authorization: Bearer``.
+        Their token is sent as ``Authorization: Bearer``.
     allow_insecure_token : bool
-        Send it unencrypted to other machines too.
+        Send the token unencrypted to other machines too.
     ca : path, optional
-        PEM file of the authorities to trust, for https, or their text.
+        For https: PEM file of the certificate authorities to trust, or its text.
     timeout : float
-        Seconds for an answer.
+        Seconds to wait for an answer.
     every : float
-        Seconds between two questions at least: Prometheus has nothing new more often.
+        Minimum seconds between two queries, because Prometheus has new values no more often.
 
     Raises
     ------
     ConfigurationError
-        The URL, a matcher or the file cannot be used, or the token would travel unencrypted.
+        The URL, a matcher or the file cannot be used, or the token would be sent unencrypted.
     """
 
     kind = "Prometheus"
@@ -314,7 +303,7 @@ class Prometheus:
         loopback = Address(urlsplit(url).hostname or "", 0, tls=False).is_loopback
         if credentials and not (url.startswith("https:") or loopback or allow_insecure_token):
             raise ConfigurationError(
-                f"The token would travel to {self.name} unencrypted. Use https://, "
+                f"The token would be sent to {self.name} unencrypted. Use https://, "
                 "or set Facility.allow_insecure_token for a network you trust."
             )
         self._expression = expression(matchers, gpu_matchers, window=window)
@@ -324,15 +313,15 @@ class Prometheus:
         self._timeout = timeout
 
     async def read(self, fetch: Fetch) -> Reading:
-        """Ask once; raises an `InferenceError` when that fails."""
+        """Query once; raise an `InferenceError` if that fails."""
         body = await self.query(fetch, self._expression, timeout=self._timeout)
         return await asyncio.to_thread(reading_of, body, window=self._window)
 
     async def query(self, fetch: Fetch, promql: str, *, timeout: float, at: float | None = None) -> bytes:
-        """Its answer to any question about now, or a time; raises an `InferenceError` when there is none."""
+        """Return the answer to a PromQL query for now or for a time; raise an `InferenceError` if that fails."""
         moment = {} if at is None else {"time": f"{at:.3f}"}
         form = urlencode({"query": promql, "timeout": f"{timeout:g}s", **moment})
-        # finding a token may take a while, and reading megabytes of JSON too
+        # in a thread, because finding a token may block
         token = await asyncio.to_thread(self._credentials.token) if self._credentials else None
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         if token is not None:
@@ -343,11 +332,11 @@ class Prometheus:
             )
         except NotAuthorized:
             if self._credentials and token:
-                await asyncio.to_thread(self._credentials.renewed_after, token)  # for the next time
+                await asyncio.to_thread(self._credentials.renewed_after, token)  # for the next query
             raise
 
     def down(self) -> Reading:
-        """What there is to tell while it does not answer: nothing."""
+        """Return the reading while Prometheus does not answer: an empty one."""
         return Reading()
 
     def __repr__(self) -> str:

@@ -1,16 +1,16 @@
-"""From what sources measured to one `Snapshot`: sums over replicas, ratios of sums, and who is believed.
+"""Readings of several sources, combined into one `Snapshot`.
 
-A `Reading` is what one source told, still in the counters' own units and per replica, so that Triton's text and
-Prometheus' answers meet here and every formula of `snapshot` is computed in one place.
+A `Reading` holds what one source measured, per replica and in the units of the counters. Triton's text and
+Prometheus' answers both become readings, so every formula of `snapshot` is computed here once.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from eaf_inference.metrics.snapshot import Busy, Gpu, Host, Instance, ModelLoad, Snapshot, Source
+from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, ReplicaLoad, Snapshot, Source
+from eaf_inference.metrics.totals import mean, ratio, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,18 +26,18 @@ _LARGEST = 1e18  # of anything: 30,000 years in µs, or an exabyte
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What one Triton told.
+    """What was measured of one Triton.
 
     Attributes
     ----------
     id, host, url
-        As in `Instance`.
+        As in `ReplicaLoad`.
     up : bool
     models : mapping
-        (name, version) → field → increase per second of a counter, or a gauge's value. Fields are those of
-        `eaf_inference.metrics.exposition.TABLE`.
+        (name, version) → field → a counter's increase per second, or a gauge's value. The fields are those of
+        `eaf_inference.metrics.names.TRITON`.
     gpus : tuple of Gpu
-        That it reports itself.
+        Those that this Triton reports.
     machine : Host or None
     """
 
@@ -52,7 +52,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one source told at one moment; `gpus` are those that belong to no replica in particular."""
+    """What one source measured at one moment; `gpus` belong to no particular replica."""
 
     replicas: tuple[Replica, ...] = ()
     gpus: tuple[Gpu, ...] = ()
@@ -61,13 +61,13 @@ class Reading:
 
 
 def assemble(readings: Sequence[Reading], *, time: float, sources: Sequence[Source] = ()) -> Snapshot:
-    """One snapshot of what all sources told.
+    """Combine the readings of all sources into a snapshot.
 
-    Readings come in the order of trust. Replicas are taken from the first that measured rates, or else saw a
-    replica up: two sources that watch the same replicas must not count them twice. GPUs are taken from all, one's
-    gaps filled by the next.
+    Readings come in order of trust. Replicas come from the first reading that has rates, or else that saw a replica
+    up, because two sources that watch the same replicas must not count them twice. GPUs come from all readings; a
+    later one fills gaps of an earlier one.
     """
-    chosen = _most_telling(readings)
+    chosen = _best_reading(readings)
     gpus = _merged([*(gpu for replica in chosen.replicas for gpu in replica.gpus), *_all_gpus(readings)])
     instances = _with_shares([_instance(replica) for replica in chosen.replicas])
     hosts = {replica.machine.name: replica.machine for replica in chosen.replicas if replica.machine}
@@ -84,26 +84,26 @@ def assemble(readings: Sequence[Reading], *, time: float, sources: Sequence[Sour
 
 
 def is_plausible(value: float) -> bool:
-    """Whether it can be a count or a measure: not NaN, not negative, and sums of it stay finite."""
+    """Return whether a value can be a count or a measure: not NaN, not negative, and small enough to add up."""
     return 0 <= value <= _LARGEST
 
 
 def clip(name: str) -> str:
-    """A label's text, at a length that a screen and a memory can bear."""
+    """Return a label's text, cut to a length that fits on a screen and in memory."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-def _most_telling(readings: Sequence[Reading]) -> Reading:
-    """The direct scrapes together, each being of one replica; or what stands in for them."""
+def _best_reading(readings: Sequence[Reading]) -> Reading:
+    """Return the direct scrapes as one reading, or another reading if they measured less."""
     direct = [reading for reading in readings if all(replica.url for replica in reading.replicas)]
     together = Reading(
         tuple(replica for reading in direct for replica in reading.replicas),
         window=max((reading.window for reading in direct if reading.window), default=None),
     )
     candidates = [together, *(reading for reading in readings if reading not in direct)]
-    for telling in (_has_rates, _is_up):
+    for is_good in (_has_rates, _is_up):
         for reading in candidates:
-            if any(telling(replica) for replica in reading.replicas):
+            if any(is_good(replica) for replica in reading.replicas):
                 return reading
     return next((reading for reading in candidates if reading.replicas), together)
 
@@ -121,7 +121,7 @@ def _all_gpus(readings: Iterable[Reading]) -> list[Gpu]:
 
 
 def _merged(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
-    """One entry for each id; the later fills what the earlier lacks."""
+    """Merge the entries of each id; a later one fills gaps of an earlier one."""
     found: dict[str, Gpu] = {}
     for gpu in gpus:
         known = found.get(gpu.id)
@@ -134,7 +134,7 @@ def _merged(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
 
 
 def _models(replicas: Sequence[Replica]) -> tuple[ModelLoad, ...]:
-    """Busiest first, then by name."""
+    """Sum the models over the replicas, sorted by load and name."""
     by_model: dict[tuple[str, str], list[Mapping[str, float]]] = {}
     for replica in replicas:
         for key, measured in replica.models.items():
@@ -163,7 +163,7 @@ def _load(name: str, version: str, rows: Sequence[Mapping[str, float]]) -> Model
 
 
 def _executing(row: Mapping[str, float]) -> float | None:
-    """See `ModelLoad.executing`. Failed executions have no request beside them: a ratio above 1 says nothing."""
+    """Return `ModelLoad.executing`. Failed executions have no successful request, so the ratio is limited to 1."""
     try:
         compute, executions, requests = row["compute_infer_us"], row["executions"], row["requests"]
     except KeyError:
@@ -171,22 +171,23 @@ def _executing(row: Mapping[str, float]) -> float | None:
     return compute / 1e6 * (min(1.0, executions / requests) if requests > 0 else 1.0)
 
 
-def _instance(replica: Replica) -> Instance:
-    measured = [gpu.utilization for gpu in replica.gpus if gpu.utilization is not None]
+def _instance(replica: Replica) -> ReplicaLoad:
+    measured = mean(gpu.utilization for gpu in replica.gpus)
     executing = total(_executing(row) for row in replica.models.values())
-    busy = mean(measured) if measured else None if executing is None else min(1.0, executing)
-    return Instance(
+    estimated = None if executing is None else min(1.0, executing)
+    busy = estimated if measured is None else measured
+    return ReplicaLoad(
         id=replica.id,
         host=replica.host,
         url=replica.url,
         up=replica.up,
         inferences_per_second=total(row.get("inferences") for row in replica.models.values()),
         busy=busy,
-        busy_estimated=None if busy is None else not measured,
+        busy_estimated=None if busy is None else measured is None,
     )
 
 
-def _with_shares(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+def _with_shares(instances: Sequence[ReplicaLoad]) -> tuple[ReplicaLoad, ...]:
     whole = total(instance.inferences_per_second for instance in instances)
     if not whole:
         return tuple(instances)
@@ -198,26 +199,9 @@ def _with_shares(instances: Sequence[Instance]) -> tuple[Instance, ...]:
     )
 
 
-def _busy(gpus: Iterable[Gpu], instances: Iterable[Instance]) -> Busy | None:
-    if measured := [gpu.utilization for gpu in gpus if gpu.utilization is not None]:
-        return Busy(mean(measured), "GPU", estimated=False)
-    if estimated := [instance.busy for instance in instances if instance.busy is not None]:
-        return Busy(mean(estimated), "compute time", estimated=True)
+def _busy(gpus: Iterable[Gpu], instances: Iterable[ReplicaLoad]) -> Busy | None:
+    if (measured := mean(gpu.utilization for gpu in gpus)) is not None:
+        return Busy(measured, "GPU", estimated=False)
+    if (estimated := mean(instance.busy for instance in instances)) is not None:
+        return Busy(estimated, "compute time", estimated=True)
     return None
-
-
-def total(values: Iterable[float | None]) -> float | None:
-    """The sum of what is reported; None where nothing is."""
-    reported = [value for value in values if value is not None]
-    return math.fsum(reported) if reported else None
-
-
-def mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def ratio(rows: Iterable[Mapping[str, float]], above: str, below: str) -> float | None:
-    """Σ above / Σ below of the rows that have both; None where nothing was counted below."""
-    both = [(row[above], row[below]) for row in rows if above in row and below in row]
-    counted = math.fsum(row[1] for row in both)
-    return math.fsum(row[0] for row in both) / counted if counted > 0 else None

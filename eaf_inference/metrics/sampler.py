@@ -1,9 +1,9 @@
-"""One reader, any number of listeners; none, and it asks nobody.
+"""One reader of all metrics sources for any number of listeners; it rests while there are none.
 
-The sampler ticks once an interval: it asks the sources that are due, all at once, waits for most of the interval at
-the longest, and hands what is known by then to every listener. A source that takes longer is not asked a second time
-meanwhile, and one that fails is asked less and less often. The Jupyter server runs it on its event loop; a kernel,
-whose loop is busy with the user's cell, has `run_in_thread`.
+Once per interval, the sampler asks all sources that are due, waits for at most most of the interval, and gives a
+snapshot to every listener. A slow source is not asked again before it has answered, and a failing one is asked less
+often. The Jupyter server runs the sampler on its event loop. A kernel's loop is busy with the user's cell, so it uses
+`run_in_thread`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from eaf_inference.errors import InferenceError
-from eaf_inference.metrics.http import fetching
+from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.reading import Reading, assemble
 from eaf_inference.metrics.snapshot import Snapshot, Source
 
@@ -32,20 +32,20 @@ __all__ = ["Listener", "MetricsSource", "Sampler", "run_in_thread"]
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 5.0  # seconds between two attempts at a source that fails: somebody waits for it
-_STALE_AFTER = 15.0  # seconds after which the last answer of a source that is late is no longer shown
-_MODELS_IN_HISTORY = 20  # the busiest; a snapshot's memory is its models
+_LONGEST_PAUSE = 5.0  # seconds between two attempts at a failing source; short, because a listener waits for it
+_STALE_AFTER = 15.0  # seconds after which the last answer of a slow source is no longer shown
+_MODELS_IN_HISTORY = 20  # the busiest, because models take most of a snapshot's memory
 
 
 class MetricsSource(Protocol):
-    """What the sampler reads: `TritonMetrics`, `Prometheus`.
+    """A source of metrics, such as `TritonMetrics` or `Prometheus`.
 
     Attributes
     ----------
     name, kind : str
         See `Source`.
     every : float
-        Seconds between two readings at least; 0 for as often as the sampler ticks.
+        Minimum seconds between two readings; with 0 it is read at every tick.
     """
 
     name: str
@@ -53,15 +53,15 @@ class MetricsSource(Protocol):
     every: float
 
     async def read(self, fetch: Fetch) -> Reading:
-        """Measure once, within a time of its own; raises an `InferenceError` where that fails."""
+        """Measure once, within the source's own time limit; raise an `InferenceError` if that fails."""
 
     def down(self) -> Reading:
-        """What stands in for a reading while that fails."""
+        """Return the reading to use while `read` fails."""
 
 
 @dataclass(slots=True)
 class _Watched:
-    """A source, and how it fares; times are of the sampler's monotonic clock."""
+    """A source and its state; times are of the monotonic clock."""
 
     source: MetricsSource
     reading: Reading | None = None
@@ -81,8 +81,8 @@ class _Watched:
             left_out=self.reading.left_out if self.reading else 0,
         )
 
-    def told(self, now: float) -> Reading:
-        """The last answer, while it says something of now."""
+    def current(self, now: float) -> Reading:
+        """Return the last answer, unless it is too old."""
         if self.error is not None:
             return self.source.down()
         if self.reading is None or self.answered is None or now - self.answered > _STALE_AFTER + self.source.every:
@@ -91,9 +91,9 @@ class _Watched:
 
 
 class Listener:
-    """What one listener gets: the newest snapshot, each once. Who is slow misses some and holds nobody up.
+    """An asynchronous iterator over new snapshots, inside its `with` block; `Sampler.listen` returns it.
 
-    Made by `Sampler.listen`; an asynchronous iterator while its `with` block lasts.
+    A slow listener misses snapshots and does not delay the others.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -102,7 +102,7 @@ class Listener:
         self._snapshot: Snapshot | None = None
 
     def __enter__(self) -> Listener:
-        self._sampler._add(self)  # noqa: SLF001  (two halves of one thing)
+        self._sampler._add(self)  # noqa: SLF001  (both classes are one unit)
         return self
 
     def __exit__(
@@ -121,26 +121,26 @@ class Listener:
         return self._snapshot
 
     def hear(self, snapshot: Snapshot | None) -> None:
-        """Take this one in place of one that was not fetched yet; None is the last."""
+        """Offer this snapshot instead of an older one that was not taken; None ends the iteration."""
         self._snapshot = snapshot
         self._news.set()
 
 
 class Sampler:
-    """Reads all sources once an interval while somebody listens.
+    """Reads all sources once per interval while there are listeners.
 
-    It belongs to one event loop, that of its listeners.
+    It belongs to the event loop of its listeners.
 
     Parameters
     ----------
     sources : sequence of MetricsSource
-        In the order of trust, see `eaf_inference.metrics.reading.assemble`.
+        In order of trust, see `eaf_inference.metrics.reading.assemble`.
     interval : float
         Seconds between two snapshots.
     history : float
-        Seconds of snapshots that are kept.
+        Seconds for which snapshots are kept.
     timeline : Timeline, optional
-        Where to keep the numbers that charts want for longer.
+        Keeps the numbers of charts for longer.
     """
 
     def __init__(
@@ -155,22 +155,22 @@ class Sampler:
         self.timeline = timeline
         self._watched = [_Watched(source) for source in sources]
         self._kept = max(1, round(history / interval))
-        self._history: tuple[Snapshot, ...] = ()  # never changed in place: other threads may look
+        self._history: tuple[Snapshot, ...] = ()  # never changed in place, because other threads read it
         self._listeners: set[Listener] = set()
         self._reader: asyncio.Task[None] | None = None
         self._left = asyncio.Event()
 
     @property
     def history(self) -> tuple[Snapshot, ...]:
-        """The last minutes, oldest first, with the busiest models each; time in which nobody listened is missing."""
+        """Snapshots with their busiest models, oldest first; there are none of times without listeners."""
         return self._history
 
     def listen(self) -> Listener:
-        """One more listener: ``with sampler.listen() as snapshots: async for snapshot in snapshots: …``."""
+        """Add a listener: ``with sampler.listen() as snapshots: async for snapshot in snapshots: …``."""
         return Listener(self)
 
     async def close(self) -> None:
-        """End all listeners' iterations and wait until nothing is under way."""
+        """End all iterations and wait for requests in flight."""
         for listener in tuple(self._listeners):
             listener.hear(None)
         self._listeners.clear()
@@ -190,23 +190,23 @@ class Sampler:
             self._left.set()
 
     async def _read_on(self) -> None:
-        """Tick until nobody listens."""
+        """Tick until there are no listeners."""
         try:
-            async with fetching() as fetch:
-                while self._listeners or self._under_way:
-                    if not self._listeners:
-                        # not cancelled: each ends by itself within its time; somebody may come meanwhile
-                        await asyncio.wait(self._under_way, timeout=self.interval)
-                        continue
-                    began = time.monotonic()
-                    snapshot = await self._tick(fetch, began)
-                    self._history = (*self._history, snapshot.busiest(_MODELS_IN_HISTORY))[-self._kept :]
-                    if self.timeline is not None:
-                        self.timeline.add(snapshot)
-                    for listener in self._listeners:
-                        listener.hear(snapshot)
-                    await self._rest(began + self.interval - time.monotonic())
-        finally:  # a fault of ours must not leave anybody waiting; in peace there is nobody
+            fetch = make_fetch()
+            while self._listeners or self._under_way:
+                if not self._listeners:
+                    # No need to cancel: each ends within its time limit, and a listener may come first.
+                    await asyncio.wait(self._under_way, timeout=self.interval)
+                    continue
+                began = time.monotonic()
+                snapshot = await self._tick(fetch, began)
+                self._history = (*self._history, snapshot.busiest(_MODELS_IN_HISTORY))[-self._kept :]
+                if self.timeline is not None:
+                    self.timeline.add(snapshot)
+                for listener in self._listeners:
+                    listener.hear(snapshot)
+                await self._rest(began + self.interval - time.monotonic())
+        finally:  # after an error, no listener must wait forever; on a normal exit there are none
             for listener in self._listeners:
                 listener.hear(None)
 
@@ -215,7 +215,7 @@ class Sampler:
         return [watched.task for watched in self._watched if watched.task]
 
     async def _rest(self, seconds: float) -> None:
-        """Sleep, or until the last listener has left."""
+        """Sleep, or wait until the last listener leaves."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._left.wait(), max(0.0, seconds))
 
@@ -228,18 +228,18 @@ class Sampler:
             await asyncio.wait(self._under_way, timeout=0.8 * self.interval)
         now = time.monotonic()
         return assemble(
-            [watched.told(now) for watched in self._watched],
+            [watched.current(now) for watched in self._watched],
             time=time.time(),
             sources=[watched.as_source(now) for watched in self._watched],
         )
 
     async def _ask(self, watched: _Watched, fetch: Fetch) -> None:
-        """One reading of one source; how it went is noted with it."""
+        """Read one source and record the result."""
         try:
             watched.reading = await watched.source.read(fetch)
         except InferenceError as error:
             self._failed(watched, error.reason or str(error))
-        except Exception as error:  # one source's fault must not silence the others
+        except Exception as error:  # an error of one source must not stop the others
             log.warning("%r cannot be read", watched.source, exc_info=True)
             self._failed(watched, f"{type(error).__name__}")
         else:
@@ -255,18 +255,18 @@ class Sampler:
 
 
 def run_in_thread(sampler: Sampler, show: Callable[[Snapshot], None]) -> Callable[[], None]:
-    """Follow a sampler in a thread with an event loop of its own.
+    """Follow a sampler in a thread with its own event loop.
 
     Parameters
     ----------
     show : callable
-        Called in that thread with each snapshot; one that takes long gets the newest next. If it raises, that is
-        logged and the thread ends.
+        Called in that thread with each snapshot; a slow one skips to the newest. If it raises, the error is logged
+        and the thread ends.
 
     Returns
     -------
     callable
-        Ends the thread, and waits for what is under way unless `show` itself calls it; harmless when it has ended.
+        Ends the thread and waits for requests in flight, unless `show` calls it; may be called again.
     """
     loop = asyncio.new_event_loop()
     listening = sampler.listen()
@@ -280,7 +280,7 @@ def run_in_thread(sampler: Sampler, show: Callable[[Snapshot], None]) -> Callabl
     def run() -> None:
         try:
             loop.run_until_complete(follow())
-        except Exception:  # a callback's: the thread has nobody else to tell
+        except Exception:  # of the callback; a thread can only log it
             log.exception("The sampler's thread ends")
             loop.run_until_complete(sampler.close())
         finally:
@@ -291,7 +291,7 @@ def run_in_thread(sampler: Sampler, show: Callable[[Snapshot], None]) -> Callabl
     thread.start()
 
     def stop() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
+        with contextlib.suppress(RuntimeError):  # the loop is already closed
             loop.call_soon_threadsafe(listening.hear, None)
         if threading.current_thread() is not thread:
             thread.join()

@@ -1,8 +1,8 @@
-"""What is known at one moment about GPUs, models, instances, hosts and the sources that told it.
+"""The state of GPUs, models, replicas, hosts and metrics sources at one moment.
 
-Values only: they travel to the browser and into advice, and nothing here reads, asks or computes. What a source does
-not report is None all the way to the screen, never 0. Rates are per second, times in the unit that the name says,
-sizes in bytes, fractions from 0 to 1; each formula stands with the field it gives.
+These are plain values, which go to the browser and into advice. A value that no source reports is None, never 0, up
+to the screen. Rates are per second, sizes are bytes, fractions go from 0 to 1, and the name of a time has its unit.
+Each field's description has its formula.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Busy", "Gpu", "Host", "Instance", "ModelLoad", "Snapshot", "Source"]
+__all__ = ["Busy", "Gpu", "Host", "ModelLoad", "ReplicaLoad", "Snapshot", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Gpu:
     host, name, profile : str or None
         The node, the product ("NVIDIA A100-SXM4-40GB") and the MIG profile ("2g.10gb").
     utilization : float or None
-        Share of time in which the compute engine was active: ``DCGM_FI_PROF_GR_ENGINE_ACTIVE`` (the only one that a
-        MIG slice has), else ``DCGM_FI_DEV_GPU_UTIL`` / 100, or Triton's ``nv_gpu_utilization``.
+        Share of time in which the compute engine was active: ``DCGM_FI_PROF_GR_ENGINE_ACTIVE`` (a MIG slice has only
+        this one), else ``DCGM_FI_DEV_GPU_UTIL`` / 100, or Triton's ``nv_gpu_utilization``.
     memory_used, memory_total : float or None
-        Bytes. DCGM gives used and free MiB, the total is their sum.
+        Bytes. DCGM reports used and free MiB; the total is their sum.
     power : float or None
-        Watts; of the whole GPU also where a MIG slice reports it.
+        Watts; a MIG slice reports the power of the whole GPU.
     tensor, dram : float or None
-        Share of time in which the tensor cores were, and the memory interface was, active (``DCGM_FI_PROF_*``).
+        Shares of time in which the tensor cores and the memory interface were active (``DCGM_FI_PROF_*``).
     source : str
         "Triton" or "Prometheus".
     """
@@ -54,9 +54,9 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class ModelLoad:
-    """One version of one model, all instances together.
+    """The load of one version of one model, summed over all replicas.
 
-    Δ is a counter's increase over the window, Δt the window's length.
+    Δ is the increase of a counter over the window, and Δt is the length of the window.
 
     Attributes
     ----------
@@ -65,22 +65,22 @@ class ModelLoad:
     requests_per_second : float or None
         Δ``nv_inference_request_success`` / Δt.
     failures_per_second : float or None
-        Δ``nv_inference_request_failure`` / Δt, all reasons. A Python model that answers with an error of its own
-        counts as a success at Triton.
+        Δ``nv_inference_request_failure`` / Δt, for all reasons. Triton counts an error that a Python model returns
+        as a success.
     batch : float or None
-        Δ``nv_inference_count`` / Δ``nv_inference_exec_count``: mean executed batch.
+        Δ``nv_inference_count`` / Δ``nv_inference_exec_count``: the mean executed batch.
     queue_ms, compute_ms : float or None
-        Of a mean request: Δ``nv_inference_queue_duration_us``, and the sum of the three
-        Δ``nv_inference_compute_*_duration_us``, / Δ``nv_inference_request_success`` / 1000.
+        Milliseconds of a mean request in the queue and in computation: Δ``nv_inference_queue_duration_us``, and the
+        sum of the three Δ``nv_inference_compute_*_duration_us``, / Δ``nv_inference_request_success`` / 1000.
     pending : float or None
-        ``nv_inference_pending_request_count``: requests in the queue at the moment of the scrape.
+        ``nv_inference_pending_request_count``: requests in the queue at the time of the scrape.
     waiting : float or None
         Mean number of requests in the queue over the window, by Little's law:
         Δ``nv_inference_queue_duration_us`` / Δt.
     executing : float or None
         Mean number of executions under way: Δ``nv_inference_compute_infer_duration_us`` / Δt, times
-        Δ``nv_inference_exec_count`` / Δ``nv_inference_request_success``, because each request that a dynamic batcher
-        merged into an execution counts that execution's full time.
+        Δ``nv_inference_exec_count`` / Δ``nv_inference_request_success``. A dynamic batcher merges several requests
+        into one execution, and each of them counts the full time of that execution.
     """
 
     name: str
@@ -97,23 +97,23 @@ class ModelLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """One Triton server of the service (a replica).
+class ReplicaLoad:
+    """The load of one replica: one Triton server of the service.
 
     Attributes
     ----------
     id : str
-        Its pod, or ``host:port``.
+        The pod's name, or ``host:port``.
     host, url : str or None
-        URL of its metrics, where it is asked directly.
+        `url` is where its metrics are scraped, if that is done directly.
     up : bool
-        Whether it answered when it was last asked. Before its first answer, or failure, it is not listed.
+        Whether the last request to it was answered. A replica is listed after its first answer or failure.
     inferences_per_second : float or None
     share : float or None
-        Of all instances' inferences; None without load.
+        Its share of the inferences of all replicas; None without load.
     busy : float or None
-        The mean utilization of the GPUs it reports. Without such: Σ `ModelLoad.executing` of its models, at most 1,
-        which is an estimate: what runs in parallel, and what a GPU does meanwhile, is not seen.
+        The mean utilization of the GPUs that it reports. If it reports none, an estimate: Σ `ModelLoad.executing` of
+        its models, at most 1. The estimate does not see executions in parallel, nor the GPU.
     busy_estimated : bool or None
         Whether `busy` is that estimate; None without `busy`.
     """
@@ -130,7 +130,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The CPUs beneath a Triton, all processes of the machine: ``nv_cpu_utilization``, ``nv_cpu_memory_*_bytes``."""
+    """CPU and memory of a Triton's whole machine: ``nv_cpu_utilization``, ``nv_cpu_memory_*_bytes``."""
 
     name: str
     cpu_utilization: float | None = None
@@ -145,11 +145,11 @@ class Busy:
     Attributes
     ----------
     value : float
-        Mean `Gpu.utilization`; where no GPU reports it, mean `Instance.busy`.
+        Mean `Gpu.utilization`; if no GPU reports it, mean `ReplicaLoad.busy`.
     of : str
         "GPU" or "compute time".
     estimated : bool
-        Whether it is the estimate that `Instance.busy` describes.
+        Whether it is the estimate that `ReplicaLoad.busy` describes.
     """
 
     value: float
@@ -159,22 +159,22 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place where numbers come from.
+    """The state of one metrics source.
 
     Attributes
     ----------
     name : str
-        Its address, without any secret.
+        Its address, without secrets.
     kind : str
         "Triton" or "Prometheus".
     age : float or None
         Seconds since it last answered; None if it never did.
     error : str or None
-        Why its last answer failed to come.
+        Why the last request failed.
     retry_in : float or None
-        Seconds until it is asked again, after an error.
+        After an error, the seconds until the next request.
     left_out : int
-        Models, GPUs or instances beyond what is kept.
+        Number of models, GPUs or replicas beyond the limits.
     """
 
     name: str
@@ -187,14 +187,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything known at one moment.
+    """All figures of one moment.
 
     Attributes
     ----------
     time : float
-        Seconds since the epoch, by the reader's clock.
+        Seconds since the epoch, by the clock of this process.
     window : float or None
-        Seconds over which rates were taken; None where there is no rate yet.
+        Seconds over which rates were taken; None if there is no rate yet.
     busy : Busy or None
     gpus, models, instances, hosts, sources : tuple
     """
@@ -204,30 +204,36 @@ class Snapshot:
     busy: Busy | None = None
     gpus: tuple[Gpu, ...] = ()
     models: tuple[ModelLoad, ...] = ()
-    instances: tuple[Instance, ...] = ()
+    instances: tuple[ReplicaLoad, ...] = ()
     hosts: tuple[Host, ...] = ()
     sources: tuple[Source, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for JSON: keys are the fields' names, numbers have four decimals, None is null."""
+        """Return the fields for JSON, with numbers rounded to four decimals."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Snapshot:
-        """What `as_dict` gave."""
+        """Rebuild a snapshot from the result of `as_dict`."""
         lists = {name: tuple(kind(**each) for each in content[name]) for name, kind in _LISTED.items()}
         busy = content["busy"]
         return cls(content["time"], content["window"], Busy(**busy) if busy else None, **lists)
 
     def busiest(self, models: int) -> Snapshot:
-        """The same with at most so many models, those with the most inferences."""
+        """Return the snapshot with at most this many models: those with the most inferences."""
         if len(self.models) <= models:
             return self
         ranked = sorted(self.models, key=lambda model: -(model.inferences_per_second or 0.0))
         return replace(self, models=tuple(ranked[:models]))
 
 
-_LISTED: dict[str, Any] = {"gpus": Gpu, "models": ModelLoad, "instances": Instance, "hosts": Host, "sources": Source}
+_LISTED: dict[str, Any] = {
+    "gpus": Gpu,
+    "models": ModelLoad,
+    "instances": ReplicaLoad,
+    "hosts": Host,
+    "sources": Source,
+}
 
 
 def _plain(value: Any) -> Any:

@@ -1,16 +1,17 @@
-"""Which metrics belong to a Triton: what the operator configured, or what a facility on this machine noted.
+"""The metrics sources of a Triton: those that the operator configured, or those of a facility on this machine.
 
-Nobody else names a place to ask: no user's argument and no request makes a process fetch a URL.
+Sources come from nowhere else. No user's argument and no request makes a process fetch a URL.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eaf_inference.config import possible_addresses
-from eaf_inference.credentials import Credentials, TokenFile
+from eaf_inference.address import possible_addresses
+from eaf_inference.auth.credentials import Credentials
+from eaf_inference.auth.sources import TokenFile
+from eaf_inference.discovery.local_facility import serving
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.local import serving
 from eaf_inference.metrics.prometheus import Prometheus
 from eaf_inference.metrics.triton import TritonMetrics
 
@@ -24,16 +25,16 @@ __all__ = ["prometheus_of", "sources_of"]
 
 
 def sources_of(facility: Facility, urls: Sequence[str] = ()) -> list[MetricsSource]:
-    """Where the load of a Triton is read, in the order of trust; empty where nobody says.
+    """Return the metrics sources of a Triton in order of trust; empty if none is known.
 
-    A facility on this machine knows its own best. What is configured is of the configured servers: for others it
-    would be a wrong number.
+    A facility on this machine comes first. The configured sources describe the configured servers, so for other
+    servers they are left out.
 
     Parameters
     ----------
     facility : Facility
     urls : sequence of str, optional
-        The server's addresses as `Endpoint.urls` has them; without, the configured ones are meant.
+        The server's addresses, as in `Endpoint.urls`; by default the configured ones.
 
     Raises
     ------
@@ -54,12 +55,12 @@ def sources_of(facility: Facility, urls: Sequence[str] = ()) -> list[MetricsSour
 
 
 def prometheus_of(facility: Facility, *, usage: bool = False) -> Prometheus:
-    """The Prometheus that the operator configured: of the load, or of users' usage where that is another.
+    """Return the Prometheus that the operator configured for the load, or for `usage` if that is another one.
 
     Raises
     ------
     ConfigurationError
-        There is none, or its URL, a matcher or a file cannot be used.
+        None is configured, or its URL, a matcher or a file cannot be used.
     """
     url = (facility.usage_prometheus_url if usage else "") or facility.prometheus_url
     if not url:

@@ -1,7 +1,7 @@
-"""The last hour in columns, for charts: every snapshot of ten minutes, and means of five seconds of the hour.
+"""The numbers of charts: every snapshot of the last ten minutes, and means over five seconds of the last hour.
 
-A snapshot holds many numbers of one moment, a chart wants a few numbers of many moments. A `Timeline` therefore keeps
-only those few: an hour of 64 GPUs and 500 models takes a few MB, where its snapshots would take hundreds.
+A chart needs few numbers of many moments, so a `Timeline` keeps only these: an hour of 64 GPUs and 500 models takes a
+few MB, while its snapshots would take hundreds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference.metrics.totals import inference_rate, mean, mean_queue_ms, total
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EACH", "HOUR", "STEP", "Point", "Timeline"]
 
-HOUR = 3600.0  # seconds that are kept
-EACH = 600.0  # seconds of which every snapshot is kept
-STEP = 5.0  # seconds that a mean is taken over
-_MODELS = 20  # the busiest of each snapshot, and of each answer
+HOUR = 3600.0  # seconds of means
+EACH = 600.0  # seconds for which every snapshot is kept
+STEP = 5.0  # seconds per mean
+_MODELS = 20  # the busiest of each snapshot and of each answer
 _MOST_NUMBERS = 200_000  # in an answer, about 1 MB of JSON
 _OF_A_GPU = ("host", "name", "profile", "memory_total")
 
@@ -34,22 +36,22 @@ _SERVICE = {
     "memory_used": 0,  # bytes, all hosts together
     "queue_ms": 2,  # of a mean request of any model
     "waiting": 2,  # requests in the queue, all models together
-    "inferences_per_second": 1,  # all models together, also those that have no column
+    "inferences_per_second": 1,  # all models together, also those without a column
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is kept of a snapshot, or of several: numbers in arrays, NaN for what was not reported.
+    """The numbers of one snapshot, or the means of several; NaN if not reported.
 
     Attributes
     ----------
     service : array
-        A number for each key of `_SERVICE`.
+        One number per key of `_SERVICE`.
     gpus, models : tuple
-        Whose numbers the next attribute holds: ids, and pairs of name and version.
+        Ids of the GPUs in `of_gpus`, and (name, version) of the models in `rates`.
     of_gpus : array
-        Two numbers for each GPU: its utilization, and bytes of memory in use.
+        Two numbers per GPU: utilization, and bytes of memory in use.
     rates : array
         Inferences per second of each model.
     """
@@ -63,16 +65,16 @@ class Point:
 
 
 class Timeline:
-    """Keeps an hour of what a sampler measures. It belongs to one thread; what `points` gives, any thread may use."""
+    """Keeps an hour of a sampler's numbers. It belongs to one thread; any thread may use the result of `points`."""
 
     def __init__(self) -> None:
         self._each: deque[Point] = deque()
         self._means: deque[Point] = deque()
-        self._open: list[Point] = []  # of the five seconds that are not over yet
-        self._gpus: dict[str, Gpu] = {}  # as each was described last
+        self._open: list[Point] = []  # of the current five seconds
+        self._gpus: dict[str, Gpu] = {}  # the latest description of each
 
     def add(self, snapshot: Snapshot) -> None:
-        """Keep the newest snapshot's numbers."""
+        """Add the newest snapshot."""
         for kept in (self._each, self._means, self._open):
             while kept and kept[-1].time >= snapshot.time:  # the clock was set back
                 kept.pop()
@@ -88,14 +90,14 @@ class Timeline:
         self._gpus.update((gpu.id, gpu) for gpu in snapshot.gpus)
 
     def points(self, seconds: float, now: float) -> tuple[Point, ...]:
-        """Those of the last so many seconds, oldest first: each at most ten minutes, means beyond that."""
+        """Return the points of the last `seconds`, oldest first: every snapshot up to ten minutes, else means."""
         means = [*self._means, _mean_of(self._open)] if self._open else self._means
         return tuple(point for point in (self._each if seconds <= EACH else means) if point.time >= now - seconds)
 
     def columns(self, points: Sequence[Point]) -> dict[str, Any]:
-        """The points' numbers by what they belong to: lists as long as that of the times, oldest first.
+        """Return the numbers as lists of equal length: times, and columns of the service, GPUs and models.
 
-        Of more numbers than a browser should get, only every second point is told, or every third, and so on.
+        If these are too many numbers for a browser, only every second point is returned, or every third, and so on.
         """
         width = len(_SERVICE) + _MODELS + 2 * max((len(point.gpus) for point in points), default=0)
         step = math.ceil(len(points) * width / _MOST_NUMBERS) or 1
@@ -131,13 +133,13 @@ class Timeline:
         while self._means and self._means[0].time < before:
             self._means.popleft()
         newest = self._means[-1].gpus if self._means else ()
-        if len(self._gpus) > 2 * len(newest) + 100:  # they come and go
+        if len(self._gpus) > 2 * len(newest) + 100:  # GPUs come and go
             known = {gpu for point in self._means for gpu in point.gpus}
             self._gpus = {gpu: self._gpus[gpu] for gpu in known}
 
 
 class _Columns:
-    """A list for each key, None where a point has no number for it."""
+    """A list per key, with None where a point has no number for it."""
 
     def __init__(self, points: Sequence[Point], decimals: int) -> None:
         length = len(points)
@@ -149,25 +151,19 @@ class _Columns:
             self.of[key][place] = _plain(value, self._decimals)
 
     def largest(self, count: int) -> list[tuple[Any, list[float | None]]]:
-        """Those with the largest sums, the largest first."""
+        """Return the lists with the largest sums, the largest first."""
         return sorted(self.of.items(), key=lambda item: -sum(value or 0.0 for value in item[1]))[:count]
 
 
 def _point_of(snapshot: Snapshot) -> Point:
     models, busiest = snapshot.models, snapshot.busiest(_MODELS).models
-    waited = [
-        (model.queue_ms * model.requests_per_second, model.requests_per_second)
-        for model in models
-        if model.queue_ms is not None and model.requests_per_second
-    ]
-    requests = math.fsum(each for _, each in waited)
     service = {
         "busy": snapshot.busy.value if snapshot.busy else None,
-        "cpu": _mean([host.cpu_utilization for host in snapshot.hosts]),
-        "memory_used": _sum([host.memory_used for host in snapshot.hosts]),
-        "queue_ms": math.fsum(each for each, _ in waited) / requests if requests else None,
-        "waiting": _sum([model.waiting for model in models]),
-        "inferences_per_second": _sum([model.inferences_per_second for model in models]),
+        "cpu": mean(host.cpu_utilization for host in snapshot.hosts),
+        "memory_used": total(host.memory_used for host in snapshot.hosts),
+        "queue_ms": mean_queue_ms(snapshot),
+        "waiting": total(model.waiting for model in models),
+        "inferences_per_second": inference_rate(snapshot),
     }
     return Point(
         time=snapshot.time,
@@ -180,7 +176,7 @@ def _point_of(snapshot: Snapshot) -> Point:
 
 
 def _mean_of(points: Sequence[Point]) -> Point:
-    """The mean of each number over the points that have it."""
+    """Return the mean of each number over the points that have it."""
     if len(points) == 1:
         return points[0]
     gpus, models = _Sums(2), _Sums(1)
@@ -200,7 +196,7 @@ def _mean_of(points: Sequence[Point]) -> Point:
 
 
 class _Sums:
-    """Sums and counts of so many numbers for each key."""
+    """Collects `width` numbers per key from each point, for their means."""
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -218,17 +214,7 @@ class _Sums:
                     each.append(number)
 
     def means(self) -> array[float]:
-        return _array(_mean(each) for lists in self._found.values() for each in lists)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) if known else None
+        return _array(mean(each) for lists in self._found.values() for each in lists)
 
 
 def _array(values: Iterable[float | None]) -> array[float]:

@@ -1,4 +1,4 @@
-"""The metrics of one Triton, asked directly: a scrape now, and the rates since the scrape before."""
+"""Scrapes of one Triton: the current values, and rates since the previous scrape."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from eaf_inference.auth.tls import tls_context
 from eaf_inference.metrics.exposition import parse, reading
 from eaf_inference.metrics.http import check_url
 from eaf_inference.metrics.reading import Reading, Replica
-from eaf_inference.tls import tls_context
 
 if TYPE_CHECKING:
     import os
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["TritonMetrics"]
 
-_LONGEST_WINDOW = 60.0  # seconds over which a rate still says something of now
-_LARGE = 64 * 1024  # characters; parsing more takes long enough to leave the event loop for it
+_LONGEST_WINDOW = 60.0  # seconds; a rate over a longer time is not current
+_LARGE = 64 * 1024  # characters; a longer text would block the event loop and is parsed in a thread
 
 
 class TritonMetrics:
     """One Triton's ``/metrics``.
 
-    Each replica is asked itself: a scrape through a load balancer mixes the counters of several.
+    Each replica needs its own: a scrape through a load balancer mixes the counters of several.
 
     Parameters
     ----------
     url : str
         ``http://host:port/metrics``.
     ca : path, optional
-        PEM file of the authorities to trust, for https, or their text.
+        For https: PEM file of the certificate authorities to trust, or its text.
     timeout : float
-        Seconds for an answer.
+        Seconds to wait for an answer.
     clock : callable
         Monotonic seconds.
     """
@@ -63,7 +63,7 @@ class TritonMetrics:
         self._earlier: tuple[float, Scrape] | None = None
 
     async def read(self, fetch: Fetch) -> Reading:
-        """Scrape once; raises an `InferenceError` when that fails."""
+        """Scrape once; raise an `InferenceError` if that fails."""
         body = await fetch(self.name, timeout=self._timeout, tls=self._tls)
         received = self._clock()
         text = body.decode("utf-8", errors="replace")
@@ -75,7 +75,7 @@ class TritonMetrics:
         return reading(scrape, earlier, received - before, id=self._id, host=self._host, url=self.name)
 
     def down(self) -> Reading:
-        """What there is to tell while it does not answer."""
+        """Return the reading of a server that does not answer."""
         return Reading((Replica(self._id, self._host, self.name, up=False, models={}),))
 
     def __repr__(self) -> str:

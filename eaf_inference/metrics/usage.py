@@ -1,10 +1,9 @@
-"""What each user asked of each model: Prometheus' record of the counters that the door (`envoy`) keeps.
+"""Each user's usage of each model, from Envoy's counters in Prometheus.
 
-The numbers are exact as long as no counter began anew in the time asked for: the last value less the one at its
-beginning, or less nothing where the door has been watched since it started. (`increase` would guess what was before
-the first look and after the last.) Where an Envoy was restarted meanwhile, a second question finds what its counters
-had come to; such a row says that it is `estimated`, because what happened between Prometheus' last look at an Envoy
-and that Envoy's end is counted nowhere.
+The numbers are exact if no counter was reset in the period: the last value minus the first, or minus 0 if Prometheus
+has scraped this Envoy since its start. (`increase` would extrapolate before the first scrape and after the last.) If
+an Envoy was restarted, a second query finds the last values of its counters before that. Such a row is `estimated`,
+because requests between the last scrape and the Envoy's end are not counted.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.metrics.http import fetching
+from eaf_inference.metrics.http import make_fetch
+from eaf_inference.metrics.names import ENVOY
 from eaf_inference.metrics.prometheus import selector, series_of
 from eaf_inference.metrics.reading import clip
 from eaf_inference.metrics.targets import prometheus_of
@@ -41,50 +41,42 @@ __all__ = [
     "usage_of",
 ]
 
-# Envoy's counter → our field. What it counts and when is said in `eaf_inference.envoy.accounting`.
-COUNTERS = {
-    "envoy_eaf_requests": "requests",
-    "envoy_eaf_rows": "rows",
-    "envoy_eaf_bytes_in": "bytes_in",
-    "envoy_eaf_bytes_out": "bytes_out",
-    "envoy_eaf_failures": "failures",
-}
 _UPTIME = "envoy_server_uptime"
-_YOUNG = 60  # seconds: an Envoy first seen at this age has been watched since it started
-_LOOK_BACK = 300  # seconds for which Prometheus takes a value as the present one
-_GONE = 900  # seconds for which an Envoy may be away between two lives
-_STEPS = 5760  # at most, in which restarts are looked for: every 15 s of a day
+_YOUNG = 60  # seconds; an Envoy that is younger at its first scrape has been scraped since its start
+_LOOK_BACK = 300  # seconds for which Prometheus treats a value as current
+_GONE = 900  # seconds that an Envoy may take to restart
+_STEPS = 5760  # most steps in the search for restarts: one every 15 s of a day
 _FIELD = "eaf_field"
-_BEFORE, _ANEW = "_before", "_anew"
-_TIMEOUT = 30.0  # seconds: a month of counters takes a while to read
-_FIELDS = tuple(COUNTERS.values())
+_BEFORE, _RESET = "_before", "_reset"
+_TIMEOUT = 30.0  # seconds; a month of counters takes Prometheus a while
+_FIELDS = tuple(ENVOY.values())
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST = 366 * _UNITS["d"]
 
 Key = tuple[str, str]  # user, model
-Growth = dict[tuple[Key, str], float]  # by that, and field
+Growth = dict[tuple[Key, str], float]  # by key and field
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one user had of one model.
+    """One user's usage of one model.
 
     Attributes
     ----------
     user : str
-        Empty: calls of nobody, refused at the door.
+        Empty for calls without a user, which Envoy refused.
     model : str
-        Empty: calls that failed and named none that is counted by name.
+        Empty for failed calls to a model that is not counted by name.
     requests : int
-        Inference requests that were answered.
+        Answered inference requests.
     rows : int
-        Inferences in them, as the requests themselves say.
+        Inferences in these requests, by the shapes in the requests.
     failures : int
-        Inference requests that were refused or failed, whoever's fault it was.
+        Inference requests that were refused or failed, for any reason.
     bytes_in, bytes_out : int
-        Of both, without headers.
+        Of all these requests, without headers.
     estimated : bool
-        An Envoy began to count anew meanwhile.
+        Whether an Envoy was restarted in the period.
     """
 
     user: str
@@ -103,64 +95,60 @@ class Usage:
 async def usage_of(
     user: str | None, *, since: float, prometheus: Prometheus, fetch: Fetch, matchers: Sequence[str] = ()
 ) -> tuple[Usage, ...]:
-    """What a user had in the last `since` seconds, or everybody.
+    """Return the usage of one user, or of all, in the last `since` seconds.
 
     Parameters
     ----------
     user : str or None
-        Exactly this user; None: all.
+        None for all users.
     since : float
         Seconds.
     prometheus : Prometheus
-        Whom to ask.
+        The server to query.
     fetch : Fetch
-        How (`eaf_inference.metrics.http.fetching`).
+        From `eaf_inference.metrics.http.make_fetch`.
     matchers : sequence of str
-        Which Envoys are meant (`Facility.prometheus_door_matchers`).
+        Select the facility's Envoys (`Facility.prometheus_envoy_matchers`).
 
     Raises
     ------
     InferenceError
-        It cannot be asked, or does not answer.
+        Prometheus cannot be queried or does not answer.
     """
 
     async def ask(promql: str, at: float | None = None) -> Growth:
         return await asyncio.to_thread(growth_in, await prometheus.query(fetch, promql, timeout=_TIMEOUT, at=at))
 
     first = await ask(usage_expression(user, since=since, matchers=matchers))
-    anew = {key for key, field in first if field.endswith(_ANEW)}
+    reset = {key for key, field in first if field.endswith(_RESET)}
     earlier: Growth = {}
-    if anew:
-        # a subquery looks at whole multiples of its step only: up to the next one
+    if reset:
+        # a subquery evaluates whole multiples of its step only, so query at the next one
         at = math.ceil(time.time() / _step(since)) * _step(since)
         earlier = await ask(earlier_lives(user, since=since, matchers=matchers), at)
-    return rows_of(first, earlier, anew)
+    return rows_of(first, earlier, reset)
 
 
 def ask_usage(facility: Facility, user: str | None, *, since: float) -> tuple[Usage, ...]:
-    """The same for a program without an event loop, from the Prometheus of the operator's configuration.
+    """Return the usage from the configured Prometheus, for a program without an event loop.
 
     Raises
     ------
     InferenceError
-        None is configured, or it cannot be asked.
+        No Prometheus is configured, or it cannot be queried.
     """
-    prometheus, matchers = prometheus_of(facility, usage=True), facility.prometheus_door_matchers
+    prometheus, matchers = prometheus_of(facility, usage=True), facility.prometheus_envoy_matchers
 
-    async def ask() -> tuple[Usage, ...]:
-        async with fetching() as fetch:
-            return await usage_of(user, since=since, prometheus=prometheus, fetch=fetch, matchers=matchers)
-
-    return asyncio.run(ask())
+    return asyncio.run(usage_of(user, since=since, prometheus=prometheus, fetch=make_fetch(), matchers=matchers))
 
 
 def usage_expression(user: str | None, *, since: float, matchers: Sequence[str] = ()) -> str:
-    """The PromQL expression of how much a user's counters grew in so many seconds, or everybody's.
+    """Return the PromQL expression of how much the counters of one user, or of all, grew in `since` seconds.
 
     Raises
     ------
     ConfigurationError
-        A matcher is none, the time is no time, or the name cannot be one.
+        A matcher, the duration or the user name is invalid.
     """
     counters = _counters(user, since, matchers)
     seconds, uptime = round(since), f"{_UPTIME}{selector(matchers)}"
@@ -172,7 +160,7 @@ def usage_expression(user: str | None, *, since: float, matchers: Sequence[str] 
 
 
 def earlier_lives(user: str | None, *, since: float, matchers: Sequence[str] = ()) -> str:
-    """The PromQL expression of what counters had come to when they began anew: it takes longer to answer."""
+    """Return the PromQL expression of the counters' values before they were reset; it is slower to evaluate."""
     counters = _counters(user, since, matchers)
     seconds, step = round(since), _step(since)
     parts = []
@@ -187,12 +175,12 @@ def _step(since: float) -> int:
 
 
 def growth_in(body: bytes) -> Growth:
-    """What Prometheus' answer says, by user and model, and field.
+    """Parse Prometheus' answer by user, model and field.
 
     Raises
     ------
     BadReply
-        It is no such answer.
+        It is not an answer of Prometheus.
     """
     found: Growth = {}
     for labels, value in series_of(body):
@@ -201,8 +189,8 @@ def growth_in(body: bytes) -> Growth:
     return found
 
 
-def rows_of(growth: Growth, earlier: Growth, anew: Container[Key]) -> tuple[Usage, ...]:
-    """One row a user and model that had anything, in alphabetical order."""
+def rows_of(growth: Growth, earlier: Growth, reset: Container[Key]) -> tuple[Usage, ...]:
+    """Return one row per user and model with any usage, in alphabetical order."""
     rows = {
         key: {
             field: round(
@@ -215,43 +203,43 @@ def rows_of(growth: Growth, earlier: Growth, anew: Container[Key]) -> tuple[Usag
         for key in sorted({key for key, _ in (*growth, *earlier)})
     }
     return tuple(
-        Usage(*key, **row, estimated=key in anew)  # type: ignore[arg-type] # fields by name
+        Usage(*key, **row, estimated=key in reset)  # type: ignore[arg-type] # fields by name
         for key, row in rows.items()
         if any(row.values())
     )
 
 
 def seconds_of(text: str) -> float:
-    """A length of time as one types it: 90s, 30m, 12h, 1d, 2w.
+    """Parse a duration such as 90s, 30m, 12h, 1d or 2w.
 
     Raises
     ------
     ConfigurationError
-        It is none.
+        It is not a duration.
     """
     match = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
     if not match:
-        raise ConfigurationError(f"{text!r} is no length of time. Expected such as 30m, 12h, 1d or 2w.")
+        raise ConfigurationError(f"{text!r} is not a duration. Expected one such as 30m, 12h, 1d or 2w.")
     return float(match[1]) * _UNITS[match[2]]
 
 
 def _counters(user: str | None, since: float, matchers: Sequence[str]) -> dict[str, str]:
-    """By field: the selector of its counter."""
+    """Return the selector of each field's counter."""
     if not _UNITS["m"] <= since <= _LONGEST:
-        raise ConfigurationError(f"Usage over {since:g} s cannot be told. Expected from a minute to a year.")
+        raise ConfigurationError(f"Usage over {since:g} s is not available. Expected a minute to a year.")
     selected = selector([*matchers, *([] if user is None else [f"user={_quoted(user)}"])])
-    return {field: f"{name}{selected}" for name, field in COUNTERS.items()}
+    return {field: f"{name}{selected}" for name, field in ENVOY.items()}
 
 
 def _questions(counter: str, uptime: str, since: int) -> dict[str, str]:
-    """By mark: what the counter has come to, what it was before, and whether it began anew."""
+    """Return the queries by mark: the counter now, the counter before, and whether it was reset."""
     now = f"last_over_time({counter}[{since}s])"
     watched = f"(min_over_time({uptime}[{since}s]) < {_YOUNG} or {uptime} offset {since}s)"
     from_nothing = f"(0 * {now} and on(job, instance) {watched})"
     return {
         "": now,
         _BEFORE: f"{counter} offset {since}s or {from_nothing} or min_over_time({counter}[{since}s])",
-        _ANEW: f"resets({counter}[{since + _LOOK_BACK}s]) > 0",
+        _RESET: f"resets({counter}[{since + _LOOK_BACK}s]) > 0",
     }
 
 
@@ -261,9 +249,9 @@ def _summed(value: str, field: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of PromQL, which follows Go as JSON does but for surrogates."""
+    """Return a PromQL string. Its syntax is that of JSON strings, except for surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{text!r} is no user's name: it is not Unicode text.") from error
+        raise ConfigurationError(f"{text!r} is not a user name: it is not Unicode text.") from error
     return json.dumps(text, ensure_ascii=False)

@@ -1,52 +1,54 @@
-"""What is shown of a server's load, made in one place: the figures of the present run, and the advice on them."""
+"""The verdict on a server's load: the figures of the current run and the advice that every view shows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference.metrics.advice import RULES, Advice, Facts, Kind, window_of
-from eaf_inference.metrics.average import LONGEST, PAUSE, averaged, mean_of, run_of
+from eaf_inference.metrics.advice import RULES, Advice, Kind
+from eaf_inference.metrics.average import LONGEST, PAUSE, averaged, mean_of, run_of, window_of
 from eaf_inference.metrics.capacity import Capacity
-from eaf_inference.metrics.reading import total
+from eaf_inference.metrics.facts import Facts
 from eaf_inference.metrics.snapshot import Snapshot
+from eaf_inference.metrics.totals import request_rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from eaf_inference.metrics.advice import Rule, Workers
+    from eaf_inference.metrics.advice import Rule
     from eaf_inference.metrics.snapshot import ModelLoad
+    from eaf_inference.metrics.workers import Workers
 
 __all__ = ["Verdict", "advise", "judge"]
 
-_ENOUGH = PAUSE  # seconds of load, or of none, before anything is said of it
-_RECENT = (PAUSE / 2, PAUSE)  # seconds: what holds in neither is said no longer
-_GROWING = 1.5  # times the queue of the half minute before
+_ENOUGH = PAUSE  # seconds of load, or of idleness, before there is advice
+_RECENT = (PAUSE / 2, PAUSE)  # seconds; advice that holds in neither is withdrawn
+_GROWING = 1.5  # times the queue of the previous half minute
 _HALF = LONGEST / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The figures of a server's load, and what they say.
+    """The figures of a server's load, and the advice.
 
     Attributes
     ----------
     average : Snapshot
-        The figures; see `eaf_inference.metrics.average.averaged`. Its `window` is the time that they are of.
+        The figures, see `eaf_inference.metrics.average.averaged`. Its `window` is the time that they cover.
     advice : Advice or None
-        None while there has been too little load, or too short a pause, to say anything.
+        None after too little load, or too short a pause.
     """
 
     average: Snapshot
     advice: Advice | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """Return figures and advice for JSON."""
         return {"average": self.average.as_dict(), "advice": self.advice.as_dict() if self.advice else None}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Verdict:
-        """What `as_dict` gave."""
+        """Rebuild a verdict from the result of `as_dict`."""
         advice = content["advice"]
         return cls(
             Snapshot.from_dict(content["average"]),
@@ -57,26 +59,26 @@ class Verdict:
 def advise(
     snapshots: Sequence[Snapshot], *, workers: Workers | None = None, max_batch: Mapping[str, int] | None = None
 ) -> Advice | None:
-    """The advice of `judge` alone."""
+    """Return only the advice of `judge`."""
     return judge(snapshots, workers=workers, max_batch=max_batch).advice
 
 
 def judge(
     snapshots: Sequence[Snapshot], *, workers: Workers | None = None, max_batch: Mapping[str, int] | None = None
 ) -> Verdict:
-    """The figures of the present run, and what they say.
+    """Return the figures of the current run, and the advice.
 
-    Advice needs five seconds of load. What the whole run says and its last seconds deny is taken back: figures and
-    advice are then of the time in which each five seconds said what the last ones say, until the run says the same.
+    Advice needs five seconds of load. If the last seconds contradict the advice for the whole run, figures and advice
+    cover only the latest part of the run: as long as each five seconds give the same advice as the last ones.
 
     Parameters
     ----------
     snapshots : sequence of Snapshot
         Oldest first.
     workers : Workers, optional
-        The user's own; with them, the advice says in workers how much the server carries.
+        The user's own workers; with them, the advice states the server's capacity in workers.
     max_batch : mapping, optional
-        Model name → ``max_batch_size`` of its configuration, which says what a full batch is. Metrics do not.
+        Model name → ``max_batch_size`` of its configuration. Metrics do not report the size of a full batch.
     """
     run = run_of(snapshots)
     if not run or not snapshots[-1].models:  # the server may have gone since
@@ -84,18 +86,18 @@ def judge(
         return Verdict(average, _without_load(average, snapshots))
 
     def part(begins: float, ends: float = 0.0) -> Sequence[Snapshot]:
-        """What is older than the newest by less than the one number of seconds, and not by less than the other."""
+        """Return the snapshots whose age is at least `ends` and less than `begins` seconds."""
         return [snapshot for snapshot in run if ends <= run[-1].time - snapshot.time < begins]
 
-    def judged(snapshots_of_it: Sequence[Snapshot]) -> tuple[Facts, Rule]:
-        facts = _facts(snapshots_of_it, snapshots[-1], workers, max_batch or {})
+    def judged(chosen: Sequence[Snapshot]) -> tuple[Facts, Rule]:
+        facts = _facts(chosen, snapshots[-1], workers, max_batch or {})
         return facts, next(rule for rule in RULES if rule.applies(facts))
 
     facts, rule = judged(run)
     if (facts.average.window or 0.0) < _ENOUGH:
         return Verdict(facts.average, None)
     recent = [judged(part(seconds)) for seconds in _RECENT]
-    if not any(_still_holds(rule, now, of) for of, now in recent):
+    if not any(_still_holds(rule, now, recently) for recently, now in recent):
         since, (facts, rule) = PAUSE, recent[-1]
         while (before := part(since + PAUSE, since)) and judged(before)[1].kind is rule.kind:
             since += PAUSE
@@ -104,8 +106,11 @@ def judge(
 
 
 def _still_holds(rule: Rule, now: Rule, recently: Facts) -> bool:
-    """Whether the last seconds say the same, or do not deny it; "well used" is what remains, and applies always."""
-    if rule.kind is Kind.STUCK:  # which takes longer than a few seconds to see
+    """Return whether the rule still holds.
+
+    `Kind.BALANCED` always applies, so it holds only while no other rule comes first.
+    """
+    if rule.kind is Kind.STUCK:  # a few seconds are too short to see it again
         return now.kind is Kind.NOTHING_MEASURED
     return now.kind is rule.kind or (rule.kind is not Kind.BALANCED and rule.applies(recently))
 
@@ -136,8 +141,8 @@ def _is_growing(run: Sequence[Snapshot], model: ModelLoad) -> bool:
 
 
 def _without_load(average: Snapshot, snapshots: Sequence[Snapshot]) -> Advice | None:
-    """That nobody asks for anything, or why that is not known; None in the first seconds."""
-    if total(model.requests_per_second for model in average.models) is not None:
+    """Return that there is no load, or why that is not known; None in the first seconds."""
+    if request_rate(average) is not None:
         if (average.window or 0.0) < _ENOUGH:
             return None
         return Advice(Kind.NO_LOAD, "No load.", f"No request came in {window_of(average)}.")
@@ -152,7 +157,7 @@ def _why_nothing(average: Snapshot) -> str:
     if errors:
         return f"{errors[0]}." if len(errors) == 1 else f"{errors[0]} (and {len(errors) - 1} more)."
     if not average.sources:
-        return "This facility names no place where metrics are."
+        return "No metrics endpoint is configured for this facility."
     if any(source.age is not None for source in average.sources):
         return "The server answers, but reports no rates of models yet."
-    return "No source has answered yet."
+    return "No metrics endpoint has answered yet."

@@ -1,7 +1,7 @@
-"""The load of a connection's server, followed by one thread however many widgets show it, and by none without.
+"""The load of a connection's server, followed by one thread for all widgets, and by none without a widget.
 
-The figures come from this kernel's Jupyter server where that has them, so that widget, status and panel show the
-same; elsewhere this kernel measures by itself.
+The figures come from this kernel's Jupyter server if it has them, so widget, status and panel show the same.
+Otherwise this kernel measures them itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.metrics.feed import listen
-from eaf_inference.metrics.reading import total
 from eaf_inference.metrics.sampler import Sampler, run_in_thread
 from eaf_inference.metrics.targets import sources_of
 from eaf_inference.metrics.verdict import judge
@@ -28,32 +27,32 @@ if TYPE_CHECKING:
     from eaf_inference.metrics.snapshot import Snapshot
     from eaf_inference.metrics.verdict import Verdict
 
-__all__ = ["Load", "load_of", "measuring", "queue_of", "rate_of"]
+__all__ = ["Load", "load_of", "measuring"]
 
 log = logging.getLogger(__name__)
 
 _INTERVAL = 1.0  # seconds between two snapshots
 _KEPT = 120  # snapshots
-_MEASURED_WITHIN = 1.3  # seconds in which a server that answers has been asked twice
-_FOLLOWED_FOR = 60.0  # seconds after %triton_status, so that the next one knows more
+_MEASURED_WITHIN = 1.3  # seconds; enough for two scrapes of a server that answers
+_FOLLOWED_FOR = 60.0  # seconds after %triton_status, so that the next one has figures at once
 
 _lock = threading.RLock()
 _loads: weakref.WeakKeyDictionary[Connection, Load] = weakref.WeakKeyDictionary()
 
 
 class Load:
-    """What is measured of one connection's server.
+    """The load of one connection's server.
 
     Attributes
     ----------
     known : bool
-        Whether there is any place to ask.
+        Whether there is a metrics source.
     problem : str
-        Why there is none.
+        Why there is none; empty if there is one.
     history : tuple of Snapshot
-        Since somebody follows, and before that as far as the Jupyter server knows; oldest first, two minutes at most.
+        Oldest first, at most two minutes: since the first follower, and before that from the Jupyter server.
     verdict : Verdict or None
-        The figures and the advice, as panel, widget and status show them; None before the first snapshot.
+        The figures and the advice that panel, widget and status show; None before the first snapshot.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -72,35 +71,36 @@ class Load:
                 f"No metrics endpoint is configured for {connection.where}, so its GPUs and queue are not known. "
                 "Your facility's operators can set Facility.metrics_urls or Facility.prometheus_url."
             )
-        self._shows: list[Callable[[Snapshot], bool]] = []
+        self._followers: list[Callable[[Snapshot], bool]] = []
         self._stop: Callable[[], None] | None = None
 
     def follow(self, show: Callable[[Snapshot], bool]) -> None:
-        """Call `show` with each snapshot from now on, in a thread, until it returns False."""
+        """Call `show` in a thread with each new snapshot until it returns False."""
         with _lock:
-            self._shows.append(show)
+            self._followers.append(show)
             if self._stop is None:
-                self.history, self.verdict = (), None  # what lies between is not known
+                self.history, self.verdict = (), None  # these are outdated, and nothing was measured since
                 self._stop = listen(
                     self._urls, earlier=self._begin_with, hear=self._hear, ended=self._measure
                 ) or run_in_thread(self._sampler(), self._measured)
 
     def _measure(self) -> None:
-        """Measure by oneself, where the Jupyter server does not, or does no more; in its thread."""
+        """Measure in this kernel, because the Jupyter server has no figures or ended its feed."""
         with _lock:
-            self._stop = run_in_thread(self._sampler(), self._measured) if self._shows else None
+            self._stop = run_in_thread(self._sampler(), self._measured) if self._followers else None
 
     def _sampler(self) -> Sampler:
-        unread = [copy.copy(source) for source in self._sources]  # or rates reached back to the last follower
-        return Sampler(unread, interval=_INTERVAL)  # it belongs to one event loop, and so to one thread
+        # copies, or the first rates would reach back to an earlier sampler
+        unread = [copy.copy(source) for source in self._sources]
+        return Sampler(unread, interval=_INTERVAL)  # a sampler belongs to one event loop, so to one thread
 
     def _begin_with(self, history: tuple[Snapshot, ...], verdict: Verdict | None) -> None:
         self.history, self.verdict = history[-_KEPT:], verdict
 
     def _measured(self, snapshot: Snapshot) -> None:
-        """Judge what this kernel measured."""
+        """Judge a snapshot that this kernel measured."""
         connection = self._connection()
-        largest = {spec.name: spec.max_batch_size for spec in list(connection.paddings)} if connection else {}
+        largest = {spec.name: spec.max_batch_size for spec in list(connection.checks)} if connection else {}
         workers = work_of(connection).workers if connection else None
         history = (*self.history, snapshot)
         self._hear(snapshot, judge(history[-_KEPT:], workers=workers, max_batch=largest))
@@ -109,11 +109,11 @@ class Load:
         self.history = (*self.history, snapshot)[-_KEPT:]
         self.verdict = verdict
         with _lock:
-            following = tuple(self._shows)
+            following = tuple(self._followers)
         leaving = [show for show in following if not _wants_more(show, snapshot)]
         with _lock:
-            self._shows = [show for show in self._shows if show not in leaving]
-            if self._shows:
+            self._followers = [show for show in self._followers if show not in leaving]
+            if self._followers:
                 return
             stop, self._stop = self._stop, None
         if stop is not None:
@@ -123,13 +123,13 @@ class Load:
 def _wants_more(show: Callable[[Snapshot], bool], snapshot: Snapshot) -> bool:
     try:
         return show(snapshot)
-    except Exception:  # one widget's fault must not stop the others
-        log.exception("A listener to the server's load is dropped")
+    except Exception:  # an error of one widget must not stop the others
+        log.exception("A follower of the server's load failed and is removed")
         return False
 
 
 def load_of(connection: Connection) -> Load:
-    """The one `Load` of a connection."""
+    """Return the `Load` of a connection; each has one."""
     with _lock:
         load = _loads.get(connection)
         if load is None:
@@ -138,9 +138,9 @@ def load_of(connection: Connection) -> Load:
 
 
 def measuring(connection: Connection) -> Callable[[], Verdict | None]:
-    """Begin to follow the load; what is returned waits a second at most for the figures.
+    """Start to follow the load, and return a function that waits for the figures for about a second.
 
-    Where the Jupyter server, a widget or an earlier status has followed it for a while there is nothing to wait for.
+    It does not wait if the Jupyter server, a widget or an earlier status has followed the load already.
     """
     load = load_of(connection)
     if not load.known:
@@ -153,10 +153,10 @@ def measuring(connection: Connection) -> Callable[[], Verdict | None]:
             enough.set()
         return time.monotonic() - began < _FOLLOWED_FOR and connection_is_open()
 
-    there = weakref.ref(connection)
+    reference = weakref.ref(connection)
 
     def connection_is_open() -> bool:
-        followed = there()
+        followed = reference()
         return followed is not None and not followed.closed
 
     load.follow(show)
@@ -167,18 +167,3 @@ def measuring(connection: Connection) -> Callable[[], Verdict | None]:
         return load.verdict
 
     return measured
-
-
-def queue_of(snapshot: Snapshot) -> float | None:
-    """Milliseconds that a mean request of any model waits; None where none was measured."""
-    waits = [
-        (model.queue_ms, model.requests_per_second)
-        for model in snapshot.models
-        if model.queue_ms is not None and model.requests_per_second
-    ]
-    return sum(queue * rate for queue, rate in waits) / sum(rate for _, rate in waits) if waits else None
-
-
-def rate_of(snapshot: Snapshot) -> float | None:
-    """Inferences/s of all models; None where none is reported."""
-    return total(model.inferences_per_second for model in snapshot.models)

@@ -1,6 +1,6 @@
 """``%triton_connect``, ``%triton_status``, ``%triton_disconnect``, and completion of model names.
 
-A user's mistake ends the cell with one message: the errors render themselves without a traceback.
+A user's mistake ends the cell with one message, because our errors render without a traceback.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import display
 from traitlets import Float, Unicode
 
-from eaf_inference.connection import Connection, connect
-from eaf_inference.credentials import TokenFile
+from eaf_inference.auth.sources import TokenFile
+from eaf_inference.connecting import connect, current
+from eaf_inference.connection import Connection
 from eaf_inference.errors import ConfigurationError, InferenceError
 from eaf_inference.inference.interrupts import stopping
-from eaf_inference.metrics.advice import window_of
-from eaf_inference.notebook.display import clusters_html, connection_html, load_html, load_text, models_html
+from eaf_inference.metrics.average import window_of
 from eaf_inference.notebook.load import measuring
 from eaf_inference.notebook.session import follow_session, leave_session, look_now
+from eaf_inference.notebook.static_views import load_html, load_text
 from eaf_inference.notebook.work import work_of
-from eaf_inference.registry import current, followers
+from eaf_inference.registry import linked_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext
     from IPython.core.interactiveshell import InteractiveShell
 
-    from eaf_inference.catalogue import ModelTable
     from eaf_inference.dask.clusters import ClusterTable
+    from eaf_inference.inference.repository import ModelTable
     from eaf_inference.metrics.snapshot import Snapshot
     from eaf_inference.metrics.verdict import Verdict
 
 __all__ = ["TritonMagics", "load", "unload"]
 
-_MOST_MODELS = 10  # that connect and status show
+_MOST_MODELS = 10  # in the output of connect and status
 _MATCHER = "eaf_inference.model_names"
 _MODEL_CALL = re.compile(r"""(?P<name>[^\W\d]\w*)\.model\(\s*(?P<quote>["'])(?P<typed>[^"']*)$""")
 
@@ -55,16 +56,16 @@ class TritonMagics(Magics):
         self._bound: str | None = None  # the variable of the latest connection
 
     @magic_arguments()
-    @argument("url", nargs="?", help="grpc://host:port or grpcs://host:port; found by itself when left out")
+    @argument("url", nargs="?", help="grpc://host:port or grpcs://host:port (default: discover it)")
     @argument("--name", help="the variable to bind (default: triton)")
-    @argument("--token-file", metavar="F", help="file that holds your bearer token and is renewed in place")
+    @argument("--token-file", metavar="F", help="file with your bearer token, which may be renewed in place")
     @argument("--ca", metavar="F", help="PEM file of the certificate authorities to trust")
     @argument(
         "--allow-insecure-token",
         action="store_true",
         help="send the token over an unencrypted channel to another machine",
     )
-    @argument("--explain", action="store_true", help="show what every source of discovery said")
+    @argument("--explain", action="store_true", help="show the outcome of every discovery source")
     @line_magic
     @stopping("Stopped before the models were listed.")
     def triton_connect(self, line: str) -> None:
@@ -72,7 +73,7 @@ class TritonMagics(Magics):
         options = parse_argstring(self.triton_connect, line)
         name = options.name or self.name
         if not name.isidentifier():
-            raise ConfigurationError(f"--name {name!r} is not a variable's name.")
+            raise ConfigurationError(f"--name {name!r} is not a variable name. Expected one such as triton.")
         connection = connect(
             options.url,
             token=TokenFile(options.token_file) if options.token_file else None,
@@ -94,9 +95,9 @@ class TritonMagics(Magics):
     @line_magic
     @stopping("Stopped before the status was known.")
     def triton_status(self, line: str) -> None:
-        """Show endpoint, user, token's expiry, models and their load, Dask clusters, and what limits the throughput.
+        """Show endpoint, user, token expiry, models, Dask clusters, the load, and what limits the throughput.
 
-        The last two are those of the panel and the widget, over the present run; see `eaf_inference.metrics.verdict`.
+        Load and limit cover the current run, as in the panel and the widget; see `eaf_inference.metrics.verdict`.
         """
         parse_argstring(self.triton_status, line)
         connection = self._connection()
@@ -117,12 +118,12 @@ class TritonMagics(Magics):
             self._bound = None
         connection.close()
         look_now()
-        print(f"Disconnected from {connection.where}.")  # noqa: T201  (a magic's output)
+        print(f"Disconnected from {connection.where}.")  # noqa: T201  (the output of a magic)
 
     @property
     def _namespace(self) -> dict[str, Any]:
         """The notebook's variables."""
-        assert self.shell is not None  # noqa: S101  (magics are made with a shell)
+        assert self.shell is not None  # noqa: S101  (magics always have a shell)
         namespace: dict[str, Any] = self.shell.user_ns
         return namespace
 
@@ -130,23 +131,23 @@ class TritonMagics(Magics):
         connection = self._namespace.get(self._bound) if self._bound else None
         if isinstance(connection, Connection) and not connection.closed:
             return connection
-        made = current()  # for a cluster, without a word from the user
-        if made is not None:
-            return made
-        clusters = "".join(f"\n{follower}" for follower in followers)
+        automatic = current()  # made for a Dask cluster
+        if automatic is not None:
+            return automatic
+        clusters = "".join(f"\n{cluster}" for cluster in linked_clusters)
         raise ConfigurationError(f"This notebook is not connected. Connect it with %triton_connect.{clusters}")
 
     def _release(self, name: str) -> None:
-        """Close the connection that a variable holds: nothing of it is used again."""
+        """Close the connection in a variable before another takes its place."""
         if isinstance(self._namespace.get(name), Connection):
             self._namespace.pop(name).close()
 
     def _tables(self, connection: Connection) -> tuple[ModelTable, ClusterTable | None]:
-        return connection.models(), connection.clusters() if connection.followers else None
+        return connection.models(), connection.clusters() if connection.linked_clusters else None
 
 
 def _measured(average: Snapshot) -> dict[tuple[str, str], tuple[int, float | None]]:
-    """Requests and queue times of the models in a server's figures."""
+    """Return requests and queue time of each model in the figures."""
     return {
         (model.name, model.version): (round(model.requests_per_second * average.window), model.queue_ms)
         for model in average.models
@@ -155,7 +156,7 @@ def _measured(average: Snapshot) -> dict[tuple[str, str], tuple[int, float | Non
 
 
 class _Status:
-    """What connect and status show, as HTML and as text."""
+    """The output of connect and status, as HTML and as text."""
 
     def __init__(
         self,
@@ -179,13 +180,13 @@ class _Status:
         return "\n".join(part for part in (self._remark, repr(self._connection), *tables) if part)
 
     def _repr_html_(self) -> str:
-        clusters = clusters_html(self._clusters) if self._clusters else ""
+        clusters = self._clusters._repr_html_() if self._clusters else ""
         load = load_html(self._verdict, self._session) if self._verdict else ""
-        return connection_html(self._connection) + models_html(self._models, _MOST_MODELS) + clusters + load
+        return self._connection._repr_html_() + self._models.html(_MOST_MODELS) + clusters + load
 
 
 def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext], SimpleMatcherResult]:
-    """IPython's matcher of model names inside ``triton.model("``."""
+    """Return IPython's matcher for model names inside ``triton.model("``."""
 
     @context_matcher(identifier=_MATCHER)
     def matcher(context: CompletionContext) -> SimpleMatcherResult:
@@ -196,7 +197,7 @@ def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext]
             try:
                 names = [name for name in connection.names() if name.startswith(found["typed"])]
             except InferenceError:
-                names = []  # a server that does not answer offers no completion
+                names = []  # without an answer there is no completion
         return SimpleMatcherResult(
             completions=[SimpleCompletion(text=name, type="model") for name in names],
             matched_fragment=found["typed"] if found else "",
@@ -209,7 +210,7 @@ def _model_name_matcher(shell: InteractiveShell) -> Callable[[CompletionContext]
 
 
 def load(shell: InteractiveShell) -> None:
-    """Register magics and completion, and begin to tell the panel."""
+    """Register magics and completion, and start to inform the panel."""
     shell.register_magics(TritonMagics(shell))
     unload(shell)
     shell.Completer.custom_matchers.append(_model_name_matcher(shell))
@@ -217,7 +218,7 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take completion and panel away; magics stay until the kernel restarts: IPython has no way to remove them."""
+    """Remove completion and panel. Magics stay until the kernel restarts, because IPython cannot remove them."""
     leave_session()
     matchers = shell.Completer.custom_matchers
     matchers[:] = [each for each in matchers if getattr(each, "matcher_identifier", "") != _MATCHER]

@@ -1,13 +1,14 @@
-"""``triton.monitor()``: a widget that moves while a cell runs, because a thread of this kernel feeds it.
+"""``triton.monitor()``: a widget that updates while a cell runs, because a thread of this kernel feeds it.
 
-It stops when it, or its connection, is closed; then, and wherever nobody watches (nbconvert, papermill), a static
-picture of the last minute stands in its place, which outlives the kernel. A notebook whose kernel was killed keeps
-the picture of when the widget was shown: renewed below a live view, JupyterLab's output would be given a second one.
+It stops when it or its connection is closed. Then, and where there is no front end (nbconvert, papermill), a static
+view of the last minute takes its place and stays in the saved notebook. If a kernel is killed, the notebook keeps the
+static view from when the widget was first shown. It is not updated below a live view, because JupyterLab would then
+show both.
 
-It rests while nobody looks. A view says when it comes and goes, but a page that is closed says nothing; so between
-cells, when the kernel hears of its front ends, the views are asked, and those that do not answer are gone. A view
-that comes, or whose page is looked at again, wakes it. No trait holds a secret: front ends save them with the
-notebook.
+The widget rests while no view is visible. A view reports when it appears and disappears, but a closed page reports
+nothing. So between cells, when the kernel can receive messages, it asks the views, and those that do not answer are
+gone. A new view, or a page that becomes visible again, wakes it. No trait holds a secret, because front ends save
+traits with the notebook.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from traitlets import Dict, List, Unicode
 
 from eaf_inference._kernel import is_batch
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.notebook.display import monitor_html, monitor_text
-from eaf_inference.notebook.load import load_of, queue_of
+from eaf_inference.metrics.totals import mean_queue_ms
+from eaf_inference.notebook.load import load_of
+from eaf_inference.notebook.static_views import monitor_html, monitor_text
 from eaf_inference.notebook.work import work_of
 
 if TYPE_CHECKING:
@@ -40,30 +42,28 @@ if TYPE_CHECKING:
 __all__ = ["WIDGET", "Monitor"]
 
 WIDGET = Path(__file__).parents[1] / "static" / "widget.js"
-_POINTS = 120  # of the chart: two minutes
+_POINTS = 120  # of the chart, for two minutes
 _MODELS = 20  # the busiest
-_ASKED_EVERY = 5.0  # seconds; the front end takes a longer silence for the kernel's end
-_UNSEEN = 30.0  # seconds between cells after which a view that does not answer is gone
-_NEVER_SEEN = 60.0  # the same, where there was none yet: JupyterLab makes those below the screen late
+_ASKED_EVERY = 5.0  # seconds; after a longer silence, the front end takes the kernel for dead
+_UNSEEN = 30.0  # seconds between cells after which a silent view is gone
+_NEVER_SEEN = 60.0  # the same before the first view, since JupyterLab creates views below the screen late
 
 
 class Monitor(AnyWidget):
-    """A live picture of the server's GPUs and queue, and of what this kernel does with it.
-
-    Made by `Connection.monitor`.
+    """A live view of the server's GPUs and queue, and of this kernel's work; `Connection.monitor` returns it.
 
     Attributes
     ----------
     average, advice : dict or None
-        The figures and what they say, as `eaf_inference.metrics.verdict.Verdict.as_dict` gives them.
+        The figures and the advice, as in `eaf_inference.metrics.verdict.Verdict.as_dict`.
     history : list of dict
-        time, busy and queue_ms of the server, and jets_per_second of this kernel, in the last two minutes.
+        Points of the last two minutes: time, busy and queue_ms of the server; inferences_per_second of this kernel.
     session : dict or None
-        As `eaf_inference.notebook.work.Work.look` gives it.
+        As from `eaf_inference.notebook.work.Work.look`.
     state : str
         "live" or "stopped".
     problem : str
-        Why there are no numbers of the server.
+        Why there are no figures of the server.
     """
 
     _esm = Unicode().tag(sync=True)
@@ -83,16 +83,16 @@ class Monitor(AnyWidget):
         self._displayed = self._ended = False
         self._average: Snapshot | None = None
         self._idle_since: float | None = None  # None while a cell runs
-        self._views: dict[str, float] = {}  # their id → when each was seen
-        self._seen = False  # whether there ever was one
+        self._views: dict[str, float] = {}  # id → time of its last message
+        self._seen = False  # whether there ever was a view
         self._asked = 0.0
         self._following = False
         self._lock = threading.Lock()
         super().__init__(_esm=_front_end(), problem=self._load.problem, session=self._work.look())
         self.comm.on_close(lambda _: self.stop())
-        self.on_msg(self._view_says)
+        self.on_msg(self._on_view)
         self._points: deque[dict[str, float | None]] = deque(maxlen=_POINTS)
-        if self._load.history:  # somebody else follows it
+        if self._load.history:  # another widget follows it already
             self._take(self._load.history[-1])
         if self._shell is not None:
             self._shell.events.register("pre_run_cell", self._cell_begins)
@@ -101,24 +101,24 @@ class Monitor(AnyWidget):
         self._follow()
 
     def stop(self) -> None:
-        """Read nothing more; the last picture stays where the widget was shown."""
+        """Stop reading metrics; a static view replaces the widget."""
         if self._end():
             self._show_again()
 
     def close(self) -> None:
-        """Take the widget away."""
+        """Stop, and remove the widget."""
         self._end()
         super().close()
 
     def _end(self) -> bool:
-        """Whether it had not ended before."""
+        """End the updates; return False if they had ended before."""
         if self._ended:
             return False
         self._ended = True
         atexit.unregister(self.stop)
         if self._shell is not None:
             for event, callback in (("pre_run_cell", self._cell_begins), ("post_run_cell", self._cell_ends)):
-                with contextlib.suppress(ValueError):  # somebody reset the events
+                with contextlib.suppress(ValueError):  # the events were reset
                     self._shell.events.unregister(event, callback)
         if self.comm is not None:
             with self.hold_sync():
@@ -127,15 +127,16 @@ class Monitor(AnyWidget):
         return True
 
     def _follow(self) -> None:
-        """Listen to the load, unless it does."""
+        """Follow the load, unless it is followed already."""
         with self._lock:
             if self._ended or self._following:
                 return
             self._following = True
-        self._load.follow(lambda snapshot: self._hear(snapshot))  # each its own: an earlier one may be leaving
+        # a new function each time, because the last one may be leaving
+        self._load.follow(lambda snapshot: self._hear(snapshot))
 
     def _hear(self, snapshot: Snapshot) -> bool:
-        """Show this, in the sampler's thread; whether more is wanted."""
+        """Show a snapshot, in the sampler's thread; return False to stop following."""
         if self._ended:
             return False
         session = self._work.look()
@@ -151,7 +152,7 @@ class Monitor(AnyWidget):
             self._take(snapshot)
         if time.monotonic() - self._asked >= _ASKED_EVERY:
             self._asked = time.monotonic()
-            self.send({"answer": self._idle_since is not None})  # else the answers wait for the cell's end
+            self.send({"answer": self._idle_since is not None})  # during a cell, answers would arrive after its end
         return True
 
     def _take(self, snapshot: Snapshot) -> None:
@@ -170,7 +171,7 @@ class Monitor(AnyWidget):
         self.advice = verdict.advice.as_dict() if verdict.advice and not self.problem else None
 
     def _is_watched(self) -> bool:
-        """Whether a view is left; while a cell runs, none can tell."""
+        """Return whether a view is left; during a cell, the views known before it count."""
         idle = self._idle_since
         if idle is None:
             return bool(self._views) or not self._seen
@@ -178,8 +179,8 @@ class Monitor(AnyWidget):
         self._views = {view: seen for view, seen in self._views.items() if now - max(seen, idle) <= _UNSEEN}
         return bool(self._views) or (not self._seen and now - idle <= _NEVER_SEEN)
 
-    def _view_says(self, _: object, content: Any, __: object) -> None:
-        """A view is there, or goes; on the kernel's main thread."""
+    def _on_view(self, _: object, content: Any, __: object) -> None:
+        """Register or forget a view, on the kernel's main thread."""
         view = content.get("view") if isinstance(content, dict) else None
         if not isinstance(view, str):
             return
@@ -198,14 +199,14 @@ class Monitor(AnyWidget):
     def _cell_ends(self, *_: object) -> None:
         self._idle_since = time.monotonic()
         if is_batch():
-            self.session = self._work.look() or self._work.last()  # with what came after the last snapshot
+            self.session = self._work.look() or self._work.last()  # with work since the last snapshot
             self._show_again()
 
     def __repr__(self) -> str:
         return f"<Monitor: {monitor_text(self._average, self.session, problem=self.problem)}>"
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The live widget, and for those who cannot show it the picture as it is now."""
+        """Return the live widget, and the static view for front ends without widgets."""
         data: dict[str, Any] = {
             "text/plain": repr(self),
             "text/html": monitor_html(
@@ -218,39 +219,39 @@ class Monitor(AnyWidget):
         return data, {}
 
     def _ipython_display_(self, **_: object) -> None:
-        """Display it under a name, so that the picture can take its place."""
+        """Display it with an id, so that the static view can replace it."""
         self._displayed = True
         self._publish(update=False)
 
     def _show_again(self) -> None:
-        """Only where no live view is, or is wanted: JupyterLab would add another one to it."""
+        """Show the static view. Call this without a live view only, because JupyterLab would show both."""
         if self._displayed:
             self._publish(update=True)
 
     def _publish(self, *, update: bool) -> None:
-        data, metadata = Monitor._repr_mimebundle_(self)  # ipywidgets takes the instance's away when it is closed
+        data, metadata = Monitor._repr_mimebundle_(self)  # ipywidgets removes the instance's method when it is closed
         display(  # type: ignore[no-untyped-call]
             data, metadata=metadata, raw=True, display_id=self._id, update=update
         )
 
 
 def _front_end() -> str:
-    """The widget's JavaScript."""
+    """Return the widget's JavaScript."""
     try:
         return WIDGET.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigurationError(
-            f"The widget's JavaScript, {WIDGET}, was not built. In a clone of the project: "
-            "npm ci && npm run build:prod; else install the package again."
+            f"The widget's JavaScript, {WIDGET}, is missing. In a clone of the project, build it with "
+            "npm ci && npm run build:prod; otherwise reinstall the package."
         ) from None
 
 
 def _point(snapshot: Snapshot, own: float | None = None) -> dict[str, float | None]:
-    """One moment of the chart; `own` are the jets/s of this kernel."""
-    queue = queue_of(snapshot)
+    """Return a point of the chart; `own` is the rate of this kernel in jets/s."""
+    queue = mean_queue_ms(snapshot)
     return {
         "time": round(snapshot.time, 2),
         "busy": round(snapshot.busy.value, 3) if snapshot.busy else None,
         "queue_ms": None if queue is None else round(queue, 2),
-        "jets_per_second": own,
+        "inferences_per_second": own,
     }

@@ -1,10 +1,9 @@
-"""What this kernel does with Triton, told to the panel beside the notebook.
+"""Report this kernel's work with Triton to the panel beside the notebook.
 
-A thread of its own tells it, over a comm that the kernel opens, so that the panel moves while a cell runs. While
-nothing changes it says nothing, but for now and then while a cell runs: a page that is loaded meanwhile cannot ask.
-ipykernel hands the messages of any thread to its own I/O thread, and JupyterLab takes
-a comm's messages whatever cell they came in. A front end that does not know the target closes the comm, and is told
-nothing more of that connection.
+A thread sends it over a comm that the kernel opens, so the panel updates while a cell runs. It sends changes only,
+except that it repeats the last message from time to time while a cell runs, because a page that loads then cannot
+ask. ipykernel passes messages of any thread to its own I/O thread, and JupyterLab accepts a comm's messages in any
+cell. A front end without this target closes the comm, and gets no more messages about that connection.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._kernel import is_batch
+from eaf_inference.connecting import current
 from eaf_inference.notebook.load import load_of
 from eaf_inference.notebook.work import work_of
-from eaf_inference.registry import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +32,14 @@ __all__ = ["TARGET", "follow_session", "leave_session", "look_now"]
 
 log = logging.getLogger(__name__)
 
-TARGET = "eaf-inference"  # the comm's, as the labextension registers it
-_PAUSE = 0.5  # seconds between two looks
-_AGAIN = 5.0  # seconds after which the same is told again while a cell runs
+TARGET = "eaf-inference"  # the target of the comm that the labextension registers
+_PAUSE = 0.5  # seconds between two checks for changes
+_AGAIN = 5.0  # seconds after which a message is repeated while a cell runs
 _session: _Session | None = None  # of this kernel
 
 
 def follow_session(shell: InteractiveShell) -> None:
-    """Begin to tell the panel; does nothing where IPython has no kernel, and so no front end."""
+    """Start to report to the panel. Do nothing without a kernel, because there is no front end."""
     global _session
     leave_session()
     if getattr(shell, "kernel", None) is not None:
@@ -48,7 +47,7 @@ def follow_session(shell: InteractiveShell) -> None:
 
 
 def leave_session() -> None:
-    """Tell nothing more."""
+    """Stop reporting."""
     global _session
     if _session is not None:
         _session.stop()
@@ -56,31 +55,31 @@ def leave_session() -> None:
 
 
 def look_now() -> None:
-    """Tell at once that something has changed."""
+    """Report a change at once."""
     if _session is not None:
         _session.look()
 
 
 class _Session:
-    """The thread that tells, and its comm."""
+    """The reporting thread and its comm."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self._is_running = True  # what loads the extension is a cell
-        self._told_at = 0.0
+        self._is_running = True  # a cell loads the extension
+        self._sent_at = 0.0
         for event, callback in self._callbacks():
             shell.events.register(event, callback)
         self._woken = threading.Event()
         self._ended = False
         self._comm: BaseComm | None = None
-        self._told: dict[str, Any] | None = None
+        self._sent: dict[str, Any] | None = None
         self._refused: str | None = None
         self._following = False
         self._thread = threading.Thread(target=self._run, name="eaf-inference-session", daemon=True)
         self._thread.start()
 
     def look(self) -> None:
-        """Look now."""
+        """Check for changes now."""
         self._woken.set()
 
     def _callbacks(self) -> tuple[tuple[str, Callable[..., None]], ...]:
@@ -94,7 +93,7 @@ class _Session:
 
     def stop(self) -> None:
         for event, callback in self._callbacks():
-            with contextlib.suppress(ValueError):  # somebody reset the events
+            with contextlib.suppress(ValueError):  # the events were reset
                 self._shell.events.unregister(event, callback)
         self._ended = True
         self._woken.set()
@@ -103,26 +102,26 @@ class _Session:
     def _run(self) -> None:
         try:
             while not self._ended:
-                self._tell()
+                self._report()
                 self._woken.wait(_PAUSE)
                 self._woken.clear()
             self._close()
-        except Exception:  # of the kernel's sockets, mostly at its end: the user's work goes on without a panel
-            log.debug("The panel is told no more", exc_info=True)
+        except Exception:  # mostly of the kernel's sockets at its end; the user's work continues without a panel
+            log.debug("Reporting to the panel ends", exc_info=True)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         connection = current()
         session = work_of(connection).look() if connection else None
         if session is None:
             self._close()
         elif self._comm is None and is_batch():
-            return  # nobody answers a comm there
-        elif session["endpoint"] != self._refused and (session != self._told or self._is_due):
+            return  # there is no front end
+        elif session["endpoint"] != self._refused and (session != self._sent or self._is_due):
             self._send(session)
             self._follow_load(connection)
 
     def _follow_load(self, connection: Connection | None) -> None:
-        """Follow the server's load while a front end that shows a panel looks on, so that %triton_status knows it."""
+        """Follow the server's load while a panel is open and work goes on, for the next %triton_status."""
         if connection is None or self._comm is None or self._following or not self._is_busy:
             return
         load = load_of(connection)
@@ -136,14 +135,14 @@ class _Session:
 
     @property
     def _is_busy(self) -> bool:
-        return not self._ended and self._told is not None and bool(self._told["busy"])
+        return not self._ended and self._sent is not None and bool(self._sent["busy"])
 
     @property
     def _is_due(self) -> bool:
-        return self._is_running and time.monotonic() - self._told_at >= _AGAIN
+        return self._is_running and time.monotonic() - self._sent_at >= _AGAIN
 
     def _send(self, session: dict[str, Any]) -> None:
-        self._told, self._told_at = session, time.monotonic()
+        self._sent, self._sent_at = session, time.monotonic()
         if self._comm is None:
             from comm import create_comm
 
@@ -154,15 +153,15 @@ class _Session:
             self._comm.send({"session": session})
 
     def _on_close(self, _: object) -> None:
-        """The front end does not want it; on the kernel's main thread."""
-        self._refused, self._comm = (self._told or {}).get("endpoint"), None
+        """Note that the front end closed the comm, on the kernel's main thread."""
+        self._refused, self._comm = (self._sent or {}).get("endpoint"), None
 
     def _on_message(self, _: object) -> None:
-        """Whoever came late, such as a page that was loaded again, asks with any message to be told at once."""
-        self._told = None
+        """Send the session again: any message asks for it, for example from a reloaded page."""
+        self._sent = None
         self._woken.set()
 
     def _close(self) -> None:
-        comm, self._comm, self._told, self._refused = self._comm, None, None, None
+        comm, self._comm, self._sent, self._refused = self._comm, None, None, None
         if comm is not None:
             comm.close()

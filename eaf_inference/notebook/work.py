@@ -1,4 +1,4 @@
-"""What one connection of this kernel does: progress, jets/s, an outage, and its Dask clusters."""
+"""The work of one connection in this kernel: progress, rate, retries, and its Dask clusters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import InferenceError
 from eaf_inference.inference.progress import under_way
-from eaf_inference.metrics.advice import Workers
+from eaf_inference.metrics.workers import Workers
 
 if TYPE_CHECKING:
     from eaf_inference.connection import Connection
@@ -19,13 +19,13 @@ __all__ = ["Work", "work_of"]
 
 log = logging.getLogger(__name__)
 
-_CLUSTERS_EVERY = 10.0  # seconds; each look asks all workers
+_CLUSTERS_EVERY = 10.0  # seconds between two requests, each of which goes to all workers
 _works: weakref.WeakKeyDictionary[Connection, Work] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 class Work:
-    """What one connection does; panel and widget share it. Holds the connection weakly."""
+    """The work of one connection, shared by panel and widget. It holds the connection weakly."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = weakref.ref(connection)
@@ -36,17 +36,18 @@ class Work:
         self._asking: threading.Thread | None = None
 
     def look(self) -> dict[str, Any] | None:
-        """The session as panel and widget take it; None once the connection is closed or gone."""
+        """Return the session for panel and widget; None once the connection is closed or gone."""
         connection = self._connection()
         if connection is None or connection.closed:
             return None
         try:
             self._where = connection.endpoint.url, connection.user
-        except InferenceError:  # closed meanwhile
+        except InferenceError:  # it was closed just now
             return None
         self._note(connection)
         progress = under_way()
         busy = progress is not None or connection.traffic.in_flight > 0
+        left = progress.seconds_left if progress else None
         rate, retrying = connection.traffic.inferences_per_second, connection.traffic.retrying
         return {
             **self.last(),
@@ -54,13 +55,16 @@ class Work:
             "label": progress.label if progress else None,
             "done": progress.done if progress else None,
             "total": progress.total if progress else None,
+            "unit": progress.unit if progress else None,
+            "failed": progress.failed if progress else 0,
+            "left": None if left is None else round(left),
             "inferences_per_second": None if rate is None else round(rate, 1),
             "retrying": {"reason": retrying.reason, "left": retrying.left} if retrying else None,
             "clusters": self._clusters_of(connection),
         }
 
     def last(self) -> dict[str, Any]:
-        """The same, of what is over."""
+        """Return the session after the connection has ended."""
         connection = self._connection()
         if connection is not None:
             self._note(connection)
@@ -72,6 +76,9 @@ class Work:
             "label": None,
             "done": None,
             "total": None,
+            "unit": None,
+            "failed": 0,
+            "left": None,
             "inferences_per_second": None,
             "retrying": None,
             "inferences": self._inferences,
@@ -80,20 +87,18 @@ class Work:
         }
 
     def _note(self, connection: Connection) -> None:
-        """The jets of this process, and those that a cluster's workers scored for it."""
+        """Remember the jets of this process and those that a cluster's workers scored for it."""
         traffic = connection.traffic
         self._inferences, self._not_finite = traffic.inferences + traffic.elsewhere, traffic.not_finite
 
     @property
     def workers(self) -> Workers | None:
-        """The workers of her Dask clusters, and what they get together; None where that is not known."""
-        count = sum(each["configured"] or 0 for each in self._clusters)
-        rate = sum(each["inferences_per_second"] or 0.0 for each in self._clusters)
-        return Workers(count, rate) if count and rate else None
+        """The workers of the user's Dask clusters; None if they report no rate."""
+        return Workers.of(self._clusters)
 
     def _clusters_of(self, connection: Connection) -> list[dict[str, Any]]:
-        """The clusters as they were a few seconds ago: asking takes a while, and is done beside."""
-        if not connection.followers:
+        """Return the clusters of a few seconds ago, and request new ones in a thread, which takes a while."""
+        if not connection.linked_clusters:
             self._clusters = []
         elif time.monotonic() >= self._clusters_due and (self._asking is None or not self._asking.is_alive()):
             self._clusters_due = time.monotonic() + _CLUSTERS_EVERY
@@ -107,7 +112,7 @@ class Work:
         try:
             table = connection.clusters()
         except (InferenceError, OSError, RuntimeError) as error:  # RuntimeError: the client's loop has ended
-            log.debug("The clusters cannot be asked: %s", error)
+            log.debug("Cannot ask the clusters: %s", error)
             return
         self._clusters = [
             {
@@ -115,7 +120,7 @@ class Work:
                 "state": row.state,
                 "workers": row.workers,
                 "configured": row.configured,
-                "inferences_per_second": row.inferences_per_s,
+                "inferences_per_second": row.inferences_per_second,
             }
             for row in table
             if row.connected
@@ -123,7 +128,7 @@ class Work:
 
 
 def work_of(connection: Connection) -> Work:
-    """The one `Work` of a connection."""
+    """Return the `Work` of a connection; each has one."""
     with _lock:
         work = _works.get(connection)
         if work is None:

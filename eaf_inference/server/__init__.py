@@ -1,4 +1,4 @@
-"""What Jupyter Server finds when it is told to load ``eaf_inference.server``; nothing is imported before that."""
+"""The entry point with which Jupyter Server loads ``eaf_inference.server``; it imports the rest only then."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""This user's Dask clusters: as the gateway lists them and their schedulers describe them; scaled and shut down.
+"""List, scale and shut down this user's Dask clusters, through the gateway and the clusters' schedulers.
 
-Clusters that were made in notebooks are seen too, because the gateway is asked and not this process's memory. Their
-schedulers are reached with the certificates that the gateway gives to the cluster's owner. No `distributed.Client` is
-made: it would be another client of the cluster, which our own preload would configure.
+The gateway also lists clusters that notebooks created. Their schedulers are reached with the certificates that the
+gateway gives to a cluster's owner. No `distributed.Client` is created, because our preload would configure the
+cluster of every client.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ import json
 import logging
 import time
 import warnings
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from eaf_inference import local
 from eaf_inference._redact import redact
-from eaf_inference.metrics.advice import Workers
+from eaf_inference.discovery import local_facility
 from eaf_inference.metrics.reading import clip
+from eaf_inference.metrics.workers import Workers, sums_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
 __all__ = ["ClusterError", "Clusters"]
 
 log = logging.getLogger(__name__)
 
-_METRICS = "eaf_inference"  # the name of ours among a worker's, see eaf_inference.dask.worker_plugin
-_LOCAL_AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"  # which dask_gateway finds by its name
-_FRESH = 5.0  # seconds for which a list is good
-_KNOWN = 60.0  # seconds for which it serves advice, and a browser that has just come
-_WITHIN = 8.0  # seconds for all of it, and …
-_SCHEDULER_WITHIN = 4.0  # … for one scheduler
-_MOST = 20  # clusters that are asked
-_LATE = f"The Dask Gateway does not answer within {_WITHIN:.0f} s."
+_LOCAL_AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"  # dask_gateway imports it by name
+_FRESH = 5.0  # seconds for which a list is current
+_KNOWN = 60.0  # seconds for which it is used for advice and for new browsers
+_WITHIN = 8.0  # seconds for the gateway and all schedulers to answer
+_SCHEDULER_WITHIN = 4.0  # seconds for one scheduler to answer
+_MOST = 20  # clusters that are listed
+_LATE = f"The Dask Gateway did not answer within {_WITHIN:.0f} s."
 
 T = TypeVar("T")
 
 
 class ClusterError(Exception):
-    """Why a cluster was not changed.
+    """A cluster was not changed.
 
     Attributes
     ----------
     status : HTTPStatus
-        Not found, in conflict with the cluster's state, or the gateway failed or did not answer.
+        Not found, conflict with the cluster's state, bad gateway, or gateway timeout.
     """
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
@@ -56,12 +56,12 @@ class ClusterError(Exception):
 
 
 class Clusters:
-    """The list, asked for when somebody wants it and the last one is old; and what changes a cluster.
+    """The list of clusters, requested on demand when the last one is outdated, and changes to clusters.
 
     Attributes
     ----------
     changed : callable
-        Called after each look.
+        Called after each request for the list.
     """
 
     def __init__(self) -> None:
@@ -72,32 +72,23 @@ class Clusters:
         self._asking: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
 
-    async def look(self) -> dict[str, Any]:
-        """The clusters, at most a few seconds old; ``problem`` says why there are none to see."""
-        task = self.look_soon()
-        if task is not None:
-            await asyncio.shield(task)
-        return self._reply
-
     def look_soon(self) -> asyncio.Task[None] | None:
-        """Begin to look, if the last list is old and none is under way; what is under way then."""
+        """Start a request unless the list is current; return the pending request, if any."""
         if self._asking is None and time.monotonic() >= self._due:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         return self._asking
 
     @property
     def text(self) -> str:
-        """The list, for a browser; empty where none is known."""
+        """The list as a frame for browsers; empty if none is known."""
         return self._text if time.monotonic() - self._asked < _KNOWN else ""
 
     @property
     def workers(self) -> Workers | None:
-        """All clusters' workers and what they get together, where that is known."""
+        """The number of all clusters' workers and their total rate, if known."""
         if time.monotonic() - self._asked > _KNOWN:
             return None
-        rows = [row for row in self._reply["clusters"] if row["inferences_per_second"] is not None]
-        count = sum(row["configured"] or 0 for row in rows)
-        return Workers(count, sum(row["inferences_per_second"] for row in rows)) if count else None
+        return Workers.of(self._reply["clusters"])
 
     async def scale(self, name: str, workers: int) -> str:
         """Ask the gateway for this many workers.
@@ -105,7 +96,7 @@ class Clusters:
         Returns
         -------
         str
-            What the gateway remarks, such as a limit that it applies; empty if nothing.
+            The gateway's remark, such as a limit that it applied, or empty.
 
         Raises
         ------
@@ -114,7 +105,7 @@ class Clusters:
         return await self._change(name, lambda gateway: _scale(gateway, name, workers))
 
     async def shut_down(self, name: str) -> None:
-        """Have the gateway stop the cluster.
+        """Ask the gateway to stop the cluster.
 
         Raises
         ------
@@ -123,13 +114,13 @@ class Clusters:
         await self._change(name, lambda gateway: gateway.stop_cluster(name))
 
     async def close(self) -> None:
-        """End a look that is under way."""
+        """Cancel a pending request."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
 
     async def _change(self, name: str, change: Callable[[Any], Awaitable[T]]) -> T:
-        """Change one cluster, one at a time, and look at all of them again."""
+        """Change one cluster at a time, then request the list again."""
         try:
             async with self._changing:
                 return await asyncio.wait_for(_changed(name, change), _WITHIN)
@@ -137,7 +128,7 @@ class Clusters:
             raise
         except asyncio.TimeoutError:
             raise ClusterError(HTTPStatus.GATEWAY_TIMEOUT, _LATE) from None
-        except Exception as error:  # as below
+        except Exception as error:  # dask_gateway raises various errors, depending on its version
             log.debug("cluster %s cannot be changed", name, exc_info=True)
             raise ClusterError(HTTPStatus.BAD_GATEWAY, _failed(error)) from error
         finally:
@@ -150,8 +141,8 @@ class Clusters:
             rows = await asyncio.wait_for(_clusters(), _WITHIN)
         except asyncio.TimeoutError:
             problem = _LATE
-        except Exception as error:  # whatever a gateway's client of any version raises: this is one list of a panel
-            log.debug("the Dask Gateway cannot be asked", exc_info=True)
+        except Exception as error:  # likewise; the panel shows the rest without the list
+            log.debug("the request to the Dask Gateway failed", exc_info=True)
             problem = _failed(error)
         finally:
             self._asked, self._asking = time.monotonic(), None
@@ -176,7 +167,7 @@ async def _changed(name: str, change: Callable[[Any], Awaitable[T]]) -> T:
         from dask_gateway import GatewayClusterError
 
         async with make_gateway() as gateway:
-            # it stops unknown clusters without complaint; the list has this user's only
+            # the gateway reports no error for unknown clusters, and its list has only this user's
             if any(report.name == name for report in await gateway.list_clusters()):
                 try:
                     return await change(gateway)
@@ -192,7 +183,7 @@ async def _scale(gateway: Any, name: str, workers: int) -> str:
     from dask_gateway import GatewayWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", GatewayWarning)  # how the gateway's client passes on what it did differently
+        warnings.simplefilter("error", GatewayWarning)  # the client's way to report what the gateway changed
         try:
             await gateway.scale_cluster(name, workers)
         except GatewayWarning as remark:
@@ -201,25 +192,25 @@ async def _scale(gateway: Any, name: str, workers: int) -> str:
 
 
 def _failed(error: Exception) -> str:
-    return redact(f"The Dask Gateway cannot be asked ({type(error).__name__}: {error}).")
+    return redact(f"The request to the Dask Gateway failed ({type(error).__name__}: {error}).")
 
 
 def _configured_gateway() -> Callable[[], Any] | None:
-    """The gateway of the user's Dask configuration, else of the facility on this machine; None without either."""
+    """Return a factory for the gateway in the Dask configuration, or of a facility on this machine, if any."""
     if importlib.util.find_spec("dask_gateway") is None:
         return None
     import dask.config
-    from dask_gateway import Gateway  # a second, at its first import
+    from dask_gateway import Gateway  # its first import takes a second
 
-    address, auth = None, None  # those of Dask's configuration
+    address, auth = None, None  # Gateway then uses Dask's configuration
     if dask.config.get("gateway.address", None) is None:
-        address = next((each.gateway.address for each in local.running() if each.gateway), None)
+        address = next((each.gateway.address for each in local_facility.running() if each.gateway), None)
         auth = _LOCAL_AUTH
         if address is None:
             return None
 
     def make() -> Any:
-        # the proxy of http_proxy would see the password or Hub token; one that Dask's configuration names is used
+        # a proxy in http_proxy would see the password or Hub token; only one in Dask's configuration is used
         proxy = dask.config.get("gateway.http-client.proxy", None)
         with dask.config.set({"gateway.http-client.proxy": False if proxy in (None, True) else proxy}):
             return Gateway(address, auth=auth, asynchronous=True)
@@ -242,16 +233,16 @@ async def _row(gateway: Any, report: Any) -> dict[str, Any]:
         return row
     try:
         identity = await asyncio.wait_for(_identity(gateway, report.name), _SCHEDULER_WITHIN)
-    except Exception:  # one cluster that is about to end must not hide the others
-        log.debug("the scheduler of %s cannot be asked", report.name, exc_info=True)
+    except Exception:  # one cluster that is ending must not hide the others
+        log.debug("the scheduler of %s does not answer", report.name, exc_info=True)
         return row
-    return row | _described(identity["workers"].values())
+    return row | asdict(sums_of(identity["workers"].values()))
 
 
 async def _identity(gateway: Any, name: str) -> Mapping[str, Any]:
     from distributed.core import rpc
 
-    report = await gateway.get_cluster(name)  # with its certificates, which the list does not have
+    report = await gateway.get_cluster(name)  # with its certificates, which the list lacks
     arguments = await asyncio.to_thread(report.security.get_connection_args, "client")
     scheduler = rpc(report.scheduler_address, deserialize=False, connection_args=arguments)  # type: ignore[no-untyped-call]
     try:
@@ -260,17 +251,3 @@ async def _identity(gateway: Any, name: str) -> Mapping[str, Any]:
     finally:
         with contextlib.suppress(OSError):
             await scheduler.close_rpc()  # type: ignore[no-untyped-call]
-
-
-def _described(workers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sums of what the workers report; what none reports is None."""
-    metrics = [worker["metrics"].get(_METRICS) for worker in workers]
-    reports = [each for each in metrics if each]
-    rates = [each["inferences_per_s"] for each in reports if each.get("inferences_per_s") is not None]
-    ages = [each["token_age"] for each in reports if each.get("token_age") is not None]
-    return {
-        "workers": len(metrics),
-        "configured": sum(each.get("state") == "connected" for each in reports) if reports or not metrics else None,
-        "inferences_per_second": sum(rates) if rates else None,
-        "oldest_token": max(ages, default=None),
-    }

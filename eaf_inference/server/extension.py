@@ -1,7 +1,7 @@
-"""How Jupyter Server loads the extension: its addresses and a socket for kernels, and nobody is asked for anything.
+"""The Jupyter Server extension: it adds the REST handlers and the socket for kernels, and contacts no server.
 
-The facility is looked for when the first browser wants to know, so that a broken or absent one neither stops nor
-slows the start of `jupyter lab`, `jupyter server` or `jupyterhub-singleuser`.
+Discovery starts when the first browser asks, so that a broken or missing facility neither prevents nor delays the
+start of `jupyter lab`, `jupyter server` or `jupyterhub-singleuser`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from jupyter_server.extension.application import ExtensionApp
 from eaf_inference.server.clusters import Clusters
 from eaf_inference.server.facility import ServedFacility
 from eaf_inference.server.handlers import (
-    ClustersHandler,
     FacilityHandler,
     HistoryHandler,
     ScaleHandler,
@@ -29,19 +28,18 @@ _API = "/eaf-inference/api"  # below the server's base URL
 
 
 class InferenceExtension(ExtensionApp):
-    """What all browsers of this server share: one facility, one list of clusters, one usage, one broadcast."""
+    """The objects that all browsers of this server share: facility, clusters, usage and broadcast."""
 
     name = "eaf_inference"
 
     def initialize_handlers(self) -> None:
-        """Make the addresses known."""
+        """Register the handlers."""
         facility, clusters = ServedFacility(), Clusters()
         self._facility, self._clusters, self._broadcast = facility, clusters, Broadcast(facility, clusters)
         self._kernels = KernelServer(self._broadcast, facility, clusters)
         self.handlers.extend(
             [
                 (f"{_API}/facility", FacilityHandler, {"facility": facility}),
-                (f"{_API}/clusters", ClustersHandler, {"clusters": clusters}),
                 (f"{_API}/clusters/([^/]+)/scale", ScaleHandler, {"clusters": clusters}),
                 (f"{_API}/clusters/([^/]+)/shutdown", ShutdownHandler, {"clusters": clusters}),
                 (f"{_API}/usage", UsageHandler, {"usage": OwnUsage()}),
@@ -52,7 +50,7 @@ class InferenceExtension(ExtensionApp):
         )
 
     async def stop_extension(self) -> None:
-        """When Jupyter Server ends: nothing of ours holds it up."""
+        """Close everything when Jupyter Server stops, without delaying it."""
         self._kernels.close()
         await self._broadcast.close()
         await self._clusters.close()

@@ -1,7 +1,7 @@
-"""What all browsers of one Jupyter server share: one look at the facility at a time, one sampler of its metrics.
+"""The facility as all browsers of one Jupyter server share it: its state and one sampler of its metrics.
 
-Looks are made when somebody wants to know and the last one is old enough. Each runs in a thread; the sampler, which
-only waits for sockets, runs on the event loop.
+The state is determined on demand, when the last result is outdated, and in a thread. The sampler only waits for
+sockets, so it runs on the event loop.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from eaf_inference.server.inquiry import Inquiry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eaf_inference.metrics.advice import Workers
     from eaf_inference.metrics.snapshot import Snapshot
+    from eaf_inference.metrics.workers import Workers
     from eaf_inference.server.inquiry import Findings
 
 __all__ = ["ServedFacility"]
 
-_FRESH = 10.0  # seconds for which a look is good
-_PAUSES = (1.0, 5.0)  # seconds between looks that fail, shortest and longest: somebody waits for the server
-_MOST_ROWS = 50_000  # GPUs, models and instances of a whole history, about 10 MB of JSON
+_FRESH = 10.0  # seconds for which a result is current
+_PAUSES = (1.0, 5.0)  # seconds between failed attempts, first and longest; a user is waiting
+_MOST_ROWS = 50_000  # GPUs, models and replicas of a whole history, about 10 MB of JSON
 _MOST_MODELS = 1000  # of a snapshot
 _CLOSE_WITHIN = 1.0  # seconds
 
 
 class ServedFacility:
-    """The facility, as this user's browsers see it.
+    """The facility as this user's browsers see it.
 
     Attributes
     ----------
     sampler : Sampler
-        Of its metrics; replaced when they are found elsewhere, which ends the iteration of its listeners.
+        Samples its metrics. A new sampler replaces it when the sources change, which ends its listeners' iteration.
     changed : callable
-        Called after each look.
+        Called after each update.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class ServedFacility:
         self.changed: Callable[[], None] = lambda: None
         self._inquiry = Inquiry()
         self._findings: Findings | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._updating: asyncio.Task[None] | None = None
         self._ended = float("-inf")
         self._failures = 0
         self._hurried = False
@@ -58,12 +58,12 @@ class ServedFacility:
         self._closed = False
 
     async def look(self, *, hurry: bool = False) -> dict[str, Any]:
-        """What is known, at most a few seconds old.
+        """Return the state, at most a few seconds old.
 
         Parameters
         ----------
         hurry : bool
-            Wait for a new look, unless the last one ended just now.
+            Wait for an update, unless the last one ended just now.
         """
         task = self.look_soon(hurry=hurry)
         if task is not None and (hurry or self._findings is None):
@@ -71,29 +71,29 @@ class ServedFacility:
         return self.reply
 
     def look_soon(self, *, hurry: bool = False) -> asyncio.Task[None] | None:
-        """Begin to look, if that is due and not under way; whatever is under way then.
+        """Start an update if it is due, and return the pending update, if any.
 
-        A hurry lasts until a look begins: one that is under way, or has just ended, may have missed what there is.
+        `hurry` applies until the next update starts, because a pending or just completed one may be outdated already.
         """
         self._hurried |= hurry
-        if self._looking is None and not self._closed and time.monotonic() - self._ended >= self._pause:
+        if self._updating is None and not self._closed and time.monotonic() - self._ended >= self._pause:
             if self._hurried:
                 self._hurried, self._failures = False, 0
-            self._looking = asyncio.get_running_loop().create_task(self._look())
-        return self._looking
+            self._updating = asyncio.get_running_loop().create_task(self._update())
+        return self._updating
 
     @property
     def reply(self) -> dict[str, Any]:
-        """What is known."""
+        """The state, in the form of the REST API."""
         if self._findings is None:
-            raise RuntimeError("nobody has looked yet")
+            raise RuntimeError("the facility has not been determined yet")
         sources = [source.name for source in self._findings.sources]
         metrics = {"configured": bool(sources), "sources": sources, "gpu": self._gpu()}
         return {**self._findings.reply, "metrics": metrics}
 
     @property
     def text(self) -> str:
-        """What is known, for a browser, written anew when there is something new; empty before the first look."""
+        """The state as a frame for browsers, serialised only after changes; empty before the first update."""
         if self._findings is None:
             return ""
         key = (self._findings, self._gpu())
@@ -102,11 +102,11 @@ class ServedFacility:
         return self._written[1]
 
     async def history(self, seconds: float, workers: Workers | None) -> str:
-        """The snapshots of the last so many seconds, thinned where they are huge, and what they say; as JSON."""
+        """Return the last snapshots, thinned if they are large, with mean and advice, as JSON."""
         return await asyncio.to_thread(self._history, seconds, workers)
 
     async def timeline(self, seconds: float) -> str:
-        """The last so many seconds in columns, for charts; as JSON."""
+        """Return the last seconds in columns, for charts, as JSON."""
         sampler = self.sampler
         if sampler.timeline is None:
             raise RuntimeError("this sampler keeps no timeline")
@@ -116,7 +116,7 @@ class ServedFacility:
         return await asyncio.to_thread(_in_pieces, {"step": step, **columns})
 
     def frame(self, snapshot: Snapshot, workers: Workers | None) -> str:
-        """A snapshot for browsers and kernels, with the figures and the advice; may take milliseconds."""
+        """Return the frame of a snapshot with mean and advice; this may take milliseconds."""
         content = {
             "type": "snapshot",
             "snapshot": snapshot.busiest(_MOST_MODELS).as_dict(),
@@ -125,28 +125,28 @@ class ServedFacility:
         return json.dumps(content, allow_nan=False)
 
     async def close(self) -> None:
-        """End the sampler and the connection; a look that is under way ends by itself."""
+        """Close the sampler and the connection, and wait briefly for a pending update."""
         self._closed = True
         await asyncio.wait([asyncio.create_task(self.sampler.close())], timeout=_CLOSE_WITHIN)
-        if self._looking is not None:
-            await asyncio.wait([self._looking], timeout=_CLOSE_WITHIN)
+        if self._updating is not None:
+            await asyncio.wait([self._updating], timeout=_CLOSE_WITHIN)
         await asyncio.to_thread(self._inquiry.close)
 
     @property
     def _pause(self) -> float:
-        """Seconds from the end of a look to the next."""
+        """Seconds from the end of one update to the start of the next."""
         shortest, longest = _PAUSES
         if self._hurried:
             return shortest
         return min(longest, shortest * 2.0 ** min(self._failures - 1, 30)) if self._failures else _FRESH
 
-    async def _look(self) -> None:
+    async def _update(self) -> None:
         try:
             findings = await asyncio.to_thread(self._inquiry.ask)
             before, self._findings = self._findings, findings
             self._failures = 0 if findings.connected else self._failures + 1
         finally:
-            self._ended, self._looking = time.monotonic(), None
+            self._ended, self._updating = time.monotonic(), None
         former = self.sampler
         is_elsewhere = before is None or before.settings != findings.settings
         if is_elsewhere:
@@ -157,12 +157,12 @@ class ServedFacility:
             await former.close()
 
     def _gpu(self) -> bool | None:
-        """Whether any is reported; None while a source has not said."""
+        """Whether any GPU is reported; None until all sources have answered."""
         newest = self.sampler.history[-1:]
         if any(snapshot.gpus for snapshot in newest):
             return True
-        told = [source.age is not None and source.error is None for each in newest for source in each.sources]
-        return False if told and all(told) else None
+        answered = [source.age is not None and source.error is None for each in newest for source in each.sources]
+        return False if answered and all(answered) else None
 
     def _history(self, seconds: float, workers: Workers | None) -> str:
         history, interval = self.sampler.history, self.sampler.interval
@@ -171,9 +171,9 @@ class ServedFacility:
         rows = sum(len(each.gpus) + len(each.models) + len(each.instances) for each in wanted)
         step = max(1, math.ceil(rows / _MOST_ROWS))
         is_recent = history and now - history[-1].time < LONGEST
-        said = self._verdict(history, workers).as_dict() if is_recent else {"average": None, "advice": None}
-        rest = json.dumps({"interval": interval, **said}, allow_nan=False)
-        # one at a time: json keeps the event loop's thread waiting for as long as it writes
+        verdict = self._verdict(history, workers).as_dict() if is_recent else {"average": None, "advice": None}
+        rest = json.dumps({"interval": interval, **verdict}, allow_nan=False)
+        # one at a time, because json holds the GIL, and so blocks the event loop, until it returns
         each = (json.dumps(snapshot.as_dict(), allow_nan=False) for snapshot in wanted[::-1][::step][::-1])
         return f'{{"snapshots": [{", ".join(each)}], {rest[1:]}'
 
@@ -183,7 +183,7 @@ class ServedFacility:
 
 
 def _in_pieces(content: Any) -> str:
-    """JSON, written a column at a time: json keeps the event loop's thread waiting for as long as it writes."""
+    """Serialise one column at a time, because json holds the GIL, and so blocks the event loop, until it returns."""
     if isinstance(content, dict):
         return "{" + ", ".join(f"{json.dumps(key)}: {_in_pieces(value)}" for key, value in content.items()) + "}"
     if isinstance(content, list) and content and isinstance(content[0], dict):

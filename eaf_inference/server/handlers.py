@@ -1,7 +1,7 @@
-"""The REST addresses; what they answer is described in ``openapi.yaml``.
+"""The REST handlers; ``openapi.yaml`` describes their responses.
 
-Most of them only read, with GET. Two change a Dask cluster of this user's, with POST. Who is let in, from which
-origins and with which cookies (XSRF), is decided by Jupyter Server's own base class.
+Two of them change one of the user's Dask clusters, with POST; the others only read. Jupyter Server's base class
+checks authentication, origin and XSRF cookie.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESOURCE",
-    "ClustersHandler",
     "FacilityHandler",
     "HistoryHandler",
     "ScaleHandler",
@@ -32,18 +31,18 @@ __all__ = [
     "UsageHandler",
 ]
 
-RESOURCE = "eaf-inference"  # for who decides what a user may do
+RESOURCE = "eaf-inference"  # the resource name for Jupyter Server's authorizer
 _LONGEST_HISTORY, _LONGEST_TIMELINE = 600, 3600  # seconds
-_MOST_WORKERS = 10_000  # that may be asked for; the gateway has limits of its own
+_MOST_WORKERS = 10_000  # per request; the gateway has its own limits
 
 
 class _Handler(APIHandler):
     auth_resource = RESOURCE
-    _track_activity = False  # a panel that asks by itself must not keep an idle server alive
+    _track_activity = False  # periodic requests of a panel must not keep an idle server alive
     verb = "GET"
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Give the reason as JSON, and with 405 what is allowed."""
+        """Send the reason as JSON, and the allowed methods with status 405."""
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", f"{self.verb}, OPTIONS")
         super().write_error(status_code, **kwargs)
@@ -52,42 +51,26 @@ class _Handler(APIHandler):
         self.finish(json.dumps(content, allow_nan=False))
 
     def seconds(self, longest: int) -> int:
-        """How many are asked for; all there are, if the query does not say."""
-        said = self.request.query_arguments.get("seconds", [b"%d" % longest])[
-            -1
-        ]  # tornado's text lacks some characters
-        text = said.decode("latin-1")
+        """Return the query's seconds; the longest range by default."""
+        # the raw bytes, because tornado's text lacks some characters
+        text = self.request.query_arguments.get("seconds", [b"%d" % longest])[-1].decode("latin-1")
         if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= longest):
-            raise HTTPError(HTTPStatus.BAD_REQUEST, f"seconds is not a whole number from 1 to {longest}")
+            raise HTTPError(HTTPStatus.BAD_REQUEST, f"Expected seconds to be a whole number from 1 to {longest}.")
         return int(text)
 
 
 class FacilityHandler(_Handler):
-    """Where Triton is, what it serves, and as whom it is reached; or why not."""
+    """The Triton service, its models and the user's identity, or why there is none."""
 
     def initialize(self, facility: ServedFacility) -> None:
-        """Take what is served."""
+        """Keep the shared objects."""
         self._facility = facility
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answer once that is known; who asks again after a failure does not wait for the back-off."""
+        """Send the state of the facility; after a failure, try again without waiting for the back-off."""
         self.reply(await self._facility.look(hurry=True))
-
-
-class ClustersHandler(_Handler):
-    """This user's Dask clusters."""
-
-    def initialize(self, clusters: Clusters) -> None:
-        """Take what is served."""
-        self._clusters = clusters
-
-    @authenticated
-    @authorized
-    async def get(self) -> None:
-        """Answer with what the gateway says, or said a few seconds ago."""
-        self.reply(await self._clusters.look())
 
 
 class _ClusterHandler(_Handler):
@@ -97,22 +80,22 @@ class _ClusterHandler(_Handler):
     verb = "POST"
 
     def initialize(self, clusters: Clusters) -> None:
-        """Take what is served."""
+        """Keep the shared objects."""
         self._clusters = clusters
 
     def refuse(self, error: ClusterError) -> None:
-        """Say why it was not done."""
+        """Send the reason why the cluster was not changed."""
         self.set_status(error.status)
         self.reply({"message": str(error)})
 
 
 class ScaleHandler(_ClusterHandler):
-    """Asks for more workers, or for fewer."""
+    """Scales a cluster."""
 
     @authenticated
     @authorized
     async def post(self, name: str) -> None:
-        """Answer once the gateway has taken the wish; workers come and go later."""
+        """Answer when the gateway has accepted the number; workers start and stop later."""
         workers = self._workers()
         try:
             self.reply({"remark": await self._clusters.scale(name, workers)})
@@ -128,7 +111,7 @@ class ScaleHandler(_ClusterHandler):
         if type(workers) is not int or not 0 <= workers <= _MOST_WORKERS:
             raise HTTPError(
                 HTTPStatus.BAD_REQUEST,
-                f'Expected {{"workers": n}}, n being a whole number from 0 to {_MOST_WORKERS}.',
+                f'Expected {{"workers": n}} with a whole number from 0 to {_MOST_WORKERS}.',
             )
         return workers
 
@@ -139,7 +122,7 @@ class ShutdownHandler(_ClusterHandler):
     @authenticated
     @authorized
     async def post(self, name: str) -> None:
-        """Answer once the gateway stops it."""
+        """Answer when the gateway has accepted the request."""
         try:
             await self._clusters.shut_down(name)
         except ClusterError as error:
@@ -149,43 +132,43 @@ class ShutdownHandler(_ClusterHandler):
 
 
 class UsageHandler(_Handler):
-    """What this user had of the facility."""
+    """This user's own usage of the facility."""
 
     def initialize(self, usage: OwnUsage) -> None:
-        """Take what is served."""
+        """Keep the shared objects."""
         self._usage = usage
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answer with what the token service says, or said within this minute."""
+        """Send the token service's answer, at most half a minute old."""
         self.reply(await self._usage.look())
 
 
 class HistoryHandler(_Handler):
-    """The last minutes, as far as anybody listened."""
+    """The snapshots of the last minutes, as far as they were recorded."""
 
     def initialize(self, facility: ServedFacility, clusters: Clusters) -> None:
-        """Take what is served."""
+        """Keep the shared objects."""
         self._facility = facility
         self._clusters = clusters
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answer with the last ten minutes, or as many seconds as are asked for."""
+        """Send the last ten minutes, or the requested seconds."""
         self.finish(await self._facility.history(self.seconds(_LONGEST_HISTORY), self._clusters.workers))
 
 
 class TimelineHandler(_Handler):
-    """The last hour in columns, as far as anybody listened."""
+    """The last hour in columns, as far as it was recorded."""
 
     def initialize(self, facility: ServedFacility) -> None:
-        """Take what is served."""
+        """Keep the shared objects."""
         self._facility = facility
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answer with the last hour, or as many seconds as are asked for."""
+        """Send the last hour, or the requested seconds."""
         self.finish(await self._facility.timeline(self.seconds(_LONGEST_TIMELINE)))

@@ -1,7 +1,7 @@
-"""One look at the facility: where Triton is, as whom it is reached and what it serves, or why nothing is known.
+"""Determine the state of the facility: endpoint, user and models, or why there is no connection.
 
-It blocks, so it runs in a thread, one look at a time. The connection is this server's own: the kernels have theirs,
-and nothing of it (the process's current connection, Dask's configuration) is changed here.
+It blocks, so it runs in a thread, one inquiry at a time. The connection belongs to the Jupyter server alone: kernels
+have their own, and neither the process's current connection nor Dask's configuration is changed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from eaf_inference.server.cells import cell_for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from eaf_inference.catalogue import ModelRow
     from eaf_inference.connection import Connection
+    from eaf_inference.inference.repository import ModelRow
     from eaf_inference.metrics.http import Fetch
     from eaf_inference.metrics.sampler import MetricsSource
 
@@ -30,23 +30,23 @@ __all__ = ["Findings", "Inquiry"]
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 3.0  # seconds for one question
+_TIMEOUT = 3.0  # seconds for one request
 _MOST_MODELS = 1000
-_MOST_TENSORS = 32  # of one model
+_MOST_TENSORS = 32  # inputs or outputs of one model
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Findings:
-    """What one look found.
+    """The result of one inquiry.
 
     Attributes
     ----------
     reply : dict
-        For the browser; without what only the sampler knows.
+        For the browser, without what only the sampler knows.
     sources : sequence of MetricsSource
-        Where its metrics are.
+        The sources of metrics.
     settings : object
-        Equal to that of an earlier look if the sources are the same.
+        Equal to that of an earlier inquiry if the sources are the same.
     max_batch : mapping
         Model name → ``max_batch_size``.
     """
@@ -62,19 +62,19 @@ class Findings:
 
 
 class Inquiry:
-    """Asks, and keeps the connection for the next time."""
+    """Asks for the facility's state, and keeps the connection for the next time."""
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._urls: tuple[str, ...] = ()  # of the last server that answered
 
     def ask(self) -> Findings:
-        """What is known now; says in the reply what went wrong, and raises nothing."""
+        """Return the current state; errors are described in the reply, not raised."""
         try:
             return self._ask()
         except (Exception, SystemExit) as error:  # a configuration file is a program, and Jupyter must survive it
-            log.warning("the facility cannot be looked for", exc_info=True)
-            problem = f"The facility cannot be looked for ({type(error).__name__}: {error}). See Jupyter's log."
+            log.warning("discovery of the facility failed", exc_info=True)
+            problem = f"Discovery of the facility failed ({type(error).__name__}: {error}). See Jupyter's log."
             return Findings(_reply("misconfigured", problem))
 
     def close(self) -> None:
@@ -89,21 +89,21 @@ class Inquiry:
 
         if self._connection is not None:
             try:
-                return self._seen_from(self._connection)
+                return self._connected(self._connection)
             except InferenceError as error:
-                log.debug("the facility is looked for again: %s", error)
+                log.debug("discovery starts again: %s", error)
                 self.close()
-        connection = Connection(Options(url=None, ca=None, allow_insecure_token=None, timeout=_PATIENCE))
+        connection = Connection(Options(url=None, ca=None, allow_insecure_token=None, timeout=_TIMEOUT))
         try:
             connection.open()
-            findings = self._seen_from(connection)
+            findings = self._connected(connection)
         except InferenceError as error:
             connection.close()
-            return self._in_vain(connection, error)
+            return self._failed(connection, error)
         self._connection = connection
         return findings
 
-    def _seen_from(self, connection: Connection) -> Findings:
+    def _connected(self, connection: Connection) -> Findings:
         rows = connection.models()[:_MOST_MODELS]
         endpoint, token = connection.endpoint, connection.credentials.known
         self._urls = endpoint.urls
@@ -121,10 +121,10 @@ class Inquiry:
         max_batch = {row.name: row.spec.max_batch_size for row in rows if row.spec and row.spec.max_batch_size}
         return self._with_sources(connection, reply, max_batch)
 
-    def _in_vain(self, connection: Connection, error: InferenceError) -> Findings:
+    def _failed(self, connection: Connection, error: InferenceError) -> Findings:
         attempts = error.attempts or connection.attempts
         unreadable = next((each for each in attempts if not each.value and each.outcome != "not set"), None)
-        state, problem = _said_of(error)
+        state, problem = _state_of(error)
         if state == "no-facility" and unreadable is not None:
             state, problem = "misconfigured", f"{unreadable.source}: {unreadable.outcome}"
         elif state == "unreachable":
@@ -133,7 +133,7 @@ class Inquiry:
         reply = _reply(state, problem, attempts=_attempts(attempts))
         try:
             return self._with_sources(connection, reply, {})
-        except ConfigurationError:  # that of the facility, which is what the reply says already
+        except ConfigurationError:  # the facility's configuration; the reply has this error already
             return Findings(reply)
 
     def _with_sources(self, connection: Connection, reply: dict[str, Any], max_batch: Mapping[str, int]) -> Findings:
@@ -145,7 +145,7 @@ class Inquiry:
             from eaf_inference.metrics.targets import sources_of
 
             sources = sources_of(facility, self._urls)
-        except (InferenceError, ImportError, OSError) as error:  # scores can be had without metrics
+        except (InferenceError, ImportError, OSError) as error:  # inference works without metrics
             sources = [_Unusable(str(error))]
         settings = ([(source.kind, source.name) for source in sources], facility.trait_values(config=True))
         return Findings(reply, sources, settings, max_batch)
@@ -169,7 +169,7 @@ def _described(rows: Sequence[ModelRow]) -> list[dict[str, Any]]:
 
 
 class _Unusable:
-    """Stands where metrics would be, and says why there are none."""
+    """A source that reports why there are no metrics."""
 
     kind = "configuration"
     name = "metrics"
@@ -179,36 +179,36 @@ class _Unusable:
         self._why = why
 
     async def read(self, fetch: Fetch) -> Reading:  # noqa: ARG002  (the sampler's)
-        """Say why."""
+        """Raise the reason."""
         raise ConfigurationError(self._why)
 
     def down(self) -> Reading:
-        """Tell nothing."""
+        """Return an empty reading."""
         return Reading()
 
 
-def _said_of(error: InferenceError) -> tuple[str, str]:
-    """The state that an error means, and a sentence."""
+def _state_of(error: InferenceError) -> tuple[str, str]:
+    """Return the state and the sentence for an error."""
     if isinstance(error, NoServerFound):
         if error.named:
             return (
                 "unreachable",
-                "No Triton inference server answers where one is named; it is tried again by itself.",
+                "The configured Triton inference server does not answer. Retrying automatically.",
             )
         return "no-facility", (
-            "Nothing names a Triton inference server: set EAF_TRITON_URL, ask your facility's operators for its "
-            "configuration, or start one on this machine with `eaf-inference up`."
+            "No Triton inference server is configured. Set EAF_TRITON_URL, ask your facility's operators for the "
+            "configuration, or start a server on this machine with `eaf-inference up`."
         )
-    said = str(error).partition("\n")[0]
+    message = str(error).partition("\n")[0]
     if isinstance(error, NotAuthorized):
-        return "not-authorised", said
+        return "not-authorised", message
     if isinstance(error, ConfigurationError):
-        return "misconfigured", said
-    return "unreachable", said
+        return "misconfigured", message
+    return "unreachable", message
 
 
 def _reply(state: str, problem: str | None, **known: Any) -> dict[str, Any]:
-    nothing: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "endpoint": None,
         "user": None,
         "identity": "",
@@ -218,15 +218,15 @@ def _reply(state: str, problem: str | None, **known: Any) -> dict[str, Any]:
         "attempts": [],
         "documentation": _documentation_of_the_project(),
     }
-    return {"state": state, "problem": None if problem is None else redact(problem), **nothing, **known}
+    return {"state": state, "problem": None if problem is None else redact(problem), **defaults, **known}
 
 
 @functools.cache
 def _documentation_of_the_project() -> str:
-    """Where the package's metadata says that it is documented; empty where they do not."""
+    """Return the documentation URL in the package's metadata, or an empty string."""
     try:
         labelled = [each.partition(",") for each in metadata("eaf-inference").get_all("Project-URL", [])]
-    except PackageNotFoundError:  # not installed: a checkout on Python's path
+    except PackageNotFoundError:  # a checkout on Python's path that is not installed
         return ""
     return next((url.strip() for label, _, url in labelled if label.strip().lower() == "documentation"), "")
 

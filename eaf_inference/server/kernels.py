@@ -1,8 +1,7 @@
-"""The same frames for the kernels of this server, on a Unix socket: widget and panel show the figures of one sampler.
+"""A Unix socket with the browsers' frames for this server's kernels, so that widget and panel show the same figures.
 
-The socket lies in a directory that only this user can enter, and kernels find it by an environment variable that they
-inherit. So a kernel needs no token for it, whatever way users log in to this server. Nothing that comes from a kernel
-is read.
+The socket is in a directory that only this user can enter, and kernels inherit its path in an environment variable.
+Therefore a kernel needs no token for it, however users log in to this server. The server reads nothing from kernels.
 """
 
 from __future__ import annotations
@@ -30,29 +29,31 @@ if TYPE_CHECKING:
 
 __all__ = ["KernelServer"]
 
-_HISTORY = 120.0  # seconds of it that a kernel gets first
+_HISTORY = 120.0  # seconds of history that a kernel receives first
 
 
 class KernelServer(TCPServer):
-    """Gives each kernel that connects the last minutes, and then what browsers get, one JSON text a line."""
+    """Sends each kernel the last minutes, then the browsers' frames, one JSON text per line."""
 
     def __init__(self, broadcast: Broadcast, facility: ServedFacility, clusters: Clusters) -> None:
         super().__init__()
         self._broadcast, self._facility, self._clusters = broadcast, facility, clusters
-        self._directory = Path(tempfile.mkdtemp(prefix="eaf-inference-"))  # short, as the paths of sockets must be
+        self._directory = Path(
+            tempfile.mkdtemp(prefix="eaf-inference-")
+        )  # short, because the length of socket paths is limited
         self._path = str(self._directory / "jupyter")
         self.add_socket(bind_unix_socket(self._path, mode=0o600))
         os.environ[SOCKET] = self._path
 
     def close(self) -> None:
-        """Listen no more, and remove the socket."""
+        """Stop listening, and remove the socket."""
         self.stop()
         if os.environ.get(SOCKET) == self._path:
             del os.environ[SOCKET]
         shutil.rmtree(self._directory, ignore_errors=True)
 
     async def handle_stream(self, stream: IOStream, address: object) -> None:  # noqa: ARG002  (tornado's)
-        """Serve one kernel until it has enough."""
+        """Serve one kernel until it disconnects."""
         await self._facility.look()
         kernel = _Kernel(stream)
         history = await self._facility.history(_HISTORY, self._clusters.workers)
@@ -72,5 +73,5 @@ class _Kernel(Member):
             for text in texts:
                 await self._stream.write(text.encode() + b"\n")
 
-    def leave(self, code: int | None = None) -> None:  # noqa: ARG002  (there is none on a plain socket)
+    def leave(self, code: int | None = None) -> None:  # noqa: ARG002  (a plain socket has no close code)
         self._stream.close()

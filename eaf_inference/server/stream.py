@@ -1,7 +1,7 @@
-"""The websocket on which a browser sees what happens, and the one task that feeds all who listen.
+"""The websocket for browsers, and the task that sends frames to all listeners.
 
-Without a listener nothing is asked. Each names its own pace, the sampler keeps the fastest of them, and who reads too
-slowly misses snapshots instead of filling this server's memory.
+Metrics are sampled only while there are listeners. Each listener chooses its interval, and the sampler uses the
+shortest. A listener that reads too slowly misses snapshots, so that they do not fill the server's memory.
 """
 
 from __future__ import annotations
@@ -33,42 +33,42 @@ __all__ = ["Broadcast", "Member", "StreamHandler"]
 log = logging.getLogger(__name__)
 
 _FASTEST, _SLOWEST = 1.0, 60.0  # seconds between two snapshots
-_LARGEST_MESSAGE = 1024  # bytes that a browser may send
-_PAUSE = 0.1  # seconds before the sampler, or another one, is listened to again
+_LARGEST_MESSAGE = 1024  # bytes, from a browser
+_PAUSE = 0.1  # seconds before listening to the sampler, or to a new one, again
 _INTERNAL_ERROR = 1011  # RFC 6455
 
 
 class Member(ABC):
-    """Who listens: a browser, or a kernel.
+    """A listener: a browser or a kernel.
 
     Attributes
     ----------
     interval : float
-        Seconds between two snapshots that it wants.
+        Requested seconds between two snapshots.
     wants_clusters : bool
         Whether it shows the user's clusters.
     """
 
     interval = _FASTEST
     wants_clusters = False
-    _told_facility = _told_clusters = ""
+    _sent_facility = _sent_clusters = ""
     _due = float("-inf")
     _writing: asyncio.Task[None] | None = None
 
-    def tell(self, facility: str, clusters: str, frame: str | None) -> None:
-        """Send what is new to this listener, unless it has not read the last yet."""
+    def update(self, facility: str, clusters: str, frame: str | None) -> None:
+        """Send what changed, unless the listener has not read the last frames yet."""
         if self._writing is not None and not self._writing.done():
             return
         now = time.monotonic()
-        texts = [] if facility == self._told_facility else [facility]
-        if self.wants_clusters and clusters not in ("", self._told_clusters):
+        texts = [] if facility == self._sent_facility else [facility]
+        if self.wants_clusters and clusters not in ("", self._sent_clusters):
             texts.append(clusters)
-            self._told_clusters = clusters
+            self._sent_clusters = clusters
         if frame is not None and now >= self._due:
             self._due = now + self.interval - _FASTEST / 2
             texts.append(frame)
         if texts:
-            self._told_facility = facility
+            self._sent_facility = facility
             self._writing = asyncio.get_running_loop().create_task(self.send(texts))
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Member(ABC):
 
 
 class Broadcast:
-    """Tells every listener what is new while there are any."""
+    """Sends frames to all listeners while there are any."""
 
     def __init__(self, facility: ServedFacility, clusters: Clusters) -> None:
         self._facility = facility
@@ -90,7 +90,7 @@ class Broadcast:
         self._listening: Listener | None = None
         self._running: asyncio.Task[None] | None = None
         self._down: set[str] = set()
-        facility.changed = clusters.changed = self._tell
+        facility.changed = clusters.changed = self._update_all
 
     def join(self, member: Member) -> None:
         """Register a listener."""
@@ -107,16 +107,16 @@ class Broadcast:
             self._listen_again()
 
     def keep_pace(self) -> None:
-        """Sample as often as the fastest listener wants."""
+        """Sample at the shortest interval that a listener requests."""
         sampler = self._facility.sampler
         wanted = min((member.interval for member in self._members), default=sampler.interval)
         is_faster = wanted < sampler.interval
         sampler.interval = wanted
-        if is_faster:  # it may be asleep for the length of the slower interval
+        if is_faster:  # the sampler may be waiting for the rest of the longer interval
             self._listen_again()
 
     def look_at_clusters(self) -> None:
-        """Ask for them while a listener wants them."""
+        """Request the clusters if a listener shows them."""
         if any(member.wants_clusters for member in self._members):
             self._clusters.look_soon()
 
@@ -139,26 +139,28 @@ class Broadcast:
                 await self._facility.look()
                 if not self._members:
                     break
-                self._tell()
+                self._update_all()
                 with self._facility.sampler.listen() as self._listening:
                     async for snapshot in self._listening:
                         if not self._members:
                             break
-                        down = {instance.id for instance in snapshot.instances if not instance.up}
-                        self._facility.look_soon(hurry=down != self._down)  # an instance went, or came back
+                        down = {replica.id for replica in snapshot.instances if not replica.up}
+                        self._facility.look_soon(hurry=down != self._down)  # a replica went down or came back
                         self._down = down
                         self.look_at_clusters()
-                        self._tell(await asyncio.to_thread(self._facility.frame, snapshot, self._clusters.workers))
+                        self._update_all(
+                            await asyncio.to_thread(self._facility.frame, snapshot, self._clusters.workers)
+                        )
                 await asyncio.sleep(_PAUSE)
-        except Exception:  # a fault of ours: closed sockets tell the listeners, which connect again
-            log.exception("the stream of metrics ends")
+        except Exception:  # a bug; listeners notice the closed sockets and reconnect
+            log.exception("the stream of metrics failed")
             for member in tuple(self._members):
                 member.leave(_INTERNAL_ERROR)
 
-    def _tell(self, frame: str | None = None) -> None:
+    def _update_all(self, frame: str | None = None) -> None:
         facility, clusters = self._facility.text, self._clusters.text
         for member in self._members:
-            member.tell(facility, clusters, frame)
+            member.update(facility, clusters, frame)
 
 
 class StreamHandler(Member, WebSocketMixin, WebSocketHandler, JupyterHandler):
@@ -167,12 +169,12 @@ class StreamHandler(Member, WebSocketMixin, WebSocketHandler, JupyterHandler):
     auth_resource = RESOURCE
 
     def initialize(self, broadcast: Broadcast) -> None:
-        """Take what it belongs to."""
+        """Keep the broadcast."""
         self._broadcast = broadcast
 
     @property
     def max_message_size(self) -> int:
-        """Whoever sends more is disconnected."""
+        """The size of a message above which tornado closes the socket."""
         return _LARGEST_MESSAGE
 
     @ws_authenticated
@@ -182,18 +184,18 @@ class StreamHandler(Member, WebSocketMixin, WebSocketHandler, JupyterHandler):
         await super().get(*args, **kwargs)
 
     def open(self, *args: Any, **kwargs: Any) -> Awaitable[None] | None:
-        """Join the others."""
+        """Register the browser."""
         self._broadcast.join(self)
         opened: Awaitable[None] | None = super().open(*args, **kwargs)
         return opened
 
     def on_close(self) -> None:
-        """Leave the others."""
+        """Unregister the browser."""
         self._broadcast.leave(self)
         super().on_close()
 
     def on_message(self, message: str | bytes) -> None:
-        """Take the interval that the browser wants, and whether it wants clusters; nothing else."""
+        """Read the browser's interval and whether it shows clusters; ignore anything else."""
         try:
             content = json.loads(message)
         except (ValueError, RecursionError):

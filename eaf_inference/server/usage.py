@@ -1,6 +1,6 @@
-"""What this user had of the facility in the last day, as its token service tells her alone.
+"""This user's own usage of the facility in the last 24 hours, from the token service.
 
-It is asked with the Hub token of her own server, in a thread, and when somebody wants to know.
+The request uses the Hub token of the user's server, and runs in a thread, on demand.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ __all__ = ["OwnUsage"]
 log = logging.getLogger(__name__)
 
 _SINCE = "1d"
-_FRESH = 30.0  # seconds for which an answer is good, also that there is none
-_WITHIN = 12.0  # seconds: the service gives itself less
+_FRESH = 30.0  # seconds for which an answer or a failure is current
+_WITHIN = 12.0  # seconds to answer; the service's own limit is shorter
 _MOST_MODELS = 1000
 
-_NOT_OFFERED = "This facility does not tell its users what they used."
+_NOT_OFFERED = "This facility does not report usage to its users."
 
 
 class OwnUsage:
-    """The answer, asked for when somebody wants it and the last one is old."""
+    """The usage, requested on demand when the last answer is outdated."""
 
     def __init__(self) -> None:
-        self._reply = _without_numbers("Nobody has asked yet.", offered=True)
+        self._reply = _without_numbers("The usage has not been requested yet.", offered=True)
         self._asked = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
     async def look(self) -> dict[str, Any]:
-        """The usage, at most half a minute old; ``problem`` says why there is none, or no newer one."""
+        """Return the usage, at most half a minute old; ``problem`` explains missing or outdated numbers."""
         if self._asking is None and time.monotonic() - self._asked >= _FRESH:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
         if self._asking is not None:
@@ -45,31 +45,31 @@ class OwnUsage:
     async def _ask(self) -> None:
         try:
             self._reply = await asyncio.to_thread(_usage)
-        except NotAuthorized as error:  # an answer: what was told before is not hers to see any more
+        except NotAuthorized as error:  # the user may no longer see the last answer either
             self._reply = _without_numbers(str(error), offered=True)
         except InferenceError as error:
             self._reply = {**self._reply, "problem": redact(str(error))}
         except (Exception, SystemExit) as error:  # a configuration file is a program, and Jupyter must survive it
-            log.debug("usage cannot be asked for", exc_info=True)
+            log.debug("the request for usage failed", exc_info=True)
             self._reply = _without_numbers(
-                f"Usage cannot be asked for ({type(error).__name__}: {error}).", offered=True
+                f"The request for usage failed ({type(error).__name__}: {error}).", offered=True
             )
         finally:
             self._asked, self._asking = time.monotonic(), None
 
 
 def _usage() -> dict[str, Any]:
-    from eaf_inference.document import known_facility
-    from eaf_inference.token_service import TokenService
+    from eaf_inference.auth.token_service import TokenService
+    from eaf_inference.discovery.hub_document import known_facility
 
     known = known_facility()
-    told = None
+    usage = None
     if known.document is not None:
-        told = TokenService(known.own.token_service, ca=known.own.ca or None, timeout=_WITHIN).usage(_SINCE)
-    if told is None:
+        usage = TokenService(known.own.token_service, ca=known.own.ca or None, timeout=_WITHIN).usage(_SINCE)
+    if usage is None:
         return _without_numbers(_NOT_OFFERED, offered=False)
-    models = [{**row, "model": clip(row["model"])} for row in told["models"][:_MOST_MODELS]]
-    return {"offered": True, "since": _SINCE, "at": told["at"], "models": models, "problem": None}
+    models = [{**row, "model": clip(row["model"])} for row in usage["models"][:_MOST_MODELS]]
+    return {"offered": True, "since": _SINCE, "at": usage["at"], "models": models, "problem": None}
 
 
 def _without_numbers(problem: str, *, offered: bool) -> dict[str, Any]:
