@@ -1,6 +1,6 @@
 /**
- * The template that translators start from, eaf_inference/locale/eaf_inference.pot:
- * `npm run translations` writes it, with `--check` it is only compared.
+ * Write the translators' template, eaf_inference/locale/eaf_inference.pot, or with
+ * `--check` compare it: `npm run translations`.
  */
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ const SOURCES = join('labextension', 'src');
 const SCHEMA = join('labextension', 'schema', 'plugin.json');
 const TEMPLATE = join('eaf_inference', 'locale', 'eaf_inference.pot');
 
-// JupyterLab's translation bundles: the methods, and which argument is which.
+// The methods of JupyterLab's translation bundles, and the meaning of their arguments.
 const METHODS = {
   __: { text: 0 },
   _n: { text: 0, textPlural: 1 },
@@ -21,7 +21,7 @@ const METHODS = {
 };
 const BUNDLES = ['trans', '[this]._trans'];
 
-// What jupyterlab_server translates of a schema: where it is, and the context that it is looked up with.
+// The texts of a schema that jupyterlab_server translates: their path, and the context of the lookup.
 const OF_A_SCHEMA = [
   [/^\/(title|description)$/, 'schema'],
   [/^\/(definitions\/.*\/)?properties\/.*\/(title|description)$/, 'settings'],
@@ -74,7 +74,7 @@ function template() {
     'Project-Id-Version': 'eaf-inference',
     'Content-Type': 'text/plain; charset=UTF-8'
   });
-  // without the lines' numbers, which every change would move
+  // without line numbers, which would change with every edit
   const withoutLines = text
     .replace(/^(#: .*):\d+$/gm, '$1')
     .replace(/^(#: .*\n)\1+/gm, '$1');

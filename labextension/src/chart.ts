@@ -1,12 +1,12 @@
 /**
- * A small chart of the last minutes: lines over time, no axes. The panel and
- * the notebook widget draw with it; it follows its element's width and the
- * theme's colours.
+ * A small chart of the last minutes without axes, for the panel and the notebook
+ * widget.
  */
-import uPlot from 'uplot';
+import type uPlot from 'uplot';
 
 import type { Columns } from './models/history';
-import { Colour, Palette, followTheme } from './theme';
+import { Colour, Palette } from './theme';
+import { ThemedPlot } from './themedplot';
 import { tips } from './tip';
 
 export const COLOURS = {
@@ -23,68 +23,45 @@ export interface ILine {
   /** Opacity of the line, and of the area beneath it. */
   alpha?: number;
   fill?: number;
-  /** Lines of different scales have different heights; the default is a fraction. */
+  /** Lines with a scale of their own are drawn at different heights; the default is a fraction. */
   scale?: 'fraction' | 'own';
 }
 
 export interface IChartOptions {
   height: number;
   lines: ILine[];
-  /** What to say of the lines' values at one time, beside the pointer. */
+  /** The text beside the pointer for the lines' values at one time. */
   hover?: (values: (number | null)[]) => string;
 }
 
 export class Chart {
   constructor(
-    private readonly _node: HTMLElement,
+    node: HTMLElement,
     private readonly _options: IChartOptions
   ) {
     this._lines = _options.lines;
-    this._palette = new Palette(_node, COLOURS);
-    this._plot = new uPlot(
-      this._plotOptions(),
-      [[], ..._options.lines.map(() => [])],
-      _node
-    );
-    this._sizes = new ResizeObserver(() => this._resize());
-    this._sizes.observe(_node);
-    this._unfollow = followTheme(() => this.redraw());
+    this._palette = new Palette(node, COLOURS);
+    this._plot = new ThemedPlot(node, this._palette, this._plotOptions());
   }
 
-  /** Draw these columns, the newest at the right edge, so many seconds wide. */
+  /** Draw the columns of the last `window` seconds, with the newest at the right edge. */
   update(columns: Columns, window: number, lines?: ILine[]): void {
     const [times] = columns;
     this._lines = lines ?? this._lines;
     this._newest = times[times.length - 1] ?? 0;
     this._window = window;
-    this._plot.setData(columns, true);
-  }
-
-  redraw(): void {
-    this._palette.forget();
-    this._plot.redraw(false);
+    this._plot.uplot.setData(columns, true);
   }
 
   dispose(): void {
-    this._unfollow();
-    this._sizes.disconnect();
-    this._plot.destroy();
+    this._plot.dispose();
   }
 
-  private _resize(): void {
-    const width = this._node.clientWidth;
-    if (width > 0 && width !== this._plot.width) {
-      this._plot.setSize({ width, height: this._options.height });
-    }
-  }
-
-  private _plotOptions(): uPlot.Options {
+  private _plotOptions(): Omit<uPlot.Options, 'width'> {
     const { hover } = this._options;
     return {
-      width: Math.max(1, this._node.clientWidth),
       height: this._options.height,
       padding: [1, 0, 0, 0],
-      legend: { show: false },
       cursor: {
         show: hover !== undefined,
         y: false,
@@ -103,7 +80,6 @@ export class Chart {
             })
           ]
         : [],
-      select: { show: false, left: 0, top: 0, width: 0, height: 0 },
       axes: [{ show: false }, { show: false }],
       scales: {
         x: {
@@ -139,7 +115,5 @@ export class Chart {
   private _newest = 0;
   private _window = 120;
   private readonly _palette: Palette<keyof typeof COLOURS>;
-  private readonly _unfollow: () => void;
-  private readonly _plot: uPlot;
-  private readonly _sizes: ResizeObserver;
+  private readonly _plot: ThemedPlot;
 }

@@ -1,5 +1,5 @@
 /**
- * Asks the user, in JupyterLab's dialogs, before a cluster is changed.
+ * Dialogs that ask for confirmation before a cluster is changed.
  */
 import { Dialog, InputDialog, showDialog } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
@@ -55,10 +55,10 @@ export async function shutDownCluster(
   const { name, label, workers, notebooks } = cluster;
   const body = [
     workers === null
-      ? trans.__('Its workers stop, and what they compute is lost.')
+      ? trans.__('Its workers stop, and their running tasks are lost.')
       : trans._n(
-          'Its %1 worker stops, and what it computes is lost.',
-          'Its %1 workers stop, and what they compute is lost.',
+          'Its %1 worker stops, and its running tasks are lost.',
+          'Its %1 workers stop, and their running tasks are lost.',
           workers,
           workers
         ),

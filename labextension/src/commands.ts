@@ -1,5 +1,5 @@
 /**
- * What the user can do: connect a notebook, open a new one, show the panel.
+ * Commands: connect a notebook, open a connected one, show the panel.
  */
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { ICommandPalette } from '@jupyterlab/apputils';
@@ -23,7 +23,7 @@ export const Commands = {
 
 const URL = {
   type: 'string',
-  description: 'Address of a Triton; it is found where none is given'
+  description: 'Address of a Triton server; by default it is discovered'
 };
 
 export function addCommands(
@@ -36,7 +36,7 @@ export function addCommands(
   commands.addCommand(Commands.connect, {
     label: trans.__('Connect this notebook to Triton'),
     caption: trans.__(
-      'Connect this notebook to Triton: insert %triton_connect, and run it'
+      'Connect this notebook to Triton: insert %triton_connect and run it'
     ),
     icon: tritonIcon,
     isEnabled: () => notebooks.currentWidget !== null,
@@ -110,7 +110,7 @@ export function listCommands(
   });
 }
 
-/** The address in a command's arguments, which anybody may give; it becomes code. */
+/** The address in a command's arguments, validated because it comes from any extension and becomes code. */
 function addressIn(args: ReadonlyPartialJSONObject): string | null {
   const { url } = args;
   if (url === undefined) {
@@ -118,18 +118,20 @@ function addressIn(args: ReadonlyPartialJSONObject): string | null {
   }
   const address = typeof url === 'string' ? url.trim() : '';
   if (!isAddress(address)) {
-    throw new Error(`${JSON.stringify(url)} is not an address of a server`);
+    throw new Error(
+      `${JSON.stringify(url)} is not a server address. Expected grpcs://host:443 or grpc://host:8001.`
+    );
   }
   return address;
 }
 
-/** The default kernel if it speaks Python, else the first that does. */
+/** The default kernel if it runs Python, else the first one that does. */
 function pythonKernel(app: JupyterFrontEnd): string {
   const specs = app.serviceManager.kernelspecs.specs;
-  const speaks = (name: string) =>
+  const isPython = (name: string) =>
     specs?.kernelspecs[name]?.language?.toLowerCase() === 'python';
   const usual = specs?.default ?? '';
-  return speaks(usual)
+  return isPython(usual)
     ? usual
-    : (Object.keys(specs?.kernelspecs ?? {}).find(speaks) ?? usual);
+    : (Object.keys(specs?.kernelspecs ?? {}).find(isPython) ?? usual);
 }

@@ -1,5 +1,5 @@
 declare module '*.css' {
-  /** The text of the file, where esbuild bundles it; nothing elsewhere. */
+  /** The text of the file in esbuild's bundle; unused elsewhere. */
   const text: string;
   export default text;
 }

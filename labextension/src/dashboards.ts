@@ -1,6 +1,6 @@
 /**
- * The dashboard's tabs: opened by a command, one for each view, and brought
- * back with JupyterLab's layout. Their content is loaded with the first.
+ * The dashboard's tabs: one per view, opened by a command and restored with
+ * JupyterLab's layout. Their code is loaded with the first tab.
  */
 import type { ILayoutRestorer, JupyterFrontEnd } from '@jupyterlab/application';
 import { MainAreaWidget, WidgetTracker } from '@jupyterlab/apputils';
@@ -29,7 +29,7 @@ export function addDashboards(
   const open = (view: View) =>
     void commands.execute(Commands.dashboard, { view });
 
-  /** Beside the whole dashboard, and then among those that are there. */
+  /** Beside the whole dashboard, or after the other tabs beside it. */
   const place = (
     view: View
   ): { mode?: DockLayout.InsertMode; ref?: string } => {
@@ -72,18 +72,18 @@ export function addDashboards(
           ...options,
           open
         });
-        const made: Tab = new MainAreaWidget({ content });
-        made.id = nameOf(view);
-        made.toolbar.hide();
-        made.title.label = titleOf(view, trans);
-        made.title.icon = dashboardIcon;
-        content.rangeChanged.connect(() => void tracker.save(made));
-        await tracker.add(made);
-        shell.add(made, 'main', { ...place(view), type: 'Triton' });
-        if (!restorer && !made.isAttached) {
-          shell.add(made, 'right'); // Notebook 7 has a notebook in its main area, and nothing else
+        const created: Tab = new MainAreaWidget({ content });
+        created.id = nameOf(view);
+        created.toolbar.hide();
+        created.title.label = titleOf(view, trans);
+        created.title.icon = dashboardIcon;
+        content.rangeChanged.connect(() => void tracker.save(created));
+        await tracker.add(created);
+        shell.add(created, 'main', { ...place(view), type: 'Triton' });
+        if (!restorer && !created.isAttached) {
+          shell.add(created, 'right'); // Notebook 7 allows nothing but the notebook in its main area
         }
-        tab = made;
+        tab = created;
       }
       shell.activateById(tab.id);
       return tab;

@@ -1,5 +1,5 @@
 /**
- * The trident of Triton, in the theme's colour of icons.
+ * Icons in the theme's colour: Triton's trident, and a chart.
  */
 import { LabIcon } from '@jupyterlab/ui-components';
 
@@ -22,7 +22,7 @@ export const dashboardIcon = new LabIcon({
   svgstr: CHART
 });
 
-/** For the launcher, which takes pictures only: a colour that all themes bear. */
+/** A data URL for the launcher, which takes images only, in a colour that fits all themes. */
 const pictureOf = (svg: string): string =>
   `data:image/svg+xml,${encodeURIComponent(svg.replace('#616161', '#1e88e5'))}`;
 export const tritonPicture = pictureOf(SVG);

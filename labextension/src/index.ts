@@ -35,7 +35,8 @@ const ID = 'eaf-inference:plugin';
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: ID,
-  description: 'Shows what the GPUs and the queue of a shared Triton do.',
+  description:
+    'Shows the load of a shared Triton server: GPUs, queue and models.',
   autoStart: true,
   requires: [INotebookTracker],
   optional: [
@@ -136,7 +137,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     );
     listCommands(palette, launcher, trans);
 
-    // The status bar moves with the panel, or while a connected notebook computes.
+    // The status bar is live while the panel is, or while a connected notebook computes.
     statusBar?.registerStatusItem(ID, {
       item: new StatusItem(
         live,
@@ -151,7 +152,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     });
     sessions.changed.connect(() => {
       live.hold('notebooks', settings.statusBar && sessions.isBusy);
-      // a kernel that found one may know more than the server did
+      // a kernel may have found a facility that the server has not looked for yet
       if (live.isHeld && live.facility?.state === 'no-facility') {
         void live.refresh();
       }

@@ -1,6 +1,5 @@
 /**
- * Cells: the one that connects, those that use a model, and how they get into
- * a notebook.
+ * Insert cells into a notebook: the cell that connects, and cells that call a model.
  */
 import type { ICodeCell } from '@jupyterlab/nbformat';
 import { Notebook, NotebookActions, NotebookPanel } from '@jupyterlab/notebook';
@@ -12,17 +11,17 @@ import { clip } from './models/format';
 export const CONNECT = '%load_ext eaf_inference\n%triton_connect';
 
 const CONNECTS = /^\s*%triton_connect\b/m;
-/** A cell that is nothing but what is inserted here, with an address or without. */
+/** A whole cell that was inserted here, with or without an address. */
 const OURS = /^%load_ext eaf_inference\n%triton_connect(?: \S+)?\s*$/;
 const CELLS = 'application/vnd.jupyter.cells';
-/** Pixels that the pointer moves before a press is a drag. */
+/** Pixels of movement after which a press becomes a drag. */
 const THRESHOLD = 5;
 
 /**
- * Run the cell that connects; it is inserted where the notebook has none.
+ * Run the cell that connects, or insert one.
  *
- * With an address, the cell of this extension's making gets it; one that
- * somebody wrote stays as it is, and another is inserted.
+ * With an address, a cell that this extension inserted is changed. A cell that the
+ * user wrote stays as it is, and another one is inserted.
  */
 export async function connectNotebook(
   panel: NotebookPanel,
@@ -50,7 +49,7 @@ export async function connectNotebook(
   await NotebookActions.run(notebook, panel.sessionContext);
 }
 
-/** A code cell below the active one, and active; an empty active cell is used instead. */
+/** Insert a code cell below the active one and activate it; an empty active cell is used instead. */
 export function insertCell(notebook: Notebook, source: string): void {
   const active = notebook.activeCell?.model;
   const isFree =
@@ -63,7 +62,7 @@ export function insertCell(notebook: Notebook, source: string): void {
   notebook.deselectAll();
 }
 
-/** Begin a drag once the pointer has moved; what is dropped is a cell. */
+/** Start to drag a cell once the pointer has moved. */
 export function dragCell(label: string, source: string, start: PointerEvent) {
   if (start.button !== 0) {
     return;

@@ -1,15 +1,16 @@
 /**
- * A chart with axes, for the dashboard: lines over clock time, and the values
- * under the pointer. The arrow keys move the pointer too.
+ * A chart with axes, for the dashboard: lines over clock time, with the values
+ * under the pointer. The arrow keys also move the pointer.
  */
 import uPlot from 'uplot';
 
 import { number, percent } from './models/format';
 import type { Column } from './models/timeline';
-import { Colour, Palette, followTheme } from './theme';
+import { Colour, Palette } from './theme';
+import { ThemedPlot } from './themedplot';
 import { ITipRow, clock, tips } from './tip';
 
-/** Lines of a colour of their own; with more, all but the first are grey. */
+/** Lines with a colour of their own; if there are more, all but the first are grey. */
 export const OWN_COLOURS = 8;
 
 const series = (at: number, fallback: string): Colour => [
@@ -37,20 +38,20 @@ export interface IPlotLine {
   key: string;
   name: string;
   colour: LineColour;
-  /** A faint one is one of many. */
+  /** Faint for one line of many. */
   kind?: 'plain' | 'bold' | 'faint';
 }
 
-/** How values are written, and how high the axis is at least. */
+/** How values are written, and the axis' smallest range. */
 export interface IUnit {
   kind: 'fraction' | 'own';
   text: (value: number | null) => string;
-  /** On the axis, where the unit is in the heading. */
+  /** On the axis, without the unit, which is in the heading. */
   tick: (value: number) => string;
 }
 
 const TICK = new Intl.NumberFormat('en', { maximumFractionDigits: 3 });
-/** Ticks are round numbers, which are written in full: 0.25, 2,500. */
+/** Ticks are round numbers and are written in full: 0.25, 2,500. */
 const tick = (value: number): string =>
   value < 1e6 ? TICK.format(value) : number(value);
 
@@ -76,19 +77,19 @@ export interface IPlotOptions {
   lines: readonly IPlotLine[];
   unit: IUnit;
   height: number;
-  /** Charts of one group have one pointer. */
+  /** Charts of one group share a pointer. */
   group: string;
-  /** What the arrow keys lead to, for those who cannot see it. */
-  say: (text: string) => void;
+  /** Announce the values that the arrow keys lead to, for screen readers. */
+  announce: (text: string) => void;
 }
 
-/** Rows of a tip before only those next to the pointer are named. */
+/** The most rows of a tip; with more lines, only the first and those nearest to the pointer are named. */
 const TIP_ROWS = 9;
 const NEAREST = 3;
 const LONGEST_NAME = 48;
-/** Seconds of a range whose axis tells seconds. */
+/** The longest range, in seconds, whose axis shows seconds. */
 const WITH_SECONDS = 60;
-/** Between two ticks. */
+/** Seconds between two ticks. */
 const SECONDS = [5, 10, 15, 20, 30, 60];
 const MINUTES = [1, 2, 5, 10, 15, 20, 30, 60].map(minutes => 60 * minutes);
 const FONT = '11px';
@@ -99,44 +100,25 @@ export class Plot {
     private readonly _options: IPlotOptions
   ) {
     this._palette = new Palette(_node, COLOURS);
-    this._plot = new uPlot(
-      this._plotOptions(),
-      [[], ..._options.lines.map(() => [])],
-      _node
-    );
-    this._sizes = new ResizeObserver(() => this._resize());
-    this._sizes.observe(_node);
-    this._unfollow = followTheme(() => {
-      this._palette.forget();
-      this._plot.redraw(false, true);
-    });
+    this._plot = new ThemedPlot(_node, this._palette, this._plotOptions());
     _node.addEventListener('keydown', this._onKey);
     _node.addEventListener('blur', this._leave);
   }
 
-  /** Draw these columns, so many seconds up to the newest. */
+  /** Draw the last `range` seconds of the columns. */
   update(times: readonly number[], columns: Column[], range: number): void {
     this._range = range;
     this._newest = times[times.length - 1] ?? Date.now() / 1000;
-    this._plot.setData([times as number[], ...columns], true);
+    this._plot.uplot.setData([times as number[], ...columns], true);
   }
 
   dispose(): void {
     this._node.removeEventListener('keydown', this._onKey);
     this._node.removeEventListener('blur', this._leave);
-    this._unfollow();
-    this._sizes.disconnect();
-    this._plot.destroy();
+    this._plot.dispose();
   }
 
-  private _resize(): void {
-    const width = this._node.clientWidth;
-    if (width > 0 && width !== this._plot.width) {
-      this._plot.setSize({ width, height: this._options.height });
-    }
-  }
-
-  private _plotOptions(): uPlot.Options {
+  private _plotOptions(): Omit<uPlot.Options, 'width'> {
     const { lines, unit, height, group } = this._options;
     const axis = {
       stroke: () => this._palette.get('text'),
@@ -145,11 +127,8 @@ export class Plot {
       font: `${FONT} ${getComputedStyle(this._node).fontFamily}`
     };
     return {
-      width: Math.max(1, this._node.clientWidth),
       height,
       padding: [8, 12, 0, 0],
-      legend: { show: false },
-      select: { show: false, left: 0, top: 0, width: 0, height: 0 },
       cursor: {
         y: false,
         drag: { x: false, y: false, setScale: false },
@@ -209,7 +188,7 @@ export class Plot {
     };
   }
 
-  /** All lines' values, the largest first; of many lines the first, and those next to the pointer. */
+  /** The lines' values in descending order; of many lines, the first and those nearest to the pointer. */
   private _rows(index: number, plot: uPlot): ITipRow[] {
     const { lines, unit } = this._options;
     const known = lines
@@ -230,33 +209,32 @@ export class Plot {
 
   private readonly _onKey = (event: KeyboardEvent): void => {
     const steps = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const times = this._plot.data[0];
+    const plot = this._plot.uplot;
+    const times = plot.data[0];
     if (event.key === 'Escape') {
       this._leave();
     } else if (steps && times.length) {
       event.preventDefault();
-      const { idx, left = -1 } = this._plot.cursor;
+      const { idx, left = -1 } = plot.cursor;
       const from = left >= 0 && typeof idx === 'number' ? idx : times.length;
       const index = Math.max(0, Math.min(times.length - 1, from + steps));
-      this._plot.setCursor({
-        left: Math.max(0, this._plot.valToPos(times[index], 'x')),
-        top: this._plot.over.clientHeight / 2
+      plot.setCursor({
+        left: Math.max(0, plot.valToPos(times[index], 'x')),
+        top: plot.over.clientHeight / 2
       });
-      const rows = this._rows(index, this._plot).map(row => row.text);
-      this._options.say([clock(times[index]), ...rows].join(', '));
+      const rows = this._rows(index, plot).map(row => row.text);
+      this._options.announce([clock(times[index]), ...rows].join(', '));
     }
   };
 
   private readonly _leave = (): void => {
-    this._plot.setCursor({ left: -10, top: -10 });
+    this._plot.uplot.setCursor({ left: -10, top: -10 });
   };
 
   private _range = 300;
   private _newest = 0;
   private readonly _palette: Palette<ColourName>;
-  private readonly _unfollow: () => void;
-  private readonly _plot: uPlot;
-  private readonly _sizes: ResizeObserver;
+  private readonly _plot: ThemedPlot;
 }
 
 function nearest(

@@ -1,14 +1,14 @@
 /**
- * The websocket: open while somebody looks, reconnected with growing pauses.
- * It knows how the connection fares, not what the frames mean.
+ * The websocket: open while a widget is visible, reconnected with growing pauses.
+ * It knows the state of the connection, but not the meaning of the frames.
  */
 import { IDisposable } from '@lumino/disposable';
 import { ISignal, Signal } from '@lumino/signaling';
 
-import { Frame } from './api';
+import type { Frame, IStreamRequest } from './api';
 
 const LONGEST_PAUSE = 30;
-/** Seconds without a frame, beyond the interval, after which a socket is taken for dead. */
+/** Seconds without a frame, in addition to the interval, after which a socket counts as dead. */
 const SILENCE = 15;
 
 export type StreamState =
@@ -17,7 +17,7 @@ export type StreamState =
   | { kind: 'open' }
   | { kind: 'waiting'; retryAt: number };
 
-/** The part of a WebSocket that is used. */
+/** The part of WebSocket that is used here. */
 export interface ISocket {
   onopen: ((event: Event) => void) | null;
   onclose: ((event: CloseEvent) => void) | null;
@@ -27,15 +27,15 @@ export interface ISocket {
 }
 
 /**
- * Seconds until the next attempt: 1, 2, 4 … 30, give or take a quarter, so that
- * a server that comes back does not meet all its clients at once.
+ * Seconds until the next attempt: 1, 2, 4 … 30, plus or minus a quarter, so that
+ * not all clients reconnect to a restarted server at once.
  */
 export function pause(failures: number, random: number): number {
   const seconds = Math.min(LONGEST_PAUSE, 2 ** Math.max(0, failures - 1));
   return seconds * (0.75 + random / 2);
 }
 
-/** A frame of the protocol, or null for anything else. */
+/** Parse a frame of the protocol; null for anything else. */
 export function parse(data: unknown): Frame | null {
   if (typeof data !== 'string') {
     return null;
@@ -59,7 +59,7 @@ export class Stream implements IDisposable {
     private readonly _random: () => number = Math.random
   ) {}
 
-  /** Frames, as they come. */
+  /** Emitted for each frame. */
   get received(): ISignal<this, Frame> {
     return this._received;
   }
@@ -76,22 +76,22 @@ export class Stream implements IDisposable {
     return this._isDisposed;
   }
 
-  /** Seconds between two snapshots; told to the server, which may clamp it. */
+  /** Seconds between two snapshots, as requested from the server, which may clamp it. */
   get interval(): number {
     return this._interval;
   }
   set interval(seconds: number) {
     if (seconds !== this._interval) {
       this._interval = seconds;
-      this._sendWishes();
+      this._sendRequest();
     }
   }
 
-  /** Whether the user's clusters are wanted too: each time the server asks her gateway. */
+  /** Whether to request the user's clusters, for which the server asks the gateway. */
   set clusters(wanted: boolean) {
     if (wanted !== this._clusters) {
       this._clusters = wanted;
-      this._sendWishes();
+      this._sendRequest();
     }
   }
 
@@ -107,7 +107,7 @@ export class Stream implements IDisposable {
     this._setState({ kind: 'closed' });
   }
 
-  /** Connect now instead of after the pause. */
+  /** Reconnect now instead of after the pause. */
   retry(): void {
     if (this._state.kind === 'waiting') {
       this._drop();
@@ -136,12 +136,12 @@ export class Stream implements IDisposable {
     this._watch();
     socket.onopen = () => {
       this._setState({ kind: 'open' });
-      this._sendWishes();
+      this._sendRequest();
       this._watch();
     };
     socket.onclose = () => this._failed();
     socket.onmessage = event => {
-      this._failures = 0; // it works once something has come
+      this._failures = 0; // only a received frame proves that the connection works
       this._watch();
       const frame = parse(event.data);
       if (frame) {
@@ -158,7 +158,7 @@ export class Stream implements IDisposable {
     this._timer = setTimeout(() => this._connect(), seconds * 1000);
   }
 
-  /** A proxy may keep a socket open whose other end is gone. */
+  /** Detect silence, because a proxy may keep a socket open after the server is gone. */
   private _watch(): void {
     clearTimeout(this._timer);
     this._timer = setTimeout(
@@ -177,10 +177,13 @@ export class Stream implements IDisposable {
     }
   }
 
-  private _sendWishes(): void {
+  private _sendRequest(): void {
     if (this._state.kind === 'open') {
-      const wishes = { interval: this._interval, clusters: this._clusters };
-      this._socket?.send(JSON.stringify(wishes));
+      const request: IStreamRequest = {
+        interval: this._interval,
+        clusters: this._clusters
+      };
+      this._socket?.send(JSON.stringify(request));
     }
   }
 

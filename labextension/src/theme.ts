@@ -1,18 +1,18 @@
 /**
- * The theme's colours for what is drawn on a canvas, and word of a new theme.
+ * The theme's colours for drawing on a canvas, and notification of theme changes.
  */
 
-/** A colour is a theme's variable, with what stands in for it elsewhere. */
+/** The CSS variables of a colour, in order of preference, and the fallback without any. */
 export type Colour = readonly [variables: readonly string[], fallback: string];
 
-/** Milliseconds for which a colour is taken to stay; a change of theme is heard at once. */
+/** Milliseconds for which a looked-up colour is kept; a theme change discards it at once. */
 const LOOK_UP = 10000;
 
-/** Called when the theme changes. */
+/** Callbacks of a theme change. */
 const followers = new Set<() => void>();
 let themes: MutationObserver | null = null;
 
-/** Call back at each change of the theme; returns what ends that. */
+/** Call back on every theme change; call the result to end that. */
 export function followTheme(redraw: () => void): () => void {
   followers.add(redraw);
   themes ??= new MutationObserver(() => followers.forEach(each => each()));
@@ -28,7 +28,7 @@ export function followTheme(redraw: () => void): () => void {
   };
 }
 
-/** Colours are looked up now and then: asking for a style makes the browser compute all. */
+/** A cache of colours, because every lookup makes the browser compute all styles. */
 export class Palette<Name extends string> {
   constructor(
     private readonly _node: HTMLElement,
@@ -53,7 +53,7 @@ export class Palette<Name extends string> {
     return `color-mix(in srgb, ${this.get(name)} ${alpha * 100}%, transparent)`;
   }
 
-  /** The theme is another one. */
+  /** Discard the colours after a theme change. */
   forget(): void {
     this._found = null;
   }

@@ -1,9 +1,9 @@
 /**
- * The values under the pointer, in a small box over a chart.
+ * A tooltip over a chart with the values under the pointer.
  */
 import type uPlot from 'uplot';
 
-/** One text, with the colour of the line that it belongs to. */
+/** A text with the colour of its line. */
 export interface ITipRow {
   text: string;
   colour?: string;
@@ -16,15 +16,15 @@ const TIME = new Intl.DateTimeFormat(undefined, {
   hourCycle: 'h23'
 });
 
-/** "12:31:05" of seconds since the epoch, by this browser's clock. */
+/** Seconds since the epoch as "12:31:05", in this browser's time zone. */
 export function clock(seconds: number): string {
   return TIME.format(seconds * 1000);
 }
 
-/** How far a value may be from the pointer, in pixels, unless values are farther apart. */
+/** The largest distance from the pointer to a value, in pixels, unless values are farther apart. */
 const REACH = 16;
 
-/** Pixels between the pointer and a value, less those between this value and the next. */
+/** Pixels between the pointer and a value, minus those between this value and the next. */
 function distance(plot: uPlot, index: number): number {
   const times = plot.data[0];
   const at = (time: number) => plot.valToPos(time, 'x');
@@ -33,7 +33,7 @@ function distance(plot: uPlot, index: number): number {
   return off - Math.abs(at(neighbour) - at(times[index]));
 }
 
-/** Shows the time under the pointer and these rows; nothing where there are none. */
+/** A plugin that shows the time under the pointer and these rows, if there are any. */
 export function tips(
   rows: (index: number, plot: uPlot) => readonly ITipRow[]
 ): uPlot.Plugin {
@@ -46,7 +46,7 @@ export function tips(
       setCursor: plot => {
         const { idx, left = -1 } = plot.cursor;
         const isNear = typeof idx === 'number' && distance(plot, idx) <= REACH;
-        // of several charts whose cursors move together only one is pointed at
+        // charts of a group share the cursor, but only one of them is under the pointer
         const isMeant = plot.root.parentElement?.matches(':hover, :focus');
         const found = isNear && isMeant && left >= 0 ? rows(idx, plot) : [];
         tip.hidden = !found.length;
@@ -63,7 +63,7 @@ export function tips(
   };
 }
 
-/** Texts come from servers: they are never markup. */
+/** Texts come from servers, so they are never inserted as markup. */
 function show(tip: HTMLElement, rows: readonly ITipRow[]): void {
   tip.replaceChildren(
     ...rows.map(({ text, colour }) => {

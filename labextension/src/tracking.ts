@@ -1,5 +1,5 @@
 /**
- * Follows every notebook's kernel, from when it is open until it is closed.
+ * Follow the kernel of every open notebook.
  */
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { PathExt } from '@jupyterlab/coreutils';

@@ -1,14 +1,21 @@
 /**
- * The notebook widget's front end, for anywidget: one picture of the service
- * and of what this kernel does with it, wherever the notebook is open.
+ * The front end of the notebook widget, for anywidget: the state of the service
+ * and the work of this kernel.
  *
- * It shows what the kernel sets, and tells it no more than whether somebody
- * looks. Plain elements instead of React: the same file runs in JupyterLab,
- * Notebook 7 and VS Code.
+ * It shows the traits that the kernel sets, and reports nothing but its presence.
+ * It uses plain elements instead of React, because the same file runs in
+ * JupyterLab, Notebook 7 and VS Code.
  */
 import type { AnyModel, Render } from '@anywidget/types';
 
-import type { IAdvice, IGpu, ISession, ISnapshot } from './api';
+import type {
+  IGpu,
+  ISession,
+  ISnapshot,
+  IWidgetPoint,
+  IWidgetPresence,
+  IWidgetTraits
+} from './api';
 import { Chart } from './chart';
 import {
   clip,
@@ -22,30 +29,11 @@ import {
 } from './models/format';
 import { gpuRows } from './models/gpus';
 import { Columns, columns } from './models/history';
-import { IPresence, liveness, Presence } from './models/presence';
+import { liveness, Presence } from './models/presence';
 import { queueOf, rateOf } from './models/status';
 import plotStyle from 'uplot/dist/uPlot.min.css';
 
 import style from './widget.css';
-
-/** One moment, as the kernel keeps it. */
-interface IMoment {
-  time: number;
-  busy: number | null;
-  queue_ms: number | null;
-  /** Of this kernel. */
-  jets_per_second: number | null;
-}
-
-interface ITraits {
-  /** The figures, over the present run. */
-  average: ISnapshot | null;
-  history: IMoment[];
-  advice: IAdvice | null;
-  session: Partial<ISession> | null;
-  state: 'live' | 'stopped';
-  problem: string;
-}
 
 const TRAITS = [
   'average',
@@ -74,7 +62,7 @@ function make(
   return node;
 }
 
-/** A text over a chart of one line. */
+/** A chart of one line, with a text above it. */
 class Pane {
   constructor(
     parent: HTMLElement,
@@ -117,11 +105,11 @@ class Pane {
 
 class View {
   constructor(
-    private readonly _model: AnyModel<ITraits>,
+    private readonly _model: AnyModel<IWidgetTraits>,
     parent: HTMLElement
   ) {
     make('style', '', parent).textContent =
-      `.eaf-widget { ${plotStyle} }\n${style}`; // of a page that has other charts
+      `.eaf-widget { ${plotStyle} }\n${style}`; // nested, as the page may have other charts
     this._node = make('div', 'eaf-widget', parent);
     this._node.setAttribute('role', 'group');
     this._node.setAttribute('aria-label', 'Triton');
@@ -133,7 +121,7 @@ class View {
     this._queue = new Pane(charts, 'Queue', 'own', milliseconds);
     this._rate = new Pane(charts, 'This notebook', 'own', jets);
     const line = make('div', 'eaf-line', this._node);
-    this._does = make('span', '', line);
+    this._work = make('span', '', line);
     this._done = make('span', 'eaf-quiet', line);
     this._bar = make('div', 'eaf-bar', this._node);
     this._bar.setAttribute('role', 'progressbar');
@@ -145,8 +133,8 @@ class View {
     for (const trait of TRAITS) {
       this._model.on(`change:${trait}`, this._changed);
     }
-    this._model.on('msg:custom', this._told);
-    document.addEventListener('visibilitychange', this._looked);
+    this._model.on('msg:custom', this._received);
+    document.addEventListener('visibilitychange', this._visible);
     this._ticking = setInterval(() => this._tick(), 1000);
     this._draw();
     this._presence.come();
@@ -156,14 +144,14 @@ class View {
     for (const trait of TRAITS) {
       this._model.off(`change:${trait}`, this._changed);
     }
-    this._model.off('msg:custom', this._told);
-    document.removeEventListener('visibilitychange', this._looked);
+    this._model.off('msg:custom', this._received);
+    document.removeEventListener('visibilitychange', this._visible);
     clearInterval(this._ticking);
     this._presence.go();
     [this._busy, this._queue, this._rate].forEach(pane => pane.dispose());
   }
 
-  /** Several traits change at once: they are drawn once. */
+  /** Draw once for several traits that change together. */
   private readonly _changed = () => {
     this._presence.hear(Date.now());
     if (!this._pending) {
@@ -175,12 +163,12 @@ class View {
     }
   };
 
-  private readonly _told = (message: unknown) => {
+  private readonly _received = (message: unknown) => {
     this._presence.hear(Date.now(), message);
     this._showState();
   };
 
-  private readonly _looked = () => this._presence.come();
+  private readonly _visible = () => this._presence.come();
 
   private _tick(): void {
     if (this._model.get('state') === 'live') {
@@ -210,17 +198,17 @@ class View {
 
   private _showCharts(
     average: ISnapshot | null,
-    history: IMoment[],
-    session: Partial<ISession> | null
+    history: IWidgetPoint[],
+    session: ISession | null
   ): void {
     const last = history[history.length - 1];
-    const line = (value: (moment: IMoment) => number | null) =>
+    const line = (value: (point: IWidgetPoint) => number | null) =>
       columns(history, [value], 2);
     const busy = average?.busy;
     const estimate = busy?.estimated ? ' (est.)' : '';
     this._busy.show(
       percent(busy?.value ?? last?.busy),
-      line(moment => moment.busy),
+      line(point => point.busy),
       busy
         ? `${busy.of[0].toUpperCase()}${busy.of.slice(1)}${estimate}`
         : 'Busy'
@@ -228,35 +216,44 @@ class View {
     const queue = average && queueOf(average);
     this._queue.show(
       milliseconds(queue),
-      line(moment => moment.queue_ms)
+      line(point => point.queue_ms)
     );
     const rate = session?.inferences_per_second ?? null;
     this._rate.show(
       jets(rate),
-      line(moment => moment.jets_per_second)
+      line(point => point.inferences_per_second)
     );
   }
 
-  private _showSession(session: Partial<ISession> | null): void {
+  private _showSession(session: ISession | null): void {
     const progress = share(session?.done, session?.total);
     const label: string = session?.label ? clip(session.label) : '';
     const retrying = session?.retrying;
     const outage = retrying
       ? `${clip(retrying.reason, 60)}, retrying, ${number(retrying.left)} s left`
       : '';
-    this._does.textContent = session?.busy
+    this._work.textContent = session?.busy
       ? [label, progress === null ? '' : percent(progress), outage]
           .filter(Boolean)
           .join(' · ') || 'computing'
       : 'idle';
-    this._does.classList.toggle('eaf-warning', outage !== '');
+    this._work.classList.toggle('eaf-warning', outage !== '');
+    const unit = session?.unit ?? 'jet';
     const done =
       progress === null
         ? `${number(session?.inferences)} jets so far`
-        : `${number(session?.done)} of ${number(session?.total)} jets`;
-    this._done.textContent = session?.not_finite
-      ? `${done}, ${number(session.not_finite)} with NaN or infinite scores`
-      : done;
+        : `${number(session?.done)} of ${number(session?.total)} ${unit}s`;
+    const jets = progress === null || unit === 'jet' ? '' : ' jets';
+    this._done.textContent = [
+      done,
+      session?.failed ? ` · ${number(session.failed)} failed` : '',
+      session?.not_finite
+        ? `, ${number(session.not_finite)}${jets} with NaN or infinite scores`
+        : '',
+      typeof session?.left === 'number'
+        ? ` · ${duration(session.left)} left`
+        : ''
+    ].join('');
     this._bar.hidden = progress === null;
     const part = Math.round(100 * (progress ?? 0));
     this._bar.setAttribute('aria-valuenow', `${part}`);
@@ -294,7 +291,7 @@ class View {
     this._gpus.hidden = !lines.length;
   }
 
-  /** What all users get, and the time that the figures are of. */
+  /** The throughput of all users, and the period of the figures. */
   private _showFigures(average: ISnapshot | null): void {
     const rate = average && rateOf(average);
     this._figures.hidden = !average;
@@ -319,12 +316,12 @@ class View {
     this._when.textContent = text;
   }
 
-  /** Speaks to the kernel; where there is none, nobody is to hear it. */
-  private _send(message: IPresence): void {
+  /** Send to the kernel, if there is one. */
+  private _send(message: IWidgetPresence): void {
     try {
       this._model.send(message);
     } catch (error) {
-      console.debug('No kernel hears the Triton widget.', error);
+      console.debug('The Triton widget has no kernel to send to.', error);
     }
   }
 
@@ -340,7 +337,7 @@ class View {
   private readonly _busy: Pane;
   private readonly _queue: Pane;
   private readonly _rate: Pane;
-  private readonly _does: HTMLElement;
+  private readonly _work: HTMLElement;
   private readonly _done: HTMLElement;
   private readonly _bar: HTMLElement;
   private readonly _filled: HTMLElement;
@@ -350,7 +347,7 @@ class View {
   private readonly _ticking: ReturnType<typeof setInterval>;
 }
 
-const render: Render<ITraits> = ({ model, el }) => {
+const render: Render<IWidgetTraits> = ({ model, el }) => {
   const view = new View(model, el);
   return () => view.dispose();
 };

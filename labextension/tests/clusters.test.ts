@@ -1,10 +1,12 @@
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, test, vi } from 'vitest';
 
-import type { ICluster, ISessionCluster } from '../src/api';
+import type { ICluster, ISession } from '../src/api';
 import { ClusterChanges } from '../src/models/changes';
 import { dashboardUrl, mergedClusters } from '../src/models/clusters';
 import { session } from './samples';
+
+type SessionCluster = ISession['clusters'][number];
 
 const trans = nullTranslator.load('');
 const ID = '7f3b2c1d9e8a4b5c6d7e8f9012345678';
@@ -21,7 +23,7 @@ const listed = (values: Partial<ICluster> = {}): ICluster => ({
   ...values
 });
 
-const told = (values: Partial<ISessionCluster> = {}): ISessionCluster => ({
+const reported = (values: Partial<SessionCluster> = {}): SessionCluster => ({
   name: ID,
   state: 'configured',
   workers: 8,
@@ -30,19 +32,19 @@ const told = (values: Partial<ISessionCluster> = {}): ISessionCluster => ({
   ...values
 });
 
-const notebook = (title: string, ...clusters: ISessionCluster[]) => ({
+const notebook = (title: string, ...clusters: SessionCluster[]) => ({
   notebook: { title, path: title, reveal: vi.fn() },
   session: session({ clusters })
 });
 
-test("a kernel's numbers of a cluster go before the gateway's, under its notebook's name", () => {
-  const local = told({ name: 'Local', inferences_per_second: null });
+test("a kernel's numbers for a cluster override the gateway's", () => {
+  const local = reported({ name: 'Local', inferences_per_second: null });
   const merged = mergedClusters(
     [listed()],
     [
       { ...notebook('idle.ipynb'), session: null },
-      notebook('a.ipynb', told(), local),
-      notebook('b.ipynb', told())
+      notebook('a.ipynb', reported(), local),
+      notebook('b.ipynb', reported())
     ]
   );
   expect(merged).toHaveLength(2);
@@ -64,7 +66,7 @@ test("a kernel's numbers of a cluster go before the gateway's, under its noteboo
   });
 });
 
-test('random names are as short as they can be told apart, others stay', () => {
+test('generated names are shortened while distinct, other names are kept', () => {
   const labels = (...names: string[]) =>
     mergedClusters(
       names.map(name => listed({ name })),
@@ -77,7 +79,7 @@ test('random names are as short as they can be told apart, others stay', () => {
   expect(labels('tcp://127.0.0.1:8786')).toEqual(['tcp://127.0.0.1:8786']);
 });
 
-test('a dashboard is on the web, or a path of this site, as under a Hub', () => {
+test('only http URLs and paths of this site are dashboard URLs', () => {
   for (const url of ['http://h/status', '/services/dask-gateway/x/status']) {
     expect(dashboardUrl(url)).toBe(url);
   }
@@ -86,7 +88,7 @@ test('a dashboard is on the web, or a path of this site, as under a Hub', () => 
   }
 });
 
-test('what was asked of the gateway is noted until it is so', async () => {
+test('a requested change is noted until the cluster shows it', async () => {
   const api = {
     scale: vi.fn(async () => ({ remark: '' })),
     shutDown: vi.fn(async () => ({ remark: '' }))
@@ -96,16 +98,16 @@ test('what was asked of the gateway is noted until it is so', async () => {
     changes.note(listed(values), trans)?.text;
   expect(note()).toBeUndefined();
   const scaling = changes.scale(ID, 4);
-  expect(changes.isAsked(ID)).toBe(true);
+  expect(changes.isRequested(ID)).toBe(true);
   await scaling;
-  expect(changes.isAsked(ID)).toBe(false);
+  expect(changes.isRequested(ID)).toBe(false);
   expect(api.scale).toHaveBeenCalledWith(ID, 4);
-  expect(note()).toBe('4 workers were asked for.');
+  expect(note()).toBe('Requested 4 workers.');
   expect(note({ workers: 4 })).toBeUndefined();
   api.scale.mockResolvedValueOnce({ remark: 'Scaling to 2 instead.' });
   await changes.scale(ID, 40);
   expect(note({ workers: 2 })).toBe(
-    '40 workers were asked for. Scaling to 2 instead.'
+    'Requested 40 workers. Scaling to 2 instead.'
   );
   const ending = changes.shutDown(ID);
   expect(note()).toBe('Shutting down…');
@@ -115,7 +117,7 @@ test('what was asked of the gateway is noted until it is so', async () => {
   changes.dispose();
 });
 
-test('why a cluster was not changed is said, and it may be tried again', async () => {
+test('the reason for a failed change is shown, and it can be retried', async () => {
   const refused = vi.fn().mockRejectedValue(new Error('You have none.'));
   const changes = new ClusterChanges({ scale: refused, shutDown: refused });
   await changes.shutDown(ID);
@@ -128,6 +130,6 @@ test('why a cluster was not changed is said, and it may be tried again', async (
   expect(changes.note(listed(), trans)?.text).toBe(
     'Not scaled: You have none.'
   );
-  expect(changes.isAsked(ID)).toBe(false);
+  expect(changes.isRequested(ID)).toBe(false);
   changes.dispose();
 });

@@ -20,7 +20,7 @@ let model: DashboardModel;
 
 const api: IApi = {
   facility: () => Promise.resolve(facility()),
-  usage: () => Promise.reject(new Error('nobody asks')),
+  usage: () => Promise.reject(new Error('not expected')),
   history: () =>
     Promise.resolve({
       interval: 1,
@@ -61,7 +61,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test('a longer range is asked for, a shorter one is here already', async () => {
+test('a longer range is fetched, a shorter one is not', async () => {
   model.hold('tab', 300);
   socket.onopen?.({} as Event);
   await settle();
@@ -79,7 +79,7 @@ test('a longer range is asked for, a shorter one is here already', async () => {
   expect(model.timeline(600).times).toEqual([100, 101, 102]);
 });
 
-test('nothing is kept while nobody looks, and all is asked for again', async () => {
+test('nothing is kept while hidden, and all is fetched again', async () => {
   model.hold('tab', 300);
   socket.onopen?.({} as Event);
   await settle();
@@ -91,7 +91,7 @@ test('nothing is kept while nobody looks, and all is asked for again', async () 
   expect(asked).toEqual([300]);
 });
 
-test('after a gap in the connection all is asked for again', async () => {
+test('after a gap in the connection all is fetched again', async () => {
   model.hold('tab', 300);
   socket.onopen?.({} as Event);
   await settle();
@@ -102,7 +102,7 @@ test('after a gap in the connection all is asked for again', async () => {
   expect(asked).toEqual([300]);
 });
 
-test('what another server measured is not shown as of this one', async () => {
+test('measurements of another server are discarded', async () => {
   model.hold('tab', 300);
   socket.onopen?.({} as Event);
   await settle();
@@ -115,7 +115,7 @@ test('what another server measured is not shown as of this one', async () => {
   expect(asked).toEqual([300]);
 });
 
-test('where the server does not answer it is asked again with the next wish', async () => {
+test('a failed request is repeated with the next tab', async () => {
   away = true;
   model.hold('tab', 300);
   socket.onopen?.({} as Event);
@@ -128,7 +128,7 @@ test('where the server does not answer it is asked again with the next wish', as
   expect(model.timeline(300).times).toEqual([100, 101]);
 });
 
-test('arguments of the command may be anything', () => {
+test('invalid command arguments have defaults', () => {
   expect(readView('queue')).toBe('queue');
   expect(readView('nothing of ours')).toBe('all');
   expect(readRange(3600)).toBe(3600);

@@ -16,7 +16,7 @@ import {
 
 const GIB = 2 ** 30;
 
-test('what was not measured is a dash, and never 0', () => {
+test('a value that was not measured is a dash, never 0', () => {
   for (const text of [number, percent, watts, duration, size]) {
     expect(text(null)).toBe('–');
     expect(text(undefined)).toBe('–');
@@ -73,19 +73,19 @@ test('a share is between 0 and 1, or unknown', () => {
   expect(share(1, 0)).toBeNull();
 });
 
-test('a mean is of what is known', () => {
+test('a mean ignores unknown values', () => {
   expect(mean([1, null, 3])).toBe(2);
   expect(mean([null])).toBeNull();
   expect(mean([])).toBeNull();
 });
 
-test('names are cut, and hosts come without scheme', () => {
+test('long names are clipped, and hosts have no scheme', () => {
   expect(clip('x'.repeat(10000)).length).toBe(120);
   expect(hostOf('grpcs://triton.fnal.gov:443/')).toBe('triton.fnal.gov:443');
   expect(hostOf('triton+grpc://h:1/m')).toBe('h:1/m');
 });
 
-test('only addresses of the web are opened', () => {
+test('only http and https URLs are opened', () => {
   expect(webUrl('https://a/b')).toBe('https://a/b');
   expect(webUrl('javascript:alert(1)')).toBeNull();
   expect(webUrl('data:text/html,x')).toBeNull();

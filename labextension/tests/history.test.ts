@@ -12,7 +12,7 @@ import { gpu, load, snapshot } from './samples';
 const at = (time: number, utilization: number | null = 0.5): IPoint =>
   pointOf(snapshot({ time, gpus: [gpu({ utilization })] }));
 
-test('a point keeps what is missing as missing', () => {
+test('a point keeps missing values as null', () => {
   const point = pointOf(snapshot({ gpus: [gpu()] }));
   expect(point.busy).toBeNull();
   expect(point.cpu).toBeNull();
@@ -20,7 +20,7 @@ test('a point keeps what is missing as missing', () => {
   expect(point.gpus.get('GPU-1')).toBeNull();
 });
 
-test("a point's queue is that of a mean request", () => {
+test("a point's queue time is the mean over requests", () => {
   const models = [
     load({ queue_ms: 10, requests_per_second: 3 }),
     load({ name: 'b', queue_ms: 50, requests_per_second: 1 }),
@@ -29,7 +29,7 @@ test("a point's queue is that of a mean request", () => {
   expect(pointOf(snapshot({ models })).queue).toBe(20);
 });
 
-test('points are merged in order, each time once, within the window', () => {
+test('points are merged in order, without duplicates, within the window', () => {
   const points = merged([at(10), at(11), at(130)], [at(12), at(11)], 120);
   expect(points.map(point => point.time)).toEqual([10, 11, 12, 130]);
   expect(merged(points, [at(132)], 120).map(point => point.time)).toEqual([
@@ -37,19 +37,19 @@ test('points are merged in order, each time once, within the window', () => {
   ]);
 });
 
-test('where nobody measured the line is broken', () => {
+test('a gap in the measurements interrupts the line', () => {
   const data = columns([at(1), at(2), at(30)], [point => point.time], 1);
   expect(data[0]).toEqual([1, 2, 16, 30]);
   expect(data[1]).toEqual([1, 2, null, 30]);
   expect(columns<IPoint>([], [point => point.time], 1)).toEqual([[], []]);
 });
 
-test('a slow interval is no gap', () => {
+test('a long interval is not a gap', () => {
   const data = columns([at(0), at(10), at(20)], [() => 1], 10);
   expect(data[0]).toEqual([0, 10, 20]);
 });
 
-test('many GPUs: the mean, then each, missing where it was away', () => {
+test('many GPUs give the mean, then each GPU, with gaps', () => {
   const both = pointOf(
     snapshot({
       time: 2,

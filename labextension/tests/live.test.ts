@@ -22,8 +22,8 @@ const api: IApi = {
     asked += 1;
     return answer();
   },
-  usage: () => Promise.reject(new Error('nobody asks')),
-  timeline: () => Promise.reject(new Error('nobody asks')),
+  usage: () => Promise.reject(new Error('not expected')),
+  timeline: () => Promise.reject(new Error('not expected')),
   history: () =>
     Promise.resolve({
       interval: 1,
@@ -56,7 +56,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test('nobody looks: nothing is asked, opened or counted', async () => {
+test('without a visible widget nothing is requested or opened', async () => {
   await vi.advanceTimersByTimeAsync(60_000);
   expect(asked).toBe(0);
   live.hold('panel', true);
@@ -72,7 +72,7 @@ test('nobody looks: nothing is asked, opened or counted', async () => {
   expect(vi.getTimerCount()).toBe(0);
 });
 
-test('when it opens, the past is filled in', async () => {
+test('the history is fetched when the stream opens', async () => {
   history = [997, 998];
   live.hold('panel', true);
   socket.onopen?.({} as Event);
@@ -81,7 +81,7 @@ test('when it opens, the past is filled in', async () => {
   expect(live.points.map(point => point.time)).toEqual([997, 998, 999]);
 });
 
-test('a source that falls silent leaves the last numbers, with their age', async () => {
+test('a failing source leaves the last numbers, with their age', async () => {
   live.hold('panel', true);
   socket.onopen?.({} as Event);
   tellSnapshot({ gpus: [gpu({ utilization: 0.5 })] });
@@ -93,7 +93,7 @@ test('a source that falls silent leaves the last numbers, with their age', async
   expect(live.sources[0].error).toBe('connection refused');
 });
 
-test('while Triton is away it is looked for now and then; the stream tells too', async () => {
+test('while Triton is away, the facility is requested repeatedly', async () => {
   answer = () => Promise.resolve(facility({ state: 'unreachable' }));
   live.hold('panel', true);
   await vi.advanceTimersByTimeAsync(100);
@@ -105,7 +105,7 @@ test('while Triton is away it is looked for now and then; the stream tells too',
   expect(live.facility?.state).toBe('connected');
 });
 
-test('a server that says no takes the facility away, one that is gone does not', async () => {
+test('an HTTP error removes the facility, a lost connection does not', async () => {
   live.hold('panel', true);
   await vi.advanceTimersByTimeAsync(0);
   answer = () => Promise.reject(new ApiError(0, 'gone'));
@@ -117,7 +117,7 @@ test('a server that says no takes the facility away, one that is gone does not',
   expect(live.failure?.status).toBe(403);
 });
 
-test('ages grow: it tells of a change at least every two seconds', async () => {
+test('a change is emitted every two seconds, because ages grow', async () => {
   live.hold('panel', true);
   await vi.advanceTimersByTimeAsync(0);
   const changed = vi.fn();
@@ -126,7 +126,7 @@ test('ages grow: it tells of a change at least every two seconds', async () => {
   expect(changed.mock.calls.length).toBeGreaterThanOrEqual(2);
 });
 
-test('a server that is gone is left alone for the length of a pause', async () => {
+test('a lost server is not contacted during the pause', async () => {
   let opened = 0;
   const counted = new LiveModel(
     api,

@@ -18,7 +18,7 @@ const shown = facility({
 const mark = (values: Partial<ISession>, of: IFacility | null = shown) =>
   markOf({ session: session(values), lost: null }, of, trans);
 
-test('a notebook on the server that the panel shows has no mark', () => {
+test('a notebook on the shown server has no warning', () => {
   for (const endpoint of [
     'grpc://127.0.0.1:8001',
     'grpc://127.0.0.1:9001',
@@ -31,14 +31,14 @@ test('a notebook on the server that the panel shows has no mark', () => {
   expect(markOf({ session: null, lost: null }, shown, trans)).toBeNull();
 });
 
-test('another server is named, also where the panel has none', () => {
+test('another server is named, even if the panel has none', () => {
   const endpoint = 'grpc://other:8001';
   expect(mark({ endpoint })).toBe('connected to grpc://other:8001');
   const none = facility({ state: 'no-facility', endpoint: null });
   expect(mark({ endpoint }, none)).toBe('connected to grpc://other:8001');
 });
 
-test('a server that is gone is said to be', () => {
+test('a server that does not answer is named', () => {
   const endpoint = 'grpc://127.0.0.1:8001';
   const retrying = { reason: 'server gone', left: 87.4 };
   expect(mark({ endpoint, retrying })).toBe('server gone, retrying, 87 s left');
@@ -62,7 +62,7 @@ test('a server that is gone is said to be', () => {
   );
 });
 
-test('a kernel that restarts or died is said to', () => {
+test('a restarting or dead kernel has a warning', () => {
   const of = (lost: 'restarting' | 'died') =>
     markOf({ session: null, lost }, shown, trans);
   expect(of('restarting')).toBe('kernel is restarting');
@@ -97,11 +97,11 @@ test.each([
 ])('%j is none, and does not become code', address => {
   expect(isAddress(address)).toBe(false);
   expect(addressProblem(address, trans)).toBe(
-    'This is not an address of a server. Expected grpcs://host:443 (with TLS) or grpc://host:8001.'
+    'This is not a server address. Expected grpcs://host:443 (with TLS) or grpc://host:8001.'
   );
 });
 
-test('of an empty field it is said what was expected', () => {
+test('an empty field shows the expected format', () => {
   expect(addressProblem('', trans)).toBe(
     'Expected grpcs://host:443 (with TLS) or grpc://host:8001.'
   );

@@ -1,9 +1,10 @@
 import { expect, test } from 'vitest';
 
-import { IPresence, liveness, Presence, SILENCE } from '../src/models/presence';
+import type { IWidgetPresence } from '../src/api';
+import { liveness, Presence, SILENCE } from '../src/models/presence';
 
 function view() {
-  const page = { visible: true, sent: [] as IPresence[] };
+  const page = { visible: true, sent: [] as IWidgetPresence[] };
   const presence = new Presence(
     message => page.sent.push(message),
     () => page.visible,
@@ -14,7 +15,7 @@ function view() {
 
 const here = { view: expect.any(String), seen: true };
 
-test('a view answers its kernel while its page is looked at, and says when it goes', () => {
+test('a view answers while its page is visible, and says when it goes', () => {
   const { page, presence } = view();
   presence.come();
   presence.hear(0, { answer: true });
@@ -34,7 +35,7 @@ test('nothing is sent to a kernel that runs a cell', () => {
   expect(page.sent).toEqual([]);
 });
 
-test('a silent kernel is called a few times, not for ever, and again after it was heard', () => {
+test('a silent kernel is called a few times, and again after a message', () => {
   const { page, presence } = view();
   for (let second = 0; second < 600; second += 1) {
     presence.call(1000 * second);
@@ -45,9 +46,9 @@ test('a silent kernel is called a few times, not for ever, and again after it wa
   expect(page.sent).toHaveLength(4);
 });
 
-test('views have names of their own', () => {
+test('each view has its own id', () => {
   const names = [0, 1].map(() => {
-    const sent: IPresence[] = [];
+    const sent: IWidgetPresence[] = [];
     new Presence(
       message => sent.push(message),
       () => true,

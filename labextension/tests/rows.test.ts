@@ -12,7 +12,7 @@ import { facility, gpu, load, served, snapshot } from './samples';
 
 const trans = nullTranslator.load('');
 
-test('models are sorted by load, then by name; the unmeasured come last', () => {
+test('models are sorted by load, then by name; unmeasured ones are last', () => {
   const rows = modelRows(
     [served({ name: 'b' }), served({ name: 'a' }), served({ name: 'idle' })],
     [
@@ -26,7 +26,7 @@ test('models are sorted by load, then by name; the unmeasured come last', () => 
   expect(rows.map(row => row.share)).toEqual([0.75, 0.25, 0, null]);
 });
 
-test('only a model that is ready gives a cell; versions are told where there are several', () => {
+test('only a ready model has a cell; versions show if there are several', () => {
   const rows = modelRows(
     [
       served({ version: '1' }),
@@ -43,7 +43,7 @@ test('only a model that is ready gives a cell; versions are told where there are
   expect(modelRows([], [load()])[0].cell).toBeNull();
 });
 
-test('500 models are cut to a few, and the filter finds the others', () => {
+test('500 models are cut to a few, and the filter finds the rest', () => {
   const rows = modelRows(
     Array.from({ length: 500 }, (_, n) => served({ name: `Model_${n}` })),
     []
@@ -54,7 +54,7 @@ test('500 models are cut to a few, and the filter finds the others', () => {
   expect(shownRows(rows, 'nothing')).toEqual({ shown: [], more: 0 });
 });
 
-test('GPUs have short names, and numbers where they would read the same', () => {
+test('GPUs have short labels, numbered if they would be equal', () => {
   const labels = gpuRows([
     gpu({ id: '1', profile: '2g.10gb' }),
     gpu({ id: '2', profile: '2g.10gb' }),
@@ -83,14 +83,14 @@ const session = {
   clusters: []
 };
 
-test('only a session is taken for one', () => {
+test('only a valid session is accepted', () => {
   expect(sessionOf({ session })).toEqual(session);
   for (const other of [null, undefined, 3, {}, { session: { busy: true } }]) {
     expect(sessionOf(other)).toBeNull();
   }
 });
 
-test('settings are clamped, and senseless ones have their default', () => {
+test('settings are clamped, and invalid ones have their default', () => {
   expect(readSettings({})).toEqual({
     interval: 1,
     window: 120,
@@ -117,12 +117,20 @@ test('settings are clamped, and senseless ones have their default', () => {
   expect(odd.statusBar).toBe(false);
 });
 
-test('the status bar says the figures and what limits, and that it is the CPU where no GPU is', () => {
+test('the status bar shows figures, advice, and the CPU without a GPU', () => {
   const models = [
     load({ queue_ms: 12, requests_per_second: 1, inferences_per_second: 1319 })
   ];
-  const busy = (value: number) => ({ value, of: 'GPU', estimated: false });
-  const advice = { kind: 'server bound', title: 'The server.', text: 'Why.' };
+  const busy = (value: number) => ({
+    value,
+    of: 'GPU' as const,
+    estimated: false
+  });
+  const advice = {
+    kind: 'server bound' as const,
+    title: 'The server.',
+    text: 'Why.'
+  };
   const gpu = statusOf(
     snapshot({ busy: busy(0.63), models, window: 23 }),
     advice,
@@ -157,7 +165,7 @@ test('the status bar says the figures and what limits, and that it is the CPU wh
   ).toMatchObject({ text: 'Triton', title: 'it is old' });
 });
 
-test('an outage is said by its first notebook, also where the panel finds no server', () => {
+test('the first retrying notebook reports the outage', () => {
   const session = (values: object) =>
     ({ endpoint: 'grpc://triton:8001', ...values }) as ISession;
   const notebook = (title: string, values: object) => ({
@@ -172,12 +180,12 @@ test('an outage is said by its first notebook, also where the panel finds no ser
     retrying: { reason: 'server gone', left: 87 }
   });
   expect(outageOf([calm], trans)).toBeNull();
-  const said = 'b.ipynb: server gone, retrying, 87 s left';
-  expect(outageOf([calm, trying], trans)).toBe(said);
+  const text = 'b.ipynb: server gone, retrying, 87 s left';
+  expect(outageOf([calm, trying], trans)).toBe(text);
 
   const none = facility({ state: 'no-facility', endpoint: null });
   const shown = emptyStateOf(none, null, [calm, trying], trans);
-  expect(shown).toMatchObject({ title: 'Triton does not answer', text: said });
+  expect(shown).toMatchObject({ title: 'Triton does not answer', text });
   expect(shown?.help).not.toContain('connect');
   expect(emptyStateOf(none, null, [calm], trans)?.text).toContain(
     'triton:8001'

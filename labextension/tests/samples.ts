@@ -1,4 +1,4 @@
-/** Small values of the protocol, to be varied. */
+/** Small values of the wire types, for tests to vary. */
 import type {
   IFacility,
   IGpu,
@@ -100,7 +100,7 @@ export const failing = (name: string, retry_in: number) => ({
   left_out: 0
 });
 
-/** The server's columns of so many moments, nothing reported. */
+/** The server's columns at these times, without values. */
 export const columnsOf = (
   times: number[],
   values: Partial<ITimeline> = {}

@@ -16,7 +16,7 @@ const session = {
   clusters: []
 };
 
-/** The part of a connection to a kernel that is used; one kernel may have several. */
+/** The used part of a kernel connection; one kernel may have several. */
 class Connection {
   constructor(
     readonly clientId: string,
@@ -57,7 +57,7 @@ class Connection {
     return { content: { status: 'ok', comms } };
   }
 
-  say(msg_type: string, comm_id: string, data: unknown = {}): void {
+  emit(msg_type: string, comm_id: string, data: unknown = {}): void {
     const content = { comm_id, target_name: TARGET, data };
     const msg = { header: { msg_type }, content };
     this.anyMessage.emit({
@@ -78,23 +78,23 @@ function follow(sessions: SessionsModel, path: string, kernel: Connection) {
 const rows = (sessions: SessionsModel) =>
   sessions.all.map(each => [each.notebook.path, each.session?.inferences]);
 
-test('a notebook is listed from when its kernel connects until it disconnects', async () => {
+test('a notebook is listed while its kernel is connected', async () => {
   const sessions = new SessionsModel();
   const kernel = new Connection('page');
   follow(sessions, 'a.ipynb', kernel);
-  expect([...kernel.targets.keys()]).toEqual([TARGET]); // or Lab closed the comm
-  kernel.say('comm_open', 'c', { session });
-  kernel.say('comm_msg', 'c', { session: { ...session, inferences: 9 } });
-  kernel.say('comm_msg', 'widget', { method: 'update', state: { session } });
-  kernel.say('comm_close', 'widget');
+  expect([...kernel.targets.keys()]).toEqual([TARGET]); // otherwise JupyterLab closes the comm
+  kernel.emit('comm_open', 'c', { session });
+  kernel.emit('comm_msg', 'c', { session: { ...session, inferences: 9 } });
+  kernel.emit('comm_msg', 'widget', { method: 'update', state: { session } });
+  kernel.emit('comm_close', 'widget');
   expect(rows(sessions)).toEqual([['a.ipynb', 9]]);
   await sessions.all[0].stop();
   expect(kernel.interrupt).toHaveBeenCalledOnce();
-  kernel.say('comm_close', 'c');
+  kernel.emit('comm_close', 'c');
   expect(rows(sessions)).toEqual([]);
 });
 
-test('a page that was loaded again asks at once for the session, and once', async () => {
+test('a reloaded page requests the session at once, and only once', async () => {
   const sessions = new SessionsModel();
   const kernel = new Connection('page', true, ['c']);
   follow(sessions, 'a.ipynb', kernel);
@@ -102,36 +102,36 @@ test('a page that was loaded again asks at once for the session, and once', asyn
     expect(rows(sessions)).toEqual([['a.ipynb', undefined]])
   );
   expect(kernel.comms.get('c')?.send).toHaveBeenCalledOnce();
-  kernel.say('comm_msg', 'c', { session });
+  kernel.emit('comm_msg', 'c', { session });
   expect(rows(sessions)).toEqual([['a.ipynb', 7]]);
   expect(kernel.comms.get('c')?.send).toHaveBeenCalledOnce();
 });
 
-test('while a cell runs, a page that was loaded again learns of the comm from its first message', () => {
+test('while a cell runs, a reloaded page adopts the comm of a message', () => {
   const sessions = new SessionsModel();
   const kernel = new Connection('page');
   follow(sessions, 'a.ipynb', kernel);
-  kernel.say('comm_msg', 'c', { session });
-  expect(kernel.hasComm('c')).toBe(true); // Lab would say "Comm not found" when it is closed
+  kernel.emit('comm_msg', 'c', { session });
+  expect(kernel.hasComm('c')).toBe(true); // otherwise JupyterLab reports "Comm not found" on close
   expect(rows(sessions)).toEqual([['a.ipynb', 7]]);
 });
 
-test('of two notebooks with one kernel both are listed, though one handles the comm', async () => {
+test('both notebooks of one kernel are listed', async () => {
   const sessions = new SessionsModel();
   const first = new Connection('first', true, ['c']);
   const second = new Connection('second', false, ['c']);
   const leave = follow(sessions, 'a.ipynb', first);
   follow(sessions, 'b.ipynb', second);
   await vi.waitFor(() => expect(sessions.all).toHaveLength(2));
-  first.say('comm_msg', 'c', { session });
-  second.say('comm_msg', 'c', { session });
+  first.emit('comm_msg', 'c', { session });
+  second.emit('comm_msg', 'c', { session });
   expect(rows(sessions)).toEqual([
     ['a.ipynb', 7],
     ['b.ipynb', 7]
   ]);
   expect(new Set(sessions.all.map(each => each.id)).size).toBe(2);
   leave(); // its notebook is closed
-  second.say('comm_msg', 'c', { session: { ...session, inferences: 8 } });
+  second.emit('comm_msg', 'c', { session: { ...session, inferences: 8 } });
   expect(rows(sessions)).toEqual([['b.ipynb', 8]]);
   expect(sessions.isConnected('a.ipynb')).toBe(false);
 });
@@ -142,14 +142,14 @@ test.each([
   ['dead', 'died', 'died'],
   ['terminating', null, null]
 ] as const)(
-  'a kernel that is %s is no longer connected, and is again when it says so',
+  'a kernel that is %s is not connected until its next session',
   (status, lost, later) => {
     const sessions = new SessionsModel();
     const changed = vi.fn();
     sessions.changed.connect(changed);
     const kernel = new Connection('page');
     follow(sessions, 'a.ipynb', kernel);
-    kernel.say('comm_open', 'c', { session });
+    kernel.emit('comm_open', 'c', { session });
     kernel.statusChanged.emit('busy');
     const seen = () =>
       sessions.all.map(each => each.lost ?? each.session?.endpoint);
@@ -161,18 +161,18 @@ test.each([
     expect(changed).toHaveBeenCalledOnce();
     kernel.statusChanged.emit('idle');
     expect(seen()).toEqual(later ? [later] : []);
-    kernel.say('comm_open', 'd', { session });
+    kernel.emit('comm_open', 'd', { session });
     expect(rows(sessions)).toEqual([['a.ipynb', 7]]);
   }
 );
 
-test('a notebook that is closed before its kernel answered is not listed', async () => {
+test('a notebook closed before its kernel answers is not listed', async () => {
   const sessions = new SessionsModel();
   const kernel = new Connection('page', true, ['c']);
   follow(sessions, 'a.ipynb', kernel)();
   await Promise.resolve();
   await Promise.resolve();
-  kernel.say('comm_msg', 'c', { session });
+  kernel.emit('comm_msg', 'c', { session });
   expect(sessions.all).toEqual([]);
   expect(kernel.targets.size).toBe(0);
 });

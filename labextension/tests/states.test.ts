@@ -21,7 +21,7 @@ test.each([
   ['not-authorised', 'retry'],
   ['misconfigured', 'documentation']
 ] as [FacilityState, string][])(
-  '%s says why, and what helps',
+  '%s shows the reason and what helps',
   (state, help) => {
     const shown = emptyState(
       facility({
@@ -39,7 +39,7 @@ test.each([
   }
 );
 
-test('each state has words of its own, and no button that leads nowhere', () => {
+test('each state has its own text, and no dead button', () => {
   const shown = emptyState(
     facility({
       state: 'misconfigured',
@@ -52,21 +52,21 @@ test('each state has words of its own, and no button that leads nowhere', () => 
   expect(shown?.help).toEqual(['retry', 'address']);
 });
 
-test('a server that says no is told apart from one that is away', () => {
+test('an HTTP error differs from a server that does not answer', () => {
   const of = (status: number) =>
     emptyState(null, new ApiError(status, 'no'), trans);
   expect(of(403)?.help).toEqual(['reload']);
-  expect(of(404)?.title).toContain('server part');
+  expect(of(404)?.title).toContain('server extension');
   expect(of(0)?.help).toEqual(['retry']);
   expect(of(500)?.help).toEqual(['retry']);
 });
 
-test('before the first answer it looks; connected there is something to show', () => {
+test('no state before the first answer, nor while connected', () => {
   expect(emptyState(null, null, trans)?.help).toEqual([]);
   expect(emptyState(facility(), null, trans)).toBeNull();
 });
 
-test('a panel that found nothing says so unless a notebook found something', () => {
+test('an empty panel mentions a notebook that found a server', () => {
   const none = facility({ state: 'no-facility', endpoint: null });
   const state = emptyState(none, null, trans);
   const of = (endpoint: string | null) =>
@@ -87,11 +87,11 @@ const known = {
   heard: 100_000,
   measured: 100_000,
   sources: [],
-  stream: { kind: 'open' as const },
+  streamState: { kind: 'open' as const },
   interval: 1
 };
 
-test('numbers of now are fresh', () => {
+test('current numbers are fresh', () => {
   expect(freshness(101_000, known, trans)).toEqual({
     stale: false,
     age: 1,
@@ -99,9 +99,9 @@ test('numbers of now are fresh', () => {
   });
 });
 
-test('a lost connection is stale at once, and says when it is tried again', () => {
-  const stream = { kind: 'waiting' as const, retryAt: 105_000 };
-  const { stale, note } = freshness(101_000, { ...known, stream }, trans);
+test('a lost connection is stale at once, and shows the next try', () => {
+  const streamState = { kind: 'waiting' as const, retryAt: 105_000 };
+  const { stale, note } = freshness(101_000, { ...known, streamState }, trans);
   expect(stale).toBe(true);
   expect(note).toContain('4 s');
 });
@@ -114,7 +114,7 @@ test('a silent connection is stale after some intervals', () => {
   );
 });
 
-test('it is stale when every source fails, not when one of two does', () => {
+test('numbers are stale if every source fails, not if one of two does', () => {
   const bad = failing('http://a', 4);
   const good = { ...bad, error: null, retry_in: null };
   const of = (sources: (typeof bad | typeof good)[]) =>

@@ -22,7 +22,7 @@ class FakeSocket implements ISocket {
   fail() {
     this.onclose?.({} as CloseEvent);
   }
-  tell(data: unknown) {
+  emit(data: unknown) {
     this.onmessage?.({ data } as MessageEvent);
   }
 }
@@ -48,7 +48,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-test('pauses grow to half a minute, and are not the same for all', () => {
+test('pauses grow to half a minute, with jitter', () => {
   expect([1, 2, 3, 4, 9].map(failures => pause(failures, 0.5))).toEqual([
     1, 2, 4, 8, 30
   ]);
@@ -56,7 +56,7 @@ test('pauses grow to half a minute, and are not the same for all', () => {
   expect(pause(3, 1)).toBe(5);
 });
 
-test('only frames of the protocol are taken', () => {
+test('only frames of the protocol are accepted', () => {
   const text = JSON.stringify({
     type: 'snapshot',
     snapshot: snapshot(),
@@ -72,7 +72,7 @@ test('only frames of the protocol are taken', () => {
   }
 });
 
-test('nothing is open before it starts, nor after it stops', () => {
+test('nothing is open before the start or after the stop', () => {
   expect(sockets).toHaveLength(0);
   stream.start();
   stream.start();
@@ -84,7 +84,7 @@ test('nothing is open before it starts, nor after it stops', () => {
   expect(stream.state.kind).toBe('closed');
 });
 
-test('what is wanted is told when it opens, and when it changes', () => {
+test('the request is sent when the socket opens, and when it changes', () => {
   stream.interval = 2;
   stream.start();
   sockets[0].open();
@@ -99,7 +99,7 @@ test('what is wanted is told when it opens, and when it changes', () => {
   ]);
 });
 
-test('it connects again with growing pauses, which a frame makes short again', () => {
+test('pauses between attempts grow until a frame arrives', () => {
   stream.start();
   for (const seconds of [1, 2, 4]) {
     sockets[sockets.length - 1].fail();
@@ -111,17 +111,17 @@ test('it connects again with growing pauses, which a frame makes short again', (
     expect(sockets).toHaveLength(before + 1);
   }
   sockets[3].open();
-  sockets[3].tell('anything');
+  sockets[3].emit('anything');
   sockets[3].fail();
   vi.advanceTimersByTime(1000);
   expect(sockets).toHaveLength(5);
 });
 
-test('a socket that fell silent is replaced', () => {
+test('a silent socket is replaced', () => {
   stream.start();
   sockets[0].open();
   vi.advanceTimersByTime(17_000);
-  sockets[0].tell('{}');
+  sockets[0].emit('{}');
   vi.advanceTimersByTime(17_000);
   expect(stream.state.kind).toBe('open');
   vi.advanceTimersByTime(1_000);
@@ -138,7 +138,7 @@ test('retry does not wait', () => {
   expect(sockets).toHaveLength(2);
 });
 
-test('a late answer of an old socket is not heard', () => {
+test('a late message of an old socket is ignored', () => {
   const heard = vi.fn();
   stream.received.connect(heard);
   stream.start();
@@ -149,7 +149,7 @@ test('a late answer of an old socket is not heard', () => {
   expect(heard).not.toHaveBeenCalled();
 });
 
-test('a socket that cannot be made is tried again', () => {
+test('a socket that cannot be created is retried', () => {
   const broken = new Stream(
     () => {
       throw new Error('no');

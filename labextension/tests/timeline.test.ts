@@ -24,7 +24,7 @@ const filled = (step: number, ...snapshots: ReturnType<typeof snapshot>[]) => {
   return timeline;
 };
 
-test('what the server told goes on with what comes', () => {
+test('new snapshots extend the columns of the server', () => {
   const timeline = new Timeline(0, EACH);
   timeline.fill(
     columnsOf([10, 11], {
@@ -48,14 +48,14 @@ test('what the server told goes on with what comes', () => {
   expect(timeline.gpus).toEqual([newest]);
 });
 
-test('what came while the server was asked stays', () => {
+test('snapshots that arrive during the request are kept', () => {
   const timeline = filled(0, rated(12, 3));
   timeline.fill(columnsOf([10, 11]));
   expect(timeline.times).toEqual([10, 11, 12]);
   expect(timeline.column(A)).toEqual([null, null, 3]);
 });
 
-test('where nobody measured the lines are broken', () => {
+test('a gap in the measurements interrupts the lines', () => {
   const timeline = new Timeline(0, EACH);
   timeline.fill(columnsOf([10, 30], { cpu: [0.1, 0.2] }));
   timeline.add(rated(60, 1), 1);
@@ -66,7 +66,7 @@ test('where nobody measured the lines are broken', () => {
   expect(slow.times).toEqual([10, 20]);
 });
 
-test('an hour is kept in means of five seconds, drawn when each is over', () => {
+test('an hour is kept as means of five seconds, drawn when complete', () => {
   const timeline = filled(STEP, rated(10, 1), rated(11, 2));
   const { version } = timeline;
   timeline.add(rated(12, 6), 1);
@@ -79,14 +79,14 @@ test('an hour is kept in means of five seconds, drawn when each is over', () => 
   expect(timeline.version).toBeGreaterThan(version);
 });
 
-test('what is older than the longest range is dropped', () => {
+test('values older than the longest range are dropped', () => {
   const timeline = new Timeline(0, 2);
   [1, 2, 3, 4].forEach(time => timeline.add(rated(time, time), 1));
   expect(timeline.times).toEqual([2, 3, 4]);
   expect(timeline.column(A)).toEqual([2, 3, 4]);
 });
 
-test('models that come and go do not fill the memory', () => {
+test('the number of model columns is bounded', () => {
   const timeline = new Timeline(0, EACH);
   for (let time = 1; time < 300; time++) {
     timeline.add(rated(time, 1, `m${time}`), 1);
@@ -94,7 +94,7 @@ test('models that come and go do not fill the memory', () => {
   expect(timeline.models(EACH).length).toBeLessThan(100);
 });
 
-test('the busiest models of a range go first, whatever their names', () => {
+test('the busiest models of a range come first', () => {
   const name = 'model x\nof two lines';
   const timeline = filled(0, rated(1, 100), rated(100, 5), rated(101, 9, name));
   expect(timeline.models(60)).toEqual([
@@ -105,7 +105,7 @@ test('the busiest models of a range go first, whatever their names', () => {
   expect(nameOf(modelKey(name, '1'))).toBe(name);
 });
 
-test('a line keeps its colour, and gives way only to one that does much more', () => {
+test('a line keeps its colour until a much busier model replaces it', () => {
   const first = busiest([['a', 9], ['b', 8], ['c', 7]], new Map(), 2); // prettier-ignore
   expect([...first.of]).toEqual([['a', 0], ['b', 1]]); // prettier-ignore
   expect(first.hasMore).toBe(true);
@@ -115,7 +115,7 @@ test('a line keeps its colour, and gives way only to one that does much more', (
   expect([...then.of]).toEqual([['c', 0], ['b', 1]]); // prettier-ignore
 });
 
-test('models that did nothing have no line', () => {
+test('idle models have no line', () => {
   const none = busiest([['a', 0]], new Map(), 8);
   expect(none.of.size).toBe(0);
   expect(none.hasMore).toBe(false);

@@ -14,7 +14,7 @@ const row = (values: Partial<IModelUsage> = {}): IModelUsage => ({
   ...values
 });
 
-const told: IUsage = {
+const reported: IUsage = {
   offered: true,
   since: '1d',
   at: 1000,
@@ -25,7 +25,7 @@ const told: IUsage = {
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-test('the total is of all models, and of what failed and named none', () => {
+test('the total includes failed calls without a known model', () => {
   const all = total([
     row({ requests: 3, inferences: 300, bytes_in: 1000, bytes_out: 24 }),
     row({ model: 'affine', requests: 1, inferences: 7, bytes_in: 6 }),
@@ -42,7 +42,7 @@ test('the total is of all models, and of what failed and named none', () => {
   expect(total([]).requests).toBe(0);
 });
 
-test('models are told apart where there are several, the busiest first', () => {
+test('several models are listed, the busiest first', () => {
   const nameless = row({ model: '', failures: 2 });
   expect(byModel([row({ inferences: 3 }), nameless])).toEqual([]);
   const names = byModel([
@@ -53,8 +53,8 @@ test('models are told apart where there are several, the busiest first', () => {
   expect(names).toEqual(['b', 'a']);
 });
 
-test('it is asked for at once and then every minute, and only while somebody looks', async () => {
-  const usage = vi.fn(async () => told);
+test('usage is requested at once and every minute, only while visible', async () => {
+  const usage = vi.fn(async () => reported);
   const model = new UsageModel({ usage } as unknown as IApi);
   const changed = vi.fn();
   model.changed.connect(changed);
@@ -63,7 +63,7 @@ test('it is asked for at once and then every minute, and only while somebody loo
   model.hold('panel', true);
   await vi.advanceTimersByTimeAsync(1000);
   expect(usage).toHaveBeenCalledTimes(1);
-  expect(model.answer).toEqual(told);
+  expect(model.answer).toEqual(reported);
   await vi.advanceTimersByTimeAsync(120_000);
   expect(usage).toHaveBeenCalledTimes(3);
   expect(changed).toHaveBeenCalledTimes(3);

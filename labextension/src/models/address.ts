@@ -1,6 +1,6 @@
 /**
- * Addresses of servers that people type. They become part of a cell, where
- * IPython would expand variables and end at a new line.
+ * Validation of server addresses that users type. An address becomes part of a
+ * cell, in which IPython expands variables and a new line ends the magic.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
@@ -14,7 +14,7 @@ export function isAddress(text: string): boolean {
   return !!found && (port === undefined || (+port > 0 && +port < 65536));
 }
 
-/** What is wrong with it, and what was expected; null for an address. */
+/** What is wrong with the text and what was expected; null for a valid address. */
 export function addressProblem(
   text: string,
   trans: TranslationBundle
@@ -26,6 +26,6 @@ export function addressProblem(
     'Expected grpcs://host:443 (with TLS) or grpc://host:8001.'
   );
   return text
-    ? `${trans.__('This is not an address of a server.')} ${expected}`
+    ? `${trans.__('This is not a server address.')} ${expected}`
     : expected;
 }

@@ -1,19 +1,19 @@
 /**
- * What this page asked the gateway to do with clusters, and how that went.
+ * Changes to clusters that this page requested from the gateway, and their results.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { IDisposable } from '@lumino/disposable';
 import { ISignal, Signal } from '@lumino/signaling';
 
-import type { ICluster, IClusterApi } from '../api';
+import type { ICluster, IClusterApi, IClusterChange } from '../api';
 import { clip } from './format';
 
 interface IChange {
-  /** Null: shut it down. */
+  /** The requested number; null to shut the cluster down. */
   workers: number | null;
-  state: 'asked' | 'accepted' | 'failed';
-  /** The gateway's remark, or why it failed. */
-  said: string;
+  state: 'requested' | 'accepted' | 'failed';
+  /** The gateway's remark, or the reason for the failure. */
+  answer: string;
 }
 
 export interface INote {
@@ -40,44 +40,47 @@ export class ClusterChanges implements IDisposable {
     return this._change(name, null, this._api.shutDown(name));
   }
 
-  /** Shut down from here: whoever still tells of it has not noticed yet. */
+  /** Whether it was shut down from this page; the gateway's list may still contain it. */
   isGone(name: string): boolean {
     const change = this._changes.get(name);
     return change?.workers === null && change.state === 'accepted';
   }
 
   /** Whether the gateway has not answered yet. */
-  isAsked(name: string): boolean {
-    return this._changes.get(name)?.state === 'asked';
+  isRequested(name: string): boolean {
+    return this._changes.get(name)?.state === 'requested';
   }
 
-  /** What is to be said of a cluster beside its figures; null for nothing. */
-  note(cluster: ICluster, trans: TranslationBundle): INote | null {
+  /** The note to show below a cluster's figures, if any. */
+  note(
+    cluster: Pick<ICluster, 'name' | 'workers'>,
+    trans: TranslationBundle
+  ): INote | null {
     const change = this._changes.get(cluster.name);
     if (!change) {
       return null;
     }
     const { workers, state } = change;
-    const said = clip(change.said, 300);
+    const answer = clip(change.answer, 300);
     if (state === 'failed') {
       const text =
         workers === null
-          ? trans.__('Not shut down: %1', said)
-          : trans.__('Not scaled: %1', said);
+          ? trans.__('Not shut down: %1', answer)
+          : trans.__('Not scaled: %1', answer);
       return { text, failed: true };
     }
     const text =
       workers === null
         ? trans.__('Shutting down…')
-        : said || cluster.workers !== workers
+        : answer || cluster.workers !== workers
           ? trans._n(
-              '%1 worker was asked for.',
-              '%1 workers were asked for.',
+              'Requested %1 worker.',
+              'Requested %1 workers.',
               workers,
               workers
             )
           : '';
-    const whole = [text, said].filter(Boolean).join(' ');
+    const whole = [text, answer].filter(Boolean).join(' ');
     return whole ? { text: whole, failed: false } : null;
   }
 
@@ -91,15 +94,15 @@ export class ClusterChanges implements IDisposable {
   private async _change(
     name: string,
     workers: number | null,
-    answer: Promise<{ remark: string }>
+    reply: Promise<IClusterChange>
   ): Promise<void> {
-    const set = (state: IChange['state'], said: string) => {
-      this._changes.set(name, { workers, state, said });
+    const set = (state: IChange['state'], answer: string) => {
+      this._changes.set(name, { workers, state, answer });
       this._changed.emit();
     };
-    set('asked', '');
+    set('requested', '');
     try {
-      set('accepted', (await answer).remark);
+      set('accepted', (await reply).remark);
     } catch (error) {
       set('failed', error instanceof Error ? error.message : String(error));
     }

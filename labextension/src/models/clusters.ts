@@ -1,28 +1,29 @@
 /**
- * This user's clusters as the panel lists them, under names that people can
- * tell apart.
+ * This user's clusters as the panel lists them, with short and distinct labels.
  */
 import type { ICluster } from '../api';
 import { clip } from './format';
 import type { IConnectedNotebook } from './sessions';
 
-/** A gateway's names are these, with its namespace before them on Kubernetes. */
+/** Names that a gateway generates; on Kubernetes they begin with the namespace. */
 const RANDOM = /^(?:[\w-]+\.)?([0-9a-f]{32})$/i;
 const SHORTEST = 6;
 
-export interface IKnownCluster extends ICluster {
-  /** What tells it from the others: the beginning of a long id, or its name. */
+export interface IKnownCluster extends Omit<ICluster, 'started'> {
+  /** Seconds since the epoch; null for a cluster that only a kernel reports. */
+  started: number | null;
+  /** The shortest distinct beginning of a generated name, or the whole name. */
   label: string;
   /** Titles of the open notebooks whose kernels use it. */
   notebooks: string[];
-  /** Whether the gateway lists it, which can scale it and shut it down. */
+  /** Whether the gateway lists it, so that it can be scaled and shut down. */
   listed: boolean;
 }
 
 /**
- * The gateway's clusters with what this browser's kernels know of them. A
- * kernel counts what its own workers did, so its numbers go first; clusters
- * that only a kernel knows (a LocalCluster) are listed too.
+ * Merge the gateway's clusters with those that this browser's kernels report. A
+ * kernel counts the work of its own workers, so its numbers take precedence.
+ * Clusters that only a kernel reports, such as a LocalCluster, are included.
  */
 export function mergedClusters(
   listed: readonly ICluster[],
@@ -61,15 +62,15 @@ export function mergedClusters(
     .sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-/** As short as they can be told apart; what is no random id stays as it is. */
+/** The shortest distinct beginnings of generated names; other names stay whole. */
 function shortNames(names: readonly string[]): Map<string, string> {
   const ids = names.map(name => RANDOM.exec(name)?.[1] ?? null);
-  const isTold = (length: number) => {
+  const areDistinct = (length: number) => {
     const short = ids.flatMap(id => (id === null ? [] : [id.slice(0, length)]));
     return new Set(short).size === short.length;
   };
   let length = SHORTEST;
-  while (length < 32 && !isTold(length)) {
+  while (length < 32 && !areDistinct(length)) {
     length += 1;
   }
   return new Map(
@@ -80,7 +81,7 @@ function shortNames(names: readonly string[]): Map<string, string> {
   );
 }
 
-/** Dask's own page of a cluster, if a browser may open it; under a Hub it is a path of this site. */
+/** The URL of a cluster's Dask dashboard, if it is safe to open; under a Hub it is a path of this site. */
 export function dashboardUrl(url: string | null): string | null {
   return url && /^(https?:\/\/|\/[^/\\])/i.test(url) ? url : null;
 }

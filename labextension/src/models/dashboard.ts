@@ -1,6 +1,6 @@
 /**
- * What the dashboard's tabs show, and for how long: names and numbers that
- * travel in commands and in the saved layout.
+ * The dashboard's views and time ranges, as commands and the saved layout name
+ * them, and the data behind all tabs.
  */
 import { IDisposable } from '@lumino/disposable';
 import { ISignal, Signal } from '@lumino/signaling';
@@ -23,12 +23,12 @@ export type View = (typeof VIEWS)[number];
 export const RANGES = [60, 300, 600, 1800, 3600] as const;
 const USUAL_RANGE = 300;
 
-/** The view of a command's argument; all where it names none. */
+/** The view that a command's argument names; by default all. */
 export function readView(argument: unknown): View {
   return VIEWS.find(view => view === argument) ?? 'all';
 }
 
-/** The range of a command's argument, which may be any number. */
+/** The range that a command's argument names; by default five minutes. */
 export function readRange(argument: unknown): number {
   return RANGES.find(range => range === argument) ?? USUAL_RANGE;
 }
@@ -36,7 +36,7 @@ export function readRange(argument: unknown): number {
 const eachOne = () => new Timeline(0, EACH);
 const meansOf = () => new Timeline(STEP, RANGES[RANGES.length - 1]);
 
-/** The last hour, for all tabs: asked for when one wants to see it, and kept up while any is visible. */
+/** The last hour, for all tabs: fetched when a tab needs it, and kept current while any tab is visible. */
 export class DashboardModel implements IDisposable {
   constructor(
     private readonly _api: IApi,
@@ -45,7 +45,7 @@ export class DashboardModel implements IDisposable {
     live.changed.connect(this._onLive, this);
   }
 
-  /** Whatever is shown may be different. */
+  /** Emitted when the shown data may differ. */
   get changed(): ISignal<this, void> {
     return this._changed;
   }
@@ -54,23 +54,23 @@ export class DashboardModel implements IDisposable {
     return this._isDisposed;
   }
 
-  /** The columns of so many seconds, or of more. */
+  /** The timeline that covers this many seconds. */
   timeline(range: number): Timeline {
     return range <= EACH ? this._each : this._means;
   }
 
-  /** A tab with this range began, or ceased, to be visible. */
+  /** Note the range of a visible tab; null when it is hidden. */
   hold(tab: string, range: number | null): void {
     if (range === null) {
       this._held.delete(tab);
     } else {
       this._held.set(tab, range);
       if (this._isOpen) {
-        this._want(range); // else once the server answers
+        this._want(range); // otherwise once the stream is open
       }
     }
     if (!this._held.size) {
-      this._reach.clear(); // what is missed from now on has to be asked for
+      this._reach.clear(); // snapshots are missed from now on
     }
     this.live.hold(tab, range !== null);
   }
@@ -87,7 +87,7 @@ export class DashboardModel implements IDisposable {
     const isOpen = streamState.kind === 'open';
     const url = facility?.endpoint?.url ?? this._url;
     if (url !== this._url) {
-      this._each = eachOne(); // what was measured is another server's
+      this._each = eachOne(); // the measurements are another server's
       this._means = meansOf();
     }
     if (isOpen && (!this._isOpen || url !== this._url)) {
@@ -104,7 +104,7 @@ export class DashboardModel implements IDisposable {
     this._changed.emit();
   }
 
-  /** Ask for what is not here yet. */
+  /** Fetch the range unless it is here already. */
   private _want(range: number): void {
     const timeline = this.timeline(range);
     if (range > (this._reach.get(timeline) ?? 0)) {
@@ -115,13 +115,13 @@ export class DashboardModel implements IDisposable {
 
   private async _fill(timeline: Timeline, range: number): Promise<void> {
     try {
-      const told = await this._api.timeline(range);
+      const columns = await this._api.timeline(range);
       if ((this._reach.get(timeline) ?? range) <= range) {
-        timeline.fill(told);
+        timeline.fill(columns);
       }
     } catch {
       this._reach.delete(timeline);
-      return; // the lines begin now; that the server is away is told elsewhere
+      return; // the lines begin now; the banner reports the failure
     }
     if (!this._isDisposed) {
       this._changed.emit();
@@ -131,7 +131,7 @@ export class DashboardModel implements IDisposable {
   private _each = eachOne();
   private _means = meansOf();
   private readonly _held = new Map<string, number>();
-  /** How many seconds of each were asked for. */
+  /** How many seconds of each timeline were requested. */
   private readonly _reach = new Map<Timeline, number>();
   private _snapshot: ISnapshot | null = null;
   private _url = '';

@@ -1,5 +1,5 @@
 /**
- * Why there is nothing to show, and what helps: one row a state.
+ * Why there is nothing to show and which actions help, for each state.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
@@ -12,7 +12,7 @@ export type Help =
 export interface IEmptyState {
   title: string;
   text: string;
-  /** The first is what helps most. */
+  /** In order of usefulness. */
   help: Help[];
 }
 
@@ -34,32 +34,30 @@ function words(
       return {
         title: trans.__('No Triton service was found'),
         text: trans.__(
-          'Nothing in this environment names one. Connect a notebook with an address, or start one with "eaf-inference up".'
+          'No Triton address is configured. Connect a notebook to an address, or start a server with "eaf-inference up".'
         )
       };
     case 'unreachable':
       return {
         title: trans.__('Triton does not answer'),
-        text: trans.__(
-          'It may be starting again. This page looks again by itself.'
-        )
+        text: trans.__('It may be restarting. This page retries automatically.')
       };
     case 'not-authorised':
       return {
         title: trans.__('Not authorised'),
         text: trans.__(
-          'Triton is there, but does not accept your token. Log in again, or ask for access.'
+          'Triton rejected your token. Log in again, or ask for access.'
         )
       };
     case 'misconfigured':
       return {
-        title: trans.__('The configuration has a mistake'),
-        text: trans.__('Tell those who run this facility.')
+        title: trans.__('The configuration is invalid'),
+        text: trans.__('Please contact the operators of this facility.')
       };
   }
 }
 
-/** Null while there is something to show. */
+/** The reason for an empty panel; null if there is something to show. */
 export function emptyState(
   facility: IFacility | null,
   failure: ApiError | null,
@@ -98,7 +96,7 @@ function failureState(
   }
   if (failure.status === 404) {
     return {
-      title: trans.__('The server part is missing'),
+      title: trans.__('The server extension is missing'),
       text: trans.__(
         'This Jupyter server does not run the extension eaf_inference. Install eaf-inference where Jupyter runs, and restart the server.'
       ),
@@ -108,14 +106,14 @@ function failureState(
   return {
     title: trans.__('No answer from the Jupyter server'),
     text: trans.__(
-      'It said: %1.',
+      'Reason: %1.',
       clip(failure.message || `${failure.status}`, 200)
     ),
     help: ['retry']
   };
 }
 
-/** The same where a notebook is connected though the panel found nothing. */
+/** The same, adjusted if a notebook is connected although the panel found nothing. */
 export function foundByNotebooks(
   state: IEmptyState | null,
   facility: IFacility | null,
@@ -131,7 +129,7 @@ export function foundByNotebooks(
   return {
     title: trans.__('Only a notebook is connected'),
     text: trans.__(
-      'It is connected to %1, which this Jupyter server does not know, so the panel has no figures of it. To see them, set EAF_TRITON_URL before Jupyter starts.',
+      'It is connected to %1, but this Jupyter server is not configured for that address, so the panel has no figures. To see them, set EAF_TRITON_URL before Jupyter starts.',
       clip(endpoint, 200)
     ),
     help: state.help.filter(help => help !== 'connect')

@@ -1,5 +1,5 @@
 /**
- * Numbers as text. What was not measured is a dash, never 0.
+ * Numbers as text. A value that was not measured is a dash, never 0.
  */
 export const MISSING = '–';
 
@@ -20,7 +20,7 @@ function format(value: Maybe, text: (known: number) => string): string {
   return isKnown(value) ? text(value) : MISSING;
 }
 
-/** A count, a rate or a time: one decimal below 10, none above, short from a million. */
+/** A count, a rate or a time: one decimal below 10, none above, compact from a million. */
 export function number(value: Maybe): string {
   return format(value, known => {
     if (Math.abs(known) >= 1e6) {
@@ -42,7 +42,7 @@ export function watts(value: Maybe): string {
   return format(value, known => `${GROUPED.format(known)} W`);
 }
 
-/** Used and total memory, in the unit that fits the total. */
+/** Used and total memory, in a unit that fits the total. */
 export function memory(used: Maybe, total: Maybe): string {
   if (!isKnown(used) && !isKnown(total)) {
     return MISSING;
@@ -85,14 +85,14 @@ export function duration(seconds: Maybe): string {
   });
 }
 
-/** A share between 0 and 1, or null where it cannot be told. */
+/** A share between 0 and 1, or null if it is unknown. */
 export function share(part: Maybe, whole: Maybe): number | null {
   return isKnown(part) && isKnown(whole) && whole > 0
     ? Math.min(1, Math.max(0, part / whole))
     : null;
 }
 
-/** A name for the screen: names come from servers, and may have any length. */
+/** Shorten a name for the screen; names come from servers and may have any length. */
 export function clip(name: string, length = 120): string {
   return name.length > length ? `${name.slice(0, length - 1)}…` : name;
 }
@@ -102,12 +102,12 @@ export function hostOf(url: string): string {
   return clip(url.replace(/^[a-z+]+:\/\//i, '').replace(/\/+$/, ''));
 }
 
-/** The URL, if a browser may open it: only the web's own schemes. */
+/** The URL if it has the scheme http or https, so that it is safe to open. */
 export function webUrl(url: string | null | undefined): string | null {
   return url && /^https?:\/\//i.test(url) ? url : null;
 }
 
-/** The mean of what is known, null of nothing. */
+/** The mean of the known values; null without any. */
 export function mean(values: Iterable<Maybe>): number | null {
   let sum = 0;
   let count = 0;

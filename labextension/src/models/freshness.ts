@@ -1,9 +1,9 @@
 /**
- * Whether what is on the screen is of now, and if not, since when and why.
+ * Whether the numbers on the screen are current, and if not, since when and why.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { ISnapshot, ISource } from '../api';
+import type { ISource } from '../api';
 import type { StreamState } from '../stream';
 import { clip, duration } from './format';
 
@@ -11,32 +11,28 @@ export interface IFreshness {
   stale: boolean;
   /** Seconds since the shown numbers were measured; null without any. */
   age: number | null;
-  /** Why it is stale, and what happens next. */
+  /** Why the numbers are stale, and what happens next. */
   note: string | null;
 }
 
-/** Whether nothing in a snapshot is of now: it has sources, and each one fails. */
-export function isSilent(snapshot: ISnapshot): boolean {
-  const { sources } = snapshot;
+/** Whether all sources of metrics fail, so that a snapshot has no measurements. */
+export function allFail(sources: readonly ISource[]): boolean {
   return sources.length > 0 && sources.every(source => source.error !== null);
 }
 
-/**
- * Parameters: now, in milliseconds; when the last frame came; when the shown
- * snapshot came; the newest snapshot's sources; the socket; the interval.
- */
+/** The freshness at a time, in milliseconds, of what `LiveModel` has. */
 export function freshness(
   now: number,
-  known: {
-    heard: number | null;
-    measured: number | null;
-    sources: readonly ISource[];
-    stream: StreamState;
-    interval: number;
+  live: {
+    readonly heard: number | null;
+    readonly measured: number | null;
+    readonly sources: readonly ISource[];
+    readonly streamState: StreamState;
+    readonly interval: number;
   },
   trans: TranslationBundle
 ): IFreshness {
-  const { heard, measured, sources, stream, interval } = known;
+  const { heard, measured, sources, streamState: stream, interval } = live;
   const age = measured === null ? null : Math.max(0, (now - measured) / 1000);
   const silence = heard === null ? 0 : (now - heard) / 1000;
   if (stream.kind === 'waiting') {
@@ -55,12 +51,12 @@ export function freshness(
       stale: true,
       age,
       note: trans.__(
-        'No news from the Jupyter server for %1',
+        'No data from the Jupyter server for %1',
         duration(silence)
       )
     };
   }
-  if (sources.length && sources.every(source => source.error !== null)) {
+  if (allFail(sources)) {
     const retry = Math.min(...sources.map(source => source.retry_in ?? 0));
     const why = clip(sources[0].error ?? '', 200);
     return {
@@ -78,4 +74,20 @@ export function freshness(
     };
   }
   return { stale: false, age, note: null };
+}
+
+/** When the numbers were measured, in words; null without numbers. */
+export function ageText(
+  { age, stale }: IFreshness,
+  trans: TranslationBundle
+): string | null {
+  if (age === null) {
+    return null;
+  }
+  if (stale) {
+    return trans.__('last updated %1 ago', duration(age));
+  }
+  return age < 3
+    ? trans.__('up to date')
+    : trans.__('updated %1 ago', duration(age));
 }

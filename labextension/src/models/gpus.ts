@@ -1,19 +1,19 @@
 /**
- * GPUs for the screen: what to call them, and how many to show in detail.
+ * Labels of GPUs, and how many to show in detail.
  */
 import type { IGpu } from '../api';
 import { clip } from './format';
 
-/** So many have a line of their own; more share one chart. */
+/** Up to this number, each GPU has its own chart; more share one. */
 export const WITH_OWN_LINE = 4;
-/** So many rows before "and N more". */
+/** Rows before "and N more". */
 export const ROWS = 16;
 
 export interface IGpuRow extends IGpu {
   label: string;
 }
 
-/** "A100" of "NVIDIA A100-SXM4-40GB": memory is shown beside it. */
+/** "A100" for "NVIDIA A100-SXM4-40GB": the memory is shown separately. */
 function modelOf(name: string): string {
   const short = name
     .replace(/^(NVIDIA|Tesla)\s+/i, '')
@@ -30,7 +30,7 @@ function nameOf(gpu: IGpu): string {
     .join(' · ');
 }
 
-/** In the server's order, which stays; those that would read the same are numbered. */
+/** GPUs in the server's order; equal labels are numbered. */
 export function gpuRows(gpus: readonly IGpu[]): IGpuRow[] {
   const names = gpus.map(nameOf);
   const total = new Map<string, number>();

@@ -1,11 +1,11 @@
 /**
- * The last minutes as points, and the points as columns for a chart.
+ * Points of the last minutes, and their conversion to columns for a chart.
  */
 import { ISnapshot } from '../api';
 import { mean } from './format';
 import { queueOf } from './status';
 
-/** What is kept of one snapshot; times are of the server's clock. */
+/** The kept part of a snapshot; times are by the server's clock. */
 export interface IPoint {
   time: number;
   busy: number | null;
@@ -14,7 +14,7 @@ export interface IPoint {
   gpus: ReadonlyMap<string, number | null>;
 }
 
-/** A chart's columns: times, then one column a line. */
+/** A chart's columns: times, then one column per line. */
 export type Columns = [number[], ...(number | null)[][]];
 
 export function pointOf(snapshot: ISnapshot): IPoint {
@@ -28,8 +28,8 @@ export function pointOf(snapshot: ISnapshot): IPoint {
 }
 
 /**
- * The points with others among them: in order, each time once, none older
- * than the window before the newest.
+ * Merge points in order of time, without duplicates and without points that are
+ * older than the window before the newest.
  */
 export function merged(
   points: readonly IPoint[],
@@ -49,8 +49,8 @@ export function merged(
 }
 
 /**
- * One column for each line. Where nobody measured for a while, the lines are
- * broken instead of drawn across.
+ * Convert points to one column per line. A gap in the measurements interrupts the
+ * lines.
  */
 export function columns<P extends { time: number }>(
   points: readonly P[],
@@ -73,7 +73,7 @@ export function columns<P extends { time: number }>(
   return [times, ...values];
 }
 
-/** The mean over all GPUs, then each GPU: for one chart of many. */
+/** Columns for one chart of many GPUs: their mean, then each GPU. */
 export function gpuColumns(
   points: readonly IPoint[],
   ids: readonly string[],

@@ -1,19 +1,19 @@
 /**
- * Which models have a line of their own, and which of the colours: a line keeps
- * its colour as long as it is shown.
+ * The choice of models that get a line of their own, and of its colour. A line
+ * keeps its colour as long as it is shown.
  */
 
 export interface ISlots {
-  /** Key of a model → number of its colour, in the order of the colours. */
+  /** Key of a model → index of its colour, in the order of the colours. */
   of: ReadonlyMap<string, number>;
-  /** Whether other models did something too. */
+  /** Whether other models were active too. */
   hasMore: boolean;
 }
 
-/** One that is shown gives way to one that does so much more. */
+/** A shown model is replaced by one that is busier by this factor. */
 const STAYS = 1.2;
 
-/** The busiest so many of keys with the sum of their rates, the largest first; those that did nothing have no line. */
+/** Choose the `most` busiest models from keys and sums of rates, in descending order; idle models get no line. */
 export function busiest(
   sums: readonly (readonly [key: string, sum: number])[],
   before: ReadonlyMap<string, number>,

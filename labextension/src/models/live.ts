@@ -1,6 +1,6 @@
 /**
- * What the server tells, kept: facility, snapshots, advice, and how fresh they
- * are. Runs only while somebody who is visible holds it.
+ * The server's latest data: facility, snapshots, advice, and their age. It is
+ * kept current only while a visible widget holds it.
  */
 import { IDisposable } from '@lumino/disposable';
 import { ISignal, Signal } from '@lumino/signaling';
@@ -16,12 +16,12 @@ import {
   ISource
 } from '../api';
 import { Stream, StreamState } from '../stream';
-import { isSilent } from './freshness';
+import { allFail } from './freshness';
 import { IPoint, merged, pointOf } from './history';
 
 const TICK = 1000;
-/** While Triton is not there it is looked for, in milliseconds. */
-const LOOK_AGAIN = 15000;
+/** Milliseconds between requests for the facility while Triton is not connected. */
+const RETRY = 15000;
 
 export class LiveModel implements IDisposable {
   constructor(
@@ -32,7 +32,7 @@ export class LiveModel implements IDisposable {
     _stream.stateChanged.connect(this._onStreamState, this);
   }
 
-  /** Anything that is shown may be different; at least every two seconds while held. */
+  /** Emitted when the shown data may differ, at least every two seconds while held. */
   get changed(): ISignal<this, void> {
     return this._changed;
   }
@@ -41,17 +41,17 @@ export class LiveModel implements IDisposable {
     return this._facility;
   }
 
-  /** Why the server could not be asked for the facility. */
+  /** Why the request for the facility failed. */
   get failure(): ApiError | null {
     return this._failure;
   }
 
-  /** The newest snapshot that says something. */
+  /** The newest snapshot with measurements. */
   get snapshot(): ISnapshot | null {
     return this._snapshot;
   }
 
-  /** The figures, over the present run: what is shown as text. */
+  /** The mean of the current run, which is shown as text. */
   get average(): ISnapshot | null {
     return this._average;
   }
@@ -65,7 +65,7 @@ export class LiveModel implements IDisposable {
     return this._clusters;
   }
 
-  /** Where numbers come from, and how each fares now. */
+  /** The sources of metrics and their current state. */
   get sources(): readonly ISource[] {
     return this._sources;
   }
@@ -78,10 +78,11 @@ export class LiveModel implements IDisposable {
     return this._stream.state;
   }
 
-  /** When the last frame came, and when the shown snapshot did: milliseconds of this clock. */
+  /** When the last frame arrived, in milliseconds by this clock. */
   get heard(): number | null {
     return this._heard;
   }
+  /** When the shown snapshot arrived, likewise. */
   get measured(): number | null {
     return this._measured;
   }
@@ -111,23 +112,23 @@ export class LiveModel implements IDisposable {
     this._changed.emit();
   }
 
-  /** Somebody who shows clusters began, or ceased, to look. */
-  wantClusters(who: string, wants: boolean): void {
+  /** Note whether a widget shows clusters now. */
+  wantClusters(holder: string, wants: boolean): void {
     if (wants) {
-      this._wantClusters.add(who);
+      this._wantClusters.add(holder);
     } else {
-      this._wantClusters.delete(who);
+      this._wantClusters.delete(holder);
     }
     this._stream.clusters = this._wantClusters.size > 0;
   }
 
-  /** Somebody began, or ceased, to look. */
-  hold(who: string, looks: boolean): void {
+  /** Note whether a widget is visible; the first one starts the stream, the last one stops it. */
+  hold(holder: string, isVisible: boolean): void {
     const before = this.isHeld;
-    if (looks) {
-      this._holders.add(who);
+    if (isVisible) {
+      this._holders.add(holder);
     } else {
-      this._holders.delete(who);
+      this._holders.delete(holder);
     }
     if (this.isHeld && !before) {
       this._heard = null;
@@ -140,14 +141,14 @@ export class LiveModel implements IDisposable {
     }
   }
 
-  /** Ask for the facility again, and connect now if that was being put off. */
+  /** Request the facility again, and reconnect the stream now if it is waiting. */
   async refresh(): Promise<void> {
     this._stream.retry();
-    await this._ask();
+    await this._request();
   }
 
-  private async _ask(): Promise<void> {
-    this._asked = Date.now();
+  private async _request(): Promise<void> {
+    this._requested = Date.now();
     try {
       this._facility = await this._api.facility();
       this._failure = null;
@@ -155,7 +156,7 @@ export class LiveModel implements IDisposable {
       this._failure =
         error instanceof ApiError ? error : new ApiError(0, String(error));
       if (this._failure.status !== 0) {
-        this._facility = null; // the server is there, and says no
+        this._facility = null; // the server answered with an error
       }
     }
     if (!this._isDisposed) {
@@ -192,8 +193,8 @@ export class LiveModel implements IDisposable {
     advice: IAdvice | null
   ): void {
     this._sources = snapshot.sources;
-    if (isSilent(snapshot)) {
-      return; // what was known stays on the screen, greyed
+    if (allFail(snapshot.sources)) {
+      return; // the last figures stay on the screen, greyed out
     }
     this._snapshot = snapshot;
     this._average = average;
@@ -207,21 +208,21 @@ export class LiveModel implements IDisposable {
       this._heard = Date.now();
       void this._fillHistory();
     } else if (state.kind === 'waiting') {
-      void this._ask(); // tells why; the stream takes its pause
+      void this._request(); // finds the reason while the stream waits
     }
     this._changed.emit();
   }
 
-  /** What was measured before this page listened, and while it did not. */
+  /** Fetch what was measured while this page did not listen. */
   private async _fillHistory(): Promise<void> {
     try {
       const { snapshots } = await this._api.history(this._window);
       const points = snapshots
-        .filter(snapshot => !isSilent(snapshot))
+        .filter(snapshot => !allFail(snapshot.sources))
         .map(pointOf);
       this._points = merged(this._points, points, this._window);
     } catch {
-      return; // the lines begin now; a banner says that the server is away
+      return; // the lines begin now; the banner reports the failure
     }
     if (!this._isDisposed) {
       this._changed.emit();
@@ -231,11 +232,11 @@ export class LiveModel implements IDisposable {
   private _tick(): void {
     const now = Date.now();
     const isHere = this._facility?.state === 'connected';
-    if (!isHere && now - this._asked >= LOOK_AGAIN) {
+    if (!isHere && now - this._requested >= RETRY) {
       void this.refresh();
     }
     if (now - this._emitted >= 1.5 * TICK) {
-      this._changed.emit(); // ages grow
+      this._changed.emit(); // the shown ages grow
     }
   }
 
@@ -251,7 +252,7 @@ export class LiveModel implements IDisposable {
   private _heard: number | null = null;
   private _measured: number | null = null;
   private _emitted = 0;
-  private _asked = 0;
+  private _requested = 0;
   private _isDisposed = false;
   private _holders = new Set<string>();
   private _wantClusters = new Set<string>();

@@ -1,20 +1,20 @@
 /**
- * Models for the screen: those that are served, with the load that was measured.
+ * Rows of the models table: the served models with their measured load.
  */
 import type { IModelLoad, IServedModel } from '../api';
 import { share } from './format';
 
-/** From so many models there is a filter. */
+/** Show a filter from this number of models. */
 export const FILTER_FROM = 8;
-/** So many rows before "and N more". */
+/** Rows before "and N more". */
 export const ROWS = 20;
 
 export interface IModelRow {
   key: string;
   name: string;
-  /** Shown where a name has several. */
+  /** Set only if there are several versions of the model. */
   version: string | null;
-  /** What the server says of it, where it is not ready. */
+  /** The server's state for a model that is not ready. */
   state: string | null;
   inputs: string[];
   outputs: string[];
@@ -23,14 +23,14 @@ export interface IModelRow {
   batch: number | null;
   failures: number | null;
   share: number | null;
-  /** Source of a cell that uses it; null where there is none. */
+  /** Source of a cell that calls the model, if it is ready. */
   cell: string | null;
 }
 
 const keyOf = (model: { name: string; version: string }) =>
   `${model.name}\n${model.version}`;
 
-/** All models that are served or measured, the busiest first, then by name. */
+/** All served or measured models, in descending order of load, then by name. */
 export function modelRows(
   served: readonly IServedModel[],
   loads: readonly IModelLoad[]
@@ -74,7 +74,7 @@ export function modelRows(
   );
 }
 
-/** The rows whose name holds the text, the first of them, and how many more there are. */
+/** The first rows whose name contains the text, and the number of further ones. */
 export function shownRows(
   rows: readonly IModelRow[],
   filter: string,

@@ -1,5 +1,5 @@
 /**
- * What is wrong with a connected notebook, in words for its row.
+ * Warnings for the rows of connected notebooks.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
@@ -8,7 +8,7 @@ import { clip } from './format';
 import { retryingOf } from './outage';
 import type { IConnectedNotebook } from './sessions';
 
-/** Null for a notebook that is connected to the server that the panel shows. */
+/** The warning for a notebook, or null if it is connected to the server that the panel shows. */
 export function markOf(
   connected: Pick<IConnectedNotebook, 'session' | 'lost'>,
   facility: IFacility | null,
@@ -41,7 +41,7 @@ export function markOf(
     : trans.__('connected to %1', clip(endpoint, 200));
 }
 
-/** Whether two addresses are one, however this machine is called in them. */
+/** Whether two addresses are equal, with all names of the loopback interface alike. */
 function isSame(one: string, other: string): boolean {
   const [a, b] = [one, other].map(url =>
     url

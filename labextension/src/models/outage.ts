@@ -1,6 +1,5 @@
 /**
- * An outage as the kernels tell it: they send their requests again and again
- * while the server is away.
+ * Outages as kernels report them while they retry their requests.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
@@ -9,9 +8,9 @@ import { IEmptyState, emptyState, foundByNotebooks } from './empty';
 import { clip } from './format';
 import type { IConnectedNotebook } from './sessions';
 
-/** "server gone, retrying, 87 s left"; null while there is no outage. */
+/** For example "server gone, retrying, 87 s left"; null without an outage. */
 export function retryingOf(
-  session: Partial<ISession> | null,
+  session: ISession | null,
   trans: TranslationBundle
 ): string | null {
   const retrying = session?.retrying;
@@ -24,7 +23,7 @@ export function retryingOf(
     : null;
 }
 
-/** The same with the notebook's name, for the first that retries. */
+/** The same for the first notebook that retries, with its name. */
 export function outageOf(
   notebooks: readonly IConnectedNotebook[],
   trans: TranslationBundle
@@ -39,8 +38,8 @@ export function outageOf(
 }
 
 /**
- * The empty state, with what the notebooks know: while one waits for its
- * server there is one, and it is away.
+ * The empty state, adjusted by what the notebooks report: if one of them is
+ * retrying, there is a server, but it does not answer.
  */
 export function emptyStateOf(
   facility: IFacility | null,

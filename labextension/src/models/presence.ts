@@ -1,66 +1,62 @@
 /**
- * Whether a widget's view is looked at, as the kernel is told, and whether its
- * kernel is still there, as the user is told.
+ * Presence of a widget's view, reported to the kernel, and of its kernel, shown
+ * to the user.
  *
- * A kernel cannot see a page close. It asks, between cells, and a view answers
- * while its page is visible; nothing is sent while a cell runs, when messages
- * would only wait.
+ * A kernel does not notice when a page is closed. Between cells it asks, and a
+ * view answers while its page is visible. Nothing is sent while a cell runs,
+ * because the kernel would read it only afterwards.
  */
+import type { IWidgetPresence, IWidgetQuestion } from '../api';
 import { duration } from './format';
 
-/** Seconds without news after which a kernel may be gone; it asks twice in that time. */
+/** Seconds of silence after which the kernel may be gone; it asks twice in that time. */
 export const SILENCE = 12;
-/** So often a view speaks into a silence: a kernel that has ended is not asked for ever. */
+/** How often a view calls a silent kernel before it gives up. */
 const CALLS = 3;
 
-export interface IPresence {
-  view: string;
-  seen: boolean;
-}
-
 export class Presence {
-  /** Parameters: how to speak; whether the page is looked at; now, in milliseconds. */
+  /** Parameters: how to send; whether the page is visible; now, in milliseconds. */
   constructor(
-    private readonly _send: (message: IPresence) => void,
+    private readonly _send: (message: IWidgetPresence) => void,
     private readonly _isVisible: () => boolean,
     now: number
   ) {
     this._since = now;
   }
 
-  /** The view is made, or its page is looked at again. */
+  /** The view was created, or its page is visible again. */
   come(): void {
     if (this._isVisible()) {
       this._send({ view: this._view, seen: true });
     }
   }
 
-  /** The view's output is cleared. */
+  /** The view's output was cleared. */
   go(): void {
     this._send({ view: this._view, seen: false });
   }
 
-  /** Anything came of the kernel. */
+  /** Something arrived from the kernel. */
   hear(now: number, message?: unknown): void {
     this._since = now;
     this._isHeard = true;
     this._calls = 0;
-    if ((message as { answer?: boolean } | undefined)?.answer) {
+    if ((message as Partial<IWidgetQuestion> | undefined)?.answer) {
       this.come();
     }
   }
 
-  /** Whether the kernel was ever heard. */
+  /** Whether anything ever arrived from the kernel. */
   get isHeard(): boolean {
     return this._isHeard;
   }
 
-  /** Seconds since it was, or since the view was made. */
+  /** Seconds since the last message, or since the view was created. */
   silence(now: number): number {
     return (now - this._since) / 1000;
   }
 
-  /** Call a kernel that rests, since it thinks that nobody looks. */
+  /** Wake a kernel that sends nothing because it knows of no visible view. */
   call(now: number): void {
     if (
       this._calls < CALLS &&
@@ -79,14 +75,14 @@ export class Presence {
 
 export type Liveness = 'live' | 'stale' | 'stopped';
 
-/** What stands beside the title: whether the numbers are of now, or why not, and of when they are. */
+/** The text beside the title: whether the numbers are current, else the reason and their time. */
 export function liveness(known: {
   stopped: boolean;
   problem: string;
-  /** As `Presence` gives them. */
+  /** From `Presence`. */
   isHeard: boolean;
   silence: number;
-  /** When the numbers were measured, for the reader; empty without any. */
+  /** When the numbers were measured, as text; empty without numbers. */
   at: string;
 }): { state: Liveness; text: string } {
   const { stopped, problem, isHeard, silence, at } = known;

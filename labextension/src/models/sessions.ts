@@ -1,7 +1,8 @@
 /**
- * Notebooks whose kernel is connected to Triton, as the kernels themselves tell
- * over their comm. It is read, whoever handles it: of several notebooks with one
- * kernel only one does, and after a reload none at first.
+ * Notebooks whose kernel is connected to Triton, as the kernels report over their
+ * comm. Its messages are read by listening to all messages of a kernel: if several
+ * notebooks share a kernel, only one of them handles the comm, and after a reload
+ * none does at first.
  */
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import { IDisposable } from '@lumino/disposable';
@@ -11,7 +12,7 @@ import { ISession } from '../api';
 
 export const TARGET = 'eaf-inference';
 
-/** Why a kernel that was connected is not any more. */
+/** Why a kernel lost its connection. */
 export type Lost = 'restarting' | 'died';
 
 const LOST: Partial<Record<Kernel.Status, Lost>> = {
@@ -20,27 +21,27 @@ const LOST: Partial<Record<Kernel.Status, Lost>> = {
   dead: 'died'
 };
 
-/** The part of a notebook's panel that is used. */
+/** The part of a notebook panel that is used here. */
 export interface INotebook {
   readonly title: string;
   readonly path: string;
-  /** Bring it to the front. */
+  /** Bring the notebook to the front. */
   reveal(): void;
 }
 
 export interface IConnectedNotebook {
-  /** Of the notebook's connection to its kernel, and of the comm. */
+  /** Composed of the ids of the kernel connection and of the comm. */
   id: string;
   notebook: INotebook;
-  /** Null until the kernel has told something, and once it is lost. */
+  /** Null before the kernel's first message, and after the kernel was lost. */
   session: ISession | null;
-  /** Set while the kernel is restarted, or since it died; null while it is connected. */
+  /** Set while the kernel restarts or after it died. */
   lost: Lost | null;
   /** Interrupt the kernel. */
   stop(): Promise<void>;
 }
 
-/** The session in a comm message's data, or null where there is none. */
+/** The session in a comm message's data, if any. */
 export function sessionOf(data: unknown): ISession | null {
   const session = (data as { session?: Partial<ISession> } | null)?.session;
   return session &&
@@ -74,7 +75,7 @@ export class SessionsModel implements IDisposable {
     );
   }
 
-  /** Listen to a notebook's kernel; returns what to call when it has another one, or is closed. */
+  /** Follow a notebook's kernel; call the result when the notebook is closed or changes its kernel. */
   follow(notebook: INotebook, kernel: Kernel.IKernelConnection): () => void {
     const mine = new Set<string>(); // its comms
     let left = false;
@@ -98,17 +99,17 @@ export class SessionsModel implements IDisposable {
       }
     };
 
-    // A comm whose target nobody knows would be closed.
+    // JupyterLab closes a comm whose target is not registered.
     const accept = () => undefined;
     kernel.registerCommTarget(TARGET, accept);
 
-    // After a reload the kernel goes on with a comm that this page does not know.
+    // After a reload, the kernel keeps using a comm that this page does not know.
     const adopt = (comm: string): Kernel.IComm | null =>
       kernel.handleComms && !kernel.isDisposed && !kernel.hasComm(comm)
         ? kernel.createComm(TARGET, comm)
         : null;
 
-    // Any message is seen before JupyterLab looks for its comm.
+    // This signal is emitted before JupyterLab looks for a message's comm.
     const heard = (_: unknown, { msg, direction }: Kernel.IAnyMessageArgs) => {
       if (direction !== 'recv') {
         return;
@@ -133,7 +134,7 @@ export class SessionsModel implements IDisposable {
         const lost = this._byId.get(idOf(comm))?.lost;
         return lost && lost === (why ?? lost);
       });
-    // One that the user restarts begins anew; one that died stays to be seen.
+    // A restarted kernel starts over; one that died stays listed, with a warning.
     const state = (_: unknown, status: Kernel.Status) => {
       const lost = LOST[status];
       if (lost) {
@@ -154,10 +155,10 @@ export class SessionsModel implements IDisposable {
           if (!mine.has(comm)) {
             set(comm, null);
           }
-          adopt(comm)?.send({}); // any message is answered with the session
+          adopt(comm)?.send({}); // the kernel answers any message with its session
         }
       })
-      .catch(() => undefined); // the kernel died meanwhile, which its status tells
+      .catch(() => undefined); // the kernel died, which its status reports
 
     return () => {
       left = true;

@@ -1,5 +1,5 @@
 /**
- * The user's settings, read once into a plain value.
+ * The user's settings as a plain value.
  */
 import type { ReadonlyPartialJSONValue } from '@lumino/coreutils';
 
@@ -29,7 +29,7 @@ function within(
     : usual;
 }
 
-/** What is missing or senseless has its default. */
+/** Read the settings; missing and invalid ones have their default. */
 export function readSettings(
   composite: Readonly<Record<string, ReadonlyPartialJSONValue | undefined>>
 ): ISettings {

@@ -1,5 +1,5 @@
 /**
- * The whole service in a few words: for the status bar, and its colour.
+ * The text and colour of the status bar item, and the sums behind it.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 
@@ -27,7 +27,7 @@ export function levelOf(value: number | null | undefined): Level {
   return value >= BUSY ? 'busy' : 'normal';
 }
 
-/** Milliseconds that a mean request of any model waits; null where no request was measured. */
+/** Mean wait of a request, over all models, in milliseconds; null without requests. */
 export function queueOf(snapshot: ISnapshot): number | null {
   let waited = 0;
   let requests = 0;
@@ -40,7 +40,7 @@ export function queueOf(snapshot: ISnapshot): number | null {
   return requests > 0 ? waited / requests : null;
 }
 
-/** Inferences a second of all models; null where none is reported. */
+/** Inferences per second of all models; null if none is reported. */
 export function rateOf(snapshot: ISnapshot): number | null {
   const rates = snapshot.models
     .map(model => model.inferences_per_second)
@@ -48,12 +48,12 @@ export function rateOf(snapshot: ISnapshot): number | null {
   return rates.length ? rates.reduce((sum, rate) => sum + rate, 0) : null;
 }
 
-/** The time that figures are of: "last 23 s". */
+/** The period of the figures, for example "last 23 s". */
 export function windowOf(average: ISnapshot, trans: TranslationBundle): string {
   return trans.__('last %1', duration(Math.max(1, average.window ?? 0)));
 }
 
-/** What is busy, and how much of its time: GPUs, else the machine's CPUs, else an estimate. */
+/** The utilization to show: of the GPUs, else of the machine's CPUs, else an estimate. */
 export function loadOf(
   snapshot: ISnapshot,
   trans: TranslationBundle
@@ -92,7 +92,7 @@ export function loadOf(
   };
 }
 
-/** From the figures, and what is advised; a note says why there are none of now. */
+/** The status bar item; a note gives the reason why there are no current figures. */
 export function statusOf(
   average: ISnapshot | null,
   advice: IAdvice | null,

@@ -1,23 +1,24 @@
 /**
- * Up to an hour in columns, for charts with axes: filled once by the server,
- * then kept up by the snapshots that come.
+ * Columns of up to an hour, for charts with axes: filled once from the server,
+ * then extended by new snapshots.
  */
 import type { IGpu, ISnapshot, ITimeline } from '../api';
 import { mean } from './format';
-import { queueOf } from './status';
+import { queueOf, rateOf } from './status';
 
 export type Column = (number | null)[];
 
-/** Seconds of which the server tells every snapshot; of more it tells means of five seconds. */
+/** Up to this range, in seconds, the server sends every snapshot; above, means of STEP seconds. */
 export const EACH = 600;
 export const STEP = 5;
-/** The busiest models of a snapshot; and so many columns at most, as names may come and go. */
+/** Models of a snapshot that are kept. */
 const BUSIEST = 20;
+/** The most columns of models, since models come and go. */
 const MOST_MODELS = 60;
 
 const GIBIBYTE = 2 ** 30;
 
-/** What the server's columns do not say of a GPU. */
+/** Values of a GPU that the server's columns lack. */
 const UNKNOWN = {
   utilization: null,
   memory_used: null,
@@ -44,7 +45,7 @@ const total = (values: readonly (number | null)[]): number | null => {
 const inGibibytes = (bytes: number | null): number | null =>
   bytes === null ? null : bytes / GIBIBYTE;
 
-/** What a timeline keeps of a snapshot; memory in GiB. */
+/** The values that a timeline keeps of a snapshot; memory in GiB. */
 export function valuesOf(snapshot: ISnapshot): Map<string, number | null> {
   const { busy, gpus, hosts, models } = snapshot;
   const busiest = [...models]
@@ -58,7 +59,7 @@ export function valuesOf(snapshot: ISnapshot): Map<string, number | null> {
     ['memory', inGibibytes(total(hosts.map(host => host.memory_used)))],
     ['queue', queueOf(snapshot)],
     ['waiting', total(models.map(model => model.waiting))],
-    ['rate', total(models.map(model => model.inferences_per_second))],
+    ['rate', rateOf(snapshot)],
     ...gpus.flatMap((gpu): [string, number | null][] => [
       [gpuKey(gpu.id), gpu.utilization],
       [memoryKey(gpu.id), inGibibytes(gpu.memory_used)]
@@ -71,7 +72,7 @@ export function valuesOf(snapshot: ISnapshot): Map<string, number | null> {
 }
 
 export class Timeline {
-  /** With `step` 0 each snapshot is a moment of its own, else their mean over so many seconds. */
+  /** With `step` 0 every snapshot has its own value, else there is a mean per `step` seconds. */
   constructor(
     readonly step: number,
     readonly longest: number
@@ -86,12 +87,12 @@ export class Timeline {
     return this._times[this._times.length - 1] ?? 0;
   }
 
-  /** Changes when there is something to draw anew. */
+  /** Changes when the charts must be redrawn. */
   get version(): number {
     return this._version;
   }
 
-  /** As long as the times; all null where nothing of this name is known. */
+  /** A column as long as the times; all null for an unknown key. */
   column(key: string): Column {
     let column = this._columns.get(key);
     if (!column) {
@@ -101,12 +102,12 @@ export class Timeline {
     return column;
   }
 
-  /** All GPUs that have a column, as each was described last. */
+  /** All GPUs that have a column, with their latest description. */
   get gpus(): IGpu[] {
     return [...this._gpus.values()];
   }
 
-  /** Keys of models, and the sum of their rates in the last so many seconds, the largest first. */
+  /** Keys of models with the sum of their rates over the last seconds, in descending order. */
   models(seconds: number): [key: string, sum: number][] {
     const from = this._times.findIndex(time => time >= this.newest - seconds);
     const sums: [string, number][] = [];
@@ -119,16 +120,16 @@ export class Timeline {
     return sums.sort(([a, most], [b, more]) => more - most || (a < b ? -1 : 1));
   }
 
-  /** Keep what the server told in place of what was here, and what came since. */
-  fill(told: ITimeline): void {
+  /** Replace the contents by the server's columns, and keep the snapshots that are newer. */
+  fill(columns: ITimeline): void {
     const since = this._open.filter(
-      ({ time }) => time > (told.times[told.times.length - 1] ?? 0)
+      ({ time }) => time > (columns.times[columns.times.length - 1] ?? 0)
     );
-    const rows = told.gpus.map(gpu => [
+    const rows = columns.gpus.map(gpu => [
       [gpuKey(gpu.id), gpu.utilization],
       [memoryKey(gpu.id), gpu.memory_used.map(inGibibytes)]
     ]) as [string, Column][][];
-    for (const { id, host, name, profile, memory_total } of told.gpus) {
+    for (const { id, host, name, profile, memory_total } of columns.gpus) {
       if (!this._gpus.has(id)) {
         this._gpus.set(id, {
           ...UNKNOWN,
@@ -140,21 +141,21 @@ export class Timeline {
         });
       }
     }
-    this._times = [...told.times];
+    this._times = [...columns.times];
     this._columns = new Map<string, Column>([
-      ['busy', told.busy],
-      ['cpu', told.cpu],
-      ['memory', told.memory_used.map(inGibibytes)],
-      ['queue', told.queue_ms],
-      ['waiting', told.waiting],
-      ['rate', told.inferences_per_second],
+      ['busy', columns.busy],
+      ['cpu', columns.cpu],
+      ['memory', columns.memory_used.map(inGibibytes)],
+      ['queue', columns.queue_ms],
+      ['waiting', columns.waiting],
+      ['rate', columns.inferences_per_second],
       ...rows.flat(),
-      ...told.models.map((model): [string, Column] => [
+      ...columns.models.map((model): [string, Column] => [
         modelKey(model.name, model.version),
         model.inferences_per_second
       ])
     ]);
-    this._interval = Math.max(told.step, this.step);
+    this._interval = Math.max(columns.step, this.step);
     this._open = [];
     this._breakGaps();
     since.forEach(moment => this._take(moment.time, moment.values));
@@ -182,7 +183,7 @@ export class Timeline {
       }
       this._push(time, values);
       this._trim();
-      this._version += 1; // means are drawn when the next begins
+      this._version += 1; // a mean is drawn when the next one begins
     }
     this._open.push({ time, values });
     if (isOpen) {
@@ -218,7 +219,7 @@ export class Timeline {
     }
   }
 
-  /** Where nobody measured for a while, lines are broken instead of drawn across. */
+  /** Interrupt the lines at gaps in the measurements. */
   private _breakGaps(): void {
     for (let at = this._times.length - 1; at > 0; at--) {
       const [before, after] = [this._times[at - 1], this._times[at]];

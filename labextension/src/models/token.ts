@@ -1,5 +1,5 @@
 /**
- * How long the user's token lasts, in the words of `Connection.identity`.
+ * The lifetime of the user's token, worded as in `Connection.identity`.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 

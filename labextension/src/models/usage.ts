@@ -1,5 +1,5 @@
 /**
- * What this user had of the facility in the last day.
+ * This user's own usage of the facility in the last 24 hours.
  */
 import { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
@@ -7,21 +7,21 @@ import { ISignal, Signal } from '@lumino/signaling';
 
 import type { IApi, IModelUsage, IUsage } from '../api';
 
-/** Milliseconds; the second after failures. */
+/** Milliseconds between two requests; at most SLOWEST after failures. */
 const EVERY = 60_000;
 const SLOWEST = 600_000;
 
-/** What is said of one model, or of all. */
+/** Sums over models. */
 export interface IUsed {
   requests: number;
   inferences: number;
   failures: number;
-  /** In and out. */
+  /** Sent and received. */
   bytes: number;
   estimated: boolean;
 }
 
-/** All models together, also what failed and named none. */
+/** The sum over all models, including failed calls without a known model. */
 export function total(models: readonly IModelUsage[]): IUsed {
   const all: IUsed = {
     requests: 0,
@@ -40,7 +40,7 @@ export function total(models: readonly IModelUsage[]): IUsed {
   return all;
 }
 
-/** The models that were asked by name, the most inferences first; none where there is but one, as that is the total. */
+/** The named models in descending order of inferences; empty for a single one, which equals the total. */
 export function byModel(models: readonly IModelUsage[]): IModelUsage[] {
   const named = models.filter(each => each.model);
   return named.length > 1
@@ -48,7 +48,7 @@ export function byModel(models: readonly IModelUsage[]): IModelUsage[] {
     : [];
 }
 
-/** Asked for now and then, while somebody looks. */
+/** The usage, requested every minute while a widget shows it. */
 export class UsageModel implements IDisposable {
   constructor(api: IApi) {
     this._poll = new Poll<IUsage>({
@@ -79,13 +79,13 @@ export class UsageModel implements IDisposable {
     return this._poll.isDisposed;
   }
 
-  /** Somebody began, or ceased, to look: it is asked for while anybody does. */
-  hold(who: string, looks: boolean): void {
+  /** Note whether a widget shows the usage; it is requested while any does. */
+  hold(holder: string, isVisible: boolean): void {
     const before = this._holders.size > 0;
-    if (looks) {
-      this._holders.add(who);
+    if (isVisible) {
+      this._holders.add(holder);
     } else {
-      this._holders.delete(who);
+      this._holders.delete(holder);
     }
     if (before !== this._holders.size > 0) {
       void (before ? this._poll.stop() : this._poll.refresh());

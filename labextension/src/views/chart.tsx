@@ -1,5 +1,5 @@
 /**
- * A chart inside React: made once, and given new columns.
+ * A small chart in React: created once, then updated with new columns.
  */
 import React from 'react';
 
@@ -15,7 +15,7 @@ export function Lines(props: {
   window: number;
   lines: ILine[];
   height?: number;
-  /** What to say of the lines' values at one time. */
+  /** The text beside the pointer for the lines' values at one time. */
   hover?: (values: (number | null)[]) => string;
 }): JSX.Element {
   const node = React.useRef<HTMLDivElement>(null);
@@ -23,7 +23,7 @@ export function Lines(props: {
   const { columns, window, lines, height = 34, hover = ofOne } = props;
   const count = lines.length;
 
-  // lines are fixed when a chart is made; only their number asks for another
+  // a chart's number of lines is fixed, so another number needs another chart
   React.useEffect(() => {
     if (!node.current) {
       return undefined;

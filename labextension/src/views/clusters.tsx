@@ -10,7 +10,7 @@ import { Button, Language, Remark, Section } from './parts';
 
 const SHOWN = 10;
 
-/** What can be done with a cluster that the gateway lists; both ask first. */
+/** Changes to a cluster that the gateway lists; both ask for confirmation. */
 export interface IClusterActions {
   scale(cluster: IKnownCluster): void;
   shutDown(cluster: IKnownCluster): void;
@@ -75,7 +75,7 @@ function Cluster(props: {
     oldest_token === null ? null : trans.__('token %1', duration(oldest_token))
   ].filter(each => each !== null);
   const note = actions.changes.note(cluster, trans);
-  const isFree = cluster.listed && !actions.changes.isAsked(cluster.name);
+  const isFree = cluster.listed && !actions.changes.isRequested(cluster.name);
   return (
     <div
       className="jp-EafInference-row jp-EafInference-cluster"
@@ -90,7 +90,7 @@ function Cluster(props: {
         <div
           className="jp-EafInference-pair jp-mod-quiet"
           title={trans.__(
-            'Notebooks that use it, its age, jets per second of all its workers, age of their oldest token'
+            'Notebooks that use the cluster, its age, jets per second of all workers, age of their oldest token'
           )}
         >
           <span>{details.join(' · ')}</span>

@@ -1,5 +1,5 @@
 /**
- * Instead of numbers: why there are none, and a button that helps.
+ * The reason why there are no numbers, with buttons that may help.
  */
 import React from 'react';
 
@@ -45,7 +45,7 @@ export function Empty(props: {
   );
 }
 
-/** A field for an address, which connects the current notebook or a new one. */
+/** An input for an address, to which the current notebook or a new one is connected. */
 function Address(props: { connectTo: (address: string) => void }): JSX.Element {
   const trans = React.useContext(Language);
   const id = React.useId();

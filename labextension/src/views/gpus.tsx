@@ -1,5 +1,5 @@
 /**
- * GPUs and MIG slices; the server's CPUs where it reports no GPU.
+ * GPUs and MIG slices, or the server's CPUs if it reports no GPU.
  */
 import React from 'react';
 
@@ -21,12 +21,12 @@ import { Lines } from './chart';
 import { Bar, Button, Language, Pair, Remark, Section } from './parts';
 
 interface IProps {
-  /** The figures, over the present run. */
+  /** The mean of the current run. */
   snapshot: ISnapshot | null;
   points: readonly IPoint[];
   window: number;
   interval: number;
-  /** Opens the documentation, where there is one. */
+  /** Opens the documentation, if there is any. */
   documentation: { label: string; run: () => void } | null;
 }
 
@@ -40,7 +40,7 @@ export function Gpus(props: IProps & { facility: IFacility }): JSX.Element {
       <Section name="gpus" title={trans.__('Server')}>
         <Remark>
           {trans.__(
-            'Its load is not known: this facility does not say where its metrics are.'
+            'The load is unknown: no metrics endpoint is configured for this facility.'
           )}
         </Remark>
         <Docs documentation={props.documentation} />
@@ -120,7 +120,7 @@ function One(props: IProps & { row: IGpuRow }): JSX.Element {
   );
 }
 
-/** What DCGM tells of the units inside, where it does. */
+/** Activity of a GPU's units, if DCGM reports it. */
 function Active({ row }: { row: IGpuRow }): JSX.Element | null {
   const trans = React.useContext(Language);
   const known = [
@@ -130,7 +130,7 @@ function Active({ row }: { row: IGpuRow }): JSX.Element | null {
   return known.length ? <Pair quiet name={known.join(' · ')} value="" /> : null;
 }
 
-/** One chart for all, and a short row each. */
+/** One chart of all GPUs, and a short row per GPU. */
 function Many(props: IProps & { rows: IGpuRow[] }): JSX.Element {
   const trans = React.useContext(Language);
   const [all, setAll] = React.useState(false);
@@ -288,7 +288,7 @@ function Docs(props: Pick<IProps, 'documentation'>): JSX.Element | null {
   );
 }
 
-/** Some of several sources that do not answer: their numbers are missing above. */
+/** A remark on sources that do not answer, whose numbers are missing above. */
 function Silent({ snapshot }: { snapshot: ISnapshot }): JSX.Element | null {
   const trans = React.useContext(Language);
   const failing = snapshot.sources.filter(source => source.error !== null);

@@ -1,5 +1,5 @@
 /**
- * The models, by load. A row can be dragged into a notebook.
+ * The models in descending order of load. A row can be dragged into a notebook.
  */
 import { addIcon } from '@jupyterlab/ui-components';
 import React from 'react';
@@ -12,15 +12,15 @@ import { Bar, Language, Remark, Section } from './parts';
 const LONG_WAIT = 100;
 
 export interface IModelActions {
-  /** Begin to drag a cell with this source. */
+  /** Start to drag the row's cell. */
   drag(row: IModelRow, event: React.PointerEvent<HTMLElement>): void;
-  /** Put a cell with this source into the current notebook. */
+  /** Insert the row's cell into the current notebook. */
   insert(row: IModelRow): void;
 }
 
 export function Models(props: {
   rows: IModelRow[];
-  /** What the figures are of: "last 23 s". */
+  /** The period of the figures, for example "last 23 s". */
   window: string | null;
   actions: IModelActions;
 }): JSX.Element {
@@ -52,17 +52,17 @@ export function Models(props: {
               <th scope="col">{trans.__('name')}</th>
               <th
                 scope="col"
-                title={trans.__('Inferences (rows) a second, all users')}
+                title={trans.__('Inferences (rows) per second, all users')}
               >
                 {trans.__('jets/s')}
               </th>
               <th
                 scope="col"
-                title={trans.__('Milliseconds that a mean request waits')}
+                title={trans.__('Mean wait of a request in milliseconds')}
               >
                 {trans.__('queue ms')}
               </th>
-              <th scope="col" title={trans.__('Mean executed batch')}>
+              <th scope="col" title={trans.__('Mean size of executed batches')}>
                 {trans.__('batch')}
               </th>
             </tr>
@@ -79,7 +79,9 @@ export function Models(props: {
         <Remark>{trans.__('No model has "%1" in its name.', filter)}</Remark>
       )}
       {more > 0 && (
-        <Remark>{trans.__('and %1 more; the filter finds them', more)}</Remark>
+        <Remark>
+          {trans.__('and %1 more; use the filter to find them', more)}
+        </Remark>
       )}
     </Section>
   );
@@ -94,7 +96,7 @@ function Row(props: { row: IModelRow; actions: IModelActions }): JSX.Element {
     row.inputs.length && trans.__('takes %1', clip(row.inputs.join(', '), 300)),
     row.outputs.length &&
       trans.__('gives %1', clip(row.outputs.join(', '), 300)),
-    row.cell && trans.__('Drag into a notebook for a cell that uses it')
+    row.cell && trans.__('Drag into a notebook for a cell that calls it')
   ];
   const isSlow = row.queue !== null && row.queue >= LONG_WAIT;
   return (
@@ -132,7 +134,7 @@ function Row(props: { row: IModelRow; actions: IModelActions }): JSX.Element {
       <td>{number(row.rate)}</td>
       <td
         data-level={isSlow ? 'saturated' : levelOf(null)}
-        title={isSlow ? trans.__('Requests wait long') : undefined}
+        title={isSlow ? trans.__('Requests wait for a long time') : undefined}
       >
         {number(row.queue)}
       </td>

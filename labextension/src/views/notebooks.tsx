@@ -1,10 +1,11 @@
 /**
- * The notebooks that are connected, and what each does.
+ * The connected notebooks and their current work.
  */
+import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 
-import type { IFacility } from '../api';
-import { clip, number, percent, share } from '../models/format';
+import type { IFacility, ISession } from '../api';
+import { clip, duration, number, percent, share } from '../models/format';
 import { markOf } from '../models/marks';
 import type { IConnectedNotebook } from '../models/sessions';
 import { Bar, Button, Language, Remark, Section } from './parts';
@@ -13,9 +14,9 @@ const SHOWN = 10;
 
 export function Notebooks(props: {
   notebooks: readonly IConnectedNotebook[];
-  /** What the panel shows, which a notebook may not be connected to. */
+  /** The facility that the panel shows; a notebook may use another one. */
   facility: IFacility | null;
-  /** What connects the current notebook, or opens one; null where that is done. */
+  /** Connects the current notebook or opens a new one; null if it is connected. */
   connect: { label: string; run: () => void } | null;
 }): JSX.Element {
   const trans = React.useContext(Language);
@@ -45,7 +46,7 @@ export function Notebooks(props: {
 
 function Notebook(props: {
   connected: IConnectedNotebook;
-  /** What is wrong with it. */
+  /** A warning. */
   mark: string | null;
 }): JSX.Element {
   const trans = React.useContext(Language);
@@ -66,6 +67,14 @@ function Notebook(props: {
       ? trans.__('connected')
       : null;
   const state = session?.busy && does.length ? does.join(' · ') : total;
+  const rest = session?.busy
+    ? [
+        countOf(session, trans),
+        typeof session.left === 'number'
+          ? trans.__('%1 left', duration(session.left))
+          : null
+      ].filter(each => each !== null)
+    : [];
   return (
     <div className="jp-EafInference-row">
       <div className="jp-EafInference-pair">
@@ -90,7 +99,29 @@ function Notebook(props: {
           <span>{state}</span>
         </div>
       )}
+      {rest.length > 0 && (
+        <div className="jp-EafInference-pair jp-mod-quiet">
+          <span>{rest.join(' · ')}</span>
+        </div>
+      )}
       {mark !== null && <p className="jp-EafInference-mark">{mark}</p>}
+      {!!session?.failed && (
+        <p className="jp-EafInference-mark">
+          {session.unit === 'file'
+            ? trans._n(
+                '%1 file failed',
+                '%1 files failed',
+                session.failed,
+                number(session.failed)
+              )
+            : trans._n(
+                '%1 chunk failed',
+                '%1 chunks failed',
+                session.failed,
+                number(session.failed)
+              )}
+        </p>
+      )}
       {!!session?.not_finite && (
         <Remark>
           {trans.__(
@@ -109,4 +140,22 @@ function Notebook(props: {
       )}
     </div>
   );
+}
+
+/** What is done of a data set; null for the jets of one call, whose share is enough. */
+function countOf(session: ISession, trans: TranslationBundle): string | null {
+  const done = number(session.done);
+  const total = typeof session.total === 'number' ? session.total : null;
+  switch (session.unit) {
+    case 'file':
+      return total === null
+        ? trans.__('%1 files so far', done)
+        : trans.__('%1 of %2 files', done, number(total));
+    case 'chunk':
+      return total === null
+        ? trans.__('%1 chunks so far', done)
+        : trans.__('%1 of %2 chunks', done, number(total));
+    default:
+      return null;
+  }
 }

@@ -1,18 +1,16 @@
 /**
- * The sidebar: a header, then sections, or why there are none.
+ * The sidebar: a header and sections, or the reason why there are none.
  */
-import { ReactWidget } from '@jupyterlab/apputils';
 import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
 import { refreshIcon } from '@jupyterlab/ui-components';
-import { Message } from '@lumino/messaging';
 import { ISignal } from '@lumino/signaling';
 import React from 'react';
 
 import type { IAdvice, IFacility, IUsage } from '../api';
 import { dashboardIcon, tritonIcon } from '../icon';
 import { mergedClusters } from '../models/clusters';
-import { clip, duration, hostOf, webUrl } from '../models/format';
-import { IFreshness, freshness } from '../models/freshness';
+import { clip, hostOf, webUrl } from '../models/format';
+import { IFreshness, ageText, freshness } from '../models/freshness';
 import { LiveModel } from '../models/live';
 import { modelRows } from '../models/load';
 import { emptyStateOf, outageOf } from '../models/outage';
@@ -26,10 +24,11 @@ import { Empty, Helpers } from './empty';
 import { Gpus } from './gpus';
 import { IModelActions, Models } from './models';
 import { Notebooks } from './notebooks';
+import { LiveWidget } from './livewidget';
 import { Health, Language, Remark } from './parts';
 import { Usage } from './usage';
 
-const LIMITS = new Set([
+const LIMITS = new Set<IAdvice['kind']>([
   'stuck',
   'idle GPU',
   'small batches',
@@ -39,17 +38,17 @@ const LIMITS = new Set([
 ]);
 
 export interface IPanelActions extends IModelActions {
-  /** Connect the current notebook, or open one that is. */
+  /** Connect the current notebook, or open a connected one. */
   connect(url?: string): void;
-  /** What `connect` would do now; null where the current notebook is connected. */
+  /** What `connect` would do now; null if the current notebook is connected. */
   offer(): { label: string } | null;
   open(url: string): void;
-  /** Open the dashboard's tab. */
+  /** Open the dashboard. */
   dashboard(): void;
   reload(): void;
 }
 
-export class Panel extends ReactWidget {
+export class Panel extends LiveWidget {
   constructor(
     private readonly _options: {
       live: LiveModel;
@@ -58,96 +57,49 @@ export class Panel extends ReactWidget {
       clusters: IClusterActions;
       actions: IPanelActions;
       settings: () => ISettings;
-      /** When something else that is shown changed: settings, the current notebook. */
+      /** Emitted when the settings or the current notebook changed. */
       changed: ISignal<unknown, void>;
       translator: ITranslator;
     }
   ) {
-    super();
     const { live, sessions, usage, clusters, changed, translator } = _options;
-    this._trans = translator.load('eaf_inference');
+    super(translator, [
+      live.changed,
+      sessions.changed,
+      usage.changed,
+      clusters.changes.changed,
+      changed
+    ]);
     this.id = 'eaf-inference-panel';
-    this.addClass('jp-EafInference');
     this.title.icon = tritonIcon;
-    this.title.caption = this._trans.__('Triton: GPUs, models and queue');
+    this.title.caption = this.trans.__('Triton: GPUs, models and queue');
     this.node.setAttribute('role', 'region');
-    this.node.setAttribute('aria-label', this._trans.__('Triton'));
-    this.node.tabIndex = -1;
-    for (const model of [live, sessions, usage, clusters.changes]) {
-      (model.changed as ISignal<unknown, void>).connect(this._show, this);
-    }
-    changed.connect(this._show, this);
+    this.node.setAttribute('aria-label', this.trans.__('Triton'));
   }
 
-  protected override onAfterAttach(message: Message): void {
-    super.onAfterAttach(message);
-    document.addEventListener('visibilitychange', this._wish);
-    this._look(this.isVisible);
+  protected override hold(isShown: boolean, wantsClusters: boolean): void {
+    const { live, usage } = this._options;
+    live.hold('panel', isShown);
+    usage.hold('panel', isShown);
+    live.wantClusters('panel', wantsClusters);
   }
 
-  protected override onAfterShow(message: Message): void {
-    super.onAfterShow(message);
-    this._look(true);
-  }
-
-  protected override onAfterHide(message: Message): void {
-    super.onAfterHide(message);
-    this._look(false);
-  }
-
-  protected override onBeforeDetach(message: Message): void {
-    this._look(false);
-    document.removeEventListener('visibilitychange', this._wish);
-    super.onBeforeDetach(message);
-  }
-
-  protected override onActivateRequest(): void {
-    this.node.focus();
-  }
-
-  protected render(): JSX.Element {
+  protected override content(): JSX.Element {
     const { live, sessions, usage, clusters, actions, settings } =
       this._options;
     const offer = actions.offer();
     return (
-      <Language.Provider value={this._trans}>
-        <Content
-          live={live}
-          sessions={sessions}
-          usage={usage.answer}
-          clusters={clusters}
-          actions={actions}
-          settings={settings()}
-          offer={offer && { label: offer.label, run: () => actions.connect() }}
-        />
-      </Language.Provider>
+      <Content
+        live={live}
+        sessions={sessions}
+        usage={usage.answer}
+        clusters={clusters}
+        actions={actions}
+        settings={settings()}
+        offer={offer && { label: offer.label, run: () => actions.connect() }}
+      />
     );
   }
-
-  private _look(looks: boolean): void {
-    this._looks = looks;
-    this._wish();
-    this._options.live.hold('panel', looks);
-    this._options.usage.hold('panel', looks);
-    this._show();
-  }
-
-  /** The user's gateway is left alone by a browser tab that nobody sees. */
-  private readonly _wish = (): void => {
-    this._options.live.wantClusters(
-      'panel',
-      this._looks && document.visibilityState === 'visible'
-    );
-  };
-
-  private _show(): void {
-    if (this.isVisible) {
-      this.update();
-    }
-  }
-
-  private _looks = false;
-  private readonly _trans: TranslationBundle;
 }
 
 function Content(props: {
@@ -166,17 +118,8 @@ function Content(props: {
   const sessionsNow = sessions.all;
   const outage = outageOf(sessionsNow, trans);
   const empty = emptyStateOf(facility, live.failure, sessionsNow, trans);
-  const fresh = freshness(
-    Date.now(),
-    {
-      heard: live.heard,
-      measured: live.measured,
-      sources: live.sources,
-      stream: live.streamState,
-      interval: live.interval
-    },
-    trans
-  );
+  const fresh = freshness(Date.now(), live, trans);
+  const age = ageText(fresh, trans);
   const helpers = helpersOf(live, actions, offer, trans);
   const documentation = webUrl(facility?.documentation);
   const knownClusters = mergedClusters(
@@ -248,20 +191,14 @@ function Content(props: {
       {sections.usage &&
         usage?.offered &&
         (isShown || usage.models.length > 0) && <Usage usage={usage} />}
-      {isShown && fresh.age !== null && (
-        <div className="jp-EafInference-footer">
-          {fresh.stale
-            ? trans.__('last updated %1 ago', duration(fresh.age))
-            : fresh.age < 3
-              ? trans.__('up to date')
-              : trans.__('updated %1 ago', duration(fresh.age))}
-        </div>
+      {isShown && age !== null && (
+        <div className="jp-EafInference-footer">{age}</div>
       )}
     </>
   );
 }
 
-/** What the buttons of an empty panel, or dashboard, do. */
+/** The buttons of an empty panel or dashboard. */
 export function helpersOf(
   live: LiveModel,
   actions: IPanelActions,
@@ -300,7 +237,7 @@ function Header(props: {
       : clip(facility?.identity ?? '', 80),
     facility?.user ? expiry(facility, Date.now(), trans) : null,
     isConnected && replicas !== null && replicas > 1
-      ? trans.__('%1 instances', replicas)
+      ? trans.__('%1 replicas', replicas)
       : null
   ].filter(Boolean);
   return (
@@ -330,8 +267,8 @@ function Header(props: {
       <button
         type="button"
         className="jp-EafInference-iconButton"
-        title={trans.__('Look again')}
-        aria-label={trans.__('Look again')}
+        title={trans.__('Refresh')}
+        aria-label={trans.__('Refresh')}
         onClick={refresh}
       >
         <refreshIcon.react tag="span" elementSize="normal" />

@@ -1,5 +1,5 @@
 /**
- * The small parts that the sections are made of.
+ * Small components that the sections share.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { nullTranslator } from '@jupyterlab/translation';
@@ -20,7 +20,7 @@ export function Section(props: {
   note?: string;
   children: React.ReactNode;
 }): JSX.Element {
-  // panel and dashboard may show the same section
+  // panel and dashboard may both show this section
   const id = `jp-EafInference-${props.name}-${React.useId()}`;
   return (
     <section className="jp-EafInference-section" aria-labelledby={id}>
@@ -33,7 +33,7 @@ export function Section(props: {
   );
 }
 
-/** A dot: connected, connected with old numbers, or not connected. */
+/** A dot: connected, connected with outdated numbers, or not connected. */
 export function Health(props: {
   facility: IFacility | null;
   fresh: IFreshness;
@@ -43,7 +43,7 @@ export function Health(props: {
   const health = !isConnected ? 'bad' : props.fresh.stale ? 'stale' : 'good';
   const means = {
     good: trans.__('connected'),
-    stale: trans.__('numbers are old'),
+    stale: trans.__('numbers are outdated'),
     bad: trans.__('not connected')
   }[health];
   return (
@@ -57,7 +57,7 @@ export function Health(props: {
   );
 }
 
-/** A share of a whole; nothing where it is not known. */
+/** A share of a whole; renders nothing if it is unknown. */
 export function Bar(props: {
   label: string;
   value: number | null;
@@ -104,7 +104,7 @@ export function Button(props: {
   );
 }
 
-/** A line of two texts: what, and how much. */
+/** A line with a name and a value. */
 export function Pair(props: {
   name: string;
   value: React.ReactNode;

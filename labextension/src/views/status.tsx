@@ -1,5 +1,5 @@
 /**
- * The status bar's item: the load in two numbers; a click opens the panel.
+ * The status bar item: the load in a few numbers; a click opens the panel.
  */
 import { ReactWidget } from '@jupyterlab/apputils';
 import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
@@ -51,7 +51,7 @@ export class StatusItem extends ReactWidget {
     );
   }
 
-  /** Why there are no numbers of now. */
+  /** Why there are no current numbers. */
   private _note(): string | null {
     const live = this._live;
     if (!live.isHeld) {
@@ -62,17 +62,7 @@ export class StatusItem extends ReactWidget {
     if (live.facility?.state !== 'connected') {
       return this._trans.__('Not connected to a Triton service');
     }
-    return freshness(
-      Date.now(),
-      {
-        heard: live.heard,
-        measured: live.measured,
-        sources: live.sources,
-        stream: live.streamState,
-        interval: live.interval
-      },
-      this._trans
-    ).note;
+    return freshness(Date.now(), live, this._trans).note;
   }
 
   private readonly _trans: TranslationBundle;

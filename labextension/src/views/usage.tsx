@@ -1,5 +1,5 @@
 /**
- * What this user had of the facility in the last day.
+ * This user's own usage of the facility in the last 24 hours.
  */
 import React from 'react';
 
@@ -25,7 +25,7 @@ export function Usage({ usage }: { usage: IUsage }): JSX.Element {
     >
       {models.length > 0 && <All models={models} />}
       {!models.length && problem === null && (
-        <Remark>{trans.__('You asked for nothing yet.')}</Remark>
+        <Remark>{trans.__('No usage yet.')}</Remark>
       )}
       {problem !== null && <Remark>{clip(problem, 300)}</Remark>}
     </Section>
@@ -45,7 +45,7 @@ function All({ models }: { models: IModelUsage[] }): JSX.Element {
             title={
               all.estimated
                 ? trans.__(
-                    'The counters of the facility began anew meanwhile: some of it may not be counted.'
+                    "The facility's counters were reset in this period, so some usage may be missing."
                   )
                 : undefined
             }
@@ -116,7 +116,7 @@ function Row(props: { row: IModelUsage; of: number }): JSX.Element {
           <span>{name}</span>
         </div>
         <Bar
-          label={trans.__('Share of %1 in what you asked for', name)}
+          label={trans.__('Share of %1 in your usage', name)}
           value={part}
           text={percent(part)}
           level="normal"

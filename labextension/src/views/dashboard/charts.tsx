@@ -1,6 +1,5 @@
 /**
- * The dashboard's charts: what the processors do, how long requests wait, and
- * how much each model does.
+ * The dashboard's charts: processors, queue, and throughput of the models.
  */
 import React from 'react';
 
@@ -25,7 +24,7 @@ const single = (key: string, name: string): IPlotLine[] => [
   { key, name, colour: 'line1' }
 ];
 
-/** Utilization and memory of each GPU; of the machine's processors where no GPU is reported. */
+/** Utilization and memory of each GPU, or of the machine's CPUs if no GPU is reported. */
 export function Processors(
   props: IPlotted & { snapshot: ISnapshot | null }
 ): JSX.Element {
@@ -60,7 +59,7 @@ export function Processors(
       return many ? [means(each), ...each] : each;
     };
   const nothing = snapshot
-    ? trans.__('Not reported in this time.')
+    ? trans.__('Not reported in this time range.')
     : trans.__('Waiting for the first numbers…');
   return (
     <>
@@ -129,7 +128,7 @@ function Cpus(props: IPlotted & { snapshot: ISnapshot | null }): JSX.Element {
   );
 }
 
-/** How long requests wait, and how many. */
+/** The wait of requests, and their number. */
 export function Queue(props: IPlotted): JSX.Element {
   const trans = React.useContext(Language);
   return (
@@ -141,7 +140,7 @@ export function Queue(props: IPlotted): JSX.Element {
         unit={UNITS.milliseconds}
         lines={single('queue', trans.__('mean request'))}
         columns={timeline => [timeline.column('queue')]}
-        empty={trans.__('No request was served in this time.')}
+        empty={trans.__('No request was served in this time range.')}
       />
       <Plotted
         {...props}
@@ -150,13 +149,13 @@ export function Queue(props: IPlotted): JSX.Element {
         unit={UNITS.requests}
         lines={single('waiting', trans.__('all models'))}
         columns={timeline => [timeline.column('waiting')]}
-        empty={trans.__('Nothing was reported in this time.')}
+        empty={trans.__('Nothing was reported in this time range.')}
       />
     </>
   );
 }
 
-/** Jets per second: the busiest models, and all others together. */
+/** Jets per second: the busiest models, and the sum of all others. */
 export function Rates(props: IPlotted): JSX.Element {
   const trans = React.useContext(Language);
   const { timeline, range } = props;
@@ -192,12 +191,12 @@ export function Rates(props: IPlotted): JSX.Element {
       unit={UNITS.rate}
       lines={lines}
       columns={columns}
-      empty={trans.__('Nothing was reported in this time.')}
+      empty={trans.__('Nothing was reported in this time range.')}
     />
   );
 }
 
-/** What is left of the whole. */
+/** The whole minus the parts. */
 function rest(whole: Column, parts: Column[]): Column {
   return whole.map((all, at) =>
     all === null

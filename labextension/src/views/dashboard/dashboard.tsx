@@ -1,9 +1,7 @@
 /**
- * One tab of the dashboard: the whole service, or one side of it, over time.
+ * One tab of the dashboard: the whole service over time, or one part of it.
  */
-import { ReactWidget } from '@jupyterlab/apputils';
-import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
-import { Message } from '@lumino/messaging';
+import type { ITranslator } from '@jupyterlab/translation';
 import { ISignal, Signal } from '@lumino/signaling';
 import React from 'react';
 
@@ -18,6 +16,7 @@ import { windowOf } from '../../models/status';
 import { UsageModel } from '../../models/usage';
 import { Clusters, IClusterActions } from '../clusters';
 import { Empty } from '../empty';
+import { LiveWidget } from '../livewidget';
 import { Models } from '../models';
 import { IPanelActions, helpersOf } from '../panel';
 import { Language, Remark, Section } from '../parts';
@@ -32,30 +31,28 @@ export interface IDashboardOptions {
   usage: UsageModel;
   clusters: IClusterActions;
   actions: IPanelActions;
-  /** When something else that is shown changed: the current notebook. */
+  /** Emitted when the current notebook changed. */
   changed: ISignal<unknown, void>;
-  /** Open a view as a tab of its own. */
+  /** Open a view in its own tab. */
   open: (view: View) => void;
   translator: ITranslator;
 }
 
-export class Dashboard extends ReactWidget {
+export class Dashboard extends LiveWidget {
   constructor(
     readonly view: View,
     range: number,
     private readonly _options: IDashboardOptions
   ) {
-    super();
     const { model, sessions, usage, changed, translator } = _options;
+    super(translator, [
+      model.changed,
+      sessions.changed,
+      usage.changed,
+      changed
+    ]);
     this._range = range;
-    this._trans = translator.load('eaf_inference');
-    this.addClass('jp-EafInference');
     this.addClass('jp-EafInference-dashboard');
-    this.node.tabIndex = -1;
-    for (const each of [model, sessions, usage]) {
-      (each.changed as ISignal<unknown, void>).connect(this._show, this);
-    }
-    changed.connect(this._show, this);
   }
 
   /** Seconds that the charts show. */
@@ -65,7 +62,7 @@ export class Dashboard extends ReactWidget {
   set range(seconds: number) {
     if (seconds !== this._range) {
       this._range = seconds;
-      this._look(this._looks);
+      this.holdAgain();
       this._rangeChanged.emit();
     }
   }
@@ -74,72 +71,28 @@ export class Dashboard extends ReactWidget {
     return this._rangeChanged;
   }
 
-  protected override onAfterAttach(message: Message): void {
-    super.onAfterAttach(message);
-    document.addEventListener('visibilitychange', this._onVisibility);
-    this._look(this.isVisible);
-  }
-
-  protected override onAfterShow(message: Message): void {
-    super.onAfterShow(message);
-    this._look(true);
-  }
-
-  protected override onAfterHide(message: Message): void {
-    super.onAfterHide(message);
-    this._look(false);
-  }
-
-  protected override onBeforeDetach(message: Message): void {
-    this._look(false);
-    document.removeEventListener('visibilitychange', this._onVisibility);
-    super.onBeforeDetach(message);
-  }
-
-  protected override onActivateRequest(): void {
-    this.node.focus();
-  }
-
-  protected render(): JSX.Element {
-    return (
-      <Language.Provider value={this._trans}>
-        <Content
-          {...this._options}
-          view={this.view}
-          range={this._range}
-          setRange={seconds => (this.range = seconds)}
-        />
-      </Language.Provider>
-    );
-  }
-
-  private _look(looks: boolean): void {
+  protected override hold(isShown: boolean, wantsClusters: boolean): void {
     const { model, usage } = this._options;
-    const who = `dashboard ${this.view}`;
-    const shows = (view: View) =>
-      looks && (this.view === 'all' || this.view === view);
-    this._looks = looks;
-    model.hold(who, looks ? this._range : null);
-    usage.hold(who, shows('usage'));
-    model.live.wantClusters(
-      who,
-      shows('clusters') && document.visibilityState === 'visible'
+    const holder = `dashboard ${this.view}`;
+    const shows = (view: View) => this.view === 'all' || this.view === view;
+    model.hold(holder, isShown ? this._range : null);
+    usage.hold(holder, isShown && shows('usage'));
+    model.live.wantClusters(holder, wantsClusters && shows('clusters'));
+  }
+
+  protected override content(): JSX.Element {
+    return (
+      <Content
+        {...this._options}
+        view={this.view}
+        range={this._range}
+        setRange={seconds => (this.range = seconds)}
+      />
     );
-    this._show();
   }
 
-  private readonly _onVisibility = (): void => this._look(this._looks);
-
-  private _show(): void {
-    if (this.isVisible) {
-      this.update();
-    }
-  }
-
-  private _looks = false;
   private _range: number;
   private _rangeChanged = new Signal<this, void>(this);
-  private readonly _trans: TranslationBundle;
 }
 
 interface IContent extends IDashboardOptions {
@@ -155,17 +108,7 @@ function Content(props: IContent): JSX.Element {
   const { facility, failure } = live;
   const outage = outageOf(sessions.all, trans);
   const empty = emptyStateOf(facility, failure, sessions.all, trans);
-  const fresh = freshness(
-    Date.now(),
-    {
-      heard: live.heard,
-      measured: live.measured,
-      sources: live.sources,
-      stream: live.streamState,
-      interval: live.interval
-    },
-    trans
-  );
+  const fresh = freshness(Date.now(), live, trans);
   const offered = actions.offer();
   const offer = offered && { label: offered.label, run: actions.connect };
   return (
@@ -217,7 +160,7 @@ function Views(props: IContent & { fresh: IFreshness }): JSX.Element {
         <Section name="metrics" title={trans.__('Server')}>
           <Remark>
             {trans.__(
-              'Its load is not known: this facility does not say where its metrics are.'
+              'The load is unknown: no metrics endpoint is configured for this facility.'
             )}
           </Remark>
         </Section>
@@ -283,7 +226,7 @@ function OwnUsage({ answer }: { answer: IUsage | null }): JSX.Element {
       <Remark>
         {answer
           ? (answer.problem ??
-            trans.__('This facility does not count usage by user.'))
+            trans.__('This facility does not record usage per user.'))
           : trans.__('Waiting for the first numbers…')}
       </Remark>
     </Section>

@@ -1,5 +1,5 @@
 /**
- * What each GPU does now, in numbers.
+ * A table of the GPUs' current figures.
  */
 import React from 'react';
 

@@ -1,16 +1,16 @@
 /**
- * What is above the charts: which service, how long back, and the other views.
+ * The dashboard's header: the service, the time range, and buttons for other views.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
 import React from 'react';
 
 import type { IFacility } from '../../api';
 import { RANGES, VIEWS, View } from '../../models/dashboard';
-import { clip, duration, hostOf } from '../../models/format';
-import type { IFreshness } from '../../models/freshness';
+import { clip, hostOf } from '../../models/format';
+import { IFreshness, ageText } from '../../models/freshness';
 import { Button, Health, Language } from '../parts';
 
-/** What a tab with this view is called. */
+/** The title of a tab with this view. */
 export function titleOf(view: View, trans: TranslationBundle): string {
   return {
     all: trans.__('Triton dashboard'),
@@ -34,6 +34,7 @@ export function Head(props: {
   const { facility, fresh, view, range, setRange, open } = props;
   const url = facility?.endpoint?.url;
   const isConnected = facility?.state === 'connected';
+  const age = ageText(fresh, trans);
   const names: Record<View, string> = {
     all: trans.__('Everything'),
     gpus: trans.__('GPUs'),
@@ -49,21 +50,19 @@ export function Head(props: {
         <h1 title={url ? clip(url, 300) : undefined}>
           {url ? hostOf(url) : titleOf(view, trans)}
         </h1>
-        {isConnected && fresh.age !== null && (
-          <span>{ageOf(fresh, trans)}</span>
-        )}
+        {isConnected && age !== null && <span>{age}</span>}
       </div>
       <div
         className="jp-EafInference-views"
         role="group"
-        aria-label={trans.__('Open in a tab of its own')}
+        aria-label={trans.__('Open in its own tab')}
       >
         <span aria-hidden="true">{trans.__('Open as a tab:')}</span>
         {VIEWS.filter(each => each !== view).map(each => (
           <Button
             key={each}
             label={names[each]}
-            title={trans.__('Open "%1" in a tab of its own', names[each])}
+            title={trans.__('Open "%1" in its own tab', names[each])}
             onClick={() => open(each)}
           />
         ))}
@@ -85,15 +84,6 @@ export function Head(props: {
       )}
     </header>
   );
-}
-
-function ageOf({ age, stale }: IFreshness, trans: TranslationBundle): string {
-  if (stale) {
-    return trans.__('last updated %1 ago', duration(age));
-  }
-  return (age ?? 0) < 3
-    ? trans.__('up to date')
-    : trans.__('updated %1 ago', duration(age));
 }
 
 function rangeName(seconds: number, trans: TranslationBundle): string {

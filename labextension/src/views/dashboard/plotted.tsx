@@ -1,5 +1,5 @@
 /**
- * A chart with axes inside React: a heading, the chart, and what its lines are.
+ * A chart with axes in React: heading, chart and legend.
  */
 import React from 'react';
 
@@ -10,24 +10,24 @@ import { Language, Remark } from '../parts';
 
 const HEIGHT = 190;
 
-/** What all charts of a tab have in common. */
+/** Properties that all charts of a tab share. */
 export interface IPlotted {
   timeline: Timeline;
   range: number;
-  /** Charts of one tab have one pointer. */
+  /** Charts of one group share a pointer. */
   group: string;
 }
 
 export function Plotted(
   props: IPlotted & {
     title: string;
-    /** What the numbers on the axis are, where they do not say it. */
     unit: IUnit;
+    /** The unit of the numbers on the axis, if they do not include it. */
     unitName?: string;
     lines: readonly IPlotLine[];
-    /** One for each line. */
+    /** One column per line. */
     columns: (timeline: Timeline) => Column[];
-    /** What to say while nothing of it was measured in this range. */
+    /** The text to show if nothing was measured in this range. */
     empty: string;
   }
 ): JSX.Element {
@@ -36,7 +36,7 @@ export function Plotted(
   const id = React.useId();
   const node = React.useRef<HTMLDivElement>(null);
   const plot = React.useRef<Plot | null>(null);
-  const [said, say] = React.useState('');
+  const [announced, announce] = React.useState('');
   const { version } = timeline;
   const made = lines.map(line => Object.values(line).join(' ')).join('\n');
   const columns = props.columns(timeline);
@@ -49,7 +49,7 @@ export function Plotted(
 
   React.useEffect(() => {
     if (node.current) {
-      const options = { lines, unit, height: HEIGHT, group, say };
+      const options = { lines, unit, height: HEIGHT, group, announce };
       plot.current = new Plot(node.current, options);
       plot.current.update(timeline.times, columns, range);
     }
@@ -66,7 +66,7 @@ export function Plotted(
   const now = columns.map(column => column[column.length - 1] ?? null);
   const isListed = lines.length <= OWN_COLOURS + 1;
   const label = trans.__(
-    '%1 in the last %2: %3. Left and right arrow keys tell earlier values.',
+    '%1 in the last %2: %3. Use the left and right arrow keys to read earlier values.',
     title,
     duration(range),
     (isListed ? lines : lines.slice(0, 1))
@@ -102,7 +102,7 @@ export function Plotted(
         ))}
       </ul>
       <span className="jp-EafInference-said" role="status">
-        {said}
+        {announced}
       </span>
     </figure>
   );
