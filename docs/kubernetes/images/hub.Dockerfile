@@ -1,4 +1,4 @@
-# The Hub's image: Zero to JupyterHub's own, with this package and none of its dependencies, which configure() needs not.
+# The Hub's image: Zero to JupyterHub's, plus this package without dependencies, because configure() needs none.
 #   SKIP_JUPYTER_BUILDER=1 python -m pip wheel --no-deps --wheel-dir docs/kubernetes/images .
 #   docker build -f docs/kubernetes/images/hub.Dockerfile docs/kubernetes/images
 FROM quay.io/jupyterhub/k8s-hub:4.4.0

@@ -1,4 +1,4 @@
-# The token service's image, which also makes Envoy's configuration.
+# The token service's image; the init container that makes Envoy's configuration uses it too.
 #   SKIP_JUPYTER_BUILDER=1 python -m pip wheel --no-deps --wheel-dir docs/kubernetes/images .
 #   docker build -f docs/kubernetes/images/service.Dockerfile docs/kubernetes/images
 FROM python:3.12-slim

@@ -1,4 +1,4 @@
-"""What differs where SuperSONIC's own Envoy is the door: it has no certificate, and its ports are the chart's."""
+"""Settings that differ when SuperSONIC's own Envoy is the edge proxy: no certificate, and the chart's ports."""
 
 c = get_config()
 
