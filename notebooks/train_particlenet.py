@@ -3,7 +3,7 @@
 What the package is shown with is real and can be made again: this script generates top and QCD jets with
 Pythia 8, removes what a jet's pT alone would tell, trains ParticleNet-Lite (arXiv:1902.08570) to tell them
 apart and a small network to regress a jet's pT and mass, and writes what the repository holds:
-``notebooks/jets.parquet`` and the Triton repository ``eaf_inference/facility/models``.
+``notebooks/jets.parquet`` and the Triton repository ``eaf_facility/servers/models``.
 
     pip install "eaf-inference[train]"
     python notebooks/train_particlenet.py all        # or step by step: generate, train, check, regress
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]  # which jets
     Arrays = dict[str, NDArray[np.generic]]  # by input name
 
-MODELS = REPOSITORY / "eaf_inference" / "facility" / "models"
+MODELS = REPOSITORY / "eaf_facility" / "servers" / "models"
 MIN_LENGTH, MAX_LENGTH = 16, 128
 STANDARDISED = {  # (median, norm_factor) as in JetClass's configuration of weaver
     "part_deta": None,
