@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from tiny_models import save_affine, save_mirror
 
-from eaf_inference.facility.gateway import GatewayServer
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.dask_gateway import DaskGatewayServer
+from eaf_facility.servers.triton import TritonServer
+
+HERE = Path(__file__).parent
+
+
+_MARKERS = {"integration": "server", "server": "server", "ui": "browser"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark each test with what it starts, by its directory."""
+    for item in items:
+        if marker := _MARKERS.get(item.path.relative_to(HERE).parts[0]):
+            item.add_marker(marker)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,5 +73,5 @@ def gateway_server():
             close_when_collected(gateway)
 
     Gateway.__del__ = close_if_open  # for good: the last ones are collected after the last test
-    with GatewayServer.start() as server:
+    with DaskGatewayServer.start() as server:
         yield server

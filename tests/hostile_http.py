@@ -1,4 +1,4 @@
-"""HTTP servers that mean harm: a proxy that keeps what it is sent, and one that sends a byte now and then."""
+"""Hostile HTTP servers: a proxy that records requests, and a server that sends its reply byte by byte."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 
 @contextmanager
 def serving(answer):
-    """Calls `answer` with each connection, in a thread of its own; gives the port."""
+    """Call `answer` with each connection in a thread of its own; gives the port."""
     threads = []
 
     def run():
-        with contextlib.suppress(OSError):  # closed: the end
+        with contextlib.suppress(OSError):  # the socket was closed
             while True:
                 connection, _ = listening.accept()
                 threads.append(threading.Thread(target=converse, args=(connection,)))
@@ -40,7 +40,7 @@ def serving(answer):
 
 
 def request_of(connection) -> bytes:
-    """All until the end of the headers."""
+    """Read a request up to the end of its headers."""
     got = b""
     while b"\r\n\r\n" not in got and (more := connection.recv(4096)):
         got += more
@@ -49,7 +49,7 @@ def request_of(connection) -> bytes:
 
 @contextmanager
 def hostile_proxy(patch):
-    """A proxy that all variables name, that poses as everybody and asks for credentials; what it was sent."""
+    """Set all proxy variables to a proxy that poses as every server and asks for credentials; gives its requests."""
     seen = []
 
     def answer(connection):
@@ -74,7 +74,7 @@ def hostile_proxy(patch):
 
 @contextmanager
 def dripping(reply: bytes, *, every: float = 0.05):
-    """A server whose reply comes one byte at a time, until its client has enough; its URL."""
+    """Serve a reply one byte at a time; gives the URL."""
     ended = threading.Event()
 
     def answer(connection):
@@ -93,7 +93,7 @@ def dripping(reply: bytes, *, every: float = 0.05):
 
 @contextmanager
 def saying(reply: bytes):
-    """A server that says this to everybody; its URL."""
+    """Serve the same reply to every request; gives the URL."""
 
     def answer(connection):
         request_of(connection)

@@ -1,4 +1,4 @@
-"""Triton asked by plain gRPC: the protocol's messages and numpy, and nothing else of the client under test."""
+"""A plain gRPC client of Triton, which uses the protocol's messages and nothing else of the client under test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OPTIONS = (
 
 
 def datatype_of(dtype: np.dtype) -> str:
-    """Give Triton's name of a numpy type."""
+    """Return Triton's name of a numpy type."""
     return _DATATYPES[dtype.name]
 
 
@@ -40,7 +40,7 @@ def channel_to(url: str) -> grpc.Channel:
 
 
 def call(server: str | grpc.Channel, method: str, request: Any = None, *, timeout: float = 20, **fields: Any) -> Any:
-    """Send one request, by default made of the fields, to a URL or through a channel; give the answer."""
+    """Send one request, by default made of the fields, to a URL or through a channel, and return the answer."""
     if isinstance(server, str):
         with channel_to(server) as channel:
             return call(channel, method, request, timeout=timeout, **fields)
@@ -54,7 +54,7 @@ def call(server: str | grpc.Channel, method: str, request: Any = None, *, timeou
 
 
 def inference(model: str, arrays: Mapping[str, np.ndarray], outputs: Sequence[str] = ()) -> Any:
-    """Make a request with these inputs for these outputs; without any, for all that the model has."""
+    """Make a request with these inputs for these outputs, by default for all."""
     request = protocol.ModelInferRequest(model_name=model)
     for name, value in arrays.items():
         request.inputs.add(name=name, datatype=datatype_of(value.dtype), shape=value.shape)
@@ -67,7 +67,7 @@ def inference(model: str, arrays: Mapping[str, np.ndarray], outputs: Sequence[st
 def infer(
     server: str | grpc.Channel, model: str, arrays: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Send these inputs to a URL or through a channel; give the outputs by name."""
+    """Send these inputs to a URL or through a channel, and return the outputs by name."""
     reply = call(server, "ModelInfer", inference(model, arrays, outputs))
     return {
         each.name: _array(each.datatype, each.shape, content)
@@ -81,7 +81,7 @@ def _array(datatype: str, shape: Sequence[int], content: bytes) -> np.ndarray:
 
 
 def _packed(strings: np.ndarray) -> bytes:
-    """Strings as Triton has them: the length of each in four bytes before it."""
+    """Encode strings as Triton does, each after its length in four bytes."""
     return b"".join(len(each).to_bytes(4, "little") + each for each in strings.flat)
 
 

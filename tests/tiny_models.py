@@ -1,4 +1,4 @@
-"""Models that take no time, one of each kind a repository may hold, and one call to ask them."""
+"""Fast models, one of each kind that a repository may hold, and functions to call them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from eaf_inference.facility.triton import TritonServer
+    from eaf_facility.servers.triton import TritonServer
 
 PLAIN_MODEL = """
 import numpy as np
@@ -69,19 +69,19 @@ def save_mirror(directory: Path) -> Path:
 
 
 def infer(server: TritonServer, model: str, x: np.ndarray, *, outputs: tuple[str, ...] = ("y",)):
-    """Ask for these outputs of a model whose input is a float32 `x`."""
+    """Request these outputs of a model whose input is a float32 `x`."""
     return plain_client.infer(server.grpc, model, {"x": x}, outputs)
 
 
 def ask(server: TritonServer, model: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Send these inputs of any type, and ask for no output by name: all come back."""
+    """Send inputs of any type, and return all outputs."""
     return plain_client.infer(server.grpc, model, arrays)
 
 
 def save_typed(directory: Path, types: Iterable[np.dtype]) -> Path:
-    """Make an ONNX model that gives each input back, one of every type, and the sum of those in float32.
+    """Make an ONNX model that returns its inputs, one of every type, and the sum of the float32 one.
 
-    Input and output of the number-th type are called `x{number}` and `y{number}`, of any shape with two axes.
+    Input and output number n are called `x{n}` and `y{n}`, and may have any shape with two axes.
     """
     import onnx
     from onnx import TensorProto, helper

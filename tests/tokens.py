@@ -1,4 +1,4 @@
-"""Bearer tokens for tests; every one holds `MARK`, so that one search finds any that leaked."""
+"""Bearer tokens for tests. Each one contains `MARK`, so that one search finds any leak."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MARK = "c0ffee5ec7e7"
 
 
 def make_token(user: str = "alice", *, lives: float = 600, age: float = 0) -> str:
-    """A JWT of the right form; its signature is noise, which no client can tell."""
+    """Return a well-formed JWT; its signature is random, which a client cannot notice."""
     now = time.time()
     claims = {"sub": user, "aud": "triton", "iat": now - age, "exp": now - age + lives}
     parts = (_encoded({"alg": "EdDSA", "typ": "JWT"}), _encoded(claims), MARK + secrets.token_urlsafe(32))

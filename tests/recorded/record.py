@@ -1,4 +1,4 @@
-"""Records a real Triton's /metrics in situations that advice must tell apart; README.md beside it says what is what.
+"""Record a real Triton's /metrics in the situations that README.md lists.
 
 .venv/bin/python tests/recorded/record.py
 """
@@ -22,8 +22,8 @@ import plain_client
 from tiny_models import save_mirror
 
 import eaf_inference
-from eaf_inference.facility.machine import MODELS
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.local.single_user import MODELS
+from eaf_facility.servers.triton import TritonServer
 
 HERE = Path(__file__).parent
 ROWS = 64  # the models' max_batch_size
@@ -59,7 +59,7 @@ def save(directory: Path, code: str, config: str = "") -> None:
 
 @contextmanager
 def load(server: TritonServer, model: str, *, clients: int, rows: int, pause: float = 0.0, shapes=(("x", (2,)),)):
-    """So many clients, each with one request of so many rows in flight."""
+    """Run this many clients, each with one request of `rows` rows in flight."""
     ended = threading.Event()
 
     def client() -> None:
@@ -103,7 +103,7 @@ def series(server: TritonServer, number: int = 4) -> list[tuple[float, str]]:
 
 
 def record_particlenet() -> None:
-    """A network that needs its machine's CPUs: nothing else may run there meanwhile."""
+    """Record a network that needs all CPUs of the machine; no other program may run."""
     shapes = (("points", (2, 64)), ("features", (7, 64)), ("mask", (1, 64)))
     with TritonServer.start([MODELS]) as server:
         for name, clients in (("cpu_half", 1), ("cpu_full", 16)):

@@ -1,4 +1,4 @@
-"""The texts beside this file, as snapshots and over HTTP."""
+"""The recorded metrics as snapshots, and a server for them."""
 
 from __future__ import annotations
 
@@ -27,27 +27,37 @@ def documented(name: str) -> str:
     return (HERE / "documented" / f"{name}.txt").read_text()
 
 
+def h200(moment: str) -> str:
+    """Return the /metrics of a Triton on a GPU."""
+    return (HERE / "h200" / f"{moment}.txt").read_text()
+
+
+def h200_seen(moment: str) -> dict[str, float | str]:
+    """Return nvidia-smi's reading of the same moment."""
+    return json.loads((HERE / "h200" / "nvidia_smi.json").read_text())[moment]
+
+
 def scrapes(name: str):
-    """Seconds and text of each scrape of a recorded situation."""
+    """Return seconds and text of each scrape of a recorded situation."""
     return [(seconds, text) for seconds, text in json.loads((HERE / f"{name}.json").read_text())]
 
 
 def snapshots(name: str):
-    """A recorded situation as the sampler would have seen it."""
+    """Return a recorded situation as the sampler would have seen it."""
     made, before = [], None
     for seconds, text in scrapes(name):
         scrape = parse(text)
         earlier, since = (before[1], seconds - before[0]) if before else (None, 0.0)
-        told = reading(
+        measured = reading(
             scrape, earlier, since, id="127.0.0.1:8002", host="127.0.0.1", url="http://127.0.0.1:8002/metrics"
         )
-        made.append(assemble([told], time=seconds))
+        made.append(assemble([measured], time=seconds))
         before = (seconds, scrape)
     return made
 
 
 def going_on(name: str, seconds: float = 20.0):
-    """The same as if what was measured had gone on, over and over: a situation was recorded for a few seconds."""
+    """Return a recorded situation repeated, because recordings cover a few seconds only."""
     made = snapshots(name)
     again = itertools.cycle([each for each in made if each.window])
     while made[-1].time - made[0].time < seconds and made[-1].window:
@@ -57,7 +67,7 @@ def going_on(name: str, seconds: float = 20.0):
 
 
 class Site:
-    """Pages of a small HTTP server: path → text, or (status, text), or seconds of silence; and who asked for what."""
+    """A small HTTP server: its pages (path → text, (status, text), or seconds of silence), and the requests to it."""
 
     def __init__(self) -> None:
         self.pages: dict[str, str | tuple[int, str] | float] = {}
@@ -76,7 +86,7 @@ class Site:
 
 @contextmanager
 def serve(tls: ssl.SSLContext | None = None):
-    """A `Site` on a free loopback port."""
+    """Serve a `Site` on a free loopback port."""
     site = Site()
 
     class Handler(BaseHTTPRequestHandler):
@@ -96,7 +106,7 @@ def serve(tls: ssl.SSLContext | None = None):
         do_POST = do_GET  # noqa: N815  (http.server's name)
 
         def handle(self) -> None:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that waited no longer
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client gave up
                 super().handle()
 
         def log_message(self, *_: object) -> None:
@@ -117,7 +127,7 @@ def serve(tls: ssl.SSLContext | None = None):
 
 
 def until(condition, timeout: float = 20.0) -> None:
-    """Wait until it is true."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -1,4 +1,4 @@
-"""Batches: every row in exactly one, within the bounds, padded right, and its outputs back in its place.
+"""Batching: every row is sent once, within bounds and padded correctly, and its outputs return to its place.
 
 The server of these tests is a function of a batch's tensors.
 """
@@ -11,16 +11,16 @@ from itertools import combinations, pairwise
 import awkward as ak
 import numpy as np
 import pytest
-from builders import cut, job_of, numbers, ragged, run, tensor
+from builders import cut, numbers, ragged, rows_of, run, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eaf_inference.errors import BadReply
-from eaf_inference.inference import layout, protocol
-from eaf_inference.inference.batching import DenseInput, Job, RaggedInput
-from eaf_inference.inference.layout import Outer
+from eaf_inference.inference import nesting
+from eaf_inference.inference.batching import batch_of
+from eaf_inference.inference.inputs import DenseInput, RaggedInput
 from eaf_inference.inference.lengths import Lengths
-from eaf_inference.inference.outputs import read_outputs
+from eaf_inference.inference.nesting import Outer
 
 PAD = -777.0
 rows_of_numbers = st.lists(st.lists(st.floats(-100, 100, width=32), max_size=30), max_size=40)
@@ -29,7 +29,7 @@ SUM, EACH = tensor("sum"), tensor("each", -1)
 
 
 def masked_sum(batch):
-    """Per row the sum over its true points, and their number: what a model with correct masks computes."""
+    """Sum each row's constituents, as a model with correct masks does."""
     values = batch.tensors[0]
     real = values != PAD
     return {"sum": np.where(real, values, 0).sum(axis=-1, dtype=np.float64).astype(np.float32)}
@@ -40,7 +40,7 @@ def doubled_each(batch):
 
 
 def with_counts(counts, *, spec=None, pad=PAD):
-    """One channel of running numbers."""
+    """Make an input of one channel with running numbers."""
     counts = np.array(counts, np.int64)
     column = np.arange(counts.sum(), dtype=np.float32)
     return RaggedInput(spec or tensor("x", -1), [column], [pad], np.cumsum(counts) - counts, counts)
@@ -53,11 +53,11 @@ def with_counts(counts, *, spec=None, pad=PAD):
     minimum=st.integers(1, 40),
     room=st.none() | st.integers(0, 100),
 )
-def test_every_row_is_in_one_batch_and_every_batch_within_its_bounds(counts, max_batch_size, budget, minimum, room):
+def test_every_row_is_in_one_batch_and_batches_stay_within_bounds(counts, max_batch_size, budget, minimum, room):
     lengths = Lengths(minimum, None if room is None else max(minimum, *counts) + room)
-    job = job_of([with_counts(counts)], [], max_batch_size=max_batch_size)
+    jets = rows_of([with_counts(counts)], [], max_batch_size=max_batch_size)
     seen = []
-    for batch in cut(job, lengths, budget):
+    for batch in cut(jets, lengths, budget):
         ((rows, padded),) = {tensor.shape for tensor in batch.tensors}
         assert rows == batch.size == len(batch.rows) <= max_batch_size
         assert rows == 1 or rows * padded <= budget
@@ -69,20 +69,20 @@ def test_every_row_is_in_one_batch_and_every_batch_within_its_bounds(counts, max
     assert sorted(seen) == list(range(len(counts)))
 
 
-def test_rows_beyond_the_first_window_are_sent_too():
+def test_rows_beyond_the_first_window_are_sent():
     counts = np.random.default_rng(1).integers(0, 60, 2500)
-    job = job_of([with_counts(counts)], [SUM])
-    run(job, masked_sum, cell_budget=1024, backwards=True)
+    jets = rows_of([with_counts(counts)], [SUM])
+    run(jets, masked_sum, cell_budget=1024, backwards=True)
     ends = np.cumsum(counts)
     sums = ends * (ends - 1) // 2 - (ends - counts) * (ends - counts - 1) // 2
-    np.testing.assert_allclose(job.dense("sum"), sums, rtol=1e-6)
+    np.testing.assert_allclose(jets.outputs.dense("sum"), sums, rtol=1e-6)
 
 
 @given(counts=st.lists(st.integers(1, 48), min_size=1, max_size=60), budget=st.integers(64, 1024))
-def test_no_other_cut_pads_less_with_as_few_requests(counts, budget):
-    batches = cut(job_of([with_counts(counts)], []), Lengths(), budget)
+def test_no_other_cut_costs_less_in_padding_and_requests(counts, budget):
+    batches = cut(rows_of([with_counts(counts)], []), Lengths(), budget)
     padded = np.sort(-(-np.array(counts) // 8) * 8)
-    ends = [*(np.flatnonzero(np.diff(padded)) + 1), len(counts)]  # only there another cut can be better
+    ends = [*(np.flatnonzero(np.diff(padded)) + 1), len(counts)]  # the only places where another cut can be better
 
     def cost(cuts):
         groups = [padded[first:last] for first, last in pairwise((0, *cuts, len(counts)))]
@@ -92,23 +92,63 @@ def test_no_other_cut_pads_less_with_as_few_requests(counts, budget):
     assert sum(batch.size * batch.lengths[0] + budget / 8 for batch in batches) <= min(map(cost, others))
 
 
+def partitions(rows):
+    """Yield every way of putting some rows into batches."""
+    if not rows:
+        yield []
+        return
+    first, *others = rows
+    for found in partitions(others):
+        yield [[first], *found]
+        for at, batch in enumerate(found):
+            yield [*found[:at], [first, *batch], *found[at + 1 :]]
+
+
+@given(
+    counts=st.lists(st.lists(st.integers(0, 48), min_size=6, max_size=6), min_size=2, max_size=3, unique_by=tuple),
+    budget=st.integers(64, 1024),
+)
+def test_rows_of_several_collections_cost_little_more_than_the_best_cut(counts, budget):
+    batches = cut(rows_of([with_counts(each) for each in counts], [], max_batch_size=4), Lengths(), budget)
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(6))
+    padded = -(-np.array(counts) // 8) * 8
+
+    def cost(rows):
+        cells = len(rows) * padded[:, rows].max(axis=1).sum()
+        fits = len(rows) == 1 or (len(rows) <= 4 and cells <= budget)
+        return cells + budget / 8 if fits else np.inf
+
+    best = min(sum(map(cost, each)) for each in partitions(list(range(6))))
+    assert sum(cost(batch.rows) for batch in batches) <= 1.25 * best
+
+
+def test_rows_of_several_independent_collections_are_padded_little():
+    rng = np.random.default_rng(5)
+    for number, most in ((1, 1.05), (2, 1.25), (3, 1.4)):
+        counts = rng.integers(0, 97, (number, 1024))
+        batches = cut(rows_of([with_counts(each) for each in counts], [], max_batch_size=256), Lengths(), 8192)
+        sent = sum(batch.size * sum(batch.lengths) for batch in batches)
+        assert sent <= most * (-(-counts // 8) * 8).sum()
+        assert len(batches) <= 1.5 * counts.sum() / 8192 + 4
+
+
 def test_the_budget_counts_the_longest_row_of_each_input():
     inputs = [with_counts([20, 0]), with_counts([0, 21])]
-    assert [batch.size for batch in cut(job_of(inputs, []), Lengths(), 64)] == [1, 1]
-    assert [batch.size for batch in cut(job_of(inputs, []), Lengths(), 256)] == [2]
+    assert [batch.size for batch in cut(rows_of(inputs, []), Lengths(), 64)] == [1, 1]
+    assert [batch.size for batch in cut(rows_of(inputs, []), Lengths(), 512)] == [2]
 
 
-def test_exact_lengths_still_put_all_rows_of_the_same_lengths_together():
+def test_with_exact_lengths_rows_of_equal_lengths_share_a_batch():
     inputs = [with_counts([1, 3, 1, 3, 2]), with_counts([3, 1, 3, 1, 2])]
-    sizes = [batch.size for batch in cut(job_of(inputs, []), Lengths(exact=True), 1024)]
+    sizes = [batch.size for batch in cut(rows_of(inputs, []), Lengths(exact=True), 1024)]
     assert sorted(sizes) == [1, 2, 2]
 
 
 @given(data=rows_of_numbers, channels=st.integers(1, 3), budget=st.integers(1, 512), last=st.booleans())
-def test_values_lie_in_their_places_and_the_rest_is_padding(data, channels, budget, last):
+def test_values_are_in_their_places_and_the_rest_is_padding(data, channels, budget, last):
     spec = tensor("x", -1, channels) if last else tensor("x", channels, -1)
-    job = job_of([ragged(spec, data, channels=channels, pad=PAD)], [])
-    for batch in cut(job, Lengths(minimum=5), budget):
+    jets = rows_of([ragged(spec, data, channels=channels, pad=PAD)], [])
+    for batch in cut(jets, Lengths(minimum=5), budget):
         (sent,) = batch.tensors
         assert sent.dtype == np.float32
         assert sent.flags.c_contiguous
@@ -120,11 +160,11 @@ def test_values_lie_in_their_places_and_the_rest_is_padding(data, channels, budg
 
 
 @given(data=rows_of_numbers)
-def test_channels_shared_by_inputs_are_the_same_in_all_of_them(data):
+def test_a_channel_of_several_inputs_is_the_same_in_each(data):
     features = ragged(tensor("features", 2, -1), data, channels=2, pad=PAD)
     points = RaggedInput(tensor("points", 1, -1), features.columns[:1], [PAD], features.starts, features.counts)
     other_pad = RaggedInput(tensor("other", 1, -1), features.columns[:1], [5.0], features.starts, features.counts)
-    for batch in cut(job_of([features, points, other_pad], []), Lengths(), 256):
+    for batch in cut(rows_of([features, points, other_pad], []), Lengths(), 256):
         first, second, third = batch.tensors
         np.testing.assert_array_equal(second[:, 0], first[:, 0])
         np.testing.assert_array_equal(third[:, 0], np.where(first[:, 0] == PAD, 5.0, first[:, 0]))
@@ -133,16 +173,16 @@ def test_channels_shared_by_inputs_are_the_same_in_all_of_them(data):
 @pytest.mark.parametrize("datatype", ["INT64", "UINT8", "BOOL", "FP64", "FP16"])
 def test_every_data_type_is_sent_as_declared(datatype):
     spec = tensor("x", -1, datatype=datatype)
-    (batch,) = cut(job_of([ragged(spec, [[1, 1], [1]])], []), Lengths(), 64)
+    (batch,) = cut(rows_of([ragged(spec, [[1, 1], [1]])], []), Lengths(), 64)
     assert batch.tensors[0].dtype == spec.dtype
     np.testing.assert_array_equal(np.sort(batch.tensors[0].sum(axis=1)), [1, 2])
 
 
 @given(counts=many_counts, max_batch_size=st.integers(1, 50), budget=st.integers(1, 2048))
 def test_exact_lengths_pad_nothing(counts, max_batch_size, budget):
-    job = job_of([with_counts(counts), with_counts(counts)], [], max_batch_size=max_batch_size)
+    jets = rows_of([with_counts(counts), with_counts(counts)], [], max_batch_size=max_batch_size)
     seen = []
-    for batch in cut(job, Lengths(minimum=0, exact=True), budget):
+    for batch in cut(jets, Lengths(minimum=0, exact=True), budget):
         for sent in batch.tensors:
             assert not (sent == PAD).any()
             assert sent.shape == (batch.size, counts[batch.rows[0]])
@@ -151,14 +191,14 @@ def test_exact_lengths_pad_nothing(counts, max_batch_size, budget):
     assert sorted(seen) == list(range(len(counts)))
 
 
-def test_exact_lengths_still_keep_the_least_that_the_model_takes():
+def test_exact_lengths_respect_the_models_minimum():
     assert [Lengths(minimum=17, exact=True).padded(longest) for longest in (0, 16, 17, 30)] == [17, 17, 17, 30]
 
 
 @pytest.mark.parametrize(
     ("lengths", "longest", "padded"),
     [
-        (Lengths(), 0, 0),  # a row is not invented
+        (Lengths(), 0, 0),  # no row needs padding
         (Lengths(), 1, 8),
         (Lengths(empty_apart=True, minimum=8), 0, 0),
         (Lengths(minimum=8), 0, 8),
@@ -167,36 +207,36 @@ def test_exact_lengths_still_keep_the_least_that_the_model_takes():
         (Lengths(minimum=17), 3, 24),
         (Lengths(maximum=100), 97, 100),
         (Lengths(100, 100), 3, 100),
-        (Lengths(maximum=10), 30, 30),  # nothing is cut off unsaid
+        (Lengths(maximum=10), 30, 30),  # padding never truncates
     ],
 )
-def test_a_length_is_the_next_multiple_of_eight_within_the_models_bounds(lengths, longest, padded):
+def test_a_padded_length_is_a_multiple_of_eight_within_the_models_bounds(lengths, longest, padded):
     assert lengths.padded(longest) == padded
 
 
 @given(data=rows_of_numbers, budget=st.integers(1, 512), backwards=st.booleans())
-def test_outputs_come_back_in_the_users_order_whatever_the_order_of_replies(data, budget, backwards):
-    job = job_of([ragged(tensor("x", -1), data, pad=PAD)], [SUM, EACH])
-    run(job, lambda batch: masked_sum(batch) | doubled_each(batch), cell_budget=budget, backwards=backwards)
-    assert job.complete
+def test_outputs_keep_the_users_order_in_any_order_of_replies(data, budget, backwards):
+    jets = rows_of([ragged(tensor("x", -1), data, pad=PAD)], [SUM, EACH])
+    run(jets, lambda batch: masked_sum(batch) | doubled_each(batch), cell_budget=budget, backwards=backwards)
+    assert jets.outputs.complete
     expected = [np.float32(np.sum(np.array(row, np.float64))) for row in data]
-    np.testing.assert_allclose(job.dense("sum"), np.array(expected, np.float32), rtol=1e-5, atol=1e-4)
-    each = ak.Array(job.nested("each"))
+    np.testing.assert_allclose(jets.outputs.dense("sum"), np.array(expected, np.float32), rtol=1e-5, atol=1e-4)
+    each = ak.Array(jets.outputs.nested("each"))
     assert each.to_list() == [[2 * value for value in row] for row in data]
     assert str(each.type) == f"{len(data)} * var * float32"
 
 
 @given(data=rows_of_numbers, first=st.booleans())
-def test_outputs_with_several_values_a_constituent_are_cut_to_the_rows_lengths(data, first):
+def test_outputs_with_several_values_per_constituent_are_cut_to_length(data, first):
     spec = tensor("out", -1, 2) if first else tensor("out", 2, -1)
 
     def model(batch):
         both = np.stack([batch.tensors[0], -batch.tensors[0]], axis=1)
         return {"out": both.transpose(0, 2, 1) if first else both}
 
-    job = job_of([ragged(tensor("x", -1), data)], [spec])
-    run(job, model, backwards=True)
-    made = ak.Array(job.nested("out")).to_list()
+    jets = rows_of([ragged(tensor("x", -1), data)], [spec])
+    run(jets, model, backwards=True)
+    made = ak.Array(jets.outputs.nested("out")).to_list()
     if first:
         assert made == [[[value, -value] for value in row] for row in data]
     else:
@@ -204,96 +244,96 @@ def test_outputs_with_several_values_a_constituent_are_cut_to_the_rows_lengths(d
 
 
 def test_outputs_of_empty_rows_are_empty_lists():
-    job = job_of([ragged(tensor("x", -1), [[], [1.0], []])], [tensor("out", 2, -1)])
-    run(job, lambda batch: {"out": np.stack([batch.tensors[0]] * 2, axis=1)}, lengths=Lengths(minimum=0, exact=True))
-    assert ak.Array(job.nested("out")).to_list() == [[[], []], [[1.0], [1.0]], [[], []]]
+    jets = rows_of([ragged(tensor("x", -1), [[], [1.0], []])], [tensor("out", 2, -1)])
+    run(jets, lambda batch: {"out": np.stack([batch.tensors[0]] * 2, axis=1)}, lengths=Lengths(minimum=0, exact=True))
+    assert ak.Array(jets.outputs.nested("out")).to_list() == [[[], []], [[1.0], [1.0]], [[], []]]
 
 
 @given(st.lists(st.tuples(numbers, numbers), max_size=30), st.integers(1, 128))
-def test_jagged_inputs_of_different_lengths_keep_their_rows_together(pairs, budget):
+def test_rows_of_several_jagged_inputs_stay_together(pairs, budget):
     inputs = [ragged(tensor(name, -1), [pair[which] for pair in pairs], pad=PAD) for which, name in enumerate("ab")]
-    job = job_of(inputs, [SUM])
+    jets = rows_of(inputs, [SUM])
 
     def model(batch):
         one, other = (np.where(sent != PAD, sent, 0).sum(axis=1, dtype=np.float64) for sent in batch.tensors)
         return {"sum": (one - 3 * other).astype(np.float32)}
 
-    same = all(len(one) == len(other) for one, other in pairs)  # then a point of both is one cell
-    for batch in run(job, model, cell_budget=budget):
+    same = all(len(one) == len(other) for one, other in pairs)  # then a point of both inputs is one cell
+    for batch in run(jets, model, cell_budget=budget):
         cells = [sent.size for sent in batch.tensors]
         assert batch.size == 1 or (max(cells) if same else sum(cells)) <= budget
     expected = [sum(one) - 3 * sum(other) for one, other in pairs]
-    np.testing.assert_allclose(job.dense("sum"), expected, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(jets.outputs.dense("sum"), expected, rtol=1e-5, atol=1e-3)
 
 
-def test_an_output_follows_the_jagged_input_that_has_its_length_in_every_batch():
+def test_an_output_follows_the_input_whose_length_it_always_has():
     short, long = [[1.0], [2.0], [3.0]], [[5.0] * 20, [6.0] * 9, [7.0] * 3]
-    job = job_of([ragged(tensor("a", -1), long), ragged(tensor("b", -1), short)], [EACH])
-    run(job, lambda batch: {"each": batch.tensors[1]}, cell_budget=16)
-    assert ak.Array(job.nested("each")).to_list() == short
+    jets = rows_of([ragged(tensor("a", -1), long), ragged(tensor("b", -1), short)], [EACH])
+    run(jets, lambda batch: {"each": batch.tensors[1]}, cell_budget=16)
+    assert ak.Array(jets.outputs.nested("each")).to_list() == short
 
 
-def test_an_output_that_may_follow_two_inputs_is_not_guessed():
-    job = job_of([ragged(tensor("a", -1), [[1.0]]), ragged(tensor("b", -1), [[1.0, 2.0]])], [EACH])
-    run(job, lambda batch: {"each": batch.tensors[1]})
+def test_an_output_that_could_follow_two_inputs_is_refused():
+    jets = rows_of([ragged(tensor("a", -1), [[1.0]]), ragged(tensor("b", -1), [[1.0, 2.0]])], [EACH])
+    run(jets, lambda batch: {"each": batch.tensors[1]})
     with pytest.raises(BadReply, match="'each' has the padded lengths of 'a' and 'b'.*Pass these inputs as numpy"):
-        job.nested("each")
+        jets.outputs.nested("each")
 
 
-def test_an_output_with_a_length_of_its_own_is_kept_whole():
-    job = job_of([ragged(tensor("x", -1), [[1.0, 2.0], [3.0]])], [EACH])
-    run(job, lambda batch: {"each": np.tile(batch.rows[:, None], 3).astype(np.float32)})
-    assert ak.Array(job.nested("each")).to_list() == [[0.0] * 3, [1.0] * 3]
+def test_an_output_that_follows_no_input_is_kept_whole():
+    jets = rows_of([ragged(tensor("x", -1), [[1.0, 2.0], [3.0]])], [EACH])
+    run(jets, lambda batch: {"each": np.tile(batch.rows[:, None], 3).astype(np.float32)})
+    assert ak.Array(jets.outputs.nested("each")).to_list() == [[0.0] * 3, [1.0] * 3]
 
 
-def test_rows_that_are_cut_keep_their_leading_constituents():
+def test_truncated_rows_keep_their_leading_constituents():
     whole = ragged(tensor("x", -1), [[1.0, 2.0, 3.0, 4.0], [5.0]], pad=PAD)
     short = RaggedInput(whole.spec, whole.columns, whole.pads, whole.starts, np.minimum(whole.counts, 2))
-    (batch,) = cut(job_of([short], []), Lengths(maximum=2), 64)
+    (batch,) = cut(rows_of([short], []), Lengths(maximum=2), 64)
     assert batch.tensors[0][np.argsort(batch.rows)].tolist() == [[1.0, 2.0], [5.0, PAD]]
 
 
 @given(rows=st.integers(0, 40), max_batch_size=st.integers(1, 9))
 def test_dense_rows_are_cut_in_order_and_come_back(rows, max_batch_size):
     values = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
-    job = job_of([DenseInput(tensor("x", 3), values)], [tensor("y", 3)], max_batch_size=max_batch_size)
-    batches = run(job, lambda batch: {"y": batch.tensors[0] + 1}, backwards=True)
+    jets = rows_of([DenseInput(tensor("x", 3), values)], [tensor("y", 3)], max_batch_size=max_batch_size)
+    batches = run(jets, lambda batch: {"y": batch.tensors[0] + 1}, backwards=True)
     assert all(batch.size <= max_batch_size for batch in batches)
-    np.testing.assert_array_equal(job.dense("y"), values + 1)
-    assert ak.Array(job.nested("y")).to_list() == (values + 1).tolist()
+    np.testing.assert_array_equal(jets.outputs.dense("y"), values + 1)
+    assert ak.Array(jets.outputs.nested("y")).to_list() == (values + 1).tolist()
 
 
-def test_a_dense_request_stays_small_where_the_model_would_take_a_larger_one():
+def test_a_dense_request_is_small_even_if_the_model_takes_larger_ones():
     values = np.zeros((5, 1 << 19), np.float32)
-    job = job_of([DenseInput(tensor("x", 1 << 19), values)], [], max_batch_size=1000)
-    assert [batch.size for batch in cut(job, Lengths(), 1)] == [2, 2, 1]
+    jets = rows_of([DenseInput(tensor("x", 1 << 19), values)], [], max_batch_size=1000)
+    assert [batch.size for batch in cut(jets, Lengths(), 1)] == [2, 2, 1]
 
 
 def test_dense_and_jagged_inputs_of_a_row_travel_together():
     dense = DenseInput(tensor("d", 1), np.array([[10.0], [20.0], [30.0]], np.float32))
-    job = job_of([ragged(tensor("x", -1), [[1.0] * 9, [2.0], [3.0] * 5]), dense], [SUM])
-    run(job, lambda batch: {"sum": batch.tensors[0].max(axis=1) + batch.tensors[1][:, 0]}, cell_budget=8)
-    assert job.dense("sum").tolist() == [11.0, 22.0, 33.0]
+    jets = rows_of([ragged(tensor("x", -1), [[1.0] * 9, [2.0], [3.0] * 5]), dense], [SUM])
+    run(jets, lambda batch: {"sum": batch.tensors[0].max(axis=1) + batch.tensors[1][:, 0]}, cell_budget=8)
+    assert jets.outputs.dense("sum").tolist() == [11.0, 22.0, 33.0]
 
 
-def test_without_a_batch_axis_every_row_is_a_request_of_its_own_length():
+def test_without_a_batch_axis_every_row_is_its_own_request():
     data = [[1.0, 2.0, 3.0], [4.0]]
-    job = job_of([ragged(tensor("x", 1, -1), data)], [EACH], max_batch_size=0)
-    batches = run(job, lambda batch: {"each": batch.tensors[0]}, lengths=Lengths(exact=True))
+    jets = rows_of([ragged(tensor("x", 1, -1), data)], [EACH], max_batch_size=0)
+    batches = run(jets, lambda batch: {"each": batch.tensors[0]}, lengths=Lengths(exact=True))
     assert [batch.tensors[0].tolist() for batch in batches] == [[data[0]], [data[1]]]
-    assert ak.Array(job.nested("each")).to_list() == data
+    assert ak.Array(jets.outputs.nested("each")).to_list() == data
 
 
 @pytest.mark.parametrize("shape", [(2, -1), (-1, 2)])
-def test_rows_are_the_same_at_the_end_of_a_column_and_far_from_it(shape):
+def test_rows_at_the_end_of_a_column_are_filled_like_any_other(shape):
     counts = np.array([3, 40, 0, 17, 8, 1] * 20)
     starts = np.cumsum(counts) - counts
     both = np.arange(2.0 * counts.sum(), dtype=np.float32).reshape(-1, 2)
-    columns = [both[:, 0], both[:, 1]]  # views, every other value
-    job = job_of([RaggedInput(tensor("x", *shape), columns, [PAD, -PAD], starts, counts)], [], max_batch_size=64)
+    columns = [both[:, 0], both[:, 1]]  # strided views
+    jets = rows_of([RaggedInput(tensor("x", *shape), columns, [PAD, -PAD], starts, counts)], [], max_batch_size=64)
     for rows in np.arange(120).reshape(-1, 6), np.arange(120)[:, None]:
         for some in rows:
-            (sent,) = job.batch(some, [Lengths(1)]).tensors
+            (sent,) = batch_of(jets.inputs, some, [Lengths(1)]).tensors
             for row, values in zip(some, sent if shape[0] == 2 else sent.swapaxes(1, 2), strict=True):
                 for column, pad, got in zip(columns, (PAD, -PAD), values, strict=True):
                     own = column[starts[row] :][: counts[row]].tolist()
@@ -303,8 +343,8 @@ def test_rows_are_the_same_at_the_end_of_a_column_and_far_from_it(shape):
 @pytest.mark.parametrize("max_batch_size", [0, 64])
 def test_a_model_of_fixed_length_gets_that_length(max_batch_size):
     made = ragged(tensor("x", 2, 4), [[1.0], [2.0, 3.0]], channels=2, pad=PAD)
-    job = job_of([made], [], max_batch_size=max_batch_size)
-    sent = np.concatenate([batch.tensors[0].reshape(-1, 2, 4) for batch in cut(job, Lengths(4, 4), 64)])
+    jets = rows_of([made], [], max_batch_size=max_batch_size)
+    sent = np.concatenate([batch.tensors[0].reshape(-1, 2, 4) for batch in cut(jets, Lengths(4, 4), 64)])
     first, second = (
         [[1.0, PAD, PAD, PAD], [1001.0, PAD, PAD, PAD]],
         [[2.0, 3.0, PAD, PAD], [1002.0, 1003.0, PAD, PAD]],
@@ -312,102 +352,35 @@ def test_a_model_of_fixed_length_gets_that_length(max_batch_size):
     assert sent.tolist() == [first, second]
 
 
-def test_no_rows_are_a_complete_job_with_empty_outputs_of_the_right_type():
-    job = job_of([ragged(tensor("x", -1), [])], [tensor("y", 2), EACH])
-    assert run(job, doubled_each) == []
-    assert job.complete
-    assert job.dense("y").shape == (0, 2)
-    assert str(ak.Array(job.nested("y")).type) == "0 * 2 * float32"
-    assert str(ak.Array(job.nested("each")).type) == "0 * var * float32"
+def test_no_rows_are_complete_with_empty_outputs_of_the_right_type():
+    jets = rows_of([ragged(tensor("x", -1), [])], [tensor("y", 2), EACH])
+    assert run(jets, doubled_each) == []
+    assert jets.outputs.complete
+    assert jets.outputs.dense("y").shape == (0, 2)
+    assert str(ak.Array(jets.outputs.nested("y")).type) == "0 * 2 * float32"
+    assert str(ak.Array(jets.outputs.nested("each")).type) == "0 * var * float32"
 
 
-def test_outputs_of_different_sizes_for_inputs_of_one_size_are_refused():
-    job = job_of([DenseInput(tensor("x", 1), np.zeros((2, 1), np.float32))], [EACH], max_batch_size=1)
-    first, second = cut(job, Lengths(), 1)
-    job.collect(first, {"each": np.zeros((1, 2), np.float32)})
+def test_outputs_that_change_shape_between_batches_are_refused():
+    jets = rows_of([DenseInput(tensor("x", 1), np.zeros((2, 1), np.float32))], [EACH], max_batch_size=1)
+    first, second = cut(jets, Lengths(), 1)
+    jets.outputs.put(first, {"each": np.zeros((1, 2), np.float32)})
     with pytest.raises(BadReply, match=r"Output 'each' came in batches of different shapes, \(2,\) and \(3,\)"):
-        job.collect(second, {"each": np.zeros((1, 3), np.float32)})
+        jets.outputs.put(second, {"each": np.zeros((1, 3), np.float32)})
 
 
 @given(st.lists(st.lists(st.lists(st.floats(-9, 9, width=32), max_size=9), max_size=4), max_size=5))
-def test_events_of_jets_of_constituents_come_back_as_they_went(events):
-    jets = [jet for event in events for jet in event]
-    given_one = ragged(tensor("x", -1), jets, pad=PAD)
+def test_the_nesting_of_events_jets_and_constituents_comes_back(events):
+    x = ragged(tensor("x", -1), [jet for event in events for jet in event], pad=PAD)
     outer = Outer(len(events), (np.array([len(event) for event in events], np.int64),))
-    job = Job(inputs=[given_one], outputs=[EACH], outer=outer, max_batch_size=3)
-    run(job, doubled_each, cell_budget=24, backwards=True)
-    made = ak.Array(layout.wrap(job.nested("each"), outer)).to_list()
+    jets = rows_of([x], [EACH], max_batch_size=3)
+    run(jets, doubled_each, cell_budget=24, backwards=True)
+    made = ak.Array(nesting.wrap(jets.outputs.nested("each"), outer)).to_list()
     assert made == [[[2 * value for value in jet] for jet in event] for event in events]
 
 
-SPECS = {"y": tensor("y", 2), "n": tensor("n", -1, datatype="INT64")}
-
-
-def reply(**changes):
-    """A reply of two rows; `changes` replace the shape, datatype or bytes of `y`."""
-    answer = protocol.ModelInferResponse(model_name="m")
-    y = {"datatype": "FP32", "shape": [2, 2], "raw": np.array([[1, 2], [3, 4]], "<f4").tobytes()} | changes
-    answer.outputs.add(name="y", datatype=y["datatype"], shape=y["shape"])
-    answer.outputs.add(name="extra", datatype="BYTES", shape=[1])
-    answer.outputs.add(name="n", datatype="INT64", shape=[2, 3])
-    answer.raw_output_contents.extend([y["raw"], b"zzzz", np.arange(6, dtype="<i8").tobytes()])
-    return answer
-
-
-def read(answer, *, batched=True):
-    return read_outputs(answer, SPECS, size=2, batched=batched, model="jets")
-
-
-def test_a_reply_is_read_by_the_names_of_its_outputs():
-    made = read(reply())
-    assert made["y"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    assert made["n"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert set(made) == {"y", "n"}
-
-
-def test_a_reply_without_a_batch_axis_is_one_row():
-    spec = {"y": tensor("y", 2, 2)}
-    assert read_outputs(reply(), spec, size=1, batched=False, model="m")["y"].shape == (1, 2, 2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "came"),
-    [
-        ({"raw": b""}, r"FP32 \[2, 2\] in 0 bytes. Expected FP32 \[2, 2\] in 16 bytes"),
-        ({"raw": b"\0" * 20}, "in 20 bytes"),
-        ({"shape": [1, 2], "raw": b"\0" * 8}, r"FP32 \[1, 2\] in 8 bytes"),
-        ({"shape": [2, 3], "raw": b"\0" * 24}, r"FP32 \[2, 3\] in 24 bytes"),
-        ({"shape": [4], "raw": b"\0" * 16}, r"FP32 \[4\] in 16 bytes"),
-        ({"shape": [2, -2]}, r"FP32 \[2, -2\]"),
-        ({"datatype": "FP64", "raw": b"\0" * 32}, "FP64"),
-        ({"datatype": "INT32"}, "INT32"),
-    ],
-)
-def test_an_output_that_is_not_as_declared_is_refused_with_what_came(changes, came):
-    with pytest.raises(
-        BadReply, match=f"reply of 'jets' is not what the model declares: output 'y' came as .*{came}"
-    ):
-        read(reply(**changes))
-
-
-def test_a_shape_too_large_to_count_is_no_empty_output():
-    specs = {"y": tensor("y", -1, -1)}
-    with pytest.raises(BadReply, match="in 0 bytes"):
-        read_outputs(reply(shape=[2**32, 2**32, 1], raw=b""), specs, size=2**32, batched=True, model="m")
-
-
-def test_a_reply_that_lacks_an_output_or_its_bytes_is_refused():
-    answer = reply()
-    del answer.raw_output_contents[2]
-    with pytest.raises(BadReply, match="reply of 'jets' has 3 outputs and the contents of 2"):
-        read(answer)
-    del answer.outputs[2]
-    with pytest.raises(BadReply, match=r"The reply of 'jets' lacks the outputs \['n'\]"):
-        read(answer)
-
-
-def test_a_point_of_several_inputs_is_one_cell_of_the_budget():
+def test_a_point_of_several_inputs_counts_as_one_cell():
     data = [[1.0] * 8] * 40
     features = ragged(tensor("features", 2, -1), data, channels=2)
     mask = ragged(tensor("mask", 1, -1), data)
-    assert [batch.size for batch in cut(job_of([features, mask], []), Lengths(), 80)] == [10, 10, 10, 10]
+    assert [batch.size for batch in cut(rows_of([features, mask], []), Lengths(), 80)] == [10, 10, 10, 10]

@@ -1,4 +1,4 @@
-"""How a server's address is written, and what an operator's configuration says."""
+"""Addresses of servers, and the operator's configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eaf_inference.config import Address, Facility, load_facility, parse_urls, possible_addresses
+from eaf_inference.address import Address, parse_urls, possible_addresses
+from eaf_inference.config import Facility, load_facility
 from eaf_inference.errors import ConfigurationError
 
 
@@ -37,7 +38,7 @@ from eaf_inference.errors import ConfigurationError
         ("2001:db8::8001", "grpc://[2001:db8::8001]:8001", False),
     ],
 )
-def test_every_form_of_an_address_is_read(text, url, tls):
+def test_every_form_of_an_address_is_parsed(text, url, tls):
     address = Address.parse(text)
     assert (address.url, address.tls, address.model, address.version) == (url, tls, None, None)
     assert Address.parse(address.url) == address
@@ -46,7 +47,7 @@ def test_every_form_of_an_address_is_read(text, url, tls):
 @pytest.mark.parametrize(
     ("path", "model", "version"), [("/jets/3", "jets", "3"), ("/jets", "jets", None), ("/jets/", "jets", None)]
 )
-def test_coffeas_form_names_a_model_and_perhaps_a_version(path, model, version):
+def test_a_coffea_url_may_name_a_model_and_a_version(path, model, version):
     address = Address.parse(f"triton+grpc://triton.example:8001{path}")
     assert (address.model, address.version, address.target) == (model, version, "triton.example:8001")
 
@@ -62,7 +63,7 @@ def test_coffeas_form_names_a_model_and_perhaps_a_version(path, model, version):
         ("a.b", False),
     ],
 )
-def test_this_machine_is_told_from_others(host, loopback):
+def test_loopback_addresses_are_recognised(host, loopback):
     assert Address.parse(f"grpc://{host}:1").is_loopback is loopback
 
 
@@ -74,15 +75,15 @@ def test_this_machine_is_told_from_others(host, loopback):
         ("grpc://:8001", "it names no host"),
         ("grpc://host:port", "its port is not a number from 0 to 65535"),
         ("grpc://host:65536", "its port is not a number from 0 to 65535"),
-        ("grpc://[::1", "its host is not one"),
-        ("ftp://host", "the scheme 'ftp' is not known"),
+        ("grpc://[::1", "its host is not valid"),
+        ("ftp://host", "the scheme 'ftp' is unknown"),
         ("grpc://host/model", "only triton+grpc://host:port/model/version may have a path"),
         ("triton+grpc://host/a/b/c", "only triton+grpc://host:port/model/version may have a path"),
         ("grpc://host?x=1", "it has a query or a fragment"),
         ("grpc://host#x", "it has a query or a fragment"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_refused_with_the_reason(url, why):
+def test_an_invalid_address_is_rejected_with_the_reason(url, why):
     with pytest.raises(ConfigurationError) as caught:
         Address.parse(url)
     message = str(caught.value)
@@ -100,11 +101,11 @@ def test_an_address_that_cannot_be_used_is_refused_with_the_reason(url, why):
         ("triton+https://host:8000/jets/1", "triton+grpc://host:8001/jets/1"),
     ],
 )
-def test_an_address_for_http_is_answered_with_those_for_grpc(url, meant):
+def test_an_http_address_is_rejected_with_the_grpc_addresses(url, meant):
     with pytest.raises(ConfigurationError) as caught:
         Address.parse(url)
     assert str(caught.value) == (
-        f"The Triton URL {url!r} cannot be used: it is an address for HTTP, and this client speaks gRPC, on another "
+        f"The Triton URL {url!r} cannot be used: it is an address for HTTP, but this client speaks gRPC, on another "
         f"port (usually 8001 where HTTP's is 8000). Expected something like {meant}."
     )
 
@@ -166,20 +167,20 @@ def test_several_addresses_are_replicas():
             parse_urls(none)
 
 
-def test_the_replicas_that_a_document_can_name_are_bounded():
-    with pytest.raises(ConfigurationError, match="1,000 Triton URLs are named. Expected at most 128 replicas"):
+def test_the_number_of_replicas_is_limited():
+    with pytest.raises(ConfigurationError, match="There are 1,000 Triton URLs. Expected at most 128 replicas"):
         parse_urls([f"grpc://a:{port}" for port in range(1, 1001)])
 
 
 @pytest.fixture
 def directories(tmp_path, monkeypatch):
-    """The user's and the system's configuration directories, the first first."""
+    """The user's and the system's configuration directories, in this order."""
     made = [tmp_path / name for name in ("user", "system")]
     for directory in made:
         directory.mkdir()
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", ":".join(map(str, made)))
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "none"))
-    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # without, older versions of jupyter_core warn of the change
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # older versions of jupyter_core warn without it
     return made
 
 
@@ -191,7 +192,7 @@ def write(directory, *, python: str = "", **settings: object) -> None:
 
 
 @pytest.mark.usefixtures("directories")
-def test_without_a_file_the_defaults_hold():
+def test_without_a_file_the_defaults_apply():
     facility = load_facility()
     assert (facility.urls, facility.ca, facility.allow_insecure_token) == ([], "", False)
     assert (facility.time_budget, facility.request_timeout, facility.max_in_flight) == (120.0, 120.0, 16)
@@ -207,7 +208,7 @@ def test_settings_are_read_from_json_and_python(directories):
     assert (facility.ca, facility.allow_insecure_token) == ("/ca.pem", True)
 
 
-def test_the_users_word_is_the_last_and_python_stands_above_json(directories):
+def test_the_users_file_overrides_others_and_python_overrides_json(directories):
     user, system = directories
     write(system, urls=["grpc://system:1"], ca="/system.pem", token_file="/system", max_in_flight=7)  # noqa: S106
     write(system, python="c.Facility.ca = '/system-python.pem'")
@@ -227,14 +228,14 @@ def test_the_users_word_is_the_last_and_python_stands_above_json(directories):
         ("py", "1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(directories, name, text, why):
+def test_an_error_names_the_unreadable_file(directories, name, text, why):
     path = directories[0] / f"eaf_inference_config.{name}"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=f"configuration {path} cannot be read: .*{why}"):
         load_facility()
 
 
-def test_the_users_page_is_a_web_page(directories):
+def test_the_documentation_url_must_be_a_web_page(directories):
     for url in ("https://facility.example/triton?q=1#gpu", "http://[::1]:8000", ""):
         write(directories[0], documentation_url=url)
         assert load_facility().documentation_url == url
@@ -245,14 +246,14 @@ def test_the_users_page_is_a_web_page(directories):
         assert "hunter2" not in str(caught.value)
 
 
-def test_no_password_is_in_what_is_said_of_a_setting(directories):
+def test_an_error_about_a_setting_shows_no_password(directories):
     write(directories[0], metrics_urls={"first": "http://alice:hunter2@host"})
     with pytest.raises(ConfigurationError, match="is wrong: .*metrics_urls") as caught:
         load_facility()
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_setting_of_the_wrong_type_is_named(directories):
+def test_an_error_names_the_setting_of_the_wrong_type(directories):
     write(directories[0], max_in_flight="many")
     with pytest.raises(ConfigurationError, match="is wrong: .*max_in_flight"):
         load_facility()

@@ -1,4 +1,4 @@
-"""Tokens: where they are found, when they are renewed, and that nothing shows them."""
+"""Tokens: their sources and their renewal; nothing shows their text."""
 
 from __future__ import annotations
 
@@ -18,17 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokens import MARK, make_token
 
-from eaf_inference.credentials import (
-    BearerDiscovery,
-    Credentials,
-    StaticToken,
-    Token,
-    TokenFile,
-    TokenSource,
-    describe_expiry,
-)
+from eaf_inference.auth.credentials import Credentials
+from eaf_inference.auth.sources import BearerDiscovery, StaticToken, TokenFile, TokenSource
+from eaf_inference.auth.tls import TlsFiles
+from eaf_inference.auth.token import Token, describe_expiry
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.tls import TlsFiles
 
 NAME = f"bt_u{os.geteuid()}"
 json_like = st.recursive(
@@ -45,7 +39,7 @@ def jwt(payload: bytes | dict) -> str:
 
 
 class Listed(TokenSource):
-    """A source that gives one thing after another, the last one again and again, and counts."""
+    """A source that returns values in order, repeats the last one, and counts readings."""
 
     def __init__(self, *things: Token | ConfigurationError | None) -> None:
         self.things = list(things)
@@ -75,12 +69,12 @@ def token(name: str, *, issued: float = 0.0, expires: float | None = 1000.0) -> 
 
 
 def report_of(error: BaseException) -> str:
-    """The traceback with all variables, but for those of the test itself, which knows the token."""
+    """Return the traceback with all variables except the test's own, which hold the token."""
     ours = error.with_traceback(error.__traceback__.tb_next)
     return "".join(traceback.TracebackException.from_exception(ours, capture_locals=True).format())
 
 
-def test_the_jwts_claims_are_read_unverified():
+def test_a_jwts_claims_are_read_unverified():
     made = Token(f" {jwt({'sub': 'alice', 'iat': 5, 'exp': 7.5})}\n")
     assert (made.user, made.issued_at, made.expires_at) == ("alice", 5.0, 7.5)
     assert str.__eq__(made.authorization, f"Bearer {jwt({'sub': 'alice', 'iat': 5, 'exp': 7.5})}")
@@ -97,7 +91,7 @@ def test_an_opaque_token_has_no_user_and_no_expiry(text):
 
 
 @given(st.one_of(claims.map(jwt), json_like.map(lambda data: jwt(json.dumps(data).encode())), st.binary().map(jwt)))
-def test_a_hostile_jwt_is_a_token_with_claims_of_the_right_types(text):
+def test_a_hostile_jwt_yields_claims_of_the_right_types(text):
     made = Token(text)
     assert made.user is None or isinstance(made.user, str)
     for moment in (made.issued_at, made.expires_at):
@@ -117,7 +111,7 @@ def test_any_text_is_a_token_or_a_configuration_error(text):
 
 
 @pytest.mark.parametrize("text", ["", "two words", "a\nb", "ünicode", "=", "a=b", "x" * (64 * 1024 + 1)])
-def test_what_is_no_bearer_token_is_refused_unshown(text):
+def test_an_invalid_bearer_token_is_rejected_and_not_shown(text):
     with pytest.raises(ConfigurationError, match=r"not a bearer token \(RFC 6750") as caught:
         Token(text)
     assert len(text) < 2 or text not in str(caught.value)
@@ -153,17 +147,17 @@ def _fail_with(secret: Token) -> None:
 
 @pytest.mark.parametrize("name", ["token", "header", "source"])
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_token_does_not_travel(name, way):
+def test_a_token_cannot_be_pickled(name, way):
     source = StaticToken(make_token())
     secret = {"token": source.read(), "header": source.read().authorization, "source": [source]}[name]
     if name == "source" and way is copy.copy:
         secret = source.read()
-    with pytest.raises(TypeError, match="A token does not travel"):
+    with pytest.raises(TypeError, match="A token cannot be pickled"):
         way(secret)
 
 
 @pytest.mark.parametrize("place", ["BEARER_TOKEN", "BEARER_TOKEN_FILE", "the caller"])
-def test_a_traceback_with_variables_does_not_show_a_token_that_is_none(place, tmp_path):
+def test_a_traceback_with_variables_shows_no_invalid_token(place, tmp_path):
     (tmp_path / "token").write_text(f"Bearer {MARK}")
     environment = {place: f"Bearer {MARK}" if place == "BEARER_TOKEN" else str(tmp_path / "token")}
     try:
@@ -177,7 +171,7 @@ def test_a_traceback_with_variables_does_not_show_a_token_that_is_none(place, tm
 
 
 def places(tmp_path: Path) -> tuple[dict[str, str], dict[str, Path]]:
-    """An environment that names every place of WLCG discovery below a temporary directory."""
+    """An environment with every place of WLCG discovery in a temporary directory."""
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     files = {"file": tmp_path / "named", "runtime": runtime / NAME}
@@ -189,7 +183,7 @@ def found_in(environment) -> str | None:
     return made.user if made else None
 
 
-def test_the_places_of_wlcg_discovery_are_tried_in_its_order(tmp_path):
+def test_wlcg_discovery_tries_its_places_in_order(tmp_path):
     environment, files = places(tmp_path)
     files["runtime"].write_text(jwt({"sub": "runtime"}))
     assert found_in(environment) == "runtime"
@@ -199,7 +193,7 @@ def test_the_places_of_wlcg_discovery_are_tried_in_its_order(tmp_path):
     assert found_in(environment) == "variable"
 
 
-def test_an_empty_place_means_the_next_one(tmp_path):
+def test_wlcg_discovery_skips_an_empty_place(tmp_path):
     environment, files = places(tmp_path)
     environment |= {"BEARER_TOKEN": " \t\n"}
     files["file"].write_text("  \n")
@@ -210,7 +204,7 @@ def test_an_empty_place_means_the_next_one(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["BEARER_TOKEN", "file", "runtime"])
-def test_a_place_with_something_else_ends_the_search_without_showing_it(tmp_path, place):
+def test_an_invalid_token_ends_discovery_and_is_not_shown(tmp_path, place):
     environment, files = places(tmp_path)
     files["runtime"].write_text(jwt({"sub": "runtime"}))
     if place == "BEARER_TOKEN":
@@ -222,7 +216,7 @@ def test_a_place_with_something_else_ends_the_search_without_showing_it(tmp_path
     assert MARK not in str(caught.value)
 
 
-def test_a_place_that_cannot_be_read_ends_the_search_with_its_name(tmp_path):
+def test_an_unreadable_token_file_ends_discovery_and_is_named(tmp_path):
     environment, files = places(tmp_path)
     files["file"].mkdir()
     with pytest.raises(ConfigurationError, match=f"cannot be read: .*{files['file'].name}"):
@@ -265,12 +259,12 @@ PLANTED = {
     writable_by_the_group: r"others may write to it \(mode 0660\)",
     endless: "it is larger than 65536 bytes",
 }
-if os.geteuid() == 0:  # who else could give a file away
+if os.geteuid() == 0:  # only root can give a file to another user
     PLANTED[strangers] = "it belongs to the user nobody. Expected a file of yours"
 
 
 @pytest.mark.parametrize(("plant", "why"), [*PLANTED.items(), (link, "it is a symbolic link")])
-def test_a_planted_file_in_a_place_that_nobody_named_is_passed_over_and_said(tmp_path, plant, why, caplog):
+def test_discovery_ignores_a_planted_file_and_says_why(tmp_path, plant, why, caplog):
     environment, files = places(tmp_path)
     plant(files["runtime"])
     source = BearerDiscovery(environment)
@@ -279,18 +273,18 @@ def test_a_planted_file_in_a_place_that_nobody_named_is_passed_over_and_said(tmp
     for _ in range(2):
         assert source.read() is None
     assert credentials.token() is None
-    assert re.search(f"{files['runtime']} is passed over: {why}", credentials.trouble)
+    assert re.search(f"{files['runtime']} was ignored: {why}", credentials.trouble)
     assert len(caplog.records) == 1
     assert re.search(why, caplog.text)
     source._files = lambda: [files["runtime"], tmp_path / "next"]
     (tmp_path / "next").write_text(jwt({"sub": "alice"}))
     assert source.read().user == "alice"
-    assert list(source.passed_over) == [str(files["runtime"])]
+    assert list(source.ignored) == [str(files["runtime"])]
 
 
 @pytest.mark.parametrize(("plant", "why"), PLANTED.items())
 @pytest.mark.parametrize("named", ["BEARER_TOKEN_FILE", "Facility.token_file"])
-def test_a_named_file_that_is_not_to_be_believed_ends_the_search(tmp_path, plant, why, named):
+def test_an_untrusted_named_file_ends_discovery(tmp_path, plant, why, named):
     environment, files = places(tmp_path)
     files["runtime"].write_text(jwt({"sub": "runtime"}))
     plant(files["file"])
@@ -299,8 +293,8 @@ def test_a_named_file_that_is_not_to_be_believed_ends_the_search(tmp_path, plant
         source.read()
 
 
-def test_a_named_file_may_be_mounted_as_kubernetes_does_it(tmp_path):
-    """Of root's, for all to read, behind two links."""
+def test_a_token_file_may_be_a_kubernetes_mount(tmp_path):
+    """Write a file as Kubernetes mounts it: root's, readable by all, behind two links."""
     environment, files = places(tmp_path)
     mounted = tmp_path / "..2026_11_28"
     mounted.mkdir()
@@ -312,7 +306,7 @@ def test_a_named_file_may_be_mounted_as_kubernetes_does_it(tmp_path):
 
 
 @pytest.mark.parametrize("plant", [pipe, strangers, writable_by_others])
-def test_a_grid_proxy_that_is_not_to_be_believed_is_passed_over_and_said(tmp_path, plant, caplog):
+def test_an_untrusted_grid_proxy_is_ignored_with_a_warning(tmp_path, plant, caplog):
     if plant is strangers and os.geteuid() != 0:
         pytest.skip("only root can give a file away")
     plant(tmp_path / "x509up")
@@ -320,17 +314,17 @@ def test_a_grid_proxy_that_is_not_to_be_believed_is_passed_over_and_said(tmp_pat
     assert "going on without it: " in caplog.text
 
 
-def test_authorities_in_a_pipe_keep_nobody_waiting(tmp_path):
+def test_a_pipe_instead_of_authorities_does_not_block(tmp_path):
     pipe(tmp_path / "ca.pem")
     with pytest.raises(ConfigurationError, match=r"ca\.pem: it is not a regular file"):
         TlsFiles(ca=str(tmp_path / "ca.pem")).channel_credentials()
 
 
-def test_the_last_place_is_in_tmp():
+def test_wlcg_discovery_looks_in_tmp_last():
     assert BearerDiscovery({})._files() == [Path("/tmp") / NAME]  # noqa: S108  (the specification's place)
 
 
-@pytest.mark.parametrize(("content", "why"), [(None, "is not there"), (" \n", "is empty")])
+@pytest.mark.parametrize(("content", "why"), [(None, "does not exist"), (" \n", "is empty")])
 def test_a_token_file_must_hold_a_token(tmp_path, content, why):
     path = tmp_path / "token"
     if content is not None:
@@ -369,17 +363,17 @@ def test_renewal_is_due_in_the_last_minute_or_fifth_of_a_tokens_life(issued, exp
         (float("-inf"), False, "expired more than 100 years ago"),
     ],
 )
-def test_expiry_is_told_in_words(expires, renewed, words):
+def test_expiry_is_described_in_words(expires, renewed, words):
     assert describe_expiry(expires, now=0.0, renewed=renewed) == words
 
 
-def test_a_token_that_the_source_renews_is_said_to_be():
+def test_a_renewing_source_is_described_as_such():
     assert Credentials(TokenFile("token")).renews
     assert not Credentials(StaticToken("opaque")).renews
     clock = Clock(950.0)
     found = Credentials(Listed(token("old"), token("new", expires=2000), ConfigurationError("gone")), clock=clock)
     found.token()
-    assert not found.renews  # nobody knows yet
+    assert not found.renews  # not known yet
     clock.now = 960.0
     assert found.token().user == "new"
     assert found.renews
@@ -388,7 +382,7 @@ def test_a_token_that_the_source_renews_is_said_to_be():
     assert not found.renews  # the last reading failed
 
 
-def test_a_token_is_read_again_only_when_its_renewal_is_due():
+def test_a_source_is_read_again_only_when_renewal_is_due():
     clock, source = Clock(0.0), Listed(token("old"), token("new", issued=950, expires=2000))
     credentials = Credentials(source, clock=clock)
     assert [credentials.token().user for clock.now in (0.0, 500.0, 939.0)] == ["old"] * 3
@@ -398,7 +392,7 @@ def test_a_token_is_read_again_only_when_its_renewal_is_due():
     assert credentials.known.user == "new"
 
 
-def test_a_source_without_a_fresher_token_is_not_asked_at_every_turn():
+def test_a_source_without_a_younger_token_is_read_rarely():
     clock, source = Clock(990.0), Listed(token("old"))
     credentials = Credentials(source, clock=clock)
     assert [credentials.token().user for clock.now in (990.0, 990.1, 990.9)] == ["old"] * 3
@@ -406,12 +400,12 @@ def test_a_source_without_a_fresher_token_is_not_asked_at_every_turn():
     clock.now = 991.1
     credentials.token()
     assert source.reads == 2
-    clock.now = 985.0  # set back
+    clock.now = 985.0  # the clock was set back
     credentials.token()
     assert source.reads == 3
 
 
-def test_a_source_without_a_token_is_asked_again():
+def test_a_source_without_a_token_is_read_again():
     clock = Clock(0.0)
     credentials = Credentials(Listed(None, token("late")), clock=clock)
     assert credentials.token() is None
@@ -419,13 +413,13 @@ def test_a_source_without_a_token_is_asked_again():
     assert credentials.token().user == "late"
 
 
-def test_a_source_that_lost_its_token_leaves_the_one_at_hand():
+def test_the_old_token_stays_if_the_source_loses_its_token():
     clock = Clock(950.0)
     credentials = Credentials(Listed(token("old"), None), clock=clock)
     assert [credentials.token().user for clock.now in (950.0, 952.0)] == ["old", "old"]
 
 
-def test_threads_that_meet_the_same_refusal_share_one_reading():
+def test_threads_refused_at_the_same_time_share_one_reading():
     source = Listed(token("old"), token("new"))
     credentials = Credentials(source, clock=Clock(0.0))
     refused = credentials.token()
@@ -445,13 +439,13 @@ def test_threads_that_meet_the_same_refusal_share_one_reading():
     assert credentials.token().user == "new"
 
 
-def test_a_refusal_is_final_where_the_source_has_nothing_else():
+def test_a_refusal_is_final_if_the_source_has_no_other_token():
     credentials = Credentials(Listed(token("only")), clock=Clock(0.0))
     assert credentials.renewed_after(credentials.token()) is False
     assert Credentials(Listed(None), clock=Clock(0.0)).renewed_after(None) is False
 
 
-def test_a_source_that_cannot_be_read_for_a_moment_leaves_the_token_at_hand(caplog):
+def test_the_old_token_stays_while_the_source_is_unreadable(caplog):
     clock = Clock(950.0)
     source = Listed(token("old"), ConfigurationError("half written"), token("new", expires=9000))
     credentials = Credentials(source, clock=clock)
@@ -461,7 +455,7 @@ def test_a_source_that_cannot_be_read_for_a_moment_leaves_the_token_at_hand(capl
         Credentials(Listed(ConfigurationError("never"))).token()
 
 
-def test_a_file_that_is_being_replaced_is_followed(tmp_path, caplog):
+def test_a_token_file_may_be_replaced(tmp_path, caplog):
     path, clock = tmp_path / "token", Clock(990.0)
     path.write_text(jwt({"sub": "old", "exp": 1000}))
     credentials = Credentials(TokenFile(path), clock=clock)
@@ -479,7 +473,7 @@ def test_a_file_that_is_being_replaced_is_followed(tmp_path, caplog):
     assert MARK not in caplog.text
 
 
-def test_tls_files_are_those_given_else_the_grid_proxy(tmp_path, caplog):
+def test_the_grid_proxy_is_used_without_other_tls_files(tmp_path, caplog):
     proxy = tmp_path / "proxy.pem"
     proxy.write_text("-----BEGIN CERTIFICATE-----")
     environment = {"X509_USER_PROXY": str(proxy)}
@@ -491,7 +485,7 @@ def test_tls_files_are_those_given_else_the_grid_proxy(tmp_path, caplog):
     assert "cannot be read; going on without it" in caplog.text
 
 
-def test_a_tls_file_that_is_none_is_named(tmp_path):
+def test_an_error_names_the_invalid_tls_file(tmp_path):
     path = tmp_path / "ca.pem"
     with pytest.raises(ConfigurationError, match="file of the certificate authorities cannot be read: .*ca.pem"):
         TlsFiles(ca=path).channel_credentials()

@@ -1,4 +1,4 @@
-"""What the Hub's facility document says, below what this machine's files say, and when it is asked for again."""
+"""The Hub's facility document: what overrides it, and when it is read again."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import threading
 
 import pytest
 
-from eaf_inference import document
-from eaf_inference.credentials import Credentials, TokenSource
-from eaf_inference.document import known_facility
+from eaf_inference.auth.credentials import Credentials
+from eaf_inference.auth.sources import TokenSource
+from eaf_inference.auth.token_service import ENVIRONMENT, TokenService
+from eaf_inference.discovery import hub_document
+from eaf_inference.discovery.hub_document import known_facility
 from eaf_inference.errors import ConfigurationError, NotAuthorized, ServerUnavailable
-from eaf_inference.token_service import ENVIRONMENT, TokenService
 
 BASE = "http://hub:8000/services/triton-token/"
 URL = f"{BASE}facility.json"
 
 
 class Said:
-    """Stands in for the service: says one thing after another, the last one again and again, and counts."""
+    """A stand-in for the service that returns replies in order, repeats the last one, and counts requests."""
 
     url = BASE
 
@@ -47,10 +48,10 @@ def clock():
 
 @pytest.fixture
 def library(clock):
-    return document._Library(clock=clock)
+    return hub_document._DocumentCache(clock=clock)
 
 
-def test_a_document_is_good_for_a_minute(library, clock):
+def test_a_document_is_kept_for_a_minute(library, clock):
     service = Said({"max_in_flight": 4}, {"max_in_flight": 8})
     assert library.get(service).settings == {"max_in_flight": 4}
     clock.now = 59.0
@@ -59,26 +60,26 @@ def test_a_document_is_good_for_a_minute(library, clock):
     assert library.get(service).settings == {"max_in_flight": 8}
 
 
-def test_where_the_service_does_not_answer_the_last_good_one_serves_and_why_is_kept(library, clock):
+def test_the_last_good_document_is_used_if_the_service_fails(library, clock):
     service = Said({"max_in_flight": 4}, ServerUnavailable("down"), {"max_in_flight": 8})
     library.get(service)
     clock.now = 60.0
     found = library.get(service)
     assert (found.settings, str(found.error), found.read_at) == ({"max_in_flight": 4}, "down", 0.0)
     clock.now = 61.0
-    assert library.get(service) is found, "nobody asks again at once"
+    assert library.get(service) is found, "the service is not asked again at once"
     clock.now = 62.0
     assert (library.get(service).settings, library.get(service).error) == ({"max_in_flight": 8}, None)
 
 
-def test_who_is_refused_has_nothing_of_the_last_one(library, clock):
+def test_a_refused_user_does_not_keep_the_last_document(library, clock):
     service = Said({"max_in_flight": 4}, NotAuthorized("not authorised for inference: ask us."))
     library.get(service)
     clock.now = 60.0
     assert (library.get(service).settings, library.get(service).read_at) == ({}, None)
 
 
-def test_threads_that_want_it_at_the_same_time_share_one_question(library):
+def test_threads_share_one_request_for_the_document(library):
     begun, answer = threading.Event(), threading.Event()
 
     class Slow(Said):
@@ -99,12 +100,12 @@ def test_threads_that_want_it_at_the_same_time_share_one_question(library):
     assert (service.asked, len(found)) == (1, 8)
 
 
-def test_what_a_newer_service_says_besides_is_left_out_and_what_is_not_a_users_to_be_told_is_not_taken(library):
+def test_unknown_and_unserved_settings_of_a_document_are_ignored(library):
     said = {"max_in_flight": 4, "of_a_newer_version": 1, "allow_insecure_token": True, "token_file": "/etc/shadow"}
     assert library.get(Said(said)).settings == {"max_in_flight": 4}
 
 
-def test_a_document_of_the_wrong_types_is_no_document(library):
+def test_a_document_with_wrong_types_is_rejected(library):
     found = library.get(Said({"urls": 7}))
     assert found.settings == {}
     assert isinstance(found.error, ConfigurationError)
@@ -113,9 +114,9 @@ def test_a_document_of_the_wrong_types_is_no_document(library):
 
 @pytest.fixture
 def here(monkeypatch, tmp_path, library):
-    """A user's server: write its own configuration, and what the service says."""
+    """Set up a user's server with its own configuration and the service's document."""
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path))
-    monkeypatch.setattr(document, "_library", library)
+    monkeypatch.setattr(hub_document, "_document_cache", library)
     monkeypatch.setenv(ENVIRONMENT, BASE)
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "hers")
 
@@ -127,28 +128,28 @@ def here(monkeypatch, tmp_path, library):
     return make
 
 
-def test_the_files_of_this_machine_have_the_last_word(here):
+def test_this_machines_files_override_the_document(here):
     known = here({"urls": ["grpcs://hub:1"], "max_in_flight": 4}, max_in_flight=2)
     assert (known.facility.urls, known.facility.max_in_flight) == (["grpcs://hub:1"], 2)
     assert (known.own.urls, known.facility.token_service) == ([], BASE)
     assert known.document.url == URL
 
 
-def test_a_service_or_token_file_that_is_configured_goes_before_the_environment(here):
+def test_a_configured_token_source_overrides_the_environment(here):
     assert here({}, token_service="http://other/").document.url == "http://other/facility.json"  # noqa: S106
     known = here({}, token_file="/run/token")  # noqa: S106
     assert (known.document, known.own.token_service) == (None, "")
 
 
-def test_without_a_hub_token_nobody_is_asked(here, monkeypatch):
+def test_no_service_is_asked_without_a_hub_token(here, monkeypatch):
     monkeypatch.delenv("JUPYTERHUB_API_TOKEN")
     assert here({"max_in_flight": 4}).document is None
 
 
 class Issuer(TokenSource):
-    """Gives tokens that live for 100 s from now, or not."""
+    """A service whose tokens live for 100 s, or which fails."""
 
-    spent = 0.5
+    renew_fraction = 0.5
 
     def __init__(self, clock, token) -> None:
         self.clock, self.token = clock, token
@@ -166,7 +167,7 @@ class Issuer(TokenSource):
         return "an issuer"
 
 
-def test_a_services_token_is_renewed_at_half_of_its_life_and_nobody_waits_for_that(clock):
+def test_a_services_token_is_renewed_at_half_its_life_without_blocking(clock):
     from test_credentials import token
 
     clock.now = 1000.0
@@ -188,7 +189,7 @@ def test_a_services_token_is_renewed_at_half_of_its_life_and_nobody_waits_for_th
     assert issuer.reads == 2
 
 
-def test_who_has_no_token_waits_for_the_thread_that_gets_one(clock):
+def test_threads_without_a_token_wait_for_the_one_that_fetches_it(clock):
     from test_credentials import token
 
     clock.now = 1000.0
@@ -204,7 +205,7 @@ def test_who_has_no_token_waits_for_the_thread_that_gets_one(clock):
     assert (found, issuer.reads) == (["user1"] * 8, 1)
 
 
-def test_users_do_not_all_renew_at_the_same_moment():
-    shares = [TokenService(BASE).spent for _ in range(200)]
+def test_users_renew_at_different_times():
+    shares = [TokenService(BASE).renew_fraction for _ in range(200)]
     assert 0.45 <= min(shares) < 0.47
     assert 0.53 < max(shares) <= 0.55

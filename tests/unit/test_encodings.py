@@ -1,4 +1,4 @@
-"""Text is read and written in UTF-8, whatever the locale is: names may have any letters."""
+"""Text is read and written as UTF-8 in any locale, since names may have any letters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "eaf_inference"
-FILES = [path for path in PACKAGE.rglob("*.py") if "node_modules" not in path.parts]
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("eaf_inference", "eaf_facility", "benchmarks")
+FILES = [path for each in PACKAGES for path in (ROOT / each).rglob("*.py") if "node_modules" not in path.parts]
 
 
 def text_without_encoding(source: str) -> list[int]:
-    """The lines of calls that read or write text in whatever encoding the locale has."""
+    """Return the lines of calls that read or write text in the locale's encoding."""
     found = []
     for call in ast.walk(ast.parse(source)):
         if not isinstance(call, ast.Call):
@@ -31,12 +32,12 @@ def text_without_encoding(source: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_text_is_read_or_written_in_the_locales_encoding(path):
     assert text_without_encoding(path.read_text(encoding="utf-8")) == []
 
 
-def test_each_way_to_forget_the_encoding_is_found():
+def test_every_call_without_an_encoding_is_found():
     lines = (
         "p.read_text()",
         "p.open('w')",

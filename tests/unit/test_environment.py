@@ -1,4 +1,4 @@
-"""Machines that Triton's environment cannot be made on, and what their users are told."""
+"""Triton's environment: the machines and Pythons that it needs, and its error messages."""
 
 from __future__ import annotations
 
@@ -10,63 +10,64 @@ from zipfile import ZipFile
 
 import pytest
 
+from eaf_facility.servers import jupyterhub_proxy, triton_environment
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.facility import environment, http_proxy
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("found", "named"), [(("glibc", "2.28"), "glibc 2.28"), (("", ""), "another C library")])
-def test_a_c_library_that_is_too_old_is_named_with_what_to_do(monkeypatch, found, named):
+def test_a_c_library_that_is_too_old_is_refused_with_alternatives(monkeypatch, found, named):
     monkeypatch.setattr(platform, "libc_ver", lambda: found)
     with pytest.raises(ConfigurationError, match=rf"2\.35 or newer; this machine has {named}.*--triton-server"):
-        environment.check_machine()
+        triton_environment.check_machine()
 
 
 def test_glibc_versions_are_compared_as_numbers(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.100"))
-    environment.check_machine()
+    triton_environment.check_machine()
 
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 11), (3, 12), (3, 13)])
-def test_the_environment_is_made_with_the_python_that_runs(monkeypatch, tmp_path, version):
+def test_the_environment_is_made_with_the_running_python(monkeypatch, tmp_path, version):
     monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment.find_interpreter().version == version
+    assert triton_environment.find_interpreter().version == version
 
 
-def test_a_python_without_a_stub_and_no_other_is_told_how_to_get_one(monkeypatch, tmp_path):
+def test_an_unsupported_python_is_refused_with_how_to_install_another(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"Python 3\.14.*no python3\.12.*Install one"):
-        environment.find_interpreter()
+        triton_environment.find_interpreter()
 
 
-def test_a_python_without_a_stub_makes_the_environment_with_another(monkeypatch, tmp_path):
+def test_an_unsupported_python_makes_the_environment_with_another(monkeypatch, tmp_path):
     version = sys.version_info[:2]
-    if version not in environment.SUPPORTED:
+    if version not in triton_environment.SUPPORTED:
         pytest.skip("this Python has no stub itself")
     name = f"python{version[0]}.{version[1]}"
-    for broken in {f"python{major}.{minor}" for major, minor in environment.SUPPORTED} - {name}:
-        (tmp_path / broken).write_text("#!/bin/sh\nexit 127\n")  # as a shim of pyenv does
+    for broken in {f"python{major}.{minor}" for major, minor in triton_environment.SUPPORTED} - {name}:
+        (tmp_path / broken).write_text("#!/bin/sh\nexit 127\n")  # as a pyenv shim does
         (tmp_path / broken).chmod(0o755)
     (tmp_path / name).symlink_to(sys.executable)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
-    assert environment.find_interpreter().version == version
+    assert triton_environment.find_interpreter().version == version
 
 
 def test_the_installers_own_error_is_shown(monkeypatch, tmp_path):
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("/absent/triton-1.0-py3-none-any.whl\n")
-    monkeypatch.setattr(environment, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(triton_environment, "REQUIREMENTS", requirements)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"(?s)failed:\n.*No such file"):
-        environment.make_installation(progress=print)
+        triton_environment.make_installation(progress=print)
     assert not list(tmp_path.glob("eaf-inference/triton-*/complete"))
 
 
-def test_a_package_that_is_not_the_expected_one_is_not_installed(monkeypatch, tmp_path):
+@pytest.mark.slow
+def test_a_package_with_a_wrong_hash_is_not_installed(monkeypatch, tmp_path):
     wheel = tmp_path / "triton-1.0-py3-none-any.whl"
     with ZipFile(wheel, "w") as archive:
         archive.writestr("triton-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: triton\nVersion: 1.0\n")
@@ -76,18 +77,17 @@ def test_a_package_that_is_not_the_expected_one_is_not_installed(monkeypatch, tm
         archive.writestr("triton-1.0.dist-info/RECORD", "")
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"{wheel.as_uri()} --hash=sha256:{'0' * 64}\n")
-    monkeypatch.setattr(environment, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(triton_environment, "REQUIREMENTS", requirements)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ConfigurationError, match="DO NOT MATCH THE HASHES"):
-        environment.make_installation(progress=print)
+        triton_environment.make_installation(progress=print)
     assert not list(tmp_path.glob("eaf-inference/triton-*/complete"))
 
 
 def test_every_pinned_package_has_hashes():
-    pinned = [
-        path for each in ("eaf_inference", "tests", "docs") for path in (ROOT / each).rglob("*requirements*.txt")
-    ]
-    assert environment.REQUIREMENTS in pinned
+    folders = ("eaf_facility", "benchmarks", "tests", "docs")
+    pinned = [path for each in folders for path in (ROOT / each).rglob("*requirements*.txt")]
+    assert triton_environment.REQUIREMENTS in pinned
     for path in pinned:
         text = "\n".join(
             line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
@@ -96,9 +96,9 @@ def test_every_pinned_package_has_hashes():
         assert all("==" in line and "--hash=sha256:" in line for line in requirements if line.strip()), path
 
 
-def test_the_proxy_of_jupyterhub_is_installed_from_a_lock_with_hashes():
-    directory = Path(http_proxy.__file__).with_name("configurable-http-proxy")
-    asked = json.loads((directory / "package.json").read_text(encoding="utf-8"))["dependencies"]
-    assert asked == {"configurable-http-proxy": http_proxy.VERSION}
+def test_jupyterhubs_proxy_is_installed_from_a_lock_file_with_hashes():
+    directory = Path(jupyterhub_proxy.__file__).with_name("configurable-http-proxy")
+    dependencies = json.loads((directory / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert dependencies == {"configurable-http-proxy": jupyterhub_proxy.VERSION}
     packages = json.loads((directory / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     assert all("integrity" in package for name, package in packages.items() if name)

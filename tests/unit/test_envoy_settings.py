@@ -1,23 +1,27 @@
-"""What the operator's settings make of Envoy's configuration, and which of them are refused."""
+"""Envoy's configuration as built from the operator's settings, and the settings that are refused."""
 
 from __future__ import annotations
 
 import base64
 import json
 import stat
+from pathlib import Path
 
 import pytest
 import yaml
 from traitlets import TraitError
 
-from eaf_inference.envoy.configuration import as_yaml, configuration, write
-from eaf_inference.envoy.settings import Envoy
+from eaf_facility.envoy.configuration import as_yaml, configuration
+from eaf_facility.envoy.settings import Envoy
+from eaf_facility.token_policy import TokenPolicy
+from eaf_inference._files import write_private
+from eaf_inference.config import configured
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference import protocol
-from eaf_inference.policy import TokenPolicy
 
 MEBIBYTE = 1024 * 1024
 JWKS = "http://hub:8081/services/triton-token/.well-known/jwks.json"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "envoy"
 ENOUGH = {"upstreams": ["grpc://triton:8001"], "certificate": "/tls/tls.crt", "key": "/tls/tls.key"}
 
 
@@ -30,7 +34,15 @@ def filters_of(configured):
     return {each["name"].rpartition(".")[2]: each["typed_config"] for each in manager["typed_config"]["http_filters"]}
 
 
-def test_the_token_is_verified_before_anything_else_and_goes_no_further():
+def test_the_committed_example_is_what_the_command_writes(monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(EXAMPLE))
+    monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
+    made = as_yaml(configuration(configured(Envoy), configured(TokenPolicy)))
+    renew = "JUPYTER_CONFIG_DIR=docs/envoy eaf-inference envoy --output docs/envoy/envoy.yaml"
+    assert made == (EXAMPLE / "envoy.yaml").read_text(), f"renew it: {renew}"
+
+
+def test_the_token_is_verified_first_and_not_forwarded():
     filters = filters_of(made())
     assert list(filters) == [
         *("jwt_authn", "rbac", "local_ratelimit", "lua", "body_size_limit", "buffer", "grpc_field_extraction"),
@@ -42,16 +54,16 @@ def test_the_token_is_verified_before_anything_else_and_goes_no_further():
     assert "async_fetch" in provider["remote_jwks"]
 
 
-def test_the_administration_is_on_loopback_whatever_is_set():
+def test_the_admin_interface_is_always_on_loopback():
     admin = made(address="0.0.0.0", metrics_port=9902)["admin"]["address"]["socket_address"]  # noqa: S104
     assert admin == {"address": "127.0.0.1", "port_value": 9901}
 
 
-def test_a_request_that_memory_has_no_room_for_is_too_large():
+def test_memory_limits_the_size_of_a_request():
     assert Envoy(memory=128 * MEBIBYTE).largest_body == 32 * MEBIBYTE
     assert Envoy(largest_request=MEBIBYTE).largest_body == MEBIBYTE
     overload = made(memory=128 * MEBIBYTE)["overload_manager"]
-    # eight powers of two from here: a request of 32 MiB, twice in memory, is of the last
+    # Envoy tracks eight powers of two from here: a request of 32 MiB, twice in memory, falls into the last
     assert overload["buffer_factory_config"] == {"minimum_account_to_track_power_of_two": 18}
 
 
@@ -62,7 +74,7 @@ def test_every_tier_has_a_cluster_of_the_same_tritons():
     assert len({json.dumps(each["load_assignment"]["endpoints"]) for each in clusters[:3]}) == 1
 
 
-def test_keys_are_fetched_from_whom_the_certificate_names():
+def test_the_token_services_certificate_is_verified():
     *_, jwks = made("https://hub.example.org/jwks.json")["static_resources"]["clusters"]
     tls = jwks["transport_socket"]["typed_config"]
     assert tls["sni"] == "hub.example.org"
@@ -71,16 +83,16 @@ def test_keys_are_fetched_from_whom_the_certificate_names():
     assert context["trusted_ca"]["filename"]
 
 
-def test_envoy_is_given_the_description_of_the_messages_that_it_reads():
+def test_envoy_gets_the_description_of_tritons_messages():
     inline = filters_of(made())["grpc_field_extraction"]["descriptor_set"]["inline_bytes"]
     assert base64.b64decode(inline) == protocol.DESCRIPTOR_SET
 
 
-def test_the_file_holds_the_same_and_is_this_users_alone(tmp_path):
+def test_the_written_file_is_complete_and_private(tmp_path):
     file = tmp_path / "envoy.yaml"
     file.write_text("old")
     file.chmod(0o644)
-    write(file, as_yaml(made()))
+    write_private(file, as_yaml(made()))
     assert yaml.safe_load(file.read_text()) == made()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [file]
@@ -91,14 +103,14 @@ def test_the_file_holds_the_same_and_is_this_users_alone(tmp_path):
     [
         ({"upstreams": []}, r"Envoy\.upstreams is empty\. Expected the Tritons' own"),
         ({"upstreams": ["grpcs://triton:443"]}, "Expected grpc://host:port"),
-        ({"jwks_url": ""}, r"TokenPolicy\.jwks_url is empty, so nobody"),
-        ({"jwks_url": "hub/jwks"}, r"TokenPolicy\.jwks_url cannot be used"),
-        ({"jwks_url": "https://user:password@hub/jwks"}, r"cannot be used\. Expected http://host:port/path or https"),
+        ({"jwks_url": ""}, r"TokenPolicy\.jwks_url is empty, so no token"),
+        ({"jwks_url": "hub/jwks"}, r"TokenPolicy\.jwks_url is not a usable URL"),
+        ({"jwks_url": "https://user:password@hub/jwks"}, r"not a usable URL\. Expected http://host:port/path"),
         ({"key": ""}, "tokens would travel unencrypted"),
-        ({"behind_tls": True}, "Set one of them"),
+        ({"behind_tls": True}, "Set only one"),
     ],
 )
-def test_a_door_that_could_not_keep_its_promises_is_refused(settings, message):
+def test_inconsistent_settings_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message) as refused:
         made(**settings)
     assert "password" not in str(refused.value)
@@ -113,12 +125,12 @@ def test_a_door_that_could_not_keep_its_promises_is_refused(settings, message):
         ({"spill": 0.5}, r"Envoy\.spill is 0\.5"),
         ({"port": 70_000}, r"Envoy\.port is 70000"),
         ({"address": "triton.example.org"}, "Expected an IP address of this machine"),
-        ({"tiers": {"batch": 4}}, "'interactive' among them"),
+        ({"tiers": {"batch": 4}}, "including 'interactive'"),
         ({"tiers": {"interactive": 4, "batch": 0}}, "at least 1"),
         ({"tiers": {"interactive": 4, "a b": 1}}, "at least 1"),
-        ({"models": ["a'] or true or ['"]}, "Expected names of models"),
+        ({"models": ["a'] or true or ['"]}, "Expected model names"),
     ],
 )
-def test_a_setting_that_is_none_is_refused(settings, message):
+def test_an_invalid_setting_is_refused(settings, message):
     with pytest.raises(TraitError, match=message):
         Envoy(**settings)

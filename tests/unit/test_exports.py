@@ -1,4 +1,4 @@
-"""The names that users type, and how the errors they meet are shown."""
+"""The names that users type, and how errors are shown to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ERRORS = [getattr(errors, name) for name in errors.__all__]
 
 
 @pytest.mark.parametrize("name", eaf_inference.__all__)
-def test_every_exported_name_is_there(name):
+def test_every_exported_name_exists(name):
     value = getattr(eaf_inference, name)
     assert name in dir(eaf_inference)
     if isinstance(value, type) or callable(value):
@@ -19,7 +19,7 @@ def test_every_exported_name_is_there(name):
         assert value.__doc__
 
 
-def test_the_exported_names_are_those_that_users_were_promised():
+def test_the_exported_names_are_the_documented_ones():
     promised = {"connect", "Connection", "Model", "features", "errors", "StaticToken", "TokenFile", "BearerDiscovery"}
     assert set(eaf_inference.__all__) >= promised
     assert len(set(eaf_inference.__all__)) == len(eaf_inference.__all__)
@@ -37,7 +37,7 @@ def test_every_error_is_an_inference_error_that_shows_as_one_message(kind):
     assert kind("what was wrong")._render_traceback_() == [f"{kind.__name__}: what was wrong"]
 
 
-def test_every_error_of_the_module_is_exported_and_wrong_arrays_are_value_errors():
+def test_every_error_is_exported_and_invalid_input_is_a_value_error():
     defined = {name for name, value in vars(errors).items() if isinstance(value, type)}
     assert defined == set(errors.__all__)
     assert issubclass(errors.InvalidInput, ValueError)

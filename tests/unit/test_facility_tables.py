@@ -1,4 +1,4 @@
-"""What the operators' commands print, on terminals of any width."""
+"""The output of the operator's commands on terminals of any width."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from eaf_inference.facility import tables
-from eaf_inference.facility.doctor import Finding, State, as_text
+from eaf_facility.local import report
+from eaf_inference.doctor import Finding, State, as_text
 from eaf_inference.metrics.usage import Usage
 
 LOG = "/home/alice/.local/state/eaf-inference/logs/" + "very-long-" * 8 + "name-20261128.log"
@@ -28,7 +28,7 @@ def shared_facility():
         servers=servers,
         addresses={"envoy": "grpcs://localhost:" + "4" * 60},
         tritons=[SimpleNamespace(left_out=dict)],
-        door=SimpleNamespace(access_log=LOG, ca=LOG),
+        envoy=SimpleNamespace(access_log=LOG, ca=LOG),
         gateway=SimpleNamespace(cluster_logs=LOG),
         users=("alice", "bob"),
         hub=SimpleNamespace(url="http://127.0.0.1:8000", password_file=LOG),
@@ -36,15 +36,15 @@ def shared_facility():
 
 
 @pytest.mark.parametrize("width", [40, 60, 120])
-def test_up_for_users_cuts_off_no_path_and_no_address(width):
-    shown = printed(tables.show_shared, shared_facility(), width)
-    assert shown.count(LOG) == 7  # each whole, to be copied
+def test_up_for_users_truncates_no_path_and_no_address(width):
+    shown = printed(report.show_shared, shared_facility(), width)
+    assert shown.count(LOG) == 7  # each unfolded, so that it can be copied
     assert shown.count("4") >= 60
     assert "…" not in shown
 
 
 @pytest.mark.parametrize("width", [60, 80])
-def test_up_cuts_off_nothing_either(width):
+def test_up_truncates_nothing_either(width):
     server = SimpleNamespace(
         name="triton-0",
         grpc="grpc://127.0.0.1:49365",
@@ -55,7 +55,7 @@ def test_up_cuts_off_nothing_either(width):
         models=lambda: {"m" * 100: "READY"},
         left_out=lambda: {"broken": "unable to find backend library " + "b" * 90},
     )
-    shown = printed(tables.show, SimpleNamespace(servers=[server], gateway=None), width)
+    shown = printed(report.show, SimpleNamespace(servers=[server], gateway=None), width)
     assert "…" not in shown
     for character, times in (("m", 100), ("b", 90)):
         assert shown.count(character) >= times
@@ -64,12 +64,12 @@ def test_up_cuts_off_nothing_either(width):
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_usage_breaks_no_number(width):
+def test_usage_folds_no_number(width):
     rows = [
         Usage("alice", "particlenet", requests=1_234_567, rows=123_456_789, bytes_in=10**12, bytes_out=10),
         Usage("a-long-user-name@fnal.gov", "jet_regression_with_a_long_name", requests=1, estimated=True),
     ]
-    shown = printed(tables.show_usage, rows, width)
+    shown = printed(report.show_usage, rows, width)
     for number in ("1,234,567", "123,456,789", "1,000,000.0", "<0.1"):
         assert number in shown
     assert "…" not in shown
@@ -90,10 +90,10 @@ def test_the_doctors_findings_fit_a_terminal():
     assert wide[-1].endswith("→ /usr/bin/python3 -m pip install 'eaf-inference[hub]'")
 
 
-def test_the_demos_summary_is_a_table_whose_zero_is_a_zero(tmp_path):
+def test_the_demos_summary_is_a_table_and_shows_zero_as_0(tmp_path):
     summary = {"server": "grpc://127.0.0.1:4", "jets/s": 1674, "AUC": 0.939, "difference": 3.2e-7, "none": 0.0}
     made = SimpleNamespace(summary=summary, notebook=LOG, html=LOG)
-    lines = printed(tables.show_demo, made, 60).splitlines()
+    lines = printed(report.show_demo, made, 60).splitlines()
     rows = dict(line.split(maxsplit=1) for line in lines if line and "://" not in line and LOG not in line)
     assert {name: value.strip() for name, value in rows.items()} == {
         "measured": "in this run",

@@ -1,4 +1,4 @@
-"""Any configuration and any reply of a server: what it says is used, or refused with a typed error."""
+"""Any configuration and any reply of a server is used, or refused with a typed error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATATYPES = st.sampled_from([*DTYPES, "BYTES", "", "fp32"])
 
 @st.composite
 def configurations(draw):
-    """Any ModelConfig, most of them nearly right."""
+    """Draw any ModelConfig; most are nearly right."""
     made = protocol.ModelConfig(name=draw(NAMES), max_batch_size=draw(st.integers(-(2**31), 2**31 - 1)))
     for tensors in (made.input, made.output):
         for name in draw(st.lists(NAMES, max_size=3)):
@@ -37,7 +37,7 @@ def configurations(draw):
 
 @settings(max_examples=200)
 @given(configurations())
-def test_any_configuration_gives_what_can_be_sent_or_a_configuration_error(config):
+def test_any_configuration_gives_a_usable_spec_or_a_configuration_error(config):
     try:
         spec = ModelSpec.from_config(config, "1")
     except ConfigurationError:
@@ -67,7 +67,7 @@ DECLARED = [tensor("x", 2), tensor("y", -1, datatype="INT64"), tensor("z", 3, -1
 
 @st.composite
 def replies(draw):
-    """Any ModelInferResponse to a request of two rows, most of them nearly right."""
+    """Draw any ModelInferResponse to a request of two rows; most are nearly right."""
     made = protocol.ModelInferResponse()
     for spec in draw(st.permutations(DECLARED)):
         variable = draw(st.integers(0, 3))
@@ -117,7 +117,7 @@ def test_any_bytes_give_a_reply_or_a_bad_reply(data):
 
 
 @given(replies())
-def test_what_protobuf_encodes_is_read(reply):
+def test_every_reply_encoded_by_protobuf_is_read(reply):
     assert read_with(protocol.ModelInferResponse, "grpc://there:8001")(reply.SerializeToString()) == reply
 
 
@@ -167,20 +167,20 @@ def long_name(config):
         (no_batches, "its max_batch_size is -5; 0 or more was expected"),
         (huge, "'x' has the shape [4611686018427387904, -1]: one row is larger than 256 MiB"),
         (overflowing, "'y' has the shape [4294967296, 4294967296]: one row is larger than 256 MiB"),
-        (nothing_out, "it has 0 outputs; 1 to 1,000 are served"),
+        (nothing_out, "it has 0 outputs; 1 to 1,000 are supported"),
         (twice_in, "several of its inputs are called 'x'"),
         (twice_out, "several of its outputs are called 'y'"),
-        (many_axes, "'x' has 10,002 axes; at most 16 are served"),
+        (many_axes, "'x' has 10,002 axes; at most 16 are supported"),
         (long_name, f"a tensor is called '{'y' * 199}…'; a name of 1 to 65,536 characters is expected"),
     ],
 )
-def test_a_model_that_cannot_be_meant_is_refused_with_the_bound(change, why):
+def test_an_absurd_model_is_refused_with_the_limit(change, why):
     with pytest.raises(ConfigurationError) as caught:
         ModelSpec.from_config(config_with(change), "")
     assert str(caught.value) == f"The model 'jets' cannot be used through this client: {why}."
 
 
-def test_a_model_has_a_name():
+def test_a_model_needs_a_name_of_bounded_length():
     for name in ("", "x" * 1_000_000):
         with pytest.raises(
             ConfigurationError, match=r"A model is called .* Expected a name of 1 to 65,536 characters"
@@ -188,7 +188,7 @@ def test_a_model_has_a_name():
             ModelSpec.from_config(protocol.ModelConfig(name=name), "")
 
 
-def test_an_input_and_an_output_may_have_one_name():
+def test_an_input_and_an_output_may_share_a_name():
     def same(config):
         config.output[0].name = "x"
 
@@ -204,16 +204,16 @@ def test_an_output_that_comes_twice_is_refused():
         read_outputs(reply, {"x": DECLARED[0]}, size=1, batched=True, model="jets")
 
 
-def test_contents_that_belong_to_another_output_are_refused():
+def test_contents_that_belong_to_an_unknown_output_are_refused():
     reply = protocol.ModelInferResponse()
     reply.outputs.add(name="x", datatype="FP32", shape=[1, 2])
     reply.outputs.add(name="other", datatype="FP32", shape=[1, 2])
-    reply.raw_output_contents.append(bytes(8))  # of which of the two?
+    reply.raw_output_contents.append(bytes(8))  # for one output of the two
     with pytest.raises(BadReply, match="reply of 'jets' has 2 outputs and the contents of 1"):
         read_outputs(reply, {"x": DECLARED[0]}, size=1, batched=True, model="jets")
 
 
-def test_an_empty_output_has_no_huge_axis():
+def test_an_empty_output_cannot_have_a_huge_axis():
     reply = protocol.ModelInferResponse()
     reply.outputs.add(name="z", datatype="BOOL", shape=[1, 3, 2**40, 0])
     reply.raw_output_contents.append(b"")

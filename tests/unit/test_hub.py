@@ -1,4 +1,4 @@
-"""What the token service decides without a Hub: who asks too often, what users and a Hub are told."""
+"""The parts of the token service that need no Hub: rate limits, the facility document, a Hub's configuration."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pytest
 import yaml
 from traitlets.config import Config
 
+from eaf_facility.hub import rate
+from eaf_facility.hub.facility_document import facility_document
+from eaf_facility.hub.jupyterhub import configure
+from eaf_facility.hub.rate import Rate
+from eaf_facility.hub.settings import TokenIssuer
 from eaf_inference.config import Facility
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.hub import rate
-from eaf_inference.hub.facility_document import facility_document
-from eaf_inference.hub.jupyterhub import configure
-from eaf_inference.hub.rate import Rate
-from eaf_inference.hub.settings import TokenIssuer
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 OPENAPI = Path(rate.__file__).with_name("openapi.yaml")
 
 
-def test_a_user_who_asks_too_often_is_told_when_to_come_back_and_others_are_not():
+def test_the_rate_limit_applies_to_each_user_separately():
     now = [0.0]
     bucket = Rate(per_minute=6, burst=3, clock=lambda: now[0])
     assert [bucket.take("alice") for _ in range(3)] == [0, 0, 0]
@@ -33,7 +33,7 @@ def test_a_user_who_asks_too_often_is_told_when_to_come_back_and_others_are_not(
     assert [bucket.take("alice") == 0 for _ in range(4)] == [True, True, True, False]
 
 
-def test_the_memory_of_who_asked_is_bounded(monkeypatch):
+def test_the_number_of_remembered_users_is_bounded(monkeypatch):
     monkeypatch.setattr(rate, "_MOST_USERS", 10)
     bucket = Rate(per_minute=6, burst=1)
     for number in range(100):
@@ -42,7 +42,7 @@ def test_the_memory_of_who_asked_is_bounded(monkeypatch):
     assert bucket.take("user99") > 0
 
 
-def test_users_are_told_what_is_set_with_authorities_as_text_and_nothing_of_this_machine(tmp_path):
+def test_the_document_has_authorities_as_text_and_no_local_files(tmp_path):
     (tmp_path / "ca.pem").write_text(PEM)
     facility = Facility(
         urls=["grpcs://triton:443"],
@@ -63,20 +63,20 @@ def test_users_are_told_what_is_set_with_authorities_as_text_and_nothing_of_this
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
-        ({"prometheus_url": "https://me:secret@prometheus"}, "prometheus_url carries a user name or password"),
-        ({"metrics_urls": ["http://me@triton:8002/metrics"]}, "metrics_urls carries a user name or password"),
+        ({"prometheus_url": "https://me:secret@prometheus"}, "prometheus_url contains a user name or password"),
+        ({"metrics_urls": ["http://me@triton:8002/metrics"]}, "metrics_urls contains a user name or password"),
         ({"ca": "/nowhere/ca.pem"}, "Facility.ca.* cannot be read"),
     ],
 )
-def test_what_users_must_not_or_cannot_be_told_is_refused(settings, says):
-    with pytest.raises(ConfigurationError, match=says) as raised:
+def test_settings_unfit_for_the_document_are_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message) as raised:
         facility_document(Facility(**settings))
     assert "secret" not in str(raised.value)
 
 
-def test_the_description_knows_every_setting_that_users_are_told():
+def test_openapi_lists_every_setting_of_the_document():
     schema = yaml.safe_load(OPENAPI.read_text())["components"]["schemas"]["FacilityDocument"]
     assert set(schema["properties"]["facility"]["properties"]) == set(Facility.class_trait_names(served=True))
 
@@ -84,17 +84,17 @@ def test_the_description_knows_every_setting_that_users_are_told():
 @pytest.mark.parametrize(
     "settings", [{"publish_ahead": 100, "rotate_every": 100}, {"publish_ahead": 0}, {"burst": 0}]
 )
-def test_settings_that_do_not_go_together_are_refused(settings):
+def test_inconsistent_settings_are_refused(settings):
     with pytest.raises(ConfigurationError, match="TokenIssuer"):
         TokenIssuer(**settings).checked()
 
 
-def test_a_hubs_configuration_gets_services_roles_by_group_and_what_users_are_told():
+def test_configure_adds_services_roles_and_environment():
     c = Config()
     c.JupyterHub.base_url = "/jupyter/"
     configure(c, service_url="http://10.0.0.1:8010", groups=["cms"], gateway_url="http://gateway:8000")
     assert [each["name"] for each in c.JupyterHub.services] == ["triton-token", "dask-gateway"]
-    assert c.JupyterHub.services[0]["command"][1:] == ["-m", "eaf_inference.hub"]
+    assert c.JupyterHub.services[0]["command"][1:] == ["-m", "eaf_facility.hub"]
     scopes = ["access:services!service=triton-token", "access:services!service=dask-gateway"]
     by_name = {role["name"]: role for role in c.JupyterHub.load_roles}
     assert (by_name["eaf-inference"]["groups"], by_name["eaf-inference"]["scopes"]) == (["cms"], scopes)
@@ -108,7 +108,7 @@ def test_a_hubs_configuration_gets_services_roles_by_group_and_what_users_are_to
     assert any("eaf_inference.server" in each for each in c.Spawner.args)
 
 
-def test_what_an_operator_configured_before_stays():
+def test_configure_keeps_the_operators_own_settings():
     c = Config()
     c.JupyterHub.services = [{"name": "dask-gateway", "api_token": "operators"}]
     c.JupyterHub.load_roles.append({"name": "server", "scopes": ["inherit"]})

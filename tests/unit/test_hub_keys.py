@@ -1,4 +1,4 @@
-"""The keys that sign users' tokens: their rotation, and the file that keeps them."""
+"""The keys that sign users' tokens: their rotation and their file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 pytest.importorskip("cryptography", reason="the oldest environment has no [hub]")
 
+from eaf_facility.hub.key_store import KeyStore
+from eaf_facility.hub.keys import Key, Schedule, advanced, next_change, signing
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.hub.key_store import KeyStore
-from eaf_inference.hub.keys import Key, Schedule, advanced, next_change, signing
 
 SCHEDULE = Schedule(every=1000.0, ahead=100.0, after=60.0)
 pauses = st.lists(st.floats(0, 3000), min_size=1, max_size=40)
 
 
 def unmade(signs_from: float) -> Key:
-    """A key without its mathematics."""
+    """Return a key without key material, which is quick."""
     unmade.made += 1
     return Key(f"k{unmade.made}", signs_from, None)
 
@@ -37,11 +37,11 @@ class Clock:
 
 
 @given(pauses)
-def test_every_key_is_published_ahead_of_its_first_token_and_for_as_long_as_its_last_one_lives(pauses):
-    """Whenever somebody asks, however long nobody did."""
+def test_a_key_is_published_from_before_its_first_token_to_its_last(pauses):
+    """However long the pauses between requests are."""
     now, keys = 0.0, advanced((), 0.0, SCHEDULE, unmade)
-    published = {keys[0].kid: float("-inf")}  # kid -> since when; the first has nobody to wait for
-    signed = {}  # kid -> when it last did
+    published = {keys[0].kid: float("-inf")}  # kid -> start; the first key signs at once
+    signed = {}  # kid -> time of its last token
     for pause in pauses:
         now += pause
         keys = advanced(keys, now, SCHEDULE, unmade)
@@ -55,7 +55,7 @@ def test_every_key_is_published_ahead_of_its_first_token_and_for_as_long_as_its_
 
 
 @given(pauses)
-def test_nothing_changes_before_it_is_said_to(pauses):
+def test_keys_change_only_at_the_announced_time(pauses):
     now, keys = 0.0, advanced((), 0.0, SCHEDULE, unmade)
     for pause in pauses:
         before = min(now + pause, next_change(keys, SCHEDULE) * (1 - 1e-9))
@@ -65,7 +65,7 @@ def test_nothing_changes_before_it_is_said_to(pauses):
         assert len(keys) <= 2
 
 
-def test_a_clock_that_was_set_back_signs_with_what_there_is():
+def test_the_oldest_key_signs_after_the_clock_was_set_back():
     keys = advanced((), 1000.0, SCHEDULE, unmade)
     assert signing(keys, 0.0) is keys[0]
 
@@ -89,7 +89,7 @@ def test_the_file_is_private_and_a_restart_finds_the_same_keys(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "mode", "remedy"), [("", 0o750, "chmod 700"), ("keys.json", 0o640, "chmod 600")])
-def test_what_others_can_read_is_refused_with_its_name_and_the_remedy(tmp_path, name, mode, remedy):
+def test_files_that_others_can_read_are_refused_with_the_remedy(tmp_path, name, mode, remedy):
     directory = tmp_path / "keys"
     KeyStore(directory, SCHEDULE)
     (directory / name).chmod(mode)
@@ -97,7 +97,7 @@ def test_what_others_can_read_is_refused_with_its_name_and_the_remedy(tmp_path, 
         KeyStore(directory, SCHEDULE)
 
 
-def test_a_file_that_is_none_is_not_overwritten_and_not_shown(tmp_path):
+def test_a_corrupt_file_is_neither_overwritten_nor_shown(tmp_path):
     directory = tmp_path / "keys"
     KeyStore(directory, SCHEDULE)
     file = directory / "keys.json"
@@ -109,7 +109,7 @@ def test_a_file_that_is_none_is_not_overwritten_and_not_shown(tmp_path):
     assert file.read_text() == text
 
 
-def test_a_link_to_elsewhere_is_refused(tmp_path):
+def test_a_symbolic_link_is_refused(tmp_path):
     directory = tmp_path / "keys"
     KeyStore(directory, SCHEDULE)
     (directory / "keys.json").rename(tmp_path / "elsewhere")
@@ -118,7 +118,7 @@ def test_a_link_to_elsewhere_is_refused(tmp_path):
         KeyStore(directory, SCHEDULE)
 
 
-def test_a_running_service_goes_on_with_its_keys_where_the_file_cannot_be_changed(tmp_path, caplog):
+def test_a_running_service_keeps_its_keys_if_the_file_is_unusable(tmp_path, caplog):
     directory, clock = tmp_path / "keys", Clock()
     store = KeyStore(directory, SCHEDULE, clock=clock)
     before = store.published()
@@ -131,7 +131,7 @@ def test_a_running_service_goes_on_with_its_keys_where_the_file_cannot_be_change
     assert len(store.published()) == 2
 
 
-def test_several_processes_at_the_same_moment_make_one_key(tmp_path):
+def test_concurrent_processes_make_only_one_key(tmp_path):
     directory, clock = tmp_path / "keys", Clock()
     stores = [KeyStore(directory, SCHEDULE, clock=clock) for _ in range(8)]
     clock.now += 950

@@ -1,4 +1,4 @@
-"""When a noted Ctrl-C is raised, and whose handler is there afterwards."""
+"""When a noted Ctrl-C is raised, and which handler is installed afterwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eaf_inference.inference.interrupts import Interrupts
 
 @pytest.fixture(autouse=True)
 def pythons_handler():
-    """Python installs none in a job that a shell has put into the background."""
+    """Install Python's handler, which is missing in a shell's background job."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -41,7 +41,7 @@ def test_a_block_ends_before_its_interrupt_is_raised(interrupts):
     assert steps == ["inner", "outer"]
 
 
-def test_one_that_was_ignored_is_raised_at_the_next_check_and_at_the_end(interrupts):
+def test_an_ignored_interrupt_is_raised_at_the_next_check_and_at_the_end(interrupts):
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -49,14 +49,14 @@ def test_one_that_was_ignored_is_raised_at_the_next_check_and_at_the_end(interru
     with pytest.raises(KeyboardInterrupt):
         interrupts.release()
     interrupts.watch()
-    interrupts.check()  # it is not carried on
+    interrupts.check()  # it is raised only once
 
 
-def test_a_handler_installed_meanwhile_stays(interrupts):
+def test_a_handler_installed_during_the_call_stays(interrupts):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     interrupts.release()
     assert signal.signal(signal.SIGINT, before) is signal.SIG_IGN
-    with pytest.raises(KeyboardInterrupt):  # and one put back too late is as good as Python's own
+    with pytest.raises(KeyboardInterrupt):  # a handler reinstalled too late acts like Python's own
         signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

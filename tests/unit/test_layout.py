@@ -1,4 +1,4 @@
-"""Lists taken off and put back, every accepted form of an input, and every refused one."""
+"""Flattening and rebuilding nested arrays, and every accepted and refused form of an input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eaf_inference.errors import InvalidInput
-from eaf_inference.inference import layout
+from eaf_inference.inference import layout, nesting
 from eaf_inference.inference.conversion import cast
 
 depths = st.shared(st.integers(0, 3), key="depth")
@@ -22,7 +22,7 @@ def packed(array):
 
 
 def as_list_array(array):
-    """The same lists in another layout: the order of the rows reversed twice, unpacked."""
+    """Reverse the rows twice, which gives equal lists in an unpacked layout."""
     return array[::-1][::-1]
 
 
@@ -39,14 +39,14 @@ layouts = st.sampled_from([packed, as_list_array, as_indexed_array, as_a_slice])
 
 
 def rebuilt(array: ak.Array) -> ak.Array:
-    """Taken apart and put together again."""
-    peeled = layout.peel(array, "it")
+    """Flatten an array and rebuild it."""
+    peeled = nesting.peel(array, "it")
     outer, _ = peeled.split(0)
-    return ak.Array(layout.wrap(ak.contents.NumpyArray(peeled.content), outer))
+    return ak.Array(nesting.wrap(ak.contents.NumpyArray(peeled.content), outer))
 
 
 @given(data=depths.flatmap(nested_lists), depth=depths, dtype=dtypes, changed=layouts)
-def test_any_nesting_in_any_layout_is_taken_off_and_put_back(data, depth, dtype, changed):
+def test_any_nesting_in_any_layout_is_flattened_and_rebuilt(data, depth, dtype, changed):
     array = ak.values_astype(jagged(data, depth), dtype)
     made = rebuilt(changed(array))
     assert made.type == array.type
@@ -54,19 +54,20 @@ def test_any_nesting_in_any_layout_is_taken_off_and_put_back(data, depth, dtype,
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4), layouts)
-def test_regular_lists_stay_regular_even_where_they_are_empty(shape, changed):
+def test_regular_lists_stay_regular_even_if_empty(shape, changed):
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     made = rebuilt(changed(regular(values)))
     assert made.type == regular(values).type
     assert made.to_list() == values.tolist()
-    peeled = layout.peel(values, "it")
+    peeled = nesting.peel(values, "it")
     assert (
-        ak.Array(layout.wrap(ak.contents.NumpyArray(peeled.content), peeled.split(0)[0])).to_list() == values.tolist()
+        ak.Array(nesting.wrap(ak.contents.NumpyArray(peeled.content), peeled.split(0)[0])).to_list()
+        == values.tolist()
     )
 
 
 @given(data=nested_lists(2), changed=layouts)
-def test_records_of_constituents_are_flat_fields_and_come_back(data, changed):
+def test_records_of_constituents_are_flattened_and_rebuilt(data, changed):
     pt = jagged(data, 2)
     made = layout.flatten_fields(changed(ak.zip({"pt": pt, "eta": -pt})), ["eta", "pt"])
     fields, nested = made
@@ -74,13 +75,41 @@ def test_records_of_constituents_are_flat_fields_and_come_back(data, changed):
     np.testing.assert_array_equal(fields["eta"], -fields["pt"])
     assert nested.counts.tolist() == ak.flatten(ak.num(pt, axis=2)).to_list()
     assert nested.outer.rows == sum(len(event) for event in data)
-    back = layout.nest(fields, nested)
+    back = nesting.nest(fields, nested)
     assert back["pt"].to_list() == data
     assert back.fields == ["eta", "pt"]
 
 
+@given(data=depths.flatmap(nested_lists), depth=depths, changed=layouts)
+def test_fields_with_one_number_per_row_are_flattened_and_rebuilt(data, depth, changed):
+    pt = jagged(data, depth)
+    fields, nested = layout.flatten_fields(changed(ak.zip({"pt": pt, "eta": -pt})), ["eta", "pt"], per_row=True)
+    assert fields["pt"].tolist() == ak.flatten(pt, axis=None).to_list()
+    np.testing.assert_array_equal(fields["eta"], -fields["pt"])
+    assert nested.counts.tolist() == [1] * nested.outer.rows
+    made = ak.Array(nesting.wrap(ak.contents.NumpyArray(fields["pt"]), nested.outer))
+    assert (made.type, made.to_list()) == (pt.type, data)
+
+
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        (
+            [{"pt": 1.0, "eta": [1.0]}],
+            "'eta' has lists of other lengths than the field 'pt'. .*one value per row in each",
+        ),
+        ([{"pt": 1.0, "eta": "b"}], "The field 'eta' holds strings. Expected numbers"),
+        ([{"pt": 1.0}], "The jets lacks eta. Add `eta`. The records have pt"),
+        ([1.0], "The jets is an .* without fields. Expected an awkward record array of … × jets with the fields pt"),
+    ],
+)
+def test_fields_without_one_number_per_row_are_refused(records, why):
+    with pytest.raises(InvalidInput, match=why):
+        layout.flatten_fields(ak.Array(records), ["pt", "eta"], what="The jets", per_row=True)
+
+
 @given(data=nested_lists(1), keep=st.lists(st.booleans(), min_size=4, max_size=4))
-def test_a_selection_of_jets_has_its_own_constituents_only(data, keep):
+def test_a_selection_of_jets_has_only_their_constituents(data, keep):
     chosen = [jet for jet, kept in zip(data, keep, strict=False) if kept]
     array = jagged(data, 1)[np.array(keep[: len(data)], bool)]
     fields, nested = layout.flatten_fields(ak.zip({"pt": array}), ["pt"])
@@ -91,7 +120,7 @@ def test_a_selection_of_jets_has_its_own_constituents_only(data, keep):
 def test_flat_contents_are_not_copied():
     content = np.arange(6, dtype=np.float32)
     array = ak.unflatten(content, [2, 4])
-    assert np.shares_memory(layout.peel(array, "it").content, content)
+    assert np.shares_memory(nesting.peel(array, "it").content, content)
 
 
 def test_fields_of_different_lengths_are_refused():
@@ -101,7 +130,7 @@ def test_fields_of_different_lengths_are_refused():
 
 
 @pytest.mark.parametrize("value", [np.zeros((2, 3)), [[1.0]], ak.Array([[1.0]]), ak.Array([{"pt": 1.0}])[0]])
-def test_what_is_no_record_array_is_refused_with_what_is_expected(value):
+def test_anything_but_a_record_array_is_refused_with_what_is_expected(value):
     with pytest.raises(
         InvalidInput,
         match="without fields. Expected an awkward record array of … × jets × constituents with the fields pt, eta",
@@ -112,9 +141,6 @@ def test_what_is_no_record_array_is_refused_with_what_is_expected(value):
 @pytest.mark.parametrize(
     ("array", "advice"),
     [
-        (ak.Array([[1.0, None]]), r"it has type 1 \* var \* \?float64 and holds missing values.*ak.drop_none"),
-        (ak.Array([[1.0], None]), "holds missing values.*ak.fill_none"),
-        (ak.mask(ak.Array([1.0, 2.0]), [True, False]), "holds missing values"),
         (ak.Array([[1.0, "a"]]), "it mixes types"),
         (ak.Array([["a", "b"]]), "it holds strings. Expected numbers"),
         (ak.Array([[b"a"]]), "it holds strings"),
@@ -126,12 +152,37 @@ def test_what_is_no_record_array_is_refused_with_what_is_expected(value):
         (np.ones(()), "it is a single number. Expected an array with one row per inference"),
     ],
 )
-def test_what_holds_no_plain_numbers_is_refused_with_advice(array, advice):
+def test_anything_but_plain_numbers_is_refused_with_advice(array, advice):
     with pytest.raises(InvalidInput, match=advice):
-        layout.peel(array, "it")
+        nesting.peel(array, "it")
 
 
-def test_a_type_that_allows_missing_values_is_taken_where_none_is_missing():
+@pytest.mark.parametrize("inside", [[[1.0, None]], [[1.0], [None]]])
+def test_values_that_are_missing_inside_a_row_are_refused_with_advice(inside):
+    with pytest.raises(InvalidInput, match=r"it has type .*\?float64 and holds missing values inside.*ak.drop_none"):
+        nesting.peel(ak.Array(inside), "it").split(1)
+
+
+@given(
+    st.lists(
+        st.none() | st.lists(st.none() | st.lists(st.floats(-9, 9, width=32), max_size=3), max_size=3), max_size=4
+    )
+)
+def test_none_stays_in_its_place_when_lists_are_taken_apart(events):
+    array = ak.Array([[[0.0]], *events])[1:]  # of the right type whatever is drawn
+    outer, (counts,) = nesting.peel(array, "it").split(1)
+    rows = [jet for event in events if event is not None for jet in event if jet is not None]
+    assert outer.rows == len(rows)
+    content = ak.to_layout(ak.Array(np.arange(len(rows))))
+    back = ak.Array(nesting.wrap(content, outer)).to_list()
+    places = iter(range(len(rows)))
+    expected = [
+        None if event is None else [None if jet is None else next(places) for jet in event] for event in events
+    ]
+    assert back == expected
+
+
+def test_an_option_type_is_accepted_if_no_value_is_missing():
     lists = ak.Array([[1.0, 2.0], [], [3.0]])
     for array in (
         ak.mask(lists, [True, True, True]),
@@ -140,7 +191,7 @@ def test_a_type_that_allows_missing_values_is_taken_where_none_is_missing():
         ak.mask(ak.mask(lists, lists > 0), [True, True, True])[[2, 0]],
     ):
         assert "?" in str(array.type) or "option" in str(array.type)
-        peeled = layout.peel(array, "it")
+        peeled = nesting.peel(array, "it")
         assert peeled.content.tolist() == ak.flatten(array).to_list()
         assert [level.tolist() for level in peeled.levels] == [ak.num(array).to_list()]
 
@@ -180,7 +231,7 @@ def test_every_form_of_a_jagged_input_gives_its_channels(form, events):
 
 
 @pytest.mark.parametrize("shape", [(-1,), (1, -1), (-1, 1)])
-def test_one_channel_alone_may_be_given_as_such(shape):
+def test_a_single_channel_needs_no_axis(shape):
     columns, nested = layout.columns_of(ak.Array([[1.0, 2.0], [], [3.0]]), tensor("x", *shape))
     assert [column.tolist() for column in columns] == [[1.0, 2.0, 3.0]]
     assert nested.counts.tolist() == [2, 0, 1]
@@ -191,7 +242,7 @@ def test_one_channel_alone_may_be_given_as_such(shape):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_rows_at_all_are_accepted_in_every_form(form):
+def test_every_form_may_have_no_rows(form):
     shape, value = FORMS[form]
     none = type(value)(part[:0] for part in value) if isinstance(value, list | tuple) else value[:0]
     columns, nested = layout.columns_of(none, tensor("x", *shape))
@@ -213,36 +264,36 @@ def test_no_rows_at_all_are_accepted_in_every_form(form):
             "1 has lists of other lengths than input 'x', channel 0",
         ),
         ((2, -1), [ak.Array([[1.0]]), 3], "channel 1 is a number, not an awkward array"),
-        ((-1,), ak.Array([1.0]), "Input 'x' has type 1 .* one number a row"),
+        ((-1,), ak.Array([1.0]), "Input 'x' has type 1 .* one number per row"),
         ((-1,), [ak.Array([[1.0]])], "channel 0 is a list, not an awkward array"),
         ((-1, 2, 2), ak.Array([[[[1.0, 2.0], [3.0, 4.0]]]]), "one axis of channels and one of constituents"),
         ((2, -1), [ak.Array([[None]]), ak.Array([[1.0]])], "Input 'x', channel 0 has type .* holds missing"),
         ((2, -1), ak.Array([[["a"], ["b"]]]), "holds strings"),
     ],
 )
-def test_a_jagged_input_that_does_not_fit_is_refused_with_what_it_was_and_should_be(shape, value, why):
+def test_a_jagged_input_that_does_not_fit_is_refused_with_what_fits(shape, value, why):
     with pytest.raises(InvalidInput, match=why):
         layout.columns_of(value, tensor("x", *shape))
 
 
 @pytest.mark.parametrize("batched", [True, False])
 @given(sizes=st.lists(st.integers(0, 3), min_size=1, max_size=3), changed=layouts)
-def test_rows_of_a_fixed_shape_keep_their_outer_lists(batched, sizes, changed):
+def test_rows_of_fixed_shape_keep_their_outer_lists(batched, sizes, changed):
     values = np.arange(np.prod(sizes) * 6, dtype=np.float32).reshape(*sizes, 2, 3)
     for value in (values, changed(regular(values)), changed(ak.from_regular(regular(values), axis=None))):
         rows, outer = layout.dense_of(value, tensor("x", 2, 3), batched=batched)
         assert rows.shape == (np.prod(sizes), 2, 3)
         np.testing.assert_array_equal(rows, values.reshape(-1, 2, 3))
-        back = ak.Array(layout.wrap(ak.to_layout(regular(rows)), outer))
+        back = ak.Array(nesting.wrap(ak.to_layout(regular(rows)), outer))
         assert back.to_list() == values.tolist()
 
 
-def test_a_model_without_a_batch_axis_takes_one_row_alone_too():
+def test_a_model_without_a_batch_axis_takes_a_single_row():
     rows, outer = layout.dense_of(np.ones((2, 3)), tensor("x", 2, 3), batched=False)
     assert (rows.shape, outer.length, outer.rows) == ((1, 2, 3), None, 1)
 
 
-def test_an_axis_of_length_one_may_be_left_out():
+def test_an_axis_of_length_one_can_be_left_out():
     one = tensor("x", 1)
     for value in (np.array([1.0, 2.0]), np.array([[1.0], [2.0]]), ak.Array([1.0, 2.0])):
         rows, outer = layout.dense_of(value, one, batched=True)
@@ -261,13 +312,13 @@ def test_an_axis_of_length_one_may_be_left_out():
         ((2,), ak.Array([[1.0, None]]), "holds missing values"),
     ],
 )
-def test_a_dense_input_that_does_not_fit_is_refused_with_what_it_was_and_should_be(shape, value, why):
+def test_a_dense_input_that_does_not_fit_is_refused_with_what_fits(shape, value, why):
     with pytest.raises(InvalidInput, match=why):
         layout.dense_of(value, tensor("x", *shape), batched=True)
 
 
 @given(st.lists(st.floats(-1e30, 1e30) | st.sampled_from([np.inf, -np.inf, np.nan]), max_size=8))
-def test_double_precision_becomes_single_silently(values):
+def test_double_precision_becomes_single_without_a_warning(values):
     made = cast(np.array(values, np.float64), tensor("x", -1))
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, values, rtol=1e-7, atol=1e-45)
@@ -318,12 +369,12 @@ def test_integers_convert_exactly_or_not_at_all(values, source, target):
         (np.array([-1]), "UINT8", "Input 'x' has dtype int64.*Convert it yourself if that is what you want"),
     ],
 )
-def test_a_conversion_that_loses_something_is_refused_by_name_dtype_and_shape(values, datatype, why):
+def test_a_lossy_conversion_is_refused_with_name_dtype_and_shape(values, datatype, why):
     with pytest.raises(InvalidInput, match=why):
         cast(values, tensor("x", -1, datatype=datatype))
 
 
-def test_what_converts_safely_does_so_and_what_fits_is_not_copied():
+def test_safe_conversions_are_made_and_fitting_arrays_not_copied():
     for source in ("bool", "uint8", "int16", "float16", ">f4"):
         made = cast(np.array([0, 1], source), tensor("x", -1))
         assert (made.dtype, made.tolist()) == (np.dtype("<f4"), [0.0, 1.0])
@@ -334,13 +385,13 @@ def test_what_converts_safely_does_so_and_what_fits_is_not_copied():
 
 
 @given(data=nested_lists(2))
-def test_outer_lists_are_the_same_whether_regular_or_not(data):
+def test_regular_and_jagged_outer_lists_can_be_equal(data):
     array = jagged(data, 2)
-    one, other = (layout.peel(each, "it").split(1)[0] for each in (array, array + 1))
+    one, other = (nesting.peel(each, "it").split(1)[0] for each in (array, array + 1))
     assert one.same_as(other)
     assert not one.same_as(
-        layout.peel(ak.concatenate([array, array[-1:]]) if data else jagged([[]], 2), "it").split(1)[0]
+        nesting.peel(ak.concatenate([array, array[-1:]]) if data else jagged([[]], 2), "it").split(1)[0]
     )
     regular = np.zeros((2, 3, 4))
     var = ak.from_regular(regular, axis=None)
-    assert layout.peel(regular, "it").split(1)[0].same_as(layout.peel(var, "it").split(1)[0])
+    assert nesting.peel(regular, "it").split(1)[0].same_as(nesting.peel(var, "it").split(1)[0])

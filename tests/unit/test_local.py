@@ -1,4 +1,4 @@
-"""The note of a local facility: private, and believed only while its writer lives."""
+"""The announcement of a local facility is private, and valid only while its writer lives."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from eaf_inference import local
+from eaf_inference._files import runtime_directory
+from eaf_inference.discovery.local_facility import LocalFacility, LocalGateway, Replica, announced, running
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.local import LocalFacility, LocalGateway, Replica, announced, running
 
 WRITER = """
 import sys
 import tempfile
-from eaf_inference import local
-facility = local.LocalFacility(pid=int(sys.argv[1]), started=1.0, replicas=(), models=())
-with local.announced(facility):
+from eaf_inference.discovery import local_facility
+facility = local_facility.LocalFacility(pid=int(sys.argv[1]), started=1.0, replicas=(), models=())
+with local_facility.announced(facility):
     print("announced", flush=True)
     sys.stdin.read()
 """
@@ -53,7 +53,7 @@ def mode(path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_note_is_found_while_its_block_lasts_and_gone_after_it():
+def test_a_facility_is_announced_until_its_block_ends():
     made = facility()
     with announced(made) as path:
         assert running() == [made]
@@ -62,13 +62,13 @@ def test_a_note_is_found_while_its_block_lasts_and_gone_after_it():
     assert running() == []
 
 
-def test_a_note_goes_when_its_block_fails(runtime):
+def test_an_announcement_is_removed_if_its_block_fails(runtime):
     with pytest.raises(ZeroDivisionError), announced(facility()):
         raise ZeroDivisionError
     assert list(runtime.iterdir()) == []
 
 
-def test_a_note_is_its_users_alone(runtime):
+def test_an_announcement_is_readable_by_its_user_alone(runtime):
     runtime.mkdir(mode=0o755)
     old = os.umask(0)
     try:
@@ -85,7 +85,7 @@ def test_the_newest_facility_comes_first():
         assert [found.pid for found in running()] == [2, 3, 1]
 
 
-def test_the_note_of_a_dead_process_is_passed_over_and_removed(runtime):
+def test_the_announcement_of_a_dead_process_is_removed(runtime):
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, "77"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -99,7 +99,7 @@ def test_the_note_of_a_dead_process_is_passed_over_and_removed(runtime):
 
 
 @pytest.mark.parametrize("gateway", [{}, {"gateway": None}])
-def test_a_note_without_a_gateway_is_read(gateway):
+def test_an_announcement_without_a_gateway_is_read(gateway):
     with announced(facility()) as path:
         note = json.loads(path.read_text())
         del note["gateway"]
@@ -119,7 +119,7 @@ NOTE = {"pid": 1, "started": 1, "replicas": [], "models": []}
         *map(json.dumps, (NOTE | {"replicas": [{}]}, NOTE | {"gateway": {"url": "http://localhost:4"}})),
     ],
 )
-def test_a_note_of_another_version_is_passed_over_and_named(content, caplog):
+def test_an_announcement_of_another_version_is_skipped_and_logged(content, caplog):
     with announced(facility(1)) as path, announced(facility(2)):
         path.write_text(content)
         assert [found.pid for found in running()] == [2]
@@ -131,7 +131,7 @@ def refused(why: str):
     return pytest.raises(ConfigurationError, match=f"eaf-inference cannot be used: {why}.*set XDG_RUNTIME_DIR")
 
 
-def test_a_directory_that_is_a_link_is_refused(runtime, tmp_path):
+def test_a_runtime_directory_that_is_a_link_is_rejected(runtime, tmp_path):
     (tmp_path / "elsewhere").mkdir(mode=0o755)
     runtime.symlink_to(tmp_path / "elsewhere")
     with refused("it is a symbolic link"):
@@ -140,14 +140,14 @@ def test_a_directory_that_is_a_link_is_refused(runtime, tmp_path):
 
 
 @pytest.mark.parametrize("dangling", [False, True])
-def test_what_is_no_directory_is_refused(runtime, tmp_path, dangling):
+def test_a_runtime_directory_must_be_a_directory(runtime, tmp_path, dangling):
     runtime.symlink_to(tmp_path / "nowhere") if dangling else runtime.write_text("")
     with refused("it is a symbolic link" if dangling else "File exists"), announced(facility()):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
-def test_a_directory_of_somebody_else_is_refused(runtime):
+def test_a_runtime_directory_of_another_user_is_rejected(runtime):
     runtime.mkdir(mode=0o755)
     os.chown(runtime, 65534, -1)
     with refused("it belongs to the user nobody"):
@@ -156,28 +156,29 @@ def test_a_directory_of_somebody_else_is_refused(runtime):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_directory_of_roots_is_refused_for_another_user():
-    """Whoever is not root may neither look into it nor change it, which is no PermissionError for her."""
-    code = "import os; from eaf_inference import local; os.setuid(65534); print(local.serving(['grpc://a:1']))"
+def test_a_runtime_directory_of_root_is_rejected_for_other_users():
+    """A user who is not root can neither read nor change it, but gets no PermissionError."""
+    code = "import os; from eaf_inference.discovery import local_facility; os.setuid(65534)"
+    code += "; print(local_facility.serving(['grpc://a:1']))"
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         (Path(directory) / "eaf-inference").mkdir(mode=0o700)
         environment = {**os.environ, "XDG_RUNTIME_DIR": directory}
-        command = [sys.executable, "-c", f"{code}; local.running()"]
+        command = [sys.executable, "-c", f"{code}; local_facility.running()"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.stdout == "None\n"
     assert "ConfigurationError: The directory" in done.stderr
 
 
-def test_a_note_of_nothing_but_brackets_is_passed_over(caplog):
+def test_an_announcement_of_nested_brackets_is_skipped(caplog):
     with announced(facility(1)) as path, announced(facility(2)):
         path.write_text("[" * 100_000)
         assert [found.pid for found in running()] == [2]
         assert f"{path}, cannot be read" in caplog.text
 
 
-def test_without_a_runtime_directory_there_is_one_of_the_users_own(tmp_path, monkeypatch):
+def test_the_runtime_directory_defaults_to_a_private_one_in_tmp(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path))
-    assert local.runtime_dir() == tmp_path / f"eaf-inference-{os.geteuid()}"
-    assert mode(local.runtime_dir()) == 0o700
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert runtime_directory() == tmp_path / f"eaf-inference-{os.geteuid()}"
+    assert mode(runtime_directory()) == 0o700

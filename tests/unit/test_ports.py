@@ -1,4 +1,4 @@
-"""A port that a facility holds for its servers stays its own."""
+"""Ports on loopback: held by a facility, or free."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
+from eaf_facility.process.ports import LOOPBACK, HeldPort, is_free, listens
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.facility.ports import LOOPBACK, HeldPort, is_free, listens
 
 NOBODY = 65534
-# Binds with the options that let most, on this machine's every address and on loopback only.
+# Tries to bind with the most permissive options, on loopback and on all addresses of this machine.
 STRANGER = f"""
 import os, socket, sys
 os.setuid({NOBODY})
@@ -32,7 +32,7 @@ for address in ("127.0.0.1", "0.0.0.0"):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's process can be started by root only")
 @pytest.mark.parametrize("a_server_runs", [True, False])
-def test_no_other_user_can_take_a_port_that_is_held(a_server_runs):
+def test_no_other_user_can_take_a_held_port(a_server_runs):
     port = HeldPort()
     with serving(port.number) if a_server_runs else socket.socket():
         command = [sys.executable, "-c", STRANGER, str(port.number)]
@@ -40,7 +40,7 @@ def test_no_other_user_can_take_a_port_that_is_held(a_server_runs):
     assert done.stdout == ""
 
 
-def test_servers_of_the_same_user_can_listen_on_it_one_after_the_other():
+def test_servers_of_the_same_user_can_listen_on_a_held_port_in_turn():
     port = HeldPort()
     for _ in range(2):
         with serving(port.number), socket.create_connection((LOOPBACK, port.number), timeout=5):
@@ -50,20 +50,20 @@ def test_servers_of_the_same_user_can_listen_on_it_one_after_the_other():
     assert not is_free(port.number)
 
 
-def test_it_is_free_again_once_nobody_needs_it():
+def test_a_held_port_is_free_again_when_its_object_is_deleted():
     port = HeldPort()
     number = port.number
     del port
     assert is_free(number)
 
 
-def test_a_port_that_another_server_has_is_refused_by_name_also_where_that_one_would_share_it():
+def test_a_port_in_use_is_refused_even_if_its_server_would_share_it():
     held = HeldPort()
     with pytest.raises(ConfigurationError, match=f"port {held.number} on 127.0.0.1 is taken"):
         HeldPort(held.number)
 
 
-def test_who_listens_is_told_from_others():
+def test_listens_is_true_for_the_listening_process_only():
     with socket.create_server((LOOPBACK, 0)) as server:
         port = server.getsockname()[1]
         assert listens(os.getpid(), port)

@@ -1,4 +1,4 @@
-"""The progress bar, for whoever watches a terminal, and for nobody else."""
+"""The progress bar shows only in a terminal or when requested, and says what failed and how long the rest takes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import termios
 from pathlib import Path
 
 import pytest
+
+from eaf_inference.inference.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 COUNT = """
@@ -31,7 +33,7 @@ with progress_bar(enabled={enabled}, label="jets") as bar:
 
 
 def shown(*, enabled: bool | None, terminal: bool) -> str:
-    """What a process that counts to 100 shows on its standard error."""
+    """Return what a process that counts to 100 writes to its standard error."""
     reader, writer = pty.openpty() if terminal else os.pipe()
     text = b""
     if terminal:
@@ -43,7 +45,7 @@ def shown(*, enabled: bool | None, terminal: bool) -> str:
             try:
                 while part := screen.read(65536):
                     text += part
-            except OSError:  # how a terminal says that its other side is closed
+            except OSError:  # raised when the terminal's other side is closed
                 pass
         assert process.returncode == 0, text
     return text.decode()
@@ -53,10 +55,66 @@ def shown(*, enabled: bool | None, terminal: bool) -> str:
     ("enabled", "terminal", "visible"),
     [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
 )
-def test_a_bar_shows_in_a_terminal_or_where_it_is_asked_for(enabled, terminal, visible):
+def test_a_bar_shows_in_a_terminal_or_on_request(enabled, terminal, visible):
     text = shown(enabled=enabled, terminal=terminal)
     assert ("jets: 100%" in text) == visible
     assert ("100/100" in text) == visible
     assert ("words behind" in text) == visible
     if not visible:
         assert text == ""
+
+
+@pytest.fixture
+def files():
+    """The progress of a run that began ten seconds ago. It has 20 files, and an earlier run has scored 10 of them."""
+    progress = Progress(enabled=True, label="jets", unit="file")
+    progress.expect(20)
+    progress.resume(10)
+    progress._begun -= 10
+    yield progress
+    progress.close()
+
+
+def test_time_left_counts_only_what_this_run_has_done(files):
+    assert files.seconds_left is None  # not 10 s, although half of the files are done
+    files.update(1)
+    files.fail(1)
+    assert (files.done, files.total, files.failed) == (12, 20, 1)
+    assert files.seconds_left == pytest.approx(40, abs=1)
+    assert str(files).startswith("12 of 20 files, 1 failed, 0:00:4")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_bar_of_files_shows_failures_and_the_time_left(capfd, files, late):
+    if late:  # outputs that are found complete after the bar was made
+        files.say_now("")
+        files.expect(5)
+        files.resume(5)
+    files.fail(2)
+    files.say_now("30 jets/s")
+    assert files._bar.format_dict["initial"] == 10 + 5 * late
+    text = capfd.readouterr().err
+    assert f"{17 if late else 12}/{25 if late else 20} [00:10<00:40, " in text
+    assert "2 failed, 30 jets/s" in text
+
+
+def test_time_left_is_unknown_at_first_and_without_a_total():
+    young = Progress(enabled=False, label="jets")
+    young.expect(5)
+    young.update(1)
+    assert young.seconds_left is None
+    endless = Progress(enabled=False, label="jets")
+    endless._begun -= 10
+    endless.update(5)
+    assert endless.seconds_left is None
+    young.close()
+    endless.close()
+
+
+def test_jets_left_are_timed_by_the_rate_that_the_bar_shows():
+    progress = Progress(enabled=False, label="jets", rate=lambda: 5.0)
+    progress._begun -= 10
+    progress.expect(20)
+    progress.update(10)
+    assert progress.seconds_left == 2
+    progress.close()

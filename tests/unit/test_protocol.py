@@ -1,4 +1,4 @@
-"""The classes of Triton's messages, which are nobody else's."""
+"""The classes of Triton's messages, in a descriptor pool of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from eaf_inference.inference import protocol
 
 SERVICE = protocol.ModelInferRequest.DESCRIPTOR.file.services_by_name["GRPCInferenceService"]
-# Another copy of Triton's messages in protobuf's default pool, of a version that differs from ours.
+# Adds another version of Triton's messages to protobuf's default pool.
 ANOTHER_COPY = """
 from google.protobuf import descriptor_pb2, descriptor_pool
 files = descriptor_pb2.FileDescriptorSet.FromString(open({path!r}, "rb").read()).file
@@ -27,7 +27,7 @@ assert protocol.ModelInferRequest.FromString(request.SerializeToString()) == req
 
 
 @pytest.mark.parametrize("method", SERVICE.methods_by_name)
-def test_every_message_of_the_service_is_there_by_its_name(method):
+def test_every_message_of_the_service_is_found_by_its_name(method):
     if method == "ModelStreamInfer":
         answers = protocol.ModelStreamInferResponse(infer_response=protocol.ModelInferResponse(model_name="jets"))
         assert answers.infer_response.model_name == "jets"
@@ -39,14 +39,14 @@ def test_every_message_of_the_service_is_there_by_its_name(method):
         assert getattr(protocol, name) is kind
 
 
-def test_a_message_that_there_is_not_is_an_attribute_error():
+def test_an_unknown_message_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no message 'ModelGuessRequest'"):
         _ = protocol.ModelGuessRequest
     assert not hasattr(protocol, "__path__")
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_another_copy_of_the_messages_in_the_process_does_no_harm(order, tmp_path):
+def test_another_copy_of_the_messages_in_the_process_is_harmless(order, tmp_path):
     path = tmp_path / "protocol.binpb"
     path.write_bytes(protocol.DESCRIPTOR_SET)
     steps = [ANOTHER_COPY.format(path=str(path)), OURS]

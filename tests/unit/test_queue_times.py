@@ -1,4 +1,4 @@
-"""Queue times of the last minute, from counters that begin where Triton did."""
+"""Queue times of the last minute, from Triton's counters since its start."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from eaf_inference.catalogue import ModelRow, ModelTable
-from eaf_inference.queue_times import QueueTime, QueueTimes
+from eaf_inference.inference.queue_times import QueueTime, QueueTimes
+from eaf_inference.inference.repository import ModelRow, ModelTable
 
 
 class Times(QueueTimes):
-    """With a clock to set."""
+    """Queue times with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
         super().__init__(lambda: self.now)
 
     def read(self, at, requests, ms, *, replica="a", name="jets"):
-        """A reading at that second: so many requests since the start, which waited so many ms in all."""
+        """Add a reading at a second: requests since the start, and the ms that they waited in all."""
         queue = SimpleNamespace(count=requests, ns=int(ms * 1e6))
         row = SimpleNamespace(name=name, version="1", inference_stats=SimpleNamespace(queue=queue))
         self.now = at
@@ -29,18 +29,18 @@ class Times(QueueTimes):
         return self.of("jets", "1")
 
 
-def test_before_a_second_reading_nothing_is_known():
+def test_the_queue_time_is_unknown_before_a_second_reading():
     times = Times()
     assert times.jets == QueueTime()
     times.read(0, 1000, 5000)
     assert times.jets == QueueTime(since_start=1000)
-    times.read(0.1, 1001, 5001)  # too soon to say "no requests", or how long they wait
+    times.read(0.1, 1001, 5001)  # too soon after the first reading
     assert times.jets == QueueTime(since_start=1001)
 
 
-def test_it_is_of_the_requests_since_the_oldest_reading_of_the_minute_and_not_since_the_start():
+def test_the_queue_time_covers_the_last_minute_and_not_all_time():
     times = Times()
-    times.read(0, 1_000_000, 0)  # a night of idle queues
+    times.read(0, 1_000_000, 0)  # after a long time with idle queues
     times.read(30, 1_000_010, 4000)
     assert times.jets == QueueTime(10, 400.0, 1_000_010)
     times.read(59, 1_000_010, 4000)
@@ -51,7 +51,7 @@ def test_it_is_of_the_requests_since_the_oldest_reading_of_the_minute_and_not_si
     assert times.jets == QueueTime(since_start=1_000_020)
 
 
-def test_old_readings_are_not_taken_for_the_last_minute():
+def test_old_readings_do_not_count_for_the_last_minute():
     times = Times()
     times.read(0, 10, 10)
     times.read(10, 20, 20)
@@ -60,11 +60,11 @@ def test_old_readings_are_not_taken_for_the_last_minute():
     assert times.jets.requests is None
 
 
-def test_a_restart_is_not_counted_backwards():
+def test_a_restart_gives_no_negative_counts():
     times = Times()
     times.read(0, 1000, 9_000_000)
     times.read(10, 1010, 9_000_100)
-    times.read(20, 2, 30)  # another Triton, or the same one started again
+    times.read(20, 2, 30)  # another Triton, or the same one restarted
     assert times.jets == QueueTime(10, 10.0, 2)
     times.read(30, 5, 60)
     assert times.jets == QueueTime(13, 10.0, 5)
@@ -72,34 +72,34 @@ def test_a_restart_is_not_counted_backwards():
     assert times.jets == QueueTime(3, 10.0, 5)
 
 
-def test_replicas_behind_a_load_balancer_are_not_subtracted_from_one_another():
+def test_replicas_behind_a_load_balancer_are_kept_apart():
     times = Times()
-    for second in range(0, 130, 2):  # in turn, the busier one second
+    for second in range(0, 130, 2):  # in turn, the busier replica second
         times.read(second, 1000 + second, second)
         times.read(second + 1, 90_000 + 2 * second, 4 * second)
-    assert 150 <= times.jets.requests <= 180  # of a minute: 60 and 120
+    assert 150 <= times.jets.requests <= 180  # of the last minute: 60 and 120
     assert times.jets.ms == pytest.approx(5 / 3, rel=0.05)
 
 
-def test_a_model_that_was_loaded_meanwhile_counts_from_nothing():
+def test_a_newly_loaded_model_counts_from_zero():
     times = Times()
     times.read(0, 7, 7, name="other")
     times.read(10, 4, 8)
     assert times.jets == QueueTime(4, 2.0, 4)
 
 
-def test_replicas_are_told_apart_and_added_up():
+def test_replicas_are_kept_apart_and_added_up():
     times = Times()
     times.read(0, 100, 100, replica="a")
     times.read(1, 5000, 5000, replica="b")
     times.read(10, 110, 200, replica="a")
-    assert times.jets.requests == 10  # nothing is known of b
+    assert times.jets.requests == 10  # b has a single reading
     times.read(11, 5030, 5200, replica="b")
     assert times.jets == QueueTime(40, 7.5, 5140)
     assert times.jets.ms == pytest.approx((100 + 200) / 40)
 
 
-def test_frequent_readings_do_not_pile_up():
+def test_frequent_readings_are_thinned_out():
     times = Times()
     for second in range(300):
         times.read(second, second, second)
@@ -111,7 +111,7 @@ def row(name, *, ready=True, **measured):
     return ModelRow(name, "1", (), (), ready=ready, state="ready" if ready else "", queue_ms=None, **measured)
 
 
-def test_a_queue_time_that_is_not_known_says_why():
+def test_an_unknown_queue_time_says_why():
     words = {
         "not measured yet": row("a"),
         "no requests": row("a", requests=0),
@@ -126,7 +126,7 @@ def test_a_queue_time_that_is_not_known_says_why():
         assert "not" not in shown.partition("</style>")[2]
 
 
-def test_of_many_models_the_busiest_are_shown_then_those_that_were_used():
+def test_the_busiest_models_are_shown_first_then_the_used_ones():
     idle = [row(f"idle-{number:03}", requests=0, since_start=10**9) for number in range(300)]
     table = ModelTable(
         [*idle, row("mine", requests=0, used=True), row("busy", requests=7), row("new", since_start=3)]
@@ -142,7 +142,7 @@ def test_of_many_models_the_busiest_are_shown_then_those_that_were_used():
     assert len(table) == 303
 
 
-def test_a_long_name_is_folded_in_the_text():
+def test_a_long_name_is_wrapped_in_the_text():
     long = ModelRow(
         "a_very_" + "long_" * 60 + "name", "1", ("x: FP32 [2]",), (), ready=True, state="ready", queue_ms=1
     )
@@ -152,11 +152,11 @@ def test_a_long_name_is_folded_in_the_text():
     assert long.name in ModelTable([long]).text(width=None)
 
 
-def test_no_model_is_said_to_be_none():
+def test_an_empty_table_says_that_there_are_no_models():
     assert str(ModelTable()) == "The server has no models."
 
 
-def test_a_servers_figures_take_the_place_of_the_connections_own_with_their_window():
+def test_a_servers_measurements_replace_the_connections_own():
     entry = SimpleNamespace(name="m", version="1", state="READY", reason="")
     unknown, known = (ModelRow.of(entry, None, each, used=False) for each in (QueueTime(), QueueTime(7, 1.5)))
     table = ModelTable([unknown, known]).measured({("m", "1"): (20, 26.0)}, "last 23 s")

@@ -1,4 +1,4 @@
-"""Jets a second, over the present run."""
+"""Jets per second over the current run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eaf_inference.inference.traffic import Retrying, Traffic
 
 
 def counted(*moments):
-    """A rate that was told of requests: when each was sent and answered, and its inferences."""
+    """Make a rate from requests: when each was sent and answered, and its inferences."""
     rate, total = Rate(), 0
     for sent, answered, inferences in moments:
         rate.began(sent, total, alone=True)
@@ -18,17 +18,17 @@ def counted(*moments):
     return rate
 
 
-def test_nothing_is_known_before_the_first_reply():
+def test_the_rate_is_unknown_before_the_first_reply():
     rate = Rate()
     assert rate.per_second(0.0, busy=False) is None
     rate.began(10.0, 0, alone=True)
     assert rate.per_second(12.0, busy=True) is None
 
 
-def test_the_rate_is_that_of_the_run_and_short_pauses_belong_to_it():
+def test_the_rate_covers_the_run_including_short_pauses():
     rate = counted((100.0, 102.0, 1000), (106.0, 110.0, 1000))
     assert rate.per_second(110.0, busy=False) == 200.0
-    assert rate.per_second(120.0, busy=True) == 100.0  # a request is under way
+    assert rate.per_second(120.0, busy=True) == 100.0  # a request is in flight
     assert rate.per_second(114.9, busy=False) == 200.0
     assert rate.per_second(115.0, busy=False) == 0.0
 
@@ -37,7 +37,7 @@ def test_a_pause_of_five_seconds_begins_a_new_run():
     assert counted((0.0, 10.0, 10_000), (15.0, 16.0, 100)).per_second(16.0, busy=False) == 100.0
 
 
-def test_a_request_that_takes_long_is_no_pause():
+def test_a_long_request_is_not_a_pause():
     rate = Rate()
     rate.began(0.0, 0, alone=True)
     rate.began(8.0, 0, alone=False)
@@ -51,7 +51,7 @@ def test_the_last_minute_of_a_long_run_counts():
     assert len(rate._moments) <= 62
 
 
-def test_many_replies_within_a_moment_are_kept_as_one():
+def test_replies_in_quick_succession_are_kept_as_one():
     rate = counted(*((n / 1000, n / 1000 + 0.001, 1) for n in range(10_000)))
     assert rate.per_second(10.0, busy=False) == pytest.approx(1000, rel=0.01)
     assert len(rate._moments) <= 42
@@ -68,7 +68,7 @@ def test_a_call_and_its_connection_count_the_same():
     assert str(whole.retrying) == "server gone, retrying, 0 s left"
 
 
-def test_what_a_clusters_workers_score_counts_from_the_submission_on():
+def test_jets_scored_by_workers_count_from_the_submission_on():
     traffic = Traffic()
     traffic.submitted()
     assert traffic.inferences_per_second is None  # no worker has reported yet

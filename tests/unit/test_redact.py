@@ -1,4 +1,4 @@
-"""What others wrote is shown without secrets and at a length that a screen can bear."""
+"""Text from other programs is shown shortened and without secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokens import MARK, make_token
 
 from eaf_inference import errors
 from eaf_inference._redact import SecretText, mask, redact
-from eaf_inference.credentials import StaticToken
+from eaf_inference.auth.sources import StaticToken
 
 OPAQUE = f"opaque-{MARK}-opaque/+opaque"
 
@@ -54,11 +54,11 @@ def test_what_looks_like_a_secret_is_not_shown(text):
         "UNAUTHENTICATED: Jwt is missing; the model's inputs are token_ids and attention_mask.",
     ],
 )
-def test_everything_else_is_shown_as_it_is(text):
+def test_other_text_is_shown_unchanged(text):
     assert redact(text) == text
 
 
-def test_a_long_text_is_clipped():
+def test_a_long_text_is_shortened():
     assert redact("x" * 100_000) == "x" * 999 + "…"
 
 
@@ -86,7 +86,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("text", [OPAQUE, make_token()], ids=["opaque", "JWT"])
-def test_a_credential_that_this_process_holds_is_not_shown_in_any_form(form, text):
+def test_a_credential_of_this_process_is_masked_in_any_form(form, text):
     source = StaticToken(text)
     written = form(text)
     shown = mask(f"who is {written}?")
@@ -103,7 +103,7 @@ def test_a_token_in_the_environment_is_not_shown(name, monkeypatch):
     assert mask(f"who is {OPAQUE}?") == "who is …?"
 
 
-def test_a_credential_that_is_gone_is_remembered_nowhere():
+def test_a_discarded_credential_is_forgotten():
     source = StaticToken(OPAQUE)
     assert MARK not in mask(OPAQUE)
     del source
@@ -111,13 +111,13 @@ def test_a_credential_that_is_gone_is_remembered_nowhere():
     assert mask(OPAQUE) == OPAQUE
 
 
-def test_what_is_shorter_than_a_secret_masks_nothing():
+def test_a_short_credential_masks_no_words():
     source = StaticToken("model")
     assert mask("the model of a model") == "the model of a model"
     assert source.read() is not None
 
 
-def test_no_error_of_ours_shows_a_credential_whoever_wrote_its_message():
+def test_no_error_of_this_package_shows_a_credential():
     source = StaticToken(OPAQUE)
     for name in errors.__all__:
         error = getattr(errors, name)(f"who is {OPAQUE}?")
@@ -127,18 +127,18 @@ def test_no_error_of_ours_shows_a_credential_whoever_wrote_its_message():
 
 
 @given(st.text(max_size=60), st.text(alphabet="ab/+=", min_size=6, max_size=40), st.text(max_size=60))
-def test_whatever_stands_around_a_secret_it_is_not_shown(before, secret, after):
+def test_a_secret_is_masked_in_any_surrounding_text(before, secret, after):
     held = SecretText(secret)
     assert secret not in mask(f"{before}{secret}{after}")
     assert held
 
 
-@pytest.mark.timeout(60)  # of one second, or of hours
+@pytest.mark.timeout(60)  # it takes a second, or hours if a pattern backtracks
 @pytest.mark.parametrize(
     "piece",
     ["token ", "eyJ-", "x-", "a-", "://a", "authorization:", "authorization=a,", "Bearer a", "aaaaaaaa", "cookie:"],
 )
-def test_a_hostile_text_takes_no_time(piece):
+def test_a_hostile_text_is_masked_quickly(piece):
     held = SecretText("a" * 1000)
     redact(piece * (2_000_000 // len(piece)))
     assert held

@@ -1,4 +1,4 @@
-"""Text from other programs, as it is shown: it moves no cursor, changes no terminal and reorders nothing."""
+"""Text from other programs is shown harmlessly: it moves no cursor and changes or reorders nothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from eaf_inference._text import cells, printable, printable_lines
-from eaf_inference.catalogue import ModelRow, ModelTable
-from eaf_inference.discovery import Attempt, Attempts
+from eaf_facility.local import report
+from eaf_inference._text import aligned, cells, number, printable, printable_lines
+from eaf_inference.discovery.attempts import Attempt, Attempts
 from eaf_inference.errors import BadReply, InvalidInput
-from eaf_inference.facility import tables
+from eaf_inference.inference.repository import ModelRow, ModelTable
 from eaf_inference.metrics.usage import Usage
-from eaf_inference.tables import aligned, number
 
 HOSTILE = "a\x1b[2J\x1b]0;owned\x07b\r\nc\u202ed\u2066e\u200bf\x9bg\x7f"
 SHOWN = r"a\x1b[2J\x1b]0;owned\x07b c\u202ed\u2066e\u200bf\x9bg\x7f"
@@ -33,12 +32,12 @@ SHOWN = r"a\x1b[2J\x1b]0;owned\x07b c\u202ed\u2066e\u200bf\x9bg\x7f"
         ("\ud800", r"\ud800"),
     ],
 )
-def test_what_is_not_printable_is_shown_as_its_escape(text, shown):
+def test_unprintable_characters_are_shown_as_escapes(text, shown):
     assert printable(text) == shown
 
 
 @given(st.text() | st.text(st.characters(codec=None)))
-def test_any_text_becomes_printable_and_stays_as_it_then_is(text):
+def test_any_text_becomes_printable_and_then_stays_unchanged(text):
     assert printable(text).isprintable()
     assert printable(printable(text)) == printable(text)
     lines = printable_lines(text)
@@ -46,15 +45,15 @@ def test_any_text_becomes_printable_and_stays_as_it_then_is(text):
     assert lines.count("\n") == text.count("\n")
 
 
-def test_an_error_shows_no_control_character_of_what_it_quotes_and_keeps_its_lines():
+def test_an_error_shows_no_quoted_control_characters_and_keeps_lines():
     for kind in (BadReply, InvalidInput):
         error = kind(f"It said:\n  {HOSTILE}")
         assert str(error) == f"It said:\n  {SHOWN}".replace("b c", "b \nc")
         assert error._render_traceback_() == [f"{kind.__name__}: {error}"]
-        assert str(copy.copy(error)) == str(error)  # as pickling does
+        assert str(copy.copy(error)) == str(error)  # copying works like pickling
 
 
-def test_a_table_has_one_line_a_row_whatever_its_cells_hold():
+def test_a_table_has_one_line_per_row():
     text = aligned(("name", "state"), [(HOSTILE, "ready"), ("粒子", "e\u0301")])
     assert text.split("\n") == [
         f"name{' ' * (len(SHOWN) - 4)}  state",
@@ -65,7 +64,7 @@ def test_a_table_has_one_line_a_row_whatever_its_cells_hold():
     assert cells("e\u0301") == 1
 
 
-def test_a_table_with_a_width_folds_its_longest_cells_and_leaves_nothing_out():
+def test_a_table_with_a_width_wraps_its_longest_cells():
     path = "/home/alice/" + "x" * 100 + "/token"
     text = aligned(("what", "where", "state"), [("粒子" * 30, path, "ok"), ("a", "b", "down")], width=60)
     lines = text.split("\n")
@@ -73,7 +72,7 @@ def test_a_table_with_a_width_folds_its_longest_cells_and_leaves_nothing_out():
     assert text.count("x") == 100
     assert text.count("粒") == 30
     assert path in aligned(("where",), [(path,)])
-    assert len(aligned(("a", "b"), [(path, path)], width=1).split("\n")) > 10  # as narrow as can be read
+    assert len(aligned(("a", "b"), [(path, path)], width=1).split("\n")) > 10  # the narrowest readable columns
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0.0, "0"), (0.04, "<0.1"), (0.25, "0.2"), (1234.5, "1,234.5")])
@@ -100,10 +99,10 @@ def test_tables_of_a_servers_names_are_harmless(shown):
     assert SHOWN in shown
 
 
-def test_the_usage_table_shows_names_and_takes_no_orders_from_them():
+def test_the_usage_table_escapes_hostile_names():
     used = Usage(f"{HOSTILE}[bold red]", "[/]", requests=1)
     file = io.StringIO()
-    Console(file=file, width=200, color_system=None).print(tables.usage([used]))
+    Console(file=file, width=200, color_system=None).print(report.usage([used]))
     assert all(line.isprintable() for line in file.getvalue().split("\n"))
     assert f"{SHOWN}[bold red]" in file.getvalue()
     assert "[/]" in file.getvalue()

@@ -1,29 +1,30 @@
-"""Which constituents stay of a jet that has too many, what is said of it, and of scores that are not finite."""
+"""Truncation of long jets, and the remarks about it and about scores that are not finite."""
 
 from __future__ import annotations
 
 import awkward as ak
 import numpy as np
 import pytest
-from builders import jagged, job_of, ragged, recipe_text, tensor
+from builders import cut, jagged, ragged, recipe_text, rows_of, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eaf_inference.connection import Connection
-from eaf_inference.inference.batching import DenseInput, Given
+from eaf_inference.inference.batching import batches
+from eaf_inference.inference.inputs import CallerValues, DenseInput
 from eaf_inference.inference.lengths import Lengths
-from eaf_inference.inference.model import Model
+from eaf_inference.inference.marshal import Job, columns, prepare
+from eaf_inference.inference.nesting import Outer
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
 from eaf_inference.inference.traffic import Traffic, remarks
-from eaf_inference.inference.truncation import hardest
-from eaf_inference.registry import Options
+from eaf_inference.inference.truncation import Truncation, hardest
+from eaf_inference.inference.tuning import fixed_sizes
 
 momenta = st.floats(0, 100, width=32) | st.just(5.0) | st.just(float("nan"))
 
 
 @given(jets=st.lists(st.lists(momenta, max_size=9), max_size=6), most=st.integers(1, 6))
-def test_the_hardest_stay_in_their_order_and_of_equals_the_leading(jets, most):
+def test_the_hardest_constituents_are_kept_in_order_leading_ones_first(jets, most):
     counts = np.array([len(jet) for jet in jets], np.int64)
     pt = np.array([value for jet in jets for value in jet], np.float32)
     kept = ak.unflatten(ak.local_index(pt, axis=0)[hardest(pt, counts, most)], np.minimum(counts, most))
@@ -33,8 +34,8 @@ def test_the_hardest_stay_in_their_order_and_of_equals_the_leading(jets, most):
         assert [place - start for place in places] == sorted(expected)
 
 
-def model_of(variables):
-    spec = ModelSpec(
+def spec_of(variables):
+    return ModelSpec(
         name="jets",
         version="",
         max_batch_size=64,
@@ -43,38 +44,37 @@ def model_of(variables):
         recipe=Recipe.parse(recipe_text({"x": {name: {} for name in variables}}, max_length=2), model="jets"),
         labels={},
     )
-    return Model(Connection(Options(url="grpc://127.0.0.1:1", ca=None, allow_insecure_token=None)), spec)
 
 
 @pytest.mark.parametrize(
     ("fields", "kept", "leading"),
     [
-        ({"a": [1.0, 2, 3], "pt": [5.0, 9, 7]}, [2, 3], 0),
-        ({"a": [1.0, 2, 3], "part_logptrel": [-1.0, -3, -2]}, [1, 3], 0),
-        ({"a": [1.0, 2, 3], "px": [0.0, 4, 3], "py": [6.0, 3, 3]}, [1, 2], 0),
-        ({"a": [1.0, 2, 3], "px": [0.0, 4, 3]}, [1, 2], 1),
-        ({"a": [1.0, 2, 3]}, [1, 2], 1),
-        ({"a": [1.0, 2, 3], "pt": 50.0}, [1, 2], 1),  # the jet's own
+        ({"a": [1.0, 2, 3], "pt": [5.0, 9, 7]}, [2, 3], False),
+        ({"a": [1.0, 2, 3], "part_logptrel": [-1.0, -3, -2]}, [1, 3], False),
+        ({"a": [1.0, 2, 3], "px": [0.0, 4, 3], "py": [6.0, 3, 3]}, [1, 2], False),
+        ({"a": [1.0, 2, 3], "px": [0.0, 4, 3]}, [1, 2], True),
+        ({"a": [1.0, 2, 3]}, [1, 2], True),
+        ({"a": [1.0, 2, 3], "pt": 50.0}, [1, 2], True),  # the jet's own pt
     ],
 )
-def test_pt_is_found_among_the_fields_and_read_only_then(fields, kept, leading):
+def test_pt_is_found_among_the_fields_and_read_only_if_present(fields, kept, leading):
     jet = ak.zip({name: ak.Array([value]) for name, value in fields.items()}, depth_limit=1)
-    traffic, model = Traffic(), model_of(["a"])
-    job, _ = model._prepare(jet, traffic)
-    (batch,) = job.batches([Lengths()], 64)
+    spec = spec_of(["a"])
+    job = prepare(jet, spec)
+    (batch,) = batches(job.inputs, [Lengths()], fixed_sizes(64))
     assert batch.tensors[0][0, 0, :2].tolist() == kept
-    assert (traffic.truncated, traffic.leading) == (1, leading)
-    assert ("pt" in model.columns(["a", "pt", "b"])) is True
-    assert "b" not in model.columns(["a", "pt", "b"])
+    [(truncation, rows)] = job.truncations
+    assert (truncation.most, rows, not truncation.rule) == (2, 1, leading)
+    assert columns(spec, ["a", "pt", "b"]) == ("a", "pt")
 
 
-def test_what_was_done_is_said_and_no_more():
+def test_remarks_report_what_was_done_and_nothing_else():
     traffic = Traffic()
-    assert remarks(traffic, "m", 2) == []
-    traffic.cut(3, leading=False)
-    traffic.cut(1200, leading=True)
+    assert remarks(traffic, "m") == []
+    traffic.cut(Truncation("", 2, "largest pt"), 3)
+    traffic.cut(Truncation("", 2, ""), 1200)
     traffic.not_finite_of(7)
-    by_pt, leading, nan = remarks(traffic, "m", 2)
+    by_pt, leading, nan = remarks(traffic, "m")
     assert by_pt.startswith("3 jets have more than the 2 constituents that 'm' takes; their 2 of largest pt")
     assert leading.startswith(
         "1,200 jets have more than the 2 constituents that 'm' takes; their leading 2 were used"
@@ -82,28 +82,38 @@ def test_what_was_done_is_said_and_no_more():
     assert nan.startswith("7 jets have NaN or infinite scores of 'm', although their inputs are finite")
 
 
-def test_only_scores_that_the_inputs_do_not_explain_are_counted():
+def unexplained(rows):
+    return Job(
+        spec_of(["a"]),
+        rows.inputs,
+        rows.outputs,
+        Outer(rows.inputs.rows),
+        [each.caller_values for each in rows.inputs.arrays],
+    ).unexplained()
+
+
+def test_only_scores_not_explained_by_the_inputs_are_counted():
     nan, inf = np.nan, np.inf
     x = ragged(tensor("x", 1, -1), [[1.0], [nan, 1], [2], [], [3]])
     w = DenseInput(tensor("w", 1), np.array([[1.0], [1], [inf], [1], [1]], np.float32))
-    job = job_of([x, w], [tensor("y"), tensor("each", 1, -1), tensor("number", datatype="INT32")])
-    for batch in job.batches([Lengths()], 64):
+    rows = rows_of([x, w], [tensor("y"), tensor("each", 1, -1), tensor("number", datatype="INT32")])
+    for batch in cut(rows, Lengths(), 64):
         y = np.array([nan, nan, nan, 1, 1], np.float32)[batch.rows]
-        each = np.full((batch.size, 1, 8), nan, np.float32)  # behind the constituents it is nobody's
+        each = np.full((batch.size, 1, 8), nan, np.float32)  # past the constituents it is padding
         each[:, :, 0] = 1
         each[:, :, 1] = 1
-        job.collect(batch, {"y": y, "each": each, "number": np.ones(batch.size, np.int32)})
-    assert job.unexplained() == 1
-    worse = job_of([x, w], [tensor("each", 1, -1)])
-    for batch in worse.batches([Lengths()], 64):
-        worse.collect(batch, {"each": np.full((batch.size, 1, 8), -inf, np.float32)})
-    assert worse.unexplained() == 2  # rows 0 and 4; row 3 has no constituent
+        rows.outputs.put(batch, {"y": y, "each": each, "number": np.ones(batch.size, np.int32)})
+    assert unexplained(rows) == 1
+    worse = rows_of([x, w], [tensor("each", 1, -1)])
+    for batch in cut(worse, Lengths(), 64):
+        worse.outputs.put(batch, {"each": np.full((batch.size, 1, 8), -inf, np.float32)})
+    assert unexplained(worse) == 2  # rows 0 and 4; row 3 has no constituent
 
 
 @given(
     rows=st.lists(st.lists(st.sampled_from([1.0, float("nan"), float("inf")]), max_size=4), min_size=1, max_size=8)
 )
-def test_the_callers_finite_numbers_are_known_by_row(rows):
+def test_rows_with_only_finite_numbers_are_known(rows):
     flat = ak.to_numpy(ak.flatten(jagged(rows, 1)))
-    given_ = Given([flat, np.ones(len(flat), np.int64)], np.array([len(row) for row in rows], np.int64))
-    assert given_.finite(np.arange(len(rows))).tolist() == [bool(np.isfinite(row).all()) for row in rows]
+    values = CallerValues([flat, np.ones(len(flat), np.int64)], np.array([len(row) for row in rows], np.int64))
+    assert values.finite(np.arange(len(rows))).tolist() == [bool(np.isfinite(row).all()) for row in rows]

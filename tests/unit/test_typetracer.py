@@ -1,4 +1,4 @@
-"""What a model gives for arrays that have a type and no data, and what it looks at; no server is there to ask."""
+"""Building dask-awkward graphs: the result's type and the columns touched, without a server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from builders import recipe_text, tensor
 
 from eaf_inference.connection import Connection
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.marshal import prepare
 from eaf_inference.inference.model import Model
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
@@ -33,7 +34,7 @@ def model_of(inputs, outputs, *, recipe=None, labels=None, max_batch_size=64):
 
 
 def tracer(text):
-    """A typetracer of some type, and the report of what is asked of it."""
+    """Make a typetracer, and the report of what is read from it."""
     form = ak.forms.from_type(ak.types.from_datashape(text, highlevel=False))
     described = form.to_dict()
     label(described, "")
@@ -65,7 +66,7 @@ def tagger():
         (f"var * 2 * var * {FEATURES}", "var * 2 * {top: float32, qcd: float32}"),
     ],
 )
-def test_a_recipe_gives_the_nesting_and_the_classes(tagger, given, expected):
+def test_a_graph_with_a_recipe_has_the_nesting_and_the_classes(tagger, given, expected):
     array, _ = tracer(given)
     scores = tagger(array)
     assert ak.backend(scores) == "typetracer"
@@ -74,9 +75,9 @@ def test_a_recipe_gives_the_nesting_and_the_classes(tagger, given, expected):
 
 @pytest.mark.parametrize(
     ("given", "columns"),
-    [(CONSTITUENTS, {"pt", "eta", "phi", "energy"}), (FEATURES, {"part_deta", "part_dphi", "part_pt_log"})],
+    [(CONSTITUENTS, {"pt", "eta", "phi"}), (FEATURES, {"part_deta", "part_dphi", "part_pt_log"})],
 )
-def test_only_the_columns_that_it_needs_are_touched(tagger, given, columns):
+def test_a_graph_touches_only_the_columns_it_needs(tagger, given, columns):
     array, report = tracer(f"var * {given}")
     tagger(array)
     touched = {key.removeprefix("*.") for key in report.data_touched}
@@ -84,9 +85,9 @@ def test_only_the_columns_that_it_needs_are_touched(tagger, given, columns):
     assert tagger.columns(array.fields) == tuple(name for name in array.fields if name in columns)
 
 
-def test_a_missing_field_is_said_while_the_graph_is_built(tagger):
+def test_a_missing_field_is_reported_while_the_graph_is_built(tagger):
     array, _ = tracer("var * {pt: float32, eta: float32}")
-    with pytest.raises(InvalidInput, match="'jets' lacks phi, energy, of which part_deta .*The records have pt, eta"):
+    with pytest.raises(InvalidInput, match="'jets' lacks phi, from which part_deta, .*The records have pt"):
         tagger(array)
 
 
@@ -104,26 +105,24 @@ def test_a_missing_field_is_said_while_the_graph_is_built(tagger):
         ),
     ],
 )
-def test_named_inputs_give_the_outputs_types(inputs, outputs, given, expected):
+def test_a_graph_with_named_inputs_has_the_outputs_types(inputs, outputs, given, expected):
     model = model_of(inputs, outputs)
     arrays, reports = zip(*(tracer(text) for text in given.values()), strict=True)
     scores = model(dict(zip(given, arrays, strict=True)))
     assert str(scores.type) == f"## * {expected}"
     assert all(report.data_touched for report in reports)
-    empty = model._prepare(
-        {name: ak.typetracer.length_zero_if_typetracer(each) for name, each in zip(given, arrays, strict=True)}, None
-    )
-    assert str(model._result(*empty).type) == f"0 * {expected}"
+    empty = {name: ak.typetracer.length_zero_if_typetracer(each) for name, each in zip(given, arrays, strict=True)}
+    assert str(prepare(empty, model.spec).result().type) == f"0 * {expected}"
 
 
-def test_channels_in_a_list_may_have_no_data_either():
+def test_channels_in_a_list_may_be_typetracers():
     model = model_of((tensor("x", 2, -1),), (tensor("y"),))
     scores = model({"x": [tracer("var * float32")[0], tracer("var * float64")[0]]})
     assert str(scores.type) == "## * float32"
 
 
-def test_arrays_with_data_are_no_tracers():
-    from eaf_inference.inference.layout import is_tracer
+def test_arrays_with_data_are_not_typetracers():
+    from eaf_inference.inference.nesting import is_tracer
 
     for data in (ak.Array([[1.0]]), np.ones(3), {"x": ak.Array([1])}, [ak.Array([1])], None, "text"):
         assert not is_tracer(data)

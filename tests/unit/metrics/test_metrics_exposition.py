@@ -1,4 +1,4 @@
-"""Triton's text as rates: recorded ones, documented ones, and whatever numbers may come."""
+"""Parsing Triton's metrics: recorded texts, documented ones, and arbitrary numbers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("prometheus_client", reason="prometheus_client is jupyter_server's, which is not installed")
 
-from recorded.replay import documented, scrapes, snapshots
+from recorded.replay import documented, h200, h200_seen, scrapes, snapshots
 
 from eaf_inference.errors import BadReply
-from eaf_inference.metrics.exposition import TABLE, Of, Scrape, parse, rates, reading
+from eaf_inference.metrics.exposition import Scrape, parse, rates, reading
+from eaf_inference.metrics.names import TRITON, Of
 from eaf_inference.metrics.reading import MOST_MODELS, Reading, Replica, assemble
 from eaf_inference.metrics.snapshot import Gpu
 
@@ -25,8 +26,8 @@ def text_of(**values):
     return "".join(f'{name}{{model="m",version="1"}} {value}\n' for name, value in values.items())
 
 
-def one(told, **more):
-    return assemble([told], time=0.0, **more)
+def one(measured, **more):
+    return assemble([measured], time=0.0, **more)
 
 
 def direct(scrape, earlier=None, seconds=0.0, name="a"):
@@ -37,11 +38,11 @@ def load(name, model):
     return next(each for each in snapshots(name)[-1].models if each.name == model)
 
 
-def test_a_recorded_minute_gives_the_rates_that_its_counters_say():
+def test_recorded_counters_give_rates():
     (first, before), *_, (last, after) = scrapes("server_bound")
     measured = rates(parse(before), parse(after), last - first)[("sleeper", "1")]
-    told = one(direct(parse(after), parse(before), last - first))
-    sleeper = told.models[0]
+    snapshot = one(direct(parse(after), parse(before), last - first))
+    sleeper = snapshot.models[0]
     assert sleeper.name == "sleeper"
     assert sleeper.inferences_per_second == measured["inferences"] == pytest.approx(64 * measured["requests"])
     assert sleeper.batch == 64
@@ -49,20 +50,20 @@ def test_a_recorded_minute_gives_the_rates_that_its_counters_say():
     assert sleeper.waiting == pytest.approx(sleeper.requests_per_second * sleeper.queue_ms / 1e3)  # Little's law
     assert 10 < sleeper.waiting < 12
     assert 0.8 < sleeper.executing <= 1.01
-    assert told.instances[0].busy_estimated is True
-    assert told.busy.estimated is True
-    assert told.busy.of == "compute time"
+    assert snapshot.instances[0].busy_estimated is True
+    assert snapshot.busy.estimated is True
+    assert snapshot.busy.of == "compute time"
 
 
-def test_requests_merged_into_one_execution_do_not_count_its_time_again():
+def test_merged_requests_count_their_execution_once():
     merging = load("merged", "merging")
-    assert merging.batch > 6  # requests of 4 rows met in one execution
+    assert merging.batch > 6  # requests of 4 rows were merged
     naive = merging.executing * merging.batch / 4  # Δcompute_infer/Δt
     assert naive > 2
     assert 0.8 < merging.executing <= 1.01  # there is one instance of the model
 
 
-def test_failures_are_told_and_a_model_that_only_fails_has_no_batch():
+def test_a_model_that_only_fails_has_failures_and_no_batch():
     broken = load("failures", "broken")
     assert broken.failures_per_second > 10
     assert broken.requests_per_second == 0.0
@@ -83,11 +84,11 @@ def test_a_restarted_server_counts_from_zero_again():
     assert mirror["requests"] == pytest.approx(16 / (last - first))
 
 
-def test_one_scrape_alone_has_no_rates_and_what_was_not_looked_at_yet_is_none():
+def test_a_single_scrape_gives_no_rates():
     (snapshot,) = snapshots("fresh")
     assert snapshot.window is None
     assert snapshot.busy is None
-    assert snapshot.hosts == ()  # the text says 0 of everything
+    assert snapshot.hosts == ()  # all its values are 0
     assert snapshot.gpus == ()
     assert {model.inferences_per_second for model in snapshot.models} == {None}
     assert {model.pending for model in snapshot.models} == {0.0}
@@ -113,12 +114,32 @@ def test_documented_gpus_are_read_and_nan_is_not_reported():
     assert snapshot.instances[0].busy_estimated is False
 
 
-def test_a_models_counters_of_two_gpus_are_added_up():
+@pytest.mark.parametrize("moment", ["idle", "busy", "two_instances"])
+def test_an_h200_is_read_as_nvidia_smi_saw_it(moment):
+    seen = h200_seen(moment)
+    (gpu,) = one(direct(parse(h200(moment)))).gpus
+    assert gpu.id == seen["uuid"]
+    assert gpu.memory_total == seen["memory total MiB"] * 1024**2
+    # Triton reads the GPU every two seconds, and nvidia-smi did five times a second
+    assert gpu.utilization == pytest.approx(seen["utilization %"] / 100, abs=0.1)
+    assert gpu.power == pytest.approx(seen["power W"], rel=0.02)
+    assert gpu.memory_used == pytest.approx(seen["memory used MiB"] * 1024**2, rel=0.15)
+    assert (gpu.tensor, gpu.dram, gpu.profile) == (None, None, None)
+
+
+def test_a_gpus_models_are_counted_once():
+    counters = parse(h200("busy")).counters
+    assert set(counters) == {(f"particlenet{each}", "1") for each in ("", "_full", "_two", "_wide")}
+    full = counters[("particlenet_full", "1")]
+    assert full["inferences"] > full["requests"] > full["executions"] > 0
+
+
+def test_a_models_counters_are_added_up_over_gpus():
     assert parse(documented("triton_gpu")).counters[("particlenet", "1")] == {"inferences": 1500.0}
 
 
-def test_a_series_that_is_missing_leaves_only_its_own_fields_out():
-    names = {name for name, (of, _) in TABLE.items() if of is Of.COUNTER} - {"nv_inference_queue_duration_us"}
+def test_a_missing_series_leaves_out_only_its_own_fields():
+    names = {name for name, (of, _) in TRITON.items() if of is Of.COUNTER} - {"nv_inference_queue_duration_us"}
     before, after = (parse(text_of(**dict.fromkeys(names, value))) for value in (10, 20))
     (model,) = one(direct(after, before, 2.0)).models
     assert (model.queue_ms, model.waiting) == (None, None)
@@ -132,22 +153,22 @@ def test_no_time_between_two_scrapes_gives_no_rate(seconds):
 
 
 COUNTS = st.dictionaries(
-    st.sampled_from(sorted(name for name, (of, _) in TABLE.items() if of is Of.COUNTER)),
+    st.sampled_from(sorted(name for name, (of, _) in TRITON.items() if of is Of.COUNTER)),
     st.floats() | st.integers(min_value=0, max_value=2**63),
     max_size=8,
 )
 
 
 @given(COUNTS, COUNTS, st.floats(min_value=1e-3, max_value=1e6))
-def test_whatever_the_counters_do_no_number_is_negative_or_not_finite(before, after, seconds):
-    told = one(direct(parse(text_of(**after)), parse(text_of(**before)), seconds)).as_dict()
-    for model in told["models"]:
+def test_no_figure_is_ever_negative_or_infinite(before, after, seconds):
+    snapshot = one(direct(parse(text_of(**after)), parse(text_of(**before)), seconds)).as_dict()
+    for model in snapshot["models"]:
         numbers = [value for value in model.values() if isinstance(value, float)]
         assert all(0 <= value < math.inf for value in numbers)
 
 
 @given(st.lists(st.integers(min_value=0, max_value=10**9), min_size=2, max_size=20))
-def test_rates_add_up_to_what_was_counted_since_the_last_restart(steps):
+def test_rates_add_up_to_the_count_since_the_last_restart(steps):
     values = [0.0]
     for step in steps:
         values.append(0.0 if step % 7 == 0 else values[-1] + step)  # a restart now and then
@@ -157,29 +178,29 @@ def test_rates_add_up_to_what_was_counted_since_the_last_restart(steps):
     assert math.fsum(counted[since + 1 :]) == values[-1]
 
 
-def test_a_model_that_came_meanwhile_has_no_rate_yet_and_one_that_went_is_gone():
+def test_a_new_model_has_no_rate_yet_and_a_removed_one_is_gone():
     before, after = parse('nv_inference_count{model="a",version="1"} 5\n'), parse(text_of(nv_inference_count=9))
     (model,) = one(direct(after, before, 1.0)).models
     assert (model.name, model.inferences_per_second) == ("m", None)
 
 
-def test_replicas_are_summed_and_shares_are_those_of_inferences():
+def test_replicas_are_summed_and_have_shares_of_inferences():
     names = ("nv_inference_count", "nv_inference_exec_count", "nv_inference_request_success")
     zero = parse(text_of(**dict.fromkeys(names, 0), nv_inference_queue_duration_us=0))
     busy = parse(text_of(**dict(zip(names, (300, 3, 30), strict=True)), nv_inference_queue_duration_us=30_000))
     calm = parse(text_of(**dict(zip(names, (100, 2, 10), strict=True)), nv_inference_queue_duration_us=50_000))
     down = Reading((Replica("c", "c", "http://c/metrics", up=False, models={}),))
-    told = assemble([direct(busy, zero, 1.0), direct(calm, zero, 1.0, name="b"), down], time=0.0)
-    (model,) = told.models
+    snapshot = assemble([direct(busy, zero, 1.0), direct(calm, zero, 1.0, name="b"), down], time=0.0)
+    (model,) = snapshot.models
     assert (model.inferences_per_second, model.batch, model.queue_ms) == (400.0, 80.0, 2.0)
-    assert [(each.id, each.up, each.share) for each in told.instances] == [
+    assert [(each.id, each.up, each.share) for each in snapshot.instances] == [
         ("a", True, 0.75),
         ("b", True, 0.25),
         ("c", False, None),
     ]
 
 
-def test_two_sources_of_the_same_replicas_do_not_count_them_twice():
+def test_two_sources_do_not_count_the_same_replica_twice():
     zero, after = parse(text_of(nv_inference_count=0)), parse(text_of(nv_inference_count=100))
     scraped = direct(after, zero, 1.0)
     prometheus = Reading(
@@ -193,11 +214,11 @@ def test_two_sources_of_the_same_replicas_do_not_count_them_twice():
     assert assemble([down, prometheus], time=0.0).models[0].inferences_per_second == 90.0
 
 
-def test_a_gpu_that_two_sources_know_is_one():
-    told = assemble(
+def test_a_gpu_of_two_sources_is_merged():
+    snapshot = assemble(
         [Reading(gpus=(Gpu("G", power=3.0),)), Reading(gpus=(Gpu("G", power=5.0, tensor=0.5),))], time=0.0
     )
-    assert told.gpus == (Gpu("G", power=3.0, tensor=0.5),)
+    assert snapshot.gpus == (Gpu("G", power=3.0, tensor=0.5),)
 
 
 def test_huge_label_sets_and_long_names_are_bounded():
@@ -210,26 +231,26 @@ def test_huge_label_sets_and_long_names_are_bounded():
     assert max(len(name) for name, _ in scrape.counters) == 200
 
 
-def test_labels_are_text_whatever_they_hold():
+def test_labels_may_contain_any_text():
     (key,) = parse(r'nv_inference_count{model="<img src=x onerror=\"a\">\n,}",version="1"} 4').counters
     assert key[0] == '<img src=x onerror="a">\n,}'
 
 
 @pytest.mark.parametrize("text", ["<html>", "nv_inference_count{model=", "nv_inference_count{} x", '{"a": 1}'])
-def test_another_servers_answer_is_refused_in_words(text):
+def test_another_servers_answer_is_refused(text):
     with pytest.raises(BadReply, match="Prometheus' text format"):
         parse(text)
 
 
-def test_an_empty_answer_and_other_metrics_are_no_fault():
+def test_an_empty_answer_and_other_metrics_are_accepted():
     assert parse("") == Scrape()
     assert parse("# TYPE go_threads gauge\ngo_threads 7\n") == Scrape()
 
 
 def test_a_snapshot_is_json_with_stable_keys():
-    told = snapshots("server_bound")[-1].as_dict()
-    assert list(told) == ["time", "window", "busy", "gpus", "models", "instances", "hosts", "sources"]
-    assert list(told["models"][0]) == [
+    snapshot = snapshots("server_bound")[-1].as_dict()
+    assert list(snapshot) == ["time", "window", "busy", "gpus", "models", "instances", "hosts", "sources"]
+    assert list(snapshot["models"][0]) == [
         *("name", "version", "inferences_per_second", "requests_per_second", "failures_per_second", "batch"),
         *("queue_ms", "compute_ms", "pending", "waiting", "executing"),
     ]
@@ -250,7 +271,7 @@ def test_separators_other_than_newlines_do_not_end_a_line():
     assert key[0] == "a\u2028b\x0bc\x85"
 
 
-def test_numbers_that_no_server_can_mean_are_passed_over():
+def test_impossible_numbers_are_ignored():
     scrape = parse(
         'nv_inference_count{model="m",version="1"} 1e308\nnv_inference_count{model="m",version="1",g="2"} 1e308'
     )
@@ -271,7 +292,7 @@ def test_numbers_that_no_server_can_mean_are_passed_over():
     ],
     ids=["many labels", "many lines"],
 )
-def test_a_text_that_would_take_minutes_to_read_is_refused(text, what):
+def test_a_text_that_takes_minutes_to_parse_is_refused(text, what):
     with pytest.raises(BadReply, match=what) as caught:
         parse(text)
     assert what in caught.value.reason

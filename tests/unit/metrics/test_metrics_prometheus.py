@@ -1,4 +1,4 @@
-"""Queries to Prometheus and what is made of its answers; the real one is asked in tests/integration."""
+"""Queries to Prometheus and its answers; tests/integration uses a real one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from eaf_inference.metrics.reading import MOST_INSTANCES, Reading, assemble
 
 
 def answer(*series):
-    """Prometheus' answer with these series: (our field, value, labels)."""
+    """Return an answer of Prometheus with these series: (our field, value, labels)."""
     result = [{"metric": {"eaf_field": field, **labels}, "value": [1.7e9, value]} for field, value, labels in series]
     return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
 
 
-def told(*series):
+def snapshot_of(*series):
     return assemble([reading_of(answer(*series), window=30.0)], time=0.0)
 
 
@@ -26,7 +26,7 @@ M = {"model": "m", "version": "1", "instance": "10.0.0.1:8002"}
 MIG = {"UUID": "GPU-1", "GPU_I_ID": "3", "GPU_I_PROFILE": "2g.10gb", "Hostname": "ampere-01", "modelName": "A100"}
 
 
-def test_every_series_is_taken_once_whatever_the_number_of_prometheus_replicas():
+def test_several_prometheus_replicas_count_each_series_once():
     text = expression(['namespace="triton"'], ['Hostname=~"ampere-.*"'], window=45)
     assert text.count("max without(prometheus_replica)") == text.count("label_replace(") + 1
     assert 'rate(nv_inference_count{namespace="triton"}[45s])' in text
@@ -38,14 +38,14 @@ def test_every_series_is_taken_once_whatever_the_number_of_prometheus_replicas()
 @pytest.mark.parametrize(
     "matcher", ["", "namespace", "namespace=triton", 'a="b"} or vector(1) or x{', 'a="b" , c="d"']
 )
-def test_a_matcher_that_is_none_is_refused(matcher):
+def test_an_invalid_matcher_is_refused(matcher):
     with pytest.raises(ConfigurationError, match="not a matcher"):
         expression([matcher])
 
 
-def test_replicas_and_models_are_those_of_the_labels():
+def test_labels_name_replicas_and_models():
     other = {**M, "instance": "10.0.0.2:8002", "pod": "triton-7f-x", "node": "gpu-02"}
-    snapshot = told(
+    snapshot = snapshot_of(
         ("counter_inferences", "300", M),
         ("counter_requests", "30", M),
         ("counter_queue_us", "60000", M),
@@ -56,10 +56,10 @@ def test_replicas_and_models_are_those_of_the_labels():
         ("counter_executions", "NaN", M),
         ("host_cpu_utilization", "0.5", {"instance": "10.0.0.1:8002"}),
         *(("up", "1", labels) for labels in (M, other, {"instance": "10.0.0.3:8002"})),
-        ("counter_inferences", "1000", {**M, "instance": "10.0.0.4:8002"}),  # what the window still holds
-        ("counter_inferences", "1000", {**M, "instance": "10.0.0.5:8002"}),  # the same, of a pod that was deleted
+        ("counter_inferences", "1000", {**M, "instance": "10.0.0.4:8002"}),  # still inside the window
+        ("counter_inferences", "1000", {**M, "instance": "10.0.0.5:8002"}),  # also, of a deleted pod
         ("down", "0", {"instance": "10.0.0.4:8002"}),
-        ("down", "0", {"instance": "10.0.0.1:8002"}),  # of another job: it reports
+        ("down", "0", {"instance": "10.0.0.1:8002"}),  # of another job; it is up
     )
     (model,) = snapshot.models
     assert (model.inferences_per_second, model.queue_ms, model.failures_per_second) == (400.0, 2.0, 3.0)
@@ -77,7 +77,7 @@ def test_replicas_and_models_are_those_of_the_labels():
 def test_a_mig_slice_has_its_profile_and_its_engines_activity():
     values = {"engine": "0.9", "tensor": "0.4", "memory_used": "4000", "memory_free": "6000", "power": "120"}
     whole = {"gpu": "1", "device": "nvidia1", "instance": "10.0.0.9:9400"}
-    snapshot = told(
+    snapshot = snapshot_of(
         *((f"dcgm_{field}", value, MIG) for field, value in values.items()),
         ("dcgm_utilization", "71", whole),
     )
@@ -89,14 +89,14 @@ def test_a_mig_slice_has_its_profile_and_its_engines_activity():
     assert snapshot.busy.estimated is False
 
 
-def test_of_a_gpu_that_triton_and_dcgm_report_dcgm_is_believed():
+def test_dcgm_takes_precedence_over_triton():
     series = [
         ("gpu_utilization", "0.2", {"gpu_uuid": "GPU-1", "instance": "a:8002"}),
         ("gpu_memory_total", "42", {"gpu_uuid": "GPU-1", "instance": "a:8002"}),
         ("dcgm_utilization", "60", {"UUID": "GPU-1", "Hostname": "ampere-01"}),
     ]
     for order in (series, series[::-1]):
-        (gpu,) = told(*order).gpus
+        (gpu,) = snapshot_of(*order).gpus
         assert (gpu.utilization, gpu.memory_total, gpu.host) == (0.6, 42.0, "ampere-01")
 
 
@@ -107,16 +107,16 @@ def test_huge_answers_are_bounded():
     assert reading.left_out == 300 - MOST_INSTANCES
 
 
-def test_nothing_found_is_nothing_reported():
-    assert told() == assemble([], time=0.0)
+def test_an_empty_answer_gives_an_empty_snapshot():
+    assert snapshot_of() == assemble([], time=0.0)
 
 
 @pytest.mark.parametrize(
     "body",
     [b"", b"<html>", b"[]", b"{}", b'{"status": "success"}', b'{"status": "success", "data": {"result": [{}]}}'],
 )
-def test_another_servers_answer_is_refused_in_words(body):
-    with pytest.raises(BadReply, match="not that of a Prometheus"):
+def test_another_servers_answer_is_refused(body):
+    with pytest.raises(BadReply, match="not from a Prometheus"):
         reading_of(body, window=30.0)
 
 
@@ -126,13 +126,13 @@ def test_prometheus_own_errors_are_passed_on():
 
 
 @pytest.mark.parametrize("url", ["http://u:secret@h/", "ftp://h/", "h:9090", "http://", ""])
-def test_an_url_that_cannot_be_asked_is_refused_without_showing_a_password(url):
+def test_an_invalid_url_is_refused_without_showing_a_password(url):
     with pytest.raises(ConfigurationError) as caught:
         check_url(url)
     assert "secret" not in str(caught.value)
 
 
-def test_a_token_travels_encrypted_or_on_this_machine_only(credentials):
+def test_a_token_is_sent_encrypted_or_on_this_machine_only(credentials):
     with pytest.raises(ConfigurationError, match="unencrypted"):
         Prometheus("http://prometheus.facility.org", credentials=credentials)
     for url in ("https://prometheus.facility.org", "http://127.0.0.1:9090/", "http://localhost:9090"):
@@ -142,19 +142,20 @@ def test_a_token_travels_encrypted_or_on_this_machine_only(credentials):
 
 @pytest.fixture
 def credentials():
-    from eaf_inference.credentials import Credentials, StaticToken
+    from eaf_inference.auth.credentials import Credentials
+    from eaf_inference.auth.sources import StaticToken
 
     return Credentials(StaticToken("sesame"))
 
 
-def test_a_file_of_authorities_that_is_none_is_refused(tmp_path):
+def test_an_invalid_file_of_authorities_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_text("nothing")
     for name in ("ca.pem", "missing.pem"):
         with pytest.raises(ConfigurationError, match="certificate authorities"):
             Prometheus("https://prometheus.facility.org", ca=tmp_path / name)
 
 
-def test_series_that_nobody_asked_for_are_passed_over():
+def test_unrequested_series_are_ignored():
     unknown = ["dcgm_nonsense", "gpu_nonsense", "host_nonsense", "counter_nonsense", "nonsense", ""]
     body = answer(*((field, "1", {**M, **MIG, "gpu_uuid": "GPU-1"}) for field in unknown))
     assert reading_of(body, window=30.0) == Reading()

@@ -1,12 +1,12 @@
-"""Which metrics belong to a Triton: the local note's, the operator's, or nobody's."""
+"""The metrics sources of a Triton: those of a local facility, those of the operator, or none."""
 
 from __future__ import annotations
 
 import pytest
 
 from eaf_inference.config import Facility
+from eaf_inference.discovery.local_facility import LocalFacility, Replica, announced
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.local import LocalFacility, Replica, announced
 from eaf_inference.metrics.targets import sources_of
 
 METRICS = ["http://a:8002/metrics", "http://b:8002/metrics"]
@@ -26,11 +26,11 @@ def runtime(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
-def told(sources):
+def listed(sources):
     return [(source.kind, source.name) for source in sources]
 
 
-def test_without_configuration_nobody_is_asked():
+def test_without_configuration_there_are_no_sources():
     assert sources_of(Facility()) == []
     assert sources_of(Facility(), ["grpc://somewhere:8001"]) == []
 
@@ -38,35 +38,35 @@ def test_without_configuration_nobody_is_asked():
 def test_replicas_come_before_prometheus():
     facility = Facility(metrics_urls=METRICS, prometheus_url="http://p:9090/")
     expected = [*(("Triton", url) for url in METRICS), ("Prometheus", "http://p:9090")]
-    assert told(sources_of(facility)) == expected
-    assert told(sources_of(facility, ["grpc://found-elsewhere:8001"])) == expected
+    assert listed(sources_of(facility)) == expected
+    assert listed(sources_of(facility, ["grpc://found-elsewhere:8001"])) == expected
 
 
-def test_what_is_configured_is_of_the_configured_servers_only():
+def test_configured_sources_are_for_the_configured_servers_only():
     facility = Facility(urls=["triton+grpc://127.0.0.1:8001/particlenet/1"], metrics_urls=METRICS)
     assert len(sources_of(facility, ["grpc://127.0.0.1:8001"])) == 2
     assert len(sources_of(facility)) == 2
     assert sources_of(facility, ["grpc://127.0.0.1:9001"]) == []
 
 
-def test_a_facility_on_this_machine_knows_its_own_and_no_other():
+def test_a_local_facility_names_its_own_sources_only():
     facility = Facility(metrics_urls=METRICS)
     with announced(LOCAL):
-        assert told(sources_of(facility, ["grpc://localhost:2"])) == [
+        assert listed(sources_of(facility, ["grpc://localhost:2"])) == [
             ("Triton", "http://localhost:1/metrics"),
             ("Triton", "http://localhost:2/metrics"),
         ]
-        assert told(sources_of(facility, ["grpc://localhost:3"])) == [("Triton", url) for url in METRICS]
-    assert told(sources_of(facility, ["grpc://localhost:2"])) == [("Triton", url) for url in METRICS]
+        assert listed(sources_of(facility, ["grpc://localhost:3"])) == [("Triton", url) for url in METRICS]
+    assert listed(sources_of(facility, ["grpc://localhost:2"])) == [("Triton", url) for url in METRICS]
 
 
-def test_the_authorities_are_those_of_metrics_else_those_of_triton(tmp_path):
+def test_metrics_use_their_own_authorities_or_those_of_triton(tmp_path):
     for settings in ({"metrics_ca": str(tmp_path / "none.pem")}, {"ca": str(tmp_path / "none.pem")}):
         with pytest.raises(ConfigurationError, match=r"none\.pem"):
             sources_of(Facility(metrics_urls=["https://a:8002/metrics"], **settings))
 
 
-def test_a_token_for_prometheus_does_not_travel_unencrypted(tmp_path):
+def test_a_token_for_prometheus_is_not_sent_unencrypted(tmp_path):
     (tmp_path / "token").write_text("abc")
     settings = {"prometheus_url": "http://p:9090", "prometheus_token_file": str(tmp_path / "token")}
     with pytest.raises(ConfigurationError, match="unencrypted"):

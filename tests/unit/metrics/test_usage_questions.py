@@ -1,4 +1,4 @@
-"""Questions about usage, and what is made of the answers."""
+"""Queries for usage, and parsing of the answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def series(field, value, user="alice", model="particlenet"):
     return {"user": user, "model": model, "eaf_field": field}, value
 
 
-def test_a_row_is_a_user_and_a_model():
+def test_a_row_is_one_user_and_one_model():
     growth = growth_in(
         answer(
             series("requests", 3), series("rows", 300), series("failures", 1, model=""), series("rows", 0, user="bob")
@@ -38,8 +38,8 @@ def test_a_row_is_a_user_and_a_model():
     )
 
 
-def test_what_counters_had_come_to_before_is_added_and_said():
-    growth = growth_in(answer(series("requests", 2), series("requests_before", 4), series("requests_anew", 1)))
+def test_counts_from_before_a_reset_are_added_and_estimated():
+    growth = growth_in(answer(series("requests", 2), series("requests_before", 4), series("requests_reset", 1)))
     earlier = growth_in(answer(series("requests", 7)))
     (row,) = rows_of(growth, earlier, {("alice", "particlenet")})
     assert (row.requests, row.estimated) == (5, True)
@@ -53,35 +53,35 @@ def test_what_counters_had_come_to_before_is_added_and_said():
         ("back\\slash\nand é 😀", r'"back\\slash\nand é 😀"'),
     ],
 )
-def test_a_name_stays_a_name_in_the_question(name, quoted):
+def test_a_user_name_is_quoted_in_the_query(name, quoted):
     for question in (usage_expression(name, since=3600), earlier_lives(name, since=3600)):
         assert f"{{user={quoted}}}" in question
         assert question.count("user=") == question.count(quoted)
 
 
-def test_what_is_no_name_or_no_time_is_refused():
+def test_an_invalid_name_duration_or_matcher_is_refused():
     with pytest.raises(ConfigurationError, match="not Unicode"):
         usage_expression("\udc80", since=3600)
     for since in (0, 59, 1e9, float("nan")):
-        with pytest.raises(ConfigurationError, match="Expected from a minute to a year"):
+        with pytest.raises(ConfigurationError, match="Expected a minute to a year"):
             usage_expression(None, since=since)
     with pytest.raises(ConfigurationError, match="not a matcher"):
         usage_expression(None, since=3600, matchers=["} or up{"])
 
 
-def test_only_the_doors_that_are_meant_are_asked():
+def test_only_matching_envoys_are_queried():
     question = usage_expression("alice", since=3600, matchers=['namespace="ours"'])
     assert 'envoy_eaf_rows{namespace="ours",user="alice"}' in question
     assert 'envoy_server_uptime{namespace="ours"}' in question
 
 
-def test_time_is_written_as_one_types_it():
+def test_durations_have_a_number_and_a_unit():
     assert [seconds_of(text) for text in ("90s", "30m", "12h", "1d", " 2w ")] == [90, 1800, 43_200, 86_400, 1_209_600]
     for text in ("", "1", "d", "-1d", "1.5h", "1 d", "1y"):
-        with pytest.raises(ConfigurationError, match="Expected such as 30m"):
+        with pytest.raises(ConfigurationError, match="Expected one such as 30m"):
             seconds_of(text)
 
 
-def test_what_is_no_answer_is_refused():
+def test_an_invalid_answer_is_refused():
     with pytest.raises(BadReply):
         growth_in(b"<html>")

@@ -1,0 +1,106 @@
+"""The program `eaf-inference`: version, help, exit codes and shell completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from eaf_inference import __version__, client_commands, doctor
+from eaf_inference.cli import main, make_parser
+from eaf_inference.doctor import Finding, State
+
+COMMANDS = ("connect", "models", "run", "doctor", "up", "demo", "envoy", "usage", "study")
+
+
+def run(*arguments):
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"eaf-inference {__version__}\n"
+
+
+def test_the_programs_help_names_every_command_and_the_extra_to_install(capsys):
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n    {command} " in shown
+    assert "pip install 'eaf-inference[facility]'" in shown
+    assert "register-python-argcomplete eaf-inference" in shown
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_ends_with_examples_and_exit_codes(capsys, command):
+    assert run(*filter(None, [command]), "--help") == 0
+    _, _, end = capsys.readouterr().out.partition("\nexamples:\n")
+    assert end.startswith(f"  eaf-inference {command}".rstrip())
+    assert end.endswith("\nexit codes:\n  0 success, 1 failure or a problem found, 2 wrong usage, 130 interrupted\n")
+
+
+def test_the_examples_in_the_help_are_valid_command_lines(capsys):
+    parsed = []
+    for command in COMMANDS:
+        run(command, "--help")
+        examples = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  eaf-inf")]
+        assert examples
+        parsed += [line.partition(" > ")[0].split()[1:] for line in examples]
+    for arguments in parsed:
+        assert make_parser().parse_args(arguments).command == arguments[0]
+
+
+@pytest.mark.parametrize(("state", "code"), [(State.FINE, 0), (State.NOTE, 0), (State.PROBLEM, 1)])
+def test_the_doctors_exit_code_is_1_only_if_there_is_a_problem(monkeypatch, capsys, state, code):
+    monkeypatch.setattr(doctor, "findings", lambda: iter([Finding("Triton", state, "installed")]))
+    assert run("doctor") == code
+    assert capsys.readouterr().out.splitlines()[-1].split() == [state.value, "Triton", "installed"]
+
+
+def test_the_exit_code_of_a_failed_command_is_1(monkeypatch, capsys):
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # older versions of jupyter_core warn without it
+    assert run("connect", "--token-file", "/absent") == 1
+    assert capsys.readouterr().err.startswith("eaf-inference: ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["absent"], ["up", "--absent"], ["up", "--triton", "two"]])
+def test_the_exit_code_of_wrong_usage_is_2(capsys, arguments):
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err.startswith("usage: eaf-inference ")
+
+
+def test_the_exit_code_of_an_interrupted_command_is_130(monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client_commands, "connected", interrupted)
+    assert run("models") == 130
+    assert capsys.readouterr().err == "eaf-inference: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [("eaf-inference con", ["connect"]), ("eaf-inference up --us", ["--users"])]
+)
+def test_argcomplete_completes_commands_and_options(tmp_path, line, expected):
+    pytest.importorskip("argcomplete", reason="the oldest environment has no [notebook]")
+    output = tmp_path / "completions"
+    completion = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(output),
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    subprocess.run(
+        [sys.executable, "-m", "eaf_inference.cli"],
+        env=os.environ | completion,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    assert [each.strip() for each in output.read_text().split("\n")] == expected

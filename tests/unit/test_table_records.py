@@ -1,0 +1,91 @@
+"""Tables of every library for a model with a recipe."""
+
+from __future__ import annotations
+
+import datetime
+
+import awkward as ak
+import numpy as np
+import pytest
+from builders import recipe_text, tensor, variable
+
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.marshal import prepare
+from eaf_inference.inference.recipe import Recipe
+from eaf_inference.inference.spec import ModelSpec
+from eaf_inference.inference.table_records import as_records
+
+pa = pytest.importorskip("pyarrow")
+pd = pytest.importorskip("pandas")
+pl = pytest.importorskip("polars")
+
+COLUMNS = {
+    "eta": [[0.5, 1.5], [], [2.5]],
+    "run": [1, 2, 3],
+    "when": [datetime.datetime(2026, 1, 1)] * 3,
+    "pt": [[1.0, 2.0], [], [3.0]],
+    "trigger": ["a", "b", None],
+}
+MAKERS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "lazy polars": pl.LazyFrame, "pyarrow": pa.table}
+tables = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def spec_of(text, *inputs):
+    return ModelSpec(
+        name="jets",
+        version="",
+        max_batch_size=4,
+        inputs=inputs,
+        outputs=(tensor("y", 1),),
+        recipe=Recipe.parse(text, model="jets"),
+        labels={},
+    )
+
+
+JETS = spec_of(recipe_text({"x": {"pt": variable(), "eta": variable()}}), tensor("x", 2, -1))
+
+
+@tables
+def test_columns_with_a_list_per_row_are_constituents(make):
+    (x,) = prepare(make(COLUMNS), JETS).inputs.arrays
+    np.testing.assert_array_equal(np.stack(x.columns), [[1, 2, 3], [0.5, 1.5, 2.5]])
+    np.testing.assert_array_equal(x.counts, [2, 0, 1])
+
+
+@tables
+def test_a_missing_column_is_named(make):
+    with pytest.raises(InvalidInput, match="lacks pt"):
+        prepare(make({"eta": COLUMNS["eta"]}), JETS)
+
+
+@tables
+def test_a_column_of_text_for_a_variable_is_refused(make):
+    with pytest.raises(InvalidInput, match="'pt' holds strings"):
+        prepare(make({"eta": COLUMNS["eta"], "pt": ["a", "b", "c"]}), JETS)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pd.Series([1, 2, 3], dtype="Int64"), pd.Series([1.0, 2.0, 3.0]), pl.Series([1, 2, 3]), pa.array([1, 2, 3])],
+)
+def test_numbers_stay_numbers(column):
+    assert as_records(pd.DataFrame({"a": column})).a.to_list() == [1, 2, 3]
+    assert as_records({"a": column})["a"].to_list() == [1, 2, 3]
+
+
+def test_missing_values_stay_missing():
+    table = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [[1], None], "c": [1.0, np.nan]})
+    records = as_records(table)
+    assert records.a.to_list() == [1, None]
+    assert records.b.to_list() == [[1], None]
+    assert np.isnan(records.c[1])
+
+
+def test_columns_of_one_name_are_left_out():
+    table = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["a", "b", "a"])
+    assert as_records(table).fields == ["b"]
+
+
+def test_other_values_are_returned_as_they_are():
+    for value in (np.zeros((2, 3)), ak.Array([1, 2]), [1, 2], pd.DataFrame(np.zeros((2, 2)))):
+        assert as_records(value) is value
