@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import socket
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from token_service import HUB_TOKEN
 from zoo import make_zoo
 
 import eaf_inference
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.triton import TritonServer
 
 SAMPLE = Path(__file__).parents[2] / "notebooks" / "jets.parquet"
 
@@ -55,6 +56,14 @@ def zoo(zoo_models):
 
 
 @pytest.fixture(scope="session")
+def sums_models(zoo_models, tmp_path_factory):
+    """A repository with `sums` alone, whose server starts and stops quickly."""
+    repository = tmp_path_factory.mktemp("sums")
+    shutil.copytree(zoo_models / "sums", repository / "sums")
+    return repository
+
+
+@pytest.fixture(scope="session")
 def pair(tmp_path_factory):
     """Two Tritons with the zoo's models, and two models that take their time."""
     repository = make_zoo(tmp_path_factory.mktemp("pair"))
@@ -66,13 +75,13 @@ def pair(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def issuer():
-    """Whose tokens the door believes."""
+    """The issuer whose tokens Envoy accepts."""
     with Issuer() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def door_of_two(pair, issuer):
+def shared_envoy(pair, issuer):
     """An Envoy in front of both, with a share that nobody uses up."""
     with envoy(issuer, pair, share=10_000, models=["nap"]) as server:
         yield server
@@ -101,7 +110,7 @@ def jagged():
 
 @pytest.fixture
 def facility(zoo, gateway_server, tmp_path, monkeypatch):
-    """A door that asks for tokens in front of the zoo, a token service, and a Dask Gateway."""
+    """An edge proxy that requires tokens in front of the zoo, a token service, and a Dask Gateway."""
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
     with facility_of(zoo, gateway_server, tmp_path / "jupyter") as running:
         yield running

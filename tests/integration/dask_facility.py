@@ -1,4 +1,4 @@
-"""A facility for tests of Dask clusters: a door that asks for tokens, a service that gives them, a real gateway."""
+"""A facility for tests of Dask clusters: an edge proxy that requires tokens, their issuer, a real gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from dask_gateway import BasicAuth, Gateway
-from door import Door, door
+from edge_proxy import EdgeProxy, edge_proxy
 from token_service import TokenServer, token_service
 
 ONES = {"x": np.ones((4, 2, 3), np.float32)}
@@ -18,14 +18,14 @@ THREES = np.full((4, 2), 3, np.float32)
 
 
 def typed_in_a_notebook(function):
-    """Travels by value: workers do not have this file."""
+    """Make a function travel by value, because workers do not have this file."""
     function.__module__ = "__main__"
     return function
 
 
 @typed_in_a_notebook
 def classify(inputs):
-    """What a user's task does."""
+    """Classify jets, as a user's task does."""
     import eaf_inference
 
     return eaf_inference.connect().model("sums")(inputs)
@@ -33,15 +33,16 @@ def classify(inputs):
 
 @typed_in_a_notebook
 async def holds(condition: str, timeout: float = 20.0, **names) -> bool:
-    """On a worker: wait until this is true of the values that it holds."""
+    """Run on a worker: wait until the condition on its values is true."""
     import asyncio
     import time
 
     ends = time.monotonic() + timeout
-    while "_eaf_inference_held" not in sys.modules and time.monotonic() < ends:  # a first plugin is on its way
+    while "_eaf_inference_held" not in sys.modules and time.monotonic() < ends:  # no plugin has arrived yet
         await asyncio.sleep(0.05)
-    held = sys.modules["_eaf_inference_held"].held
-    return await asyncio.to_thread(held.wait_until, lambda: eval(condition, names, {"values": held.values}), timeout)  # noqa: S307
+    state = sys.modules["_eaf_inference_held"].held
+    holds_now = lambda: eval(condition, names, {"values": state.values})  # noqa: E731, S307
+    return await asyncio.to_thread(state.wait_until, holds_now, timeout)
 
 
 def all_hold(client, condition: str, **names) -> bool:
@@ -60,12 +61,12 @@ def issue_time() -> float:
 
 @typed_in_a_notebook
 def meet_a_refusal() -> None:
-    held = sys.modules["_eaf_inference_held"].held
-    held.refuse(held.values["issued"])
+    state = sys.modules["_eaf_inference_held"].held
+    state.refuse(state.values["issued"])
 
 
 def eventually(read, accept, timeout: float = 20.0):
-    """What is read once it is acceptable: for what comes with heartbeats, which nobody announces."""
+    """Return the first acceptable reading. For values that arrive with heartbeats, for which there is no event."""
     ends = time.monotonic() + timeout
     while not accept(found := read()):
         assert time.monotonic() < ends, found
@@ -74,9 +75,9 @@ def eventually(read, accept, timeout: float = 20.0):
 
 @dataclass
 class Facility:
-    """A door that asks for tokens, the service that gives them, and a gateway."""
+    """An edge proxy that requires tokens, the service that issues them, and a gateway."""
 
-    door: Door
+    edge_proxy: EdgeProxy
     url: str
     service: TokenServer
     gateway_url: str
@@ -94,8 +95,8 @@ class Facility:
 
 @contextmanager
 def facility_of(zoo, gateway_server, directory, *, lives=600.0):
-    """Running, and configured in this Jupyter configuration directory."""
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+    """Run a facility, with its configuration in this Jupyter configuration directory."""
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         handler.tokens = {"nobody": 0.0}
         with token_service(handler.tokens, lives=lives) as service:
             url = f"grpc://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""A real Envoy in front of real Tritons, as an operator's settings make it, and raw gRPC calls through it."""
+"""A real Envoy in front of real Tritons, configured by an operator's settings, and raw gRPC calls through it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import plain_client
 import psutil
 from recorded.replay import until
 
-from eaf_inference.envoy.configuration import configuration
-from eaf_inference.envoy.settings import Envoy
-from eaf_inference.facility.envoy import EnvoyServer
-from eaf_inference.policy import TokenPolicy
+from eaf_facility.envoy.configuration import configuration
+from eaf_facility.envoy.settings import Envoy
+from eaf_facility.servers.envoy import EnvoyServer
+from eaf_facility.token_policy import TokenPolicy
 
 SERVICE = "/inference.GRPCInferenceService"
 MEBIBYTE = 1024 * 1024
@@ -43,7 +43,7 @@ output [{ name: "y", data_type: TYPE_FP32, dims: [2] }]
 
 
 def save_nap(repository, name: str = "nap"):
-    """Make a model that gives back its input after 50 ms, one request after the other."""
+    """Write a model that returns its input after 50 ms, one request after the other."""
     directory = repository / name
     (directory / "1").mkdir(parents=True)
     (directory / "config.pbtxt").write_text(NAP_CONFIG)
@@ -52,7 +52,7 @@ def save_nap(repository, name: str = "nap"):
 
 @dataclass
 class Answer:
-    """What came of one call: the status' name, its details, the reply, and what the server said beside it."""
+    """The outcome of one call: name of the status, details, reply, and trailing metadata."""
 
     status: str
     details: str
@@ -61,7 +61,7 @@ class Answer:
 
 
 class Caller:
-    """One raw gRPC connection to the door."""
+    """One raw gRPC connection to Envoy."""
 
     def __init__(self, server: EnvoyServer, target: str = "") -> None:
         credentials = grpc.ssl_channel_credentials(server.authority.encode())
@@ -76,7 +76,7 @@ class Caller:
         compression: grpc.Compression | None = None,
         **headers: str,
     ) -> Answer:
-        """Call a method of Triton's service, or of another where it is written in full."""
+        """Call a method of Triton's service, or any other method by its full path."""
         path = method if method.startswith("/") else f"{SERVICE}/{method}"
         metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
         if token is not None:
@@ -90,13 +90,13 @@ class Caller:
         return Answer("OK", "", reply, dict(call.trailing_metadata() or ()))
 
     def begin(self, method: str, request: bytes, token: str):
-        """Start a call; gives gRPC's future."""
+        """Start a call and return gRPC's future."""
         metadata = [("authorization", f"Bearer {token}")]
         return self._channel.unary_unary(f"{SERVICE}/{method}").future(request, metadata=metadata, timeout=30)
 
     @contextmanager
     def parked(self, method: str, mebibytes: int, token: str | None = None):
-        """Send so much, and no end, for the length of a `with` block; gives gRPC's future."""
+        """Send part of a request without ending it, for the length of a `with` block; yield gRPC's future."""
         over, sent = threading.Event(), threading.Event()
 
         def parts():
@@ -128,14 +128,14 @@ class Caller:
 
 
 def inference(model: str = "nap", rows: int = 1, shape: tuple[int, ...] = ()) -> bytes:
-    """A request for the scores of so many rows of two zeros, or of zeros of a shape."""
+    """Return a request for the scores of `rows` rows of two zeros, or of zeros of a shape."""
     zeros = np.zeros(shape or (rows, 2), np.float32)
     return plain_client.inference(model, {"x": zeros}).SerializeToString()
 
 
 @contextmanager
 def envoy(issuer, tritons, changing=None, **settings):
-    """An Envoy with these settings in front of these Tritons; `changing` is read again when it reloads."""
+    """Run an Envoy with these settings in front of these Tritons; `changing` is read again on reload."""
 
     def configure(place):
         chosen = {"upstreams": [each.grpc for each in tritons], **asdict(place), **settings, **(changing or {})}
@@ -146,7 +146,7 @@ def envoy(issuer, tritons, changing=None, **settings):
 
 
 class Log:
-    """What the access log says from now on."""
+    """The lines of the access log from now on."""
 
     def __init__(self, server: EnvoyServer) -> None:
         self._file = server.access_log
@@ -155,7 +155,7 @@ class Log:
             caller.ask(self._mark)
 
     def lines(self, number: int = 1) -> list[dict]:
-        """The calls since, once there are so many."""
+        """Return the calls since then, once there are at least `number`."""
 
         def found():
             whole, _, _ = self._file.read_text().rpartition("\n")
@@ -168,7 +168,7 @@ class Log:
 
 
 def counters(server: EnvoyServer) -> dict[str, float]:
-    """The door's counters by user and model, as Prometheus reads them."""
+    """Return Envoy's counters by user and model, as Prometheus reads them."""
     with urlopen(server.metrics, timeout=10) as page:  # noqa: S310 - loopback
         lines = page.read().decode().splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("envoy_eaf_"))
@@ -176,7 +176,7 @@ def counters(server: EnvoyServer) -> dict[str, float]:
 
 
 class Memory:
-    """The greatest resident size of a process from the beginning of a `with` block to its end, in MiB."""
+    """The peak resident size of a process during a `with` block, in MiB."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -206,7 +206,7 @@ class Memory:
 
 @contextmanager
 def from_address(server: EnvoyServer, source: str):
-    """A port on loopback whose connections reach Envoy from another loopback address."""
+    """Yield a loopback port whose connections reach Envoy from another loopback address."""
     target = ("127.0.0.1", int(server.url.rpartition(":")[2]))
 
     def copy(one: socket.socket, other: socket.socket) -> None:

@@ -1,11 +1,11 @@
-"""A script: what a greedy user leaves of the facility to another one, measured through the real door.
+"""Script: measure how much of the facility a greedy user leaves to another one, through a real Envoy.
 
     python tests/integration/fair_share.py [SECONDS] [SHARE] [BURST]
 
-Two Tritons, each with a model that takes 50 ms for a request, one after the other: 40 requests a second together,
-whoever asks. The share of each user is a little less than half of that, so that two shares fit. bob's use is measured
-twice: beside a neighbour who keeps to an equal share, and beside one who asks as fast as she can, 64 at a time and by
-a client that does not wait when it is told to. The issue's measure: at least 80 % of the throughput, p99 below twice.
+Each of two Tritons has a model that takes 50 ms for a request, one after the other: together they serve 40 requests a
+second. Each user's share is a little less than half of that, so that two shares fit. The script measures bob twice:
+next to a neighbour with an equal rate, and next to one who sends as fast as possible, 64 requests at a time, with a
+client that ignores the server's advice to wait. bob should keep 80 % of his throughput, and p99 stay below twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from envoy_facility import Caller, envoy, save_nap
 from issuer import Issuer
 
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.triton import TritonServer
 
 CAPACITY = 40  # requests a second of both Tritons
 BOB_IN_FLIGHT, NEIGHBOUR_IN_FLIGHT = 4, 64
@@ -46,7 +46,7 @@ class Measured:
 
 
 def use(server, token, seconds, in_flight, *, pace=None):
-    """Ask for so long; `pace`: not more than so many calls a second."""
+    """Send calls for a number of seconds; `pace` is the maximum number of calls a second."""
     stop = time.monotonic() + seconds
     times, statuses, lock = [], Counter(), threading.Lock()
     due = time.monotonic()
@@ -68,7 +68,7 @@ def use(server, token, seconds, in_flight, *, pace=None):
                 if status == "OK":
                     times.append(1000 * took)
             if status == "RESOURCE_EXHAUSTED" and pace:
-                time.sleep(1)  # as it was told
+                time.sleep(1)  # as the server asked
 
     with Caller(server) as caller, ThreadPoolExecutor(in_flight) as pool:
         list(pool.map(work, range(in_flight)))
@@ -77,7 +77,7 @@ def use(server, token, seconds, in_flight, *, pace=None):
 
 
 def both(server, issuer, seconds, share, *, greedy):
-    """bob paced a little below his share, beside his neighbour; both measured at the same time."""
+    """Measure bob, paced a little below his share, and his neighbour at the same time."""
     neighbour = (server, issuer.token("alice"), seconds, NEIGHBOUR_IN_FLIGHT if greedy else BOB_IN_FLIGHT)
     with ThreadPoolExecutor(2) as pool:
         hers = pool.submit(use, *neighbour, pace=None if greedy else 0.95 * share)

@@ -1,4 +1,4 @@
-"""A gRPC server that is no Triton: answers as one does, and with anything else that a test wants."""
+"""A gRPC server that answers like Triton, or with anything else that a test sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
-from door import UNLIMITED
+from edge_proxy import UNLIMITED
 
 from eaf_inference.inference import protocol
 
@@ -67,7 +67,7 @@ class Hostile(grpc.GenericRpcHandler):
 
 @contextmanager
 def hostile():
-    """A hostile server on a free port of loopback: gives it and its URL."""
+    """Run a hostile server on a free loopback port, and give it and its URL."""
     handler = Hostile()
     server = grpc.server(ThreadPoolExecutor(max_workers=32), handlers=[handler], options=UNLIMITED)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -87,5 +87,5 @@ def varint(number):
 
 
 def field(number, content):
-    """A length-delimited field of protobuf."""
+    """Encode a length-delimited field of protobuf."""
     return varint(number << 3 | 2) + varint(len(content)) + content

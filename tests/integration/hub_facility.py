@@ -1,4 +1,4 @@
-"""A JupyterHub with its token service, a gateway and a door that verifies tokens; all but the door are real."""
+"""A real JupyterHub, token service and Dask Gateway, and a stand-in for the edge proxy that verifies tokens."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 import jwt
-from door import Door, door
+from edge_proxy import EdgeProxy, edge_proxy
 
-from eaf_inference.facility.gateway import GatewayServer
-from eaf_inference.facility.jupyterhub import GROUP, HubServer, Services
-from eaf_inference.facility.processes import owned_directory
-from eaf_inference.facility.token_service import TokenServiceServer
+from eaf_facility.process.server import owned_directory
+from eaf_facility.servers.dask_gateway import DaskGatewayServer
+from eaf_facility.servers.jupyterhub import GROUP, JupyterHubServer, Services
+from eaf_facility.servers.token_service import TokenServiceServer
 
 if TYPE_CHECKING:
     from email.message import Message
@@ -31,8 +31,8 @@ CONTACT = "triton-help@facility.example"
 USERS = {"alice": [GROUP, "production"], "bob": [GROUP], "carol": []}
 
 
-class VerifyingDoor(Door):
-    """Lets in whose token is signed by a published key."""
+class VerifyingProxy(EdgeProxy):
+    """Accepts tokens signed by a published key."""
 
     jwks_url = ""
 
@@ -63,7 +63,7 @@ class Reply:
 
 
 def ask(url, token=None, *, method=None, data=None, headers=None, scheme="token"):
-    """What a server answers, whatever that is."""
+    """Return a server's answer, whatever its status."""
     headers = dict(headers or {}) | ({"Authorization": f"{scheme} {token}"} if token else {})
     request = urllib.request.Request(url, method=method, data=data, headers=headers)  # noqa: S310
     try:
@@ -76,15 +76,15 @@ def ask(url, token=None, *, method=None, data=None, headers=None, scheme="token"
 
 @dataclass
 class HubFacility:
-    """Attributes: the servers, and the door."""
+    """The servers and the stand-in edge proxy."""
 
-    hub: HubServer
+    hub: JupyterHubServer
     tokens: TokenServiceServer
-    gateway: GatewayServer
-    door: VerifyingDoor
+    gateway: DaskGatewayServer
+    edge_proxy: VerifyingProxy
 
     def operate(self, path, method="GET", **data):
-        """What the facility's operator asks the Hub."""
+        """Send a request to the Hub's API as the operator."""
         body = json.dumps(data).encode() if method != "GET" else None
         token = self.hub.operator_token_file.read_text()
         reply = ask(f"{self.hub.api_url}/{path}", token, method=method, data=body)
@@ -92,7 +92,7 @@ class HubFacility:
         return reply.data if reply.text else None
 
     def token_of(self, user, scopes=(SCOPE,), **options):
-        """A Hub token: itself and its id."""
+        """Create a Hub token; return it and its id."""
         made = self.operate(f"users/{user}/tokens", "POST", scopes=list(scopes), **options)
         return made["token"], made["id"]
 
@@ -101,7 +101,7 @@ class HubFacility:
         return ask(f"{base}/services/triton-token/token", hub_token, method="POST", **{"data": b"", **options})
 
     def refusals(self):
-        """The audit log's."""
+        """Return the refusals in the audit log."""
         lines = [json.loads(line) for line in self.tokens.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == "refusal"]
 
@@ -110,7 +110,7 @@ class HubFacility:
         return [line for line in lines if line["event"] == "mint"]
 
     def start_servers(self, *users):
-        """Begin to start these users' servers, and wait for all."""
+        """Start these users' servers and wait until all are ready."""
         for user in users:
             self.operate(f"users/{user}/server", "POST")
         ends = time.monotonic() + 60
@@ -120,13 +120,13 @@ class HubFacility:
                 time.sleep(0.1)
 
     def environment_of(self, user):
-        """What the Hub gave the user's server."""
+        """Return the environment that the Hub gave the user's server."""
         pid = self.operate(f"users/{user}")["servers"][""]["state"]["pid"]
         pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
         return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
     def runs(self, user, code, **environment):
-        """What a program prints that runs with the user's environment, and nothing else but this."""
+        """Run a program with only the user's environment and these variables; return its output."""
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
             env=self.environment_of(user) | environment,
@@ -140,12 +140,12 @@ class HubFacility:
 
 @contextmanager
 def hub_facility(zoo):
-    """Running, with the door's address in the facility document; alice and bob may infer, carol may not."""
+    """Run the facility, with the edge proxy's address in its document; alice and bob may infer, carol may not."""
     with (
-        door(zoo.grpc.removeprefix("grpc://"), handler=VerifyingDoor) as (handler, port),
+        edge_proxy(zoo.grpc.removeprefix("grpc://"), handler=VerifyingProxy) as (handler, port),
         owned_directory("eaf-inference-tokens-") as directory,
     ):
-        hub = HubServer(USERS)
+        hub = JupyterHubServer(USERS)
         configuration = {
             "Facility": {"urls": [f"grpc://127.0.0.1:{port}"], "metrics_urls": [zoo.metrics]},
             "TokenPolicy": {"tiers": {"production": "batch"}},
@@ -153,7 +153,7 @@ def hub_facility(zoo):
         }
         tokens = TokenServiceServer(hub.api_url, configuration, directory)
         handler.jwks_url = tokens.jwks_url
-        gateway = GatewayServer(hub_api_url=hub.api_url)
+        gateway = DaskGatewayServer(hub_api_url=hub.api_url)
         try:
             tokens.launch()
             gateway.launch()
@@ -171,7 +171,7 @@ def hub_facility(zoo):
 
 
 def processes_with(word: str) -> list[tuple[int, str, str]]:
-    """(pid, command line, environment) of those whose command line holds this word."""
+    """Return (pid, command line, environment) of processes whose command line contains this word."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit() and path.name != str(os.getpid()):

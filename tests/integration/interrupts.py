@@ -1,4 +1,4 @@
-"""Interrupts at random moments of cells that infer: run it, and read how many were lost.
+"""Interrupt notebook cells at random moments of inference, and count the lost interrupts.
 
 python tests/integration/interrupts.py [INTERRUPTS]
 """
@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kernels import notebook
 from zoo import make_zoo
 
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.triton import TritonServer
 
-LONGEST = 0.1  # seconds from the beginning of a cell to its interrupt
+LONGEST = 0.1  # seconds from the start of a cell to its interrupt
 CELLS = (
     "for _ in model.map({'x': rows} for _ in iter(int, 1)): pass",
     "while True: model({'x': rows})",
-    "progress._SHOWN_AFTER = 0.0\nwhile True: model({'x': rows})",  # each call makes a bar, and closes it
+    "progress._SHOWN_AFTER = 0.0\nwhile True: model({'x': rows})",  # each call makes and closes a bar
 )
 SETUP = """
 import numpy as np, eaf_inference.inference.progress as progress
@@ -29,7 +29,7 @@ model, rows = triton.model('sums'), np.ones((20, 2, 100), np.float32)
 
 
 def interrupt_cells(book, number: int) -> dict[str, int]:
-    """How many cells ended by their interrupt; each is followed by a call that must give the right scores."""
+    """Count the cells that ended by their interrupt; after each, a call must give the right scores."""
     assert book.run("%triton_connect").error == []
     assert book.run(SETUP).error == []
     counts = {"ended": 0, "lost": 0, "wrong scores after it": 0, "left in flight": 0}

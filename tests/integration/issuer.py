@@ -1,4 +1,4 @@
-"""A stand-in for the token service's half that the door sees: signs tokens, publishes keys, is away on demand."""
+"""A stand-in for the token service as Envoy sees it: it signs tokens, publishes keys, and fails on demand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIVES = 600
 
 
 class Issuer:
-    """Signs by the newest of its keys; a context manager that publishes them until it is left.
+    """Signs with its newest key; a context manager that publishes the keys.
 
     `tls` is a server's context, for https; `url` is where the keys are.
     """
@@ -37,13 +37,13 @@ class Issuer:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}{PATH}"
 
     def rotate(self, *, forget: bool = False) -> None:
-        """Sign by a new key from now on."""
+        """Sign with a new key from now on."""
         if forget:
             self._keys.clear()
         self._keys[f"key-{secrets.token_hex(4)}"] = Ed25519PrivateKey.generate()
 
     def token(self, user: str | None = "alice", *, age: float = 0, lives: float = LIVES, **claims) -> str:
-        """A token of this user; a claim that is None is left out."""
+        """Return a token for this user; claims that are None are left out."""
         kid, key = list(self._keys.items())[-1]
         issued = int(time.time() - age)
         whole = {"sub": user, "aud": "triton", "iss": "eaf-inference", "iat": issued, "exp": issued + int(lives)}
@@ -65,7 +65,7 @@ class Issuer:
         }
 
     def open(self) -> None:
-        """Publish, always on the same port."""
+        """Publish the keys, always on the same port."""
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,11 +77,11 @@ class Issuer:
                 self.wfile.write(body)
 
             def log_message(self, *_):
-                """It says nothing."""
+                """Log nothing."""
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *_):
-                """Somebody did not trust its certificate."""
+                """Ignore a client that did not trust the certificate."""
 
         self._server = Server(("127.0.0.1", self._port), Handler)
         self._port = self._server.server_address[1]
@@ -92,7 +92,7 @@ class Issuer:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
-        """Be away."""
+        """Stop publishing."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -1,4 +1,4 @@
-"""Real IPython kernels, as a notebook has them."""
+"""Real IPython kernels, like those of notebooks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What one cell showed."""
+    """The output of one cell."""
 
     text: str = ""
     html: str = ""
     error: list[str] = field(default_factory=list)  # name, value, traceback lines
-    reply: dict[str, Any] = field(default_factory=dict)  # what the kernel says of its end
+    reply: dict[str, Any] = field(default_factory=dict)  # the kernel's reply at its end
 
 
 class Notebook:
-    """One kernel, and everything it ever said."""
+    """One kernel, and all its output."""
 
     def __init__(self, manager, client) -> None:
         self._manager, self._client = manager, client
         self.everything = ""
 
     def run(self, code: str, *, heard: Callable[[str], None] = lambda _: None) -> Outcome:
-        """Run a cell to its end; whoever listens hears the type of each message."""
+        """Run a cell to its end, and call `heard` with the type of each message."""
         outcome = Outcome()
 
         def show(message):
@@ -52,12 +52,12 @@ class Notebook:
         return outcome
 
     def interrupt(self, code: str, seconds: float) -> Outcome:
-        """Run a cell and interrupt the kernel, as Lab's stop button does, so long after its own code has begun.
+        """Run a cell and interrupt the kernel `seconds` after its code has begun, like Lab's stop button.
 
-        Before that the kernel ignores interrupts, and nothing a cell could do would bring one back.
+        Before that, the kernel ignores interrupts.
         """
         pid = self._manager.provisioner.pid
-        timer = threading.Timer(seconds, os.kill, (pid, signal.SIGINT))  # what the manager does
+        timer = threading.Timer(seconds, os.kill, (pid, signal.SIGINT))  # like the manager
 
         def begun(kind):
             if kind == "display_data" and not timer.ident:
@@ -76,7 +76,7 @@ class Notebook:
 
 @contextmanager
 def notebook(**environment: str):
-    """A fresh kernel with the extension loaded."""
+    """Run a new kernel with the extension loaded."""
     manager, client = start_new_kernel(env={**os.environ, **environment})
     try:
         opened = Notebook(manager, client)

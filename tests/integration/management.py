@@ -13,7 +13,7 @@ from plain_client import call
 from eaf_inference.inference import protocol
 
 if TYPE_CHECKING:
-    from eaf_inference.local import Replica
+    from eaf_inference.discovery.local_facility import Replica
 
 _REGION = {"key": "/region", "byte_size": 64}
 _GRPC = {  # method -> its request
@@ -46,7 +46,7 @@ _HTTP = (
 
 
 def successes(replica: Replica, region: str = "region") -> list[str]:
-    """Which of these calls do anything, on any of a Triton's three ports; `region` is a name in /dev/shm."""
+    """Return which of these calls have an effect on any of a Triton's three ports; `region` is a name in /dev/shm."""
     found = [f"gRPC {method}" for method in _GRPC if _succeeds(replica.grpc, method, region)]
     body = json.dumps({**_REGION, "key": f"/{region}"})
     found += [f"HTTP {call}" for call in _HTTP if ask(replica.http, call, body)[0] < 400]
@@ -56,7 +56,7 @@ def successes(replica: Replica, region: str = "region") -> list[str]:
 
 
 def ask(url: str, call: str, body: str = "", **headers: str) -> tuple[int, bytes]:
-    """What the HTTP server there answers."""
+    """Return the HTTP server's reply."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     method, path = call.split()
     try:
@@ -74,5 +74,5 @@ def _succeeds(url: str, method: str, region: str) -> bool:
     try:
         call(url, method, request, timeout=30)
     except grpc.RpcError as error:
-        return error.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # who knows what it did
+        return error.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # it may have had an effect
     return True

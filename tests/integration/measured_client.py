@@ -1,6 +1,6 @@
-"""A client in a process of its own, which says what each look at a server ends in, and what memory it has taken.
+"""A client in its own process, which reports the outcome and the memory of each operation on a server.
 
-Reads from its standard input what to do, a line each (models, model or scores), and prints a line of JSON for each.
+It reads operations from standard input, one per line (models, model or scores), and prints a line of JSON for each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DATA = {"x": np.zeros((4, 2, 8), np.float32)}
 
 
 def peak():
-    """The most megabytes that this process has had."""
+    """Return the peak memory of this process, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -36,7 +36,7 @@ def main(url):
             "model": lambda: connection.model("jets"),
             "scores": lambda: scores(DATA),
         }
-        for look in looks.values():  # all is well, and everything is imported
+        for look in looks.values():  # imports everything, before the server turns hostile
             look()
         before = peak()
         say("ready")

@@ -1,4 +1,4 @@
-"""Which pod reaches which by the NetworkPolicies of some manifests, as Kubernetes' documentation defines them.
+"""Which pods can connect under the NetworkPolicies of some manifests, as Kubernetes documents them.
 
 Of what policies can say it knows what this project's say: pods of one namespace by their labels, and ports.
 """
@@ -16,14 +16,14 @@ __all__ = ["Pod", "reaches"]
 
 @dataclass(frozen=True)
 class Pod:
-    """Its labels, and its ports by name."""
+    """Return a pod's labels, and its ports by name."""
 
     labels: Mapping[str, str]
     ports: Mapping[str, int] = field(default_factory=dict)
 
 
 def reaches(policies: Iterable[Mapping[str, Any]], source: Pod, target: Pod, port: int) -> bool:
-    """Whether both sides let a connection through."""
+    """Return whether the policies of both sides allow a connection."""
     policies = list(policies)
     return _lets(policies, "Egress", source, target, target, port) and _lets(
         policies, "Ingress", target, source, target, port

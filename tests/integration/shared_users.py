@@ -1,4 +1,4 @@
-"""People who use a facility of many users: each logs in to its real Hub, and runs programs as her notebook would."""
+"""Users of a shared facility: each logs in to its real Hub and runs programs as a notebook would."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+import websocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from eaf_inference.facility.shared import SharedFacility
+    from eaf_facility.local.multi_user import SharedFacility
 
 _STARTS_WITHIN = 90.0  # seconds
 SAMPLE = Path(__file__).parents[2] / "notebooks" / "jets.parquet"
 
 
 class User:
-    """Somebody in front of a browser, without the pictures.
+    """A user with a browser session, but no browser.
 
     Attributes
     ----------
     environment : dict of str to str
-        What the Hub gave her server, and so her kernels.
+        The environment that the Hub gave her server, which her kernels inherit.
     """
 
     def __init__(self, facility: SharedFacility, name: str) -> None:
@@ -55,19 +56,29 @@ class User:
             time.sleep(0.2)
         pairs = Path(f"/proc/{state['state']['pid']}/environ").read_text().split("\0")
         self.environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        assert self.get("lab").ok  # as a browser does, which is sent to the Hub and back with a cookie
+        assert self.get("lab").ok  # as a browser does: via the Hub and back, with a cookie
         assert self.get("api/status").ok
 
     def get(self, path: str) -> requests.Response:
-        """Of her own Jupyter server, through the Hub's proxy, with her browser's cookies."""
+        """Request a page of her own Jupyter server, through the Hub's proxy, with her cookies."""
         return self._session.get(f"{self._facility.hub.url}/user/{self.name}/{path}", timeout=30)
 
     def get_of(self, other: str, path: str) -> requests.Response:
-        """Of somebody else's."""
+        """Request a page of another user's server."""
         return self._session.get(f"{self._facility.hub.url}/user/{other}/{path}", timeout=30)
 
+    def clusters(self) -> list[dict[str, Any]]:
+        """Her Dask clusters, as the panel gets them over its websocket."""
+        url = f"{self._facility.hub.url}/user/{self.name}/eaf-inference/api/stream"
+        cookie = requests.cookies.get_cookie_header(self._session.cookies, requests.Request("GET", url).prepare())
+        with closing(websocket.create_connection(url.replace("http", "ws", 1), 30, cookie=cookie)) as socket:
+            socket.send('{"interval": 1, "clusters": true}')
+            while (frame := json.loads(socket.recv()))["type"] != "clusters":
+                pass
+        return frame["clusters"]
+
     def log_out(self) -> None:
-        """Stop her server, and leave."""
+        """Stop her server and log out."""
         self._operator("DELETE", f"users/{self.name}/server")
         ends = time.monotonic() + _STARTS_WITHIN
         while self._seen_by_the_operator()["servers"]:
@@ -76,7 +87,7 @@ class User:
         self._session.get(f"{self._facility.hub.url}/hub/logout", timeout=30)
 
     def begin(self, code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        """Start a program with what her kernel has, and nothing else; it prints JSON lines."""
+        """Start a program with only her kernel's environment; it prints JSON lines."""
         return subprocess.Popen(
             [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
             env=self.environment | environment,
@@ -88,11 +99,11 @@ class User:
         )
 
     def run(self, code: str, *arguments: object, **environment: str):
-        """What the program says in its last line."""
+        """Run a program and return the content of its last line."""
         program = self.begin(code, *arguments, **environment)
-        said, complained = program.communicate(timeout=120)
-        assert program.returncode == 0, complained[-3000:]
-        return json.loads(said.splitlines()[-1])
+        output, errors = program.communicate(timeout=120)
+        assert program.returncode == 0, errors[-3000:]
+        return json.loads(output.splitlines()[-1])
 
     def _seen_by_the_operator(self):
         return self._operator("GET", f"users/{self.name}")
@@ -106,7 +117,7 @@ class User:
 
 @dataclass
 class Run:
-    """A program in the midst of its work, and what it said first."""
+    """A running program, and the content of its first line."""
 
     program: subprocess.Popen[str]
     first: Any = None
@@ -117,15 +128,15 @@ class Run:
         return json.loads(line)
 
     def finish(self):
-        """Let it come to its end, and say what it found."""
-        said, complained = self.program.communicate("enough\n", timeout=180)
-        assert self.program.returncode == 0, complained[-3000:]
-        return json.loads(said.splitlines()[-1])
+        """Let it end, and return the content of its last line."""
+        output, errors = self.program.communicate("enough\n", timeout=180)
+        assert self.program.returncode == 0, errors[-3000:]
+        return json.loads(output.splitlines()[-1])
 
 
 @contextmanager
 def running(users: list[User], code: str, *arguments: object) -> Iterator[list[Run]]:
-    """The program for each user at once, each after its first line."""
+    """Run the program for all users at once; yield when each has printed its first line."""
     runs = [Run(user.begin(code, *arguments)) for user in users]
     try:
         for run in runs:

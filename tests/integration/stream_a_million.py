@@ -1,4 +1,4 @@
-"""Run by test_memory.py: streams jets from a generator and prints what memory that took."""
+"""Stream jets from a generator and print the memory used; run by test_memory.py."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ URL, JETS, CHUNK = sys.argv[1], int(sys.argv[2]), 5_000
 
 
 def resident() -> float:
-    """MB at the peak so far."""
+    """Return the peak memory so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def chunks():
-    """Jets of 40 to 80 constituents, two values each: 480 bytes a jet."""
+    """Generate jets of 40 to 80 constituents, two values each: 480 bytes per jet."""
     rng = np.random.default_rng(1)
     for _ in range(JETS // CHUNK):
         counts = rng.integers(40, 81, CHUNK)

@@ -1,7 +1,7 @@
-"""Whatever was asked before, and whatever shares a batch: a row's scores are what ONNX Runtime gives for it alone.
+"""A row's scores are those of ONNX Runtime for it alone, after any earlier calls and in any batch.
 
-Models with right and with wrong masks, each of one kind that padding can hurt, served by a real Triton. A connection
-of its own for each example starts without a finding. EXAMPLES=2000 runs as many.
+A real Triton serves models with correct and wrong masks, one for each way in which padding can do harm. Each example
+has its own connection, so it starts without findings. Set EXAMPLES=2000 for a longer run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import eaf_inference
+from eaf_facility.servers.triton import TritonServer
 from eaf_inference.errors import InferenceError
-from eaf_inference.facility.triton import TritonServer
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 NODE = helper.make_node
@@ -30,11 +30,11 @@ NODE = helper.make_node
 
 @dataclass(frozen=True)
 class Network:
-    """An ONNX model and what its configuration says."""
+    """An ONNX model and its configuration."""
 
     nodes: list
     collections: dict  # input -> channels
-    outputs: dict  # name -> shape, with -1 for a constituent's
+    outputs: dict  # name -> shape, with -1 for one value per constituent
     constants: dict = field(default_factory=dict)
     recipe: dict | None = None
     batch: int = 64
@@ -50,12 +50,12 @@ NETWORKS = {
     "mean": Network([NODE("ReduceMean", ["x"], ["y"], axes=[2], keepdims=0)], {"x": 2}, {"y": [2]}),
     "greatest": Network([NODE("ReduceMax", ["x"], ["y"], axes=[2], keepdims=0)], {"x": 1}, {"y": [1]}),
     "ratio": Network([NODE("Div", ["x", "x"], ["r"]), _sum("r", "y")], {"x": 1}, {"y": [1]}, LAST),
-    "nearest": Network(  # of 3 neighbours at least
+    "nearest": Network(  # needs at least 3 neighbours
         [NODE("TopK", ["x", "three"], ["values", "places"], axis=2), _sum("values", "y")],
         *({"x": 1}, {"y": [1]}, LAST | {"three": np.array([3])}),
     ),
     "each": Network([NODE("Mul", ["x", "x"], ["each"]), _sum("x", "y")], {"x": 1}, {"each": [1, -1], "y": [1]}, LAST),
-    "eight": Network(  # a variable axis that does not vary
+    "eight": Network(  # an axis declared variable that is always 8
         [NODE("ReduceSum", ["x", "last"], ["s"], keepdims=1), NODE("Mul", ["s", "ones"], ["each"])],
         *({"x": 1}, {"each": [1, -1]}, LAST | {"ones": np.ones((1, 1, 8), np.float32)}),
     ),
@@ -63,15 +63,15 @@ NETWORKS = {
         [NODE("Mul", ["x", "x"], ["each"]), _sum("z", "y")],
         *({"x": 1, "z": 1}, {"each": [1, -1], "y": [1]}, LAST),
     ),
-    "pairs": Network(  # a value for each pair of constituents
+    "pairs": Network(  # one value per pair of constituents
         [NODE("Transpose", ["x"], ["t"], perm=[0, 2, 1]), NODE("MatMul", ["t", "x"], ["pair"]), _sum("x", "y")],
         *({"x": 1}, {"pair": [-1, -1], "y": [1]}, LAST),
     ),
-    "share": Network(  # of the sum, for each constituent; the sum of nothing is 0
+    "share": Network(  # each constituent's share of the sum; the sum of nothing is 0
         [NODE("ReduceSum", ["x", "last"], ["all"], keepdims=1), NODE("Div", ["x", "all"], ["each"])],
         *({"x": 1}, {"each": [1, -1]}, LAST),
     ),
-    "second": Network(  # the mean of a second collection beside the sum of the first
+    "second": Network(  # the mean of a second collection plus the sum of the first
         [_sum("x", "s"), NODE("ReduceMean", ["z"], ["m"], axes=[2], keepdims=0), NODE("Add", ["s", "m"], ["y"])],
         *({"x": 1, "z": 1}, {"y": [1]}, LAST),
     ),
@@ -146,14 +146,14 @@ lists = st.lists(number, max_size=12) | st.just([]) | st.lists(number, min_size=
 
 @st.composite
 def sequences(draw):
-    """A network, and calls of it: each of them rows, each of which has a list for each collection."""
+    """Draw a network and calls of it; a call is a list of rows, and a row has a list for each collection."""
     name = draw(st.sampled_from(sorted(NETWORKS)))
     row = st.tuples(*[lists] * len(NETWORKS[name].collections))
     return name, draw(st.lists(st.lists(row, max_size=6), min_size=1, max_size=4))
 
 
 def channels(network, row):
-    """The input arrays of one row, of its own lengths; channel c has the values times c + 1."""
+    """Make the input arrays of one row without padding; channel c has the values times c + 1."""
     return {
         key: np.array([[value * (c + 1) for value in values] for c in range(count)], np.float32).reshape(count, -1)
         for (key, count), values in zip(network.collections.items(), row, strict=True)
@@ -161,7 +161,7 @@ def channels(network, row):
 
 
 def alone(network, session, row):
-    """What ONNX Runtime gives for one row; None where it refuses it."""
+    """Score one row with ONNX Runtime; None if it refuses the row."""
     arrays = channels(network, row)
     if network.recipe:
         x = arrays["x"][:, : network.recipe.get("max_length") or network.recipe["var_length"]]
@@ -176,7 +176,7 @@ def alone(network, session, row):
 
 
 def records(network, rows):
-    """The rows of one call as a user has them."""
+    """Make the arrays that a user would pass for the rows of one call."""
     jagged = {}
     for position, (key, count) in enumerate(network.collections.items()):
         values = [row[position] for row in rows]
@@ -187,7 +187,7 @@ def records(network, rows):
 
 
 def scores_of(network, given):
-    """By output and row, as arrays of the output's shape."""
+    """Return the scores by output and row, in the output's shape."""
     outputs = {}
     for name in network.outputs:
         values = given[name] if len(network.outputs) > 1 else given
@@ -211,10 +211,10 @@ def test_any_sequence_of_calls_gives_each_row_its_own_scores(server, sessions, s
             try:
                 scores = scores_of(network, model(records(network, rows)))
             except InferenceError:
-                assert None in expected  # the model refuses such a row alone, too
+                assert None in expected  # the model refuses such a row alone as well
                 continue
             for row, right in enumerate(expected):
-                if right is None:  # padding made it one that the model takes, at any length the same
+                if right is None:  # padding makes the model accept it, with the same score at any length
                     continue
                 for key, values in zip(network.outputs, right, strict=True):
                     np.testing.assert_allclose(scores[key][row].reshape(values.shape), values, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""A notebook that runs as a batch job, as nbconvert and papermill run one: nothing in it waits for a person."""
+"""A notebook run as a batch job, as by nbconvert or papermill, waits for no user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sums = model({"x": np.ones((20_000, 2, 8), np.float32)})
 )
 
 
-def test_a_batch_run_opens_no_comm_that_nobody_answers_and_writes_bars_as_text(zoo, tmp_path, monkeypatch, caplog):
+def test_a_batch_run_opens_no_comm_and_writes_bars_as_text(zoo, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("EAF_TRITON_URL", zoo.grpc)
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process, its output, its exit code, and what is left of it."""
+"""The program as a user runs it: its output, its exit code, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from recorded.replay import until
 from tiny_models import save_affine
 from tokens import make_token
 
-from eaf_inference import connect, local
-from eaf_inference.facility.triton import SHARED_MEMORY
-from eaf_inference.local import Replica
+from eaf_facility.local.doctor import leftovers
+from eaf_facility.servers.triton import SHARED_MEMORY
+from eaf_inference import connect
+from eaf_inference.discovery import local_facility
+from eaf_inference.discovery.local_facility import Replica
 
 SHM = Path("/dev/shm")  # noqa: S108 - where shared memory is
 COMMAND = [sys.executable, "-m", "eaf_inference.cli"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -9)])
-def test_however_up_ends_nothing_is_left(tiny_models, number, code):
+def test_up_leaves_nothing_behind_however_it_ends(tiny_models, number, code):
     with started("up", "--json", "--triton", "2", "--models", tiny_models) as process:
         facility = json.loads(process.stdout.readline())
         assert facility["models"] == ["affine", "mirror"]
-        assert facility["pid"] == local.running()[0].pid == process.pid
+        assert facility["pid"] == local_facility.running()[0].pid == process.pid
         family = psutil.Process(process.pid).children(recursive=True)
         assert {"tritonserver", "triton_python_backend_stub"} < {each.name() for each in family}
         regions = [path for each in family for path in regions_of(each)]
@@ -51,13 +53,13 @@ def test_however_up_ends_nothing_is_left(tiny_models, number, code):
     assert not alive
     assert not any(region.exists() for region in regions)
     assert not Path(gateway["password_file"]).parent.exists()
-    assert not local.running()
+    assert not local_facility.running()
 
 
-def test_up_shows_where_everything_is(tiny_models):
+def test_up_prints_the_addresses_of_everything(tiny_models):
     with started("up", "--models", tiny_models) as process:
         output = read_until(process, "In a notebook")
-        facility = local.running()[0]
+        facility = local_facility.running()[0]
         gateway = facility.gateway
         for expected in (facility.urls[0], facility.replicas[0].log, "affine", "ready", "%triton_connect"):
             assert expected in output
@@ -68,27 +70,28 @@ def test_up_shows_where_everything_is(tiny_models):
         assert "Traceback" not in process.stderr.read()
 
 
-def test_a_triton_that_keeps_crashing_ends_up_with_how_it_ended_and_its_log(tiny_models):
+def test_up_ends_when_triton_keeps_crashing_and_prints_its_log(tiny_models):
     with started("up", "--json", "--models", tiny_models) as process:
         process.stdout.readline()
-        said, logs = "", []
+        output, logs = "", []
         for death in (1, 2, 3):
-            (replica,) = local.running()[0].replicas
+            (replica,) = local_facility.running()[0].replicas
             logs.append(replica.log)
             os.kill(replica.pid, signal.SIGKILL)
-            said += read_until(process, "triton-0 was killed by SIGKILL", stream=process.stderr)
+            output += read_until(process, "triton-0 was killed by SIGKILL", stream=process.stderr)
             if death < 3:
-                said += read_until(process, "triton-0 is running again", stream=process.stderr)
-                until(lambda pid=replica.pid: local.running()[0].replicas[0].pid != pid)  # which clients read
+                output += read_until(process, "triton-0 is running again", stream=process.stderr)
+                until(lambda pid=replica.pid: local_facility.running()[0].replicas[0].pid != pid)
         assert process.wait(60) == 1
-        said += process.stderr.read()
-    assert all(f"Its log is {log}; it ends with:\n  " in said for log in logs)
-    assert f"triton-0 keeps crashing; shutting down. Its log: {logs[-1]}" in said
-    assert "Traceback" not in said
-    assert not local.running()
+        output += process.stderr.read()
+    assert all(f"Its log is {log}; it ends with:\n  " in output for log in logs)
+    assert f"triton-0 keeps crashing; shutting down. Its log: {logs[-1]}" in output
+    assert "Traceback" not in output
+    assert not local_facility.running()
 
 
-def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_is_back_for_everybody(tiny_models):
+@pytest.mark.slow
+def test_a_triton_killed_during_a_run_loses_no_score_and_is_restarted(tiny_models):
     rows = 60_000
     x = np.random.default_rng(12).integers(-1000, 1000, (rows, 2)).astype(np.float32)  # so that sums are exact
     with started("up", "--json", "--triton", "2", "--models", tiny_models) as process:
@@ -107,19 +110,19 @@ def test_a_triton_that_is_killed_in_mid_run_costs_no_score_and_is_back_for_every
             np.testing.assert_array_equal(
                 np.concatenate([each["total"] for each in scores]), x.sum(axis=1, keepdims=True)
             )
-            said = read_until(process, "triton-0 is running again", stream=process.stderr)
-            until(lambda: local.running()[0].replicas[0].pid != first.pid)
-            again = local.running()[0]
+            output = read_until(process, "triton-0 is running again", stream=process.stderr)
+            until(lambda: local_facility.running()[0].replicas[0].pid != first.pid)
+            again = local_facility.running()[0]
             assert (again.replicas[0].grpc, again.replicas[1]) == (first.grpc, second)
             assert again.gateway.pid == before["gateway"]["pid"]
             assert successes(again.replicas[0]) == successes(second) == []
-            os.kill(second.pid, signal.SIGKILL)  # so that it is the first one that answers
+            os.kill(second.pid, signal.SIGKILL)  # so that the first one answers
             scores = connection.model("affine")(x[:1000])
             np.testing.assert_array_equal(scores["y"], 2 * x[:1000] + 1)
-    assert "triton-0 was killed by SIGKILL" in said
+    assert "triton-0 was killed by SIGKILL" in output
 
 
-def test_a_gateway_that_dies_is_there_again_and_so_is_its_proxy(tiny_models):
+def test_a_gateway_that_dies_is_restarted_and_so_is_its_proxy(tiny_models):
     with started("up", "--json", "--models", tiny_models) as process:
         gateway = json.loads(process.stdout.readline())["gateway"]
         family = psutil.Process(process.pid).children(recursive=True)
@@ -129,11 +132,11 @@ def test_a_gateway_that_dies_is_there_again_and_so_is_its_proxy(tiny_models):
         psutil.wait_procs([dead], timeout=10)
         until(lambda: is_healthy(gateway["address"]))
         assert "dask-gateway was killed by SIGKILL" in read_until(process, "is running again", stream=process.stderr)
-        until(lambda: local.running()[0].gateway.pid != gateway["pid"])
+        until(lambda: local_facility.running()[0].gateway.pid != gateway["pid"])
         proxy.kill()
-        said = read_until(process, "dask-gateway-proxy is running again", stream=process.stderr)
+        output = read_until(process, "dask-gateway-proxy is running again", stream=process.stderr)
         until(lambda: is_healthy(gateway["address"]))
-    assert "dask-gateway-proxy was killed by SIGKILL" in said
+    assert "dask-gateway-proxy was killed by SIGKILL" in output
 
 
 def is_healthy(gateway):
@@ -144,20 +147,21 @@ def is_healthy(gateway):
         return False
 
 
-def test_up_that_is_interrupted_before_it_is_ready_leaves_nothing(tiny_models):
+def test_up_interrupted_before_it_is_ready_leaves_nothing(tiny_models):
     with started("up", "--json", "--models", tiny_models) as process:
         read_until(process, "waiting for triton-0", stream=process.stderr)
         family = psutil.Process(process.pid).children(recursive=True)
         assert family
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        # CPython ends by the signal if it came while a string was executed, as in the making of a dataclass
+        assert process.wait(60) in (130, -signal.SIGINT)
         _, alive = psutil.wait_procs(family, timeout=60)
         assert not alive
         assert process.stdout.read() == ""
         assert "Traceback" not in process.stderr.read()
 
 
-def test_up_with_a_broken_model_gives_tritons_reason_and_its_log(tmp_path):
+def test_up_with_a_broken_model_prints_tritons_reason_and_its_log(tmp_path):
     save_affine(tmp_path / "jets")
     (tmp_path / "jets" / "1" / "model.onnx").write_bytes(b"not ONNX")
     answer = run("up", "--models", tmp_path)
@@ -166,10 +170,10 @@ def test_up_with_a_broken_model_gives_tritons_reason_and_its_log(tmp_path):
     assert "Protobuf parsing failed" in answer.stderr
     assert Path(answer.stderr.rpartition("Its log: ")[2].strip()).exists()
     assert "Traceback" not in answer.stderr
-    assert not local.running()
+    assert not local_facility.running()
 
 
-def test_up_says_what_it_leaves_out_and_serves_the_rest_in_any_locale(tmp_path, monkeypatch):
+def test_up_reports_a_broken_model_and_serves_the_rest_in_any_locale(tmp_path, monkeypatch):
     save_affine(tmp_path / "größe")
     save_affine(tmp_path / "größer", config='backend: "größenwahn"')
     for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
@@ -183,7 +187,7 @@ def test_up_says_what_it_leaves_out_and_serves_the_rest_in_any_locale(tmp_path, 
     assert "unable to find backend library" in row
 
 
-def test_up_on_a_port_that_is_taken_names_it(tiny_models):
+def test_up_on_a_port_in_use_names_the_port(tiny_models):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         answer = run("up", "--models", tiny_models, "--grpc-port", port)
@@ -197,22 +201,23 @@ def test_up_on_a_port_that_is_taken_names_it(tiny_models):
         (["--triton-server", "/absent/tritonserver"], "/absent/tritonserver is not a program"),
         (["--triton-server", "/bin/sh"], "has no backends"),
         (["--triton", "0"], "at least one Triton"),
-        (["--grpc-port", "65536"], "65536 is not a port"),
+        (["--grpc-port", "65536"], "65536 is not a valid first port"),
         (["--models", "/absent"], "no model repository at /absent"),
     ],
 )
-def test_a_mistake_on_the_command_line_gets_one_message(tiny_models, arguments, reason):
+def test_an_invalid_option_is_reported_in_one_message(tiny_models, arguments, reason):
     answer = run("up", "--models", tiny_models, *arguments)
     assert answer.returncode == 1
     assert reason in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-def test_the_doctor_finds_a_facility_and_what_a_dead_one_left(tiny_models):
+def test_the_doctor_finds_a_facility_and_leftovers_of_a_dead_one(tiny_models):
     with started("up", "--json", "--models", tiny_models) as process:
         facility = json.loads(process.stdout.readline())
+        earlier = bool(leftovers())  # of a session that was killed on this machine
         answer = run("doctor")
-        assert answer.returncode == 0, answer.stdout
+        assert answer.returncode == earlier, answer.stdout
         assert f"dask-gateway-server {version('dask-gateway-server')}" in answer.stdout
         assert re.search(r"(?m)^ok +Envoy ", answer.stdout)
         assert f"{facility['replicas'][0]['grpc']} is ready with affine, mirror" in answer.stdout
@@ -245,11 +250,11 @@ def test_connect_and_models_print_what_the_magics_show(tiny_triton, tmp_path, mo
     ("arguments", "reason"),
     [
         (["grpc://127.0.0.1:1"], "connection refused"),
-        (["--token-file", "/absent"], "token file /absent is not there"),
+        (["--token-file", "/absent"], "token file /absent does not exist"),
         (["grpcs://127.0.0.1:1", "--ca", "/absent"], "certificate authorities cannot be read: /absent"),
     ],
 )
-def test_connect_and_models_that_find_nothing_say_why_in_one_message(command, arguments, reason):
+def test_connect_and_models_report_a_failure_in_one_message(command, arguments, reason):
     answer = run(command, *arguments)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert reason in answer.stderr
@@ -277,7 +282,7 @@ def read_until(process, text, *, stream=None):
         lines.append(line)
         if text in line:
             return "".join(lines)
-    raise AssertionError(f"never said {text!r}, but: {''.join(lines)} {process.stderr.read()}")
+    raise AssertionError(f"expected {text!r} in the output: {''.join(lines)} {process.stderr.read()}")
 
 
 def regions_of(process):

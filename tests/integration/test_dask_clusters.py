@@ -1,4 +1,4 @@
-"""Clusters that do not come through a gateway, and workers of every kind."""
+"""Clusters without a gateway, and workers with and without eaf_inference."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ import eaf_inference
 from eaf_inference.errors import ConfigurationError
 
 
-def test_a_client_that_does_not_come_through_a_gateway_is_left_alone_unless_asked(facility):
+def test_a_client_without_a_gateway_is_configured_only_on_request(facility):
     with (
         eaf_inference.connect() as triton,
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster.scheduler_address) as client,
     ):
-        assert triton.followers == []
+        assert triton.linked_clusters == []
         assert client.submit(lambda: "_eaf_inference_held" in sys.modules).result() is False
         triton.configure(client)
         np.testing.assert_array_equal(client.submit(classify, ONES).result(), THREES)
@@ -47,17 +47,17 @@ def test_a_client_that_does_not_come_through_a_gateway_is_left_alone_unless_aske
 
 @typed_in_a_notebook
 def clients_inside_a_task():
-    """Which links a task's own client makes."""
+    """Return the links of a client inside a task."""
     from distributed import get_client
 
     import eaf_inference.registry
 
     get_client()
-    return [str(each) for each in eaf_inference.registry.followers]
+    return [str(each) for each in eaf_inference.registry.linked_clusters]
 
 
-def test_a_token_does_not_travel_unencrypted_to_another_machines_scheduler(facility, monkeypatch):
-    from eaf_inference.config import Address
+def test_a_token_is_not_sent_unencrypted_to_a_remote_scheduler(facility, monkeypatch):
+    from eaf_inference.address import Address
 
     with (
         eaf_inference.connect() as triton,
@@ -69,7 +69,7 @@ def test_a_token_does_not_travel_unencrypted_to_another_machines_scheduler(facil
             triton.configure(client)
 
 
-def test_the_entry_is_added_to_what_dasks_configuration_has(facility):
+def test_the_preload_is_added_to_dasks_configuration(facility):
     with dask.config.set({"distributed.client.preload": ["somebody.elses"]}):
         with eaf_inference.connect(), eaf_inference.connect():
             pass
@@ -78,7 +78,7 @@ def test_the_entry_is_added_to_what_dasks_configuration_has(facility):
 
 @pytest.fixture
 def python_without_us(tmp_path):
-    """The command of a Python that has all of this environment's packages but eaf_inference."""
+    """A Python with all packages of this environment except eaf_inference."""
     here, there = Path(dask.__file__).parents[1], tmp_path / "site-packages"
     there.mkdir()
     for path in here.iterdir():
@@ -88,7 +88,7 @@ def python_without_us(tmp_path):
     return [sys.executable, "-I", "-S", "-c", start, str(there)]
 
 
-def test_a_worker_without_eaf_inference_starts_stays_and_says_so(facility, python_without_us, tmp_path):
+def test_a_worker_without_eaf_inference_starts_and_reports_that(facility, python_without_us, tmp_path):
     with (
         eaf_inference.connect() as triton,
         LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
@@ -103,7 +103,7 @@ def test_a_worker_without_eaf_inference_starts_stays_and_says_so(facility, pytho
             assert client.submit(sum, [1, 2]).result() == 3
             with pytest.raises(ModuleNotFoundError, match="eaf_inference"):
                 client.submit(classify, ONES).result()
-            client.run(meet_a_refusal)  # and once more, while it is there
+            client.run(meet_a_refusal)  # again, with the plugin in place
             assert all_hold_a_token_since(client, triton.credentials.known.issued_at)
             assert client.submit(sum, [2, 2]).result() == 4
             row = eventually(lambda: triton.clusters()[0], lambda row: row.configured == 1)
@@ -116,7 +116,7 @@ def test_a_worker_without_eaf_inference_starts_stays_and_says_so(facility, pytho
 
 
 @pytest.mark.parametrize("which", ["all", "none"])
-def test_the_facility_says_which_clusters_come_up_connected(facility, tmp_path, which):
+def test_the_facility_chooses_which_clusters_are_configured(facility, tmp_path, which):
     path = tmp_path / "jupyter" / "eaf_inference_config.json"
     settings = json.loads(path.read_text())
     settings["Facility"]["configure_clusters"] = which
@@ -126,10 +126,10 @@ def test_the_facility_says_which_clusters_come_up_connected(facility, tmp_path, 
         LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        assert [each.state.value for each in triton.followers] == (["configured"] if which == "all" else [])
+        assert [each.state.value for each in triton.linked_clusters] == (["configured"] if which == "all" else [])
         assert client.submit(clients_inside_a_task).result() == []
-        with Client(processes=False, dashboard_address=":0"):  # its workers are this process
-            assert len(triton.followers) == (which == "all")
+        with Client(processes=False, dashboard_address=":0"):  # its workers run in this process
+            assert len(triton.linked_clusters) == (which == "all")
             assert "explicit" in repr(triton) or "configuration" in repr(triton)
 
 
@@ -164,4 +164,4 @@ def test_an_asynchronous_client_is_configured_too(facility):
 
     with eaf_inference.connect() as triton:
         np.testing.assert_array_equal(asyncio.run(use(triton)), THREES)
-        assert triton.followers == []
+        assert triton.linked_clusters == []

@@ -1,21 +1,29 @@
-"""The notebook over a Dask cluster, on the facility that the user's first command starts."""
+"""The Dask notebook on a local facility, as `eaf-inference up` starts it."""
 
 from __future__ import annotations
 
 import json
+import shutil
 
-from eaf_inference.facility.demo import NOTEBOOKS, execute
-from eaf_inference.facility.machine import up
+import awkward as ak
+import pytest
+
+from eaf_facility.local.demo import NOTEBOOKS, execute
+from eaf_facility.local.single_user import up
 
 
-def test_the_notebook_over_a_cluster_gives_the_scores_that_the_notebook_alone_gives(tmp_path):
+@pytest.mark.slow
+def test_the_notebook_gives_the_scores_of_the_model_called_directly(tmp_path, events):
+    """Run it on the first 720 events, in two files; the stored notebook ran on all of them."""
+    shutil.copy(NOTEBOOKS / "dask_gateway.ipynb", tmp_path)
+    ak.to_parquet(events[:720], tmp_path / "jets.parquet")
     with up() as facility:
-        executed = execute(NOTEBOOKS / "dask_gateway.ipynb", tmp_path, facility.description)
+        executed = execute(tmp_path / "dask_gateway.ipynb", tmp_path / "executed", facility.description)
         password = facility.gateway.password_file.read_text()
     summary = executed.summary
     assert summary["largest difference to the notebook's own scores"] <= 1e-6
-    assert summary["jets"] == 6498
-    assert summary["chunks"] == 7
+    assert summary["jets"] == ak.count(events[:720].jets.pt)
+    assert summary["chunks"] == 2
     assert summary["jets in all"] == 9 * summary["jets"]  # once, twice by one worker, twice by two, four times
     assert summary["AUC"] >= 0.85
     assert 2 <= summary["most workers"] <= 4
@@ -32,7 +40,7 @@ def test_the_notebook_over_a_cluster_gives_the_scores_that_the_notebook_alone_gi
     assert any("image/png" in shown.get("data", {}) for shown in outputs)
 
 
-def test_the_stored_notebook_is_one_that_ran():
+def test_the_stored_notebook_has_been_executed():
     cells = json.loads((NOTEBOOKS / "dask_gateway.ipynb").read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))

@@ -1,4 +1,4 @@
-"""No token is found in anything that a cluster stores, shows, logs or hands on."""
+"""Nothing that a cluster stores, shows, logs or passes on contains a token."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ PAGES = (
 
 @typed_in_a_notebook
 def everything_about(dask_worker):
-    """Whatever a worker shows of itself."""
-    held = sys.modules["_eaf_inference_held"].held
-    shown = [dask_worker.plugins, vars(dask_worker.plugins["eaf_inference"]), held, vars(held), held.report(None)]
+    """Return all that a worker shows."""
+    state = sys.modules["_eaf_inference_held"].held
+    shown = [dask_worker.plugins, vars(dask_worker.plugins["eaf_inference"]), state, vars(state), state.report(None)]
     return [repr(each) for each in shown], list(dask_worker.get_logs()), dask_worker.state._to_dict()
 
 
@@ -55,7 +55,7 @@ def fail(inputs):
 
 
 def page(url: str) -> str:
-    """What it shows, an error of Dask's own included: the page of a figure that has no data yet may be one."""
+    """Return a page, including an error page of Dask, which a plot without data may give."""
     try:
         with urllib.request.urlopen(url, timeout=20) as reply:  # noqa: S310  (the gateway's own)
             return reply.read().decode()
@@ -65,7 +65,7 @@ def page(url: str) -> str:
 
 
 def environments() -> list[str]:
-    """Of all servers, schedulers and workers; the notebook itself has the Hub's token, as the Hub sets it."""
+    """Return the environments of all servers, schedulers and workers; the notebook's has its Hub token."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -75,7 +75,7 @@ def environments() -> list[str]:
     return found
 
 
-def test_nothing_that_a_cluster_stores_shows_or_logs_holds_a_token(facility, gateway_server, tmp_path, caplog):
+def test_nothing_that_a_cluster_stores_or_logs_contains_a_token(facility, gateway_server, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     facility.service.lives = 8
     texts = {}
@@ -113,7 +113,8 @@ def test_nothing_that_a_cluster_stores_shows_or_logs_holds_a_token(facility, gat
         texts["environments"] = "".join(environments())
         graph = dask.delayed(model)(dask.delayed(classify)(ONES))
         texts["graph"] = repr((cloudpickle.dumps(graph), dict(graph.dask), pickle.dumps(model), pickle.dumps(triton)))
-        texts["shown"] = f"{triton.clusters()} {triton.clusters()._repr_html_()} {triton!r} {triton.followers!r}"
+        clusters = triton.clusters()
+        texts["shown"] = f"{clusters} {clusters._repr_html_()} {triton!r} {triton.linked_clusters!r}"
     texts["this process's log"] = caplog.text
     for where, text in texts.items():
         assert text, where
@@ -122,7 +123,7 @@ def test_nothing_that_a_cluster_stores_shows_or_logs_holds_a_token(facility, gat
     assert len(texts["environments"]) > 1000
 
 
-def test_the_plugin_shows_no_token_and_none_where_it_cannot_be_loaded(caplog):
+def test_the_plugin_shows_no_token_even_if_it_cannot_be_loaded(caplog):
     values = {
         "urls": ["grpc://127.0.0.1:1"],
         "reason": "",
@@ -136,7 +137,7 @@ def test_the_plugin_shows_no_token_and_none_where_it_cannot_be_loaded(caplog):
         assert MARK not in text
     travelling = distributed.protocol.pickle.dumps(plugin)
     assert distributed.protocol.pickle.loads(travelling).values["token"].reveal() == MARK
-    # distributed logs the first 10,000 bytes of what it cannot load
+    # distributed logs the first 10,000 bytes of an object that it cannot load
     assert MARK.encode() not in travelling[:10_000]
 
 
@@ -151,7 +152,7 @@ CELLS = [
     "%triton_status",
     "triton.clusters()",
     "client.run(lambda dask_worker: dask_worker.plugins)",
-    "triton.followers, [vars(each) for each in triton.followers]",
+    "triton.linked_clusters, [vars(each) for each in triton.linked_clusters]",
     "triton.configure(client, hub_token=os.environ['JUPYTERHUB_API_TOKEN'])",
     "triton.configure(None, hub_token=os.environ['JUPYTERHUB_API_TOKEN'])",
     "client.submit(lambda jets: __import__('eaf_inference').connect().model('none')(jets), jets).result()",
@@ -162,7 +163,7 @@ CELLS = [
 ]
 
 
-def test_a_notebook_with_a_cluster_shows_it_and_no_token(facility, gateway_server, tmp_path):
+def test_a_notebook_with_a_cluster_contains_no_token(facility, gateway_server, tmp_path):
     environment = {"GATEWAY": facility.gateway_url, "PASSWORD_FILE": str(gateway_server.password_file)}
     with notebook(**environment) as book:
         shown = dict(zip(CELLS, map(book.run, CELLS), strict=True))

@@ -1,4 +1,4 @@
-"""The main job, end to end, as the README's first command runs it."""
+"""`eaf-inference demo`, end to end."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import sys
 
 import pytest
 
+from eaf_facility.local.demo import NOTEBOOKS, execute
+from eaf_facility.local.doctor import leftovers
+from eaf_inference.discovery.local_facility import LocalFacility, Replica
 from eaf_inference.errors import InferenceError
-from eaf_inference.facility.demo import NOTEBOOKS, execute
-from eaf_inference.facility.doctor import leftovers
-from eaf_inference.local import LocalFacility, Replica
 
 
+@pytest.mark.slow
 def test_the_demo_classifies_the_sample_and_leaves_nothing_running(tmp_path):
+    earlier = leftovers()  # of a session that was killed on this machine
     done = subprocess.run(
         [sys.executable, "-m", "eaf_inference.cli", "demo", "--output", tmp_path],
         capture_output=True,
@@ -24,12 +26,12 @@ def test_the_demo_classifies_the_sample_and_leaves_nothing_running(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "quickstart.ipynb").read_text()
-    assert "widget-view" not in text  # whose state is not kept
+    assert "widget-view" not in text  # widget state is not saved
     notebook = json.loads(text)
     [cell] = [cell for cell in notebook["cells"] if "summary" in cell["metadata"].get("tags", [])]
     [output] = cell["outputs"]
     summary = output["metadata"]["summary"]
-    assert "| jets/s " in "".join(output["data"]["text/plain"])  # aligned, also where Markdown is not rendered
+    assert "| jets/s " in "".join(output["data"]["text/plain"])  # aligned where Markdown is not rendered
     assert summary["jets"] >= 6000
     assert summary["AUC"] >= 0.85
     assert summary["largest difference to local ONNX Runtime"] <= 1e-5
@@ -39,7 +41,7 @@ def test_the_demo_classifies_the_sample_and_leaves_nothing_running(tmp_path):
     page = (tmp_path / "quickstart.html").read_text()
     assert re.search(r"<td[^>]*>background rejection at 30%</td>", page)
     assert "IPython.core.display" not in page
-    assert leftovers() == []
+    assert set(leftovers()) <= set(earlier)
     with pytest.raises(ConnectionRefusedError):
         _connect(summary["server"])
 

@@ -1,4 +1,4 @@
-"""From nothing typed to a Triton that answers."""
+"""Discovery: finding a Triton without a given address."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import ExitStack
 import grpc
 import pytest
 from dask_facility import ONES, THREES
-from door import Door, door
+from edge_proxy import EdgeProxy, edge_proxy
 from tokens import make_token
 
 import eaf_inference
+from eaf_inference.discovery.local_facility import LocalFacility, Replica, announced
 from eaf_inference.errors import ConfigurationError, NoServerFound, NotAuthorized
-from eaf_inference.local import LocalFacility, Replica, announced
 
 DEAD = "grpc://127.0.0.1:1"
 TOKEN = make_token()
@@ -32,7 +32,7 @@ def outcomes(connection):
 
 @pytest.fixture
 def found(zoo):
-    """Connects, and says which source led to the zoo."""
+    """Connect, and return the source that named the zoo."""
 
     def find(**options):
         with eaf_inference.connect(**options) as connection:
@@ -42,7 +42,7 @@ def found(zoo):
     return find
 
 
-def test_every_source_leads_to_the_server_and_the_earlier_ones_win(zoo, found, monkeypatch, tmp_path):
+def test_every_source_finds_the_server_and_earlier_ones_win(zoo, found, monkeypatch, tmp_path):
     port = zoo.grpc.rpartition(":")[2]
     replica = Replica(grpc=zoo.grpc, http=zoo.http, metrics=zoo.metrics, pid=zoo.pid, log=str(zoo.log))
     facility = LocalFacility(pid=os.getpid(), started=time.time(), replicas=(replica,), models=())
@@ -65,7 +65,7 @@ def test_every_source_leads_to_the_server_and_the_earlier_ones_win(zoo, found, m
         assert found(url=zoo.grpc) == "explicit URL"
 
 
-def test_a_dead_source_is_passed_over_and_said(zoo, monkeypatch, tmp_path):
+def test_a_dead_source_is_skipped_and_listed(zoo, monkeypatch, tmp_path):
     monkeypatch.setenv("EAF_TRITON_URL", DEAD)
     configure(tmp_path, f"c.Facility.urls = ['{zoo.grpc}']")
     with eaf_inference.connect() as connection:
@@ -79,7 +79,7 @@ def test_a_named_server_that_is_dead_is_not_replaced_by_another(zoo, monkeypatch
         eaf_inference.connect(DEAD)
 
 
-def test_silent_servers_are_given_up_side_by_side(zoo, black_hole, monkeypatch, tmp_path):
+def test_silent_servers_time_out_in_parallel(zoo, black_hole, monkeypatch, tmp_path):
     host, _, port = black_hole.removeprefix("grpc://").rpartition(":")
     monkeypatch.setenv("EAF_TRITON_URL", ",".join([black_hole] * 5))
     monkeypatch.setenv("TRITON_SERVICE_HOST", host)
@@ -92,8 +92,8 @@ def test_silent_servers_are_given_up_side_by_side(zoo, black_hole, monkeypatch, 
     assert sum(attempt.seconds for attempt in silent) > 2 * max(attempt.seconds for attempt in silent)
 
 
-def test_a_server_whose_index_fails_is_saturated_and_passed_over(zoo, monkeypatch, tmp_path):
-    class Saturated(Door):
+def test_a_server_whose_index_fails_is_skipped_as_saturated(zoo, monkeypatch, tmp_path):
+    class Saturated(EdgeProxy):
         def service(self, details):
             if not details.method.endswith("RepositoryIndex"):
                 return super().service(details)
@@ -101,7 +101,7 @@ def test_a_server_whose_index_fails_is_saturated_and_passed_over(zoo, monkeypatc
                 lambda _, context: context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests")
             )
 
-    with door(zoo.grpc.removeprefix("grpc://"), handler=Saturated) as (_, port):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://"), handler=Saturated) as (_, port):
         monkeypatch.setenv("EAF_TRITON_URL", f"grpc://127.0.0.1:{port}")
         configure(tmp_path, f"c.Facility.urls = ['{zoo.grpc}']")
         with eaf_inference.connect() as connection:
@@ -109,13 +109,13 @@ def test_a_server_whose_index_fails_is_saturated_and_passed_over(zoo, monkeypatc
             assert "too many requests" in outcomes(connection)["EAF_TRITON_URL"]
 
 
-def test_replicas_of_one_source_are_kept_and_the_healthy_come_first(zoo, monkeypatch):
+def test_healthy_replicas_of_a_source_come_first(zoo, monkeypatch):
     monkeypatch.setenv("EAF_TRITON_URL", f"{DEAD}, {zoo.grpc}")
     with eaf_inference.connect() as connection:
         assert connection.endpoint.urls == (zoo.grpc, DEAD)
 
 
-def test_a_broken_configuration_is_named(monkeypatch, tmp_path):
+def test_an_error_names_the_broken_configuration(monkeypatch, tmp_path):
     configure(tmp_path, "c.Facility.urls = nonsense")
     with pytest.raises(ConfigurationError, match=r"eaf_inference_config\.py cannot be read: NameError.*nonsense"):
         eaf_inference.connect()
@@ -124,14 +124,14 @@ def test_a_broken_configuration_is_named(monkeypatch, tmp_path):
         eaf_inference.connect()
 
 
-def test_a_source_that_cannot_be_read_is_said_in_the_table(zoo, monkeypatch, tmp_path):
+def test_an_unreadable_source_is_listed_in_the_table(zoo, monkeypatch, tmp_path):
     monkeypatch.setenv("EAF_TRITON_URL", "http://triton.example.org")
     configure(tmp_path, f"c.Facility.urls = ['{zoo.grpc}']")
     with eaf_inference.connect() as connection:
         assert "this client speaks gRPC" in outcomes(connection)["EAF_TRITON_URL"]
 
 
-def test_a_coffea_url_names_the_model_too(zoo):
+def test_a_coffea_url_also_names_the_model(zoo):
     with eaf_inference.connect(f"triton+{zoo.grpc}/sums/1") as connection:
         model = connection.model()
         assert (model.name, model.spec.version) == ("sums", "1")
@@ -141,19 +141,19 @@ WEAK = ("TRITON_URL", "CMS SONIC", "Kubernetes service")
 
 
 @pytest.fixture
-def doors(zoo):
-    """Two doors to the zoo that let in whoever has `TOKEN`; each with its URL."""
+def proxies(zoo):
+    """Two edge proxies for the zoo that accept `TOKEN`, each with its URL."""
     with ExitStack() as stack:
         made = []
         for _ in range(2):
-            handler, port = stack.enter_context(door(zoo.grpc.removeprefix("grpc://")))
+            handler, port = stack.enter_context(edge_proxy(zoo.grpc.removeprefix("grpc://")))
             handler.tokens = {TOKEN: float("inf")}
             made.append((handler, f"grpc://127.0.0.1:{port}"))
         yield made
 
 
 def name_weakly(monkeypatch, source, url):
-    """Have a variable that is not of this package name a server."""
+    """Name a server in a variable that other software reads too."""
     host, _, port = url.removeprefix("grpc://").rpartition(":")
     variables = {
         "TRITON_URL": {"TRITON_URL": url},
@@ -164,8 +164,8 @@ def name_weakly(monkeypatch, source, url):
         monkeypatch.setenv(name, value)
 
 
-def test_the_chosen_server_alone_sees_the_token(doors, zoo, monkeypatch, tmp_path):
-    (chosen, url), (other, other_url) = doors
+def test_only_the_chosen_server_gets_the_token(proxies, zoo, monkeypatch, tmp_path):
+    (chosen, url), (other, other_url) = proxies
     monkeypatch.setenv("EAF_TRITON_URL", url)
     configure(tmp_path, f"c.Facility.urls = ['{other_url}']")
     with eaf_inference.connect(token=TOKEN, explain=True) as connection:
@@ -178,8 +178,8 @@ def test_the_chosen_server_alone_sees_the_token(doors, zoo, monkeypatch, tmp_pat
     assert other.seen == {""}
 
 
-def test_a_server_that_refuses_the_token_gives_way_to_the_next_one(doors, monkeypatch, tmp_path):
-    (first, url), (_, other_url) = doors
+def test_the_next_server_is_chosen_if_one_refuses_the_token(proxies, monkeypatch, tmp_path):
+    (first, url), (_, other_url) = proxies
     first.tokens = {"somebody's": float("inf")}
     monkeypatch.setenv("EAF_TRITON_URL", url)
     configure(tmp_path, f"c.Facility.urls = ['{other_url}']")
@@ -189,21 +189,21 @@ def test_a_server_that_refuses_the_token_gives_way_to_the_next_one(doors, monkey
 
 
 @pytest.mark.parametrize("source", WEAK)
-def test_a_server_that_nobody_named_for_us_gets_no_token_without_a_word_from_the_user(doors, monkeypatch, source):
-    (handler, url), _ = doors
+def test_a_guessed_server_gets_no_token_without_the_users_consent(proxies, monkeypatch, source):
+    (handler, url), _ = proxies
     name_weakly(monkeypatch, source, url)
     with pytest.raises(NotAuthorized) as raised:
         eaf_inference.connect(token=TOKEN)
     assert f'%triton_connect {url} or connect("{url}")' in str(raised.value).splitlines()[0]
-    assert f"{source} alone names it" in str(raised.value)
+    assert f"only {source} names it" in str(raised.value)
     assert handler.seen == {""}
     with eaf_inference.connect(url, token=TOKEN) as connection:
         assert connection.user == "alice"
 
 
 @pytest.mark.parametrize("source", WEAK)
-def test_a_server_that_nobody_named_for_us_and_that_wants_no_token_is_used_without_one(doors, monkeypatch, source):
-    (handler, url), _ = doors
+def test_a_guessed_server_that_needs_no_token_is_used_without_one(proxies, monkeypatch, source):
+    (handler, url), _ = proxies
     handler.tokens = {}
     name_weakly(monkeypatch, source, url)
     with eaf_inference.connect(token=TOKEN) as connection:
@@ -216,8 +216,8 @@ def test_a_server_that_nobody_named_for_us_and_that_wants_no_token_is_used_witho
     assert handler.seen == {""}
 
 
-def test_a_configured_server_is_preferred_to_one_that_wants_a_consent(doors, monkeypatch, tmp_path):
-    (weak, url), (configured, configured_url) = doors
+def test_a_configured_server_is_preferred_to_one_that_needs_consent(proxies, monkeypatch, tmp_path):
+    (weak, url), (configured, configured_url) = proxies
     name_weakly(monkeypatch, "TRITON_URL", url)
     configure(tmp_path, f"c.Facility.urls = ['{configured_url}']")
     with eaf_inference.connect(token=TOKEN) as connection:
@@ -230,15 +230,15 @@ def test_a_configured_server_is_preferred_to_one_that_wants_a_consent(doors, mon
     assert TOKEN in configured.seen
 
 
-def test_a_user_without_a_token_reads_that_one_is_wanted(doors, monkeypatch):
-    (_, url), _ = doors
+def test_a_user_without_a_token_learns_that_one_is_required(proxies, monkeypatch):
+    (_, url), _ = proxies
     name_weakly(monkeypatch, "TRITON_URL", url)
-    with pytest.raises(NotAuthorized, match="wants a token, and none was sent. None was found in BEARER_TOKEN, "):
+    with pytest.raises(NotAuthorized, match="requires a token, and none was sent. None was found in BEARER_TOKEN, "):
         eaf_inference.connect()
 
 
-def test_a_token_that_comes_later_does_not_go_to_a_server_that_nobody_named_for_us(doors, monkeypatch, tmp_path):
-    (handler, url), _ = doors
+def test_a_later_token_is_not_sent_to_a_guessed_server(proxies, monkeypatch, tmp_path):
+    (handler, url), _ = proxies
     handler.tokens = {}
     name_weakly(monkeypatch, "TRITON_URL", url)
     monkeypatch.setenv("BEARER_TOKEN_FILE", str(tmp_path / "token"))
@@ -250,19 +250,17 @@ def test_a_token_that_comes_later_does_not_go_to_a_server_that_nobody_named_for_
     assert handler.seen == {""}
 
 
-def test_a_planted_token_file_is_passed_over_and_said(doors, monkeypatch, tmp_path, caplog):
-    (_, url), _ = doors
+def test_a_planted_token_file_is_ignored_and_listed(proxies, monkeypatch, tmp_path, caplog):
+    (_, url), _ = proxies
     os.mkfifo(tmp_path / f"bt_u{os.geteuid()}")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with pytest.raises(
-        NotAuthorized, match=rf"bt_u{os.geteuid()} is passed over: it is not a regular file"
-    ) as raised:
+    with pytest.raises(NotAuthorized, match=rf"bt_u{os.geteuid()} was ignored: it is not a regular file") as raised:
         eaf_inference.connect(url)
-    assert [each.outcome for each in raised.value.attempts][-1] == "passed over: it is not a regular file"
-    assert "is passed over" in caplog.text
+    assert [each.outcome for each in raised.value.attempts][-1] == "ignored: it is not a regular file"
+    assert "is ignored" in caplog.text
 
 
-def test_a_planted_runtime_directory_is_said_and_keeps_nobody_from_a_server(zoo, monkeypatch, tmp_path):
+def test_a_planted_runtime_directory_is_listed_but_does_not_block(zoo, monkeypatch, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "eaf-inference").symlink_to(tmp_path / "elsewhere")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

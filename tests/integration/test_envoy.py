@@ -1,4 +1,4 @@
-"""The door: who is let in, as whom, to what, and what the others are told; a real Envoy and two real Tritons."""
+"""Envoy's access control: who may call what, and how the others are refused; real Envoy, two real Tritons."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from envoy_facility import SERVICE, Caller, Log, counters, envoy, inference
 from recorded.replay import until
 
 import eaf_inference
+from eaf_facility.process.ports import free_ports
+from eaf_facility.servers.envoy import EnvoyServer
 from eaf_inference.errors import ConfigurationError, InvalidInput
-from eaf_inference.facility.envoy import EnvoyServer
-from eaf_inference.facility.ports import free_ports
 from eaf_inference.inference import protocol
 
 MAY_BE_CALLED = {
@@ -32,8 +32,8 @@ SMALL = 64 * 1024
 
 
 @pytest.fixture
-def caller(door_of_two):
-    with Caller(door_of_two) as connection:
+def caller(shared_envoy):
+    with Caller(shared_envoy) as connection:
         yield connection
 
 
@@ -63,29 +63,29 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_who_is_nobody_is_refused_and_written_down(door_of_two, caller, issuer, attack):
+def test_a_call_without_a_valid_token_is_refused_and_logged(shared_envoy, caller, issuer, attack):
     make, status, why = ATTACKS[attack]
-    log = Log(door_of_two)
+    log = Log(shared_envoy)
     assert caller.infer(make(issuer)).status == status
     (line,) = log.lines()
     assert line["grpc_status"].upper() == status.replace("_", "")
     assert why in line["why"]
     assert (line["user"] or "").strip() == ""
-    assert line["upstream"] is None  # no Triton heard of it
+    assert line["upstream"] is None  # it reached no Triton
 
 
-def test_what_a_client_says_of_itself_is_not_believed(door_of_two, caller, issuer):
-    log, before = Log(door_of_two), counters(door_of_two)
+def test_identity_headers_of_the_client_are_ignored(shared_envoy, caller, issuer):
+    log, before = Log(shared_envoy), counters(shared_envoy)
     spoofed = {"x_user": "bob", "x_forwarded_for": "192.0.2.7", "x_forwarded_user": "bob", "x_eaf_model": "rest"}
     assert caller.infer(issuer.token("mallory"), rows=3, **spoofed).status == "OK"
     (line,) = log.lines()
     assert (line["user"], line["model"], line["rows"], line["from"]) == ("mallory", "nap", "3", "127.0.0.1")
-    after = counters(door_of_two)
+    after = counters(shared_envoy)
     grown = {name for name in after if after[name] != before.get(name, 0) and "bytes" not in name}
     assert grown == {f'envoy_eaf_{name}{{user="mallory",model="nap"}}' for name in ("requests", "rows")}
 
 
-def test_only_what_users_need_can_be_called(door_of_two, caller, issuer):
+def test_users_can_call_only_the_methods_they_need(shared_envoy, caller, issuer):
     token = issuer.token()
     methods = protocol.ModelInferRequest.DESCRIPTOR.file.services_by_name["GRPCInferenceService"].methods_by_name
     assert set(methods) > MAY_BE_CALLED
@@ -105,23 +105,23 @@ def test_only_what_users_need_can_be_called(door_of_two, caller, issuer):
     assert [caller.ask(name, b"", token).status for name in ("ServerMetadata", "RepositoryIndex")] == ["OK", "OK"]
 
 
-def test_whether_it_is_alive_anybody_may_ask(door_of_two, caller, issuer):
-    log = Log(door_of_two)
+def test_health_checks_need_no_token(shared_envoy, caller, issuer):
+    log = Log(shared_envoy)
     assert [caller.ask(name).status for name in ("ServerLive", "ServerReady")] == ["OK", "OK"]
     assert caller.ask("ServerReady", b"", issuer.token("bob")).status == "OK"
     assert caller.ask("ServerReady", b"", issuer.token(age=700)).status == "UNAUTHENTICATED"
     assert [line["user"] for line in log.lines(4)] == [None, None, "bob", None]
 
 
-def test_a_token_in_the_url_is_not_taken_and_not_written_down(door_of_two, caller, issuer):
+def test_a_token_in_the_url_is_neither_accepted_nor_logged(shared_envoy, caller, issuer):
     token = issuer.token()
-    log = Log(door_of_two)
+    log = Log(shared_envoy)
     assert caller.ask(f"ModelInfer?access_token={token}", inference()).status == "UNAUTHENTICATED"
     assert log.lines()[0]["method"] == f"{SERVICE}/ModelInfer"
-    assert token not in door_of_two.access_log.read_text()
+    assert token not in shared_envoy.access_log.read_text()
 
 
-def test_a_request_that_is_too_large_is_told_so(pair, issuer):
+def test_a_request_that_is_too_large_is_refused_with_the_limit(pair, issuer):
     with envoy(issuer, pair, largest_request=SMALL) as server, Caller(server) as caller:
         token, log = issuer.token(), Log(server)
         assert caller.infer(token, rows=SMALL // 8 - 100).status == "OK"
@@ -134,49 +134,49 @@ def test_a_request_that_is_too_large_is_told_so(pair, issuer):
                 model({"x": np.zeros((SMALL, 2), np.float32)})
 
 
-def test_nobody_can_fill_the_counters_with_names(door_of_two, caller, issuer):
-    before, log = set(counters(door_of_two)), Log(door_of_two)
+def test_users_cannot_fill_the_counters_with_invented_model_names(shared_envoy, caller, issuer):
+    before, log = set(counters(shared_envoy)), Log(shared_envoy)
     token = issuer.token("mallory")
     for number in range(20):
         assert caller.infer(token, model=f"nothing-{number}").status == "NOT_FOUND"
-    caller.infer(token, model="n" * 1_000_000)  # Triton's complaint is larger than a header may be
+    caller.infer(token, model="n" * 1_000_000)  # Triton's error message exceeds the limit of a header
     assert max(len(line["model"]) for line in log.lines(21)) == 128
-    new = {name for name in set(counters(door_of_two)) - before if 'user="mallory"' in name}
+    new = {name for name in set(counters(shared_envoy)) - before if 'user="mallory"' in name}
     assert not [name for name in new if "nothing" in name]
-    assert len(new) <= 6  # failures, bytes in and out, of two statuses
+    assert len(new) <= 6  # failures, bytes in and out, for two statuses
 
 
-def test_failures_are_counted_by_model_where_the_operator_named_it(door_of_two, caller, issuer):
+def test_failures_are_counted_by_name_for_the_operators_models(shared_envoy, caller, issuer):
     assert caller.ask("ModelInfer", b"\n\x03nap", issuer.token("carol")).status == "INVALID_ARGUMENT"
-    assert counters(door_of_two)['envoy_eaf_failures{user="carol",status="InvalidArgument",model="nap"}'] == 1
+    assert counters(shared_envoy)['envoy_eaf_failures{user="carol",status="InvalidArgument",model="nap"}'] == 1
 
 
-def test_a_request_that_ends_connections_to_triton_costs_nobody_else_a_call(door_of_two, issuer):
+def test_a_request_that_ends_a_connection_to_triton_hits_no_other_user(shared_envoy, issuer):
     request = protocol.ModelInferRequest.FromString(inference())
-    request.inputs[0].name = "i" * 200_000  # comes back in Triton's complaint, which is larger than a header may be
-    with Caller(door_of_two) as theirs, Caller(door_of_two) as caller:
+    request.inputs[0].name = "i" * 200_000  # Triton's error message repeats it, and exceeds the limit of a header
+    with Caller(shared_envoy) as theirs, Caller(shared_envoy) as caller:
         calls = [theirs.begin("ModelInfer", inference(), issuer.token("bob")) for _ in range(12)]
         for _ in range(4):
             assert caller.ask("ModelInfer", request.SerializeToString(), issuer.token()).status == "UNAVAILABLE"
         assert all(call.result() for call in calls)
-    ejected = door_of_two.statistics(r"triton-interactive\.outlier_detection\.ejections_active")
+    ejected = shared_envoy.statistics(r"triton-interactive\.outlier_detection\.ejections_active")
     assert list(ejected.values()) == [0]
 
 
-def test_500_idle_connections_keep_nobody_out(door_of_two, issuer):
-    address = ("127.0.0.1", int(door_of_two.url.rpartition(":")[2]))
-    context = ssl.create_default_context(cadata=door_of_two.authority)
+def test_500_idle_connections_do_not_lock_users_out(shared_envoy, issuer):
+    address = ("127.0.0.1", int(shared_envoy.url.rpartition(":")[2]))
+    context = ssl.create_default_context(cadata=shared_envoy.authority)
     context.set_alpn_protocols(["h2"])
     with ExitStack() as stack:
         for number in range(500):
             connection = stack.enter_context(socket.create_connection(address, timeout=10))
             if number % 2:
                 stack.enter_context(context.wrap_socket(connection, server_hostname="localhost"))
-        with Caller(door_of_two) as caller:
+        with Caller(shared_envoy) as caller:
             assert caller.infer(issuer.token("bob")).status == "OK"
 
 
-def test_places_that_idle_connections_took_are_free_again(pair, issuer):
+def test_idle_connections_are_closed_and_their_slots_freed(pair, issuer):
     limits = {"max_connections": 20, "idle_timeout": 1.0, "handshake_timeout": 1.0}
     with envoy(issuer, pair, **limits) as server, ExitStack() as stack:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
@@ -187,7 +187,7 @@ def test_places_that_idle_connections_took_are_free_again(pair, issuer):
             until(lambda: caller.infer(issuer.token("bob")).status == "OK")
 
 
-def test_everything_but_the_door_listens_on_loopback_and_two_pages_are_for_others(pair, issuer):
+def test_only_two_metrics_pages_are_reachable_beyond_loopback(pair, issuer):
     (port,) = free_ports(1)
     with envoy(issuer, pair, metrics_port=port) as server:
         listening = [each for each in psutil.Process(server.pid).net_connections("inet") if each.status == "LISTEN"]
@@ -201,7 +201,7 @@ def test_everything_but_the_door_listens_on_loopback_and_two_pages_are_for_other
                 urlopen(f"http://127.0.0.1:{port}{path}", timeout=10)
 
 
-def test_no_secret_is_where_others_could_read_it(pair, issuer):
+def test_secrets_are_not_readable_by_others(pair, issuer):
     token = issuer.token()
     with envoy(issuer, pair) as server, Caller(server) as caller:
         log = Log(server)
@@ -211,12 +211,12 @@ def test_no_secret_is_where_others_could_read_it(pair, issuer):
         assert first["jti"] == jwt.decode(token, options={"verify_signature": False})["jti"]
         directory, process = server.ca.parent, psutil.Process(server.pid)
         key = (directory / "key.pem").read_text().splitlines()[1]
-        said = (
+        exposed = (
             json.dumps([process.cmdline(), process.environ()])
             + server.log.read_text()
             + server.access_log.read_text()
         )
-        assert not [secret for secret in (token, token.rpartition(".")[2], key) if secret in said]
+        assert not [secret for secret in (token, token.rpartition(".")[2], key) if secret in exposed]
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         files = [*directory.iterdir(), server.log, server.access_log]
         assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
@@ -224,7 +224,7 @@ def test_no_secret_is_where_others_could_read_it(pair, issuer):
     assert not directory.exists()
 
 
-def test_a_new_configuration_is_taken_up_while_calls_go_on(pair, issuer):
+def test_a_new_configuration_is_applied_without_ending_calls(pair, issuer):
     settings = {"share": 10_000}
     with envoy(issuer, pair, settings) as server, Caller(server) as caller:
         call = caller.begin("ModelInfer", inference(), issuer.token())
@@ -239,9 +239,9 @@ def test_a_new_configuration_is_taken_up_while_calls_go_on(pair, issuer):
         assert caller.infer(issuer.token()).status == "OK"
 
 
-def test_what_cannot_start_says_why_and_leaves_nothing(pair, issuer, door_of_two):
+def test_a_failed_start_gives_the_reason_and_leaves_nothing_behind(pair, issuer, shared_envoy):
     with pytest.raises(ConfigurationError, match=r"/nowhere\.pem"), envoy(issuer, pair, key="/nowhere.pem"):
         pass
-    taken = int(door_of_two.url.rpartition(":")[2])
+    taken = int(shared_envoy.url.rpartition(":")[2])
     with pytest.raises(ConfigurationError, match=f"port {taken} on 127.0.0.1 is taken by another process"):
         EnvoyServer(dict, port=taken).launch()

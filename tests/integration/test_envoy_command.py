@@ -44,17 +44,17 @@ def behind_an_ingress():
     )
 
 
-def test_it_prints_what_envoy_and_supersonic_take(configure):
+def test_it_prints_a_configuration_for_envoy_and_supersonic(configure):
     configure(*behind_an_ingress())
     printed = run("--validate").stdout
-    assert "$" not in printed  # SuperSONIC's Envoy reads it through envsubst
+    assert "$" not in printed  # SuperSONIC passes it through envsubst
     made = yaml.safe_load(printed)
     assert {"admin", "static_resources", "overload_manager"} <= set(made)
     assert "issuer: https://hub.example.org" in printed
-    assert "transport_socket:" not in printed  # TLS ends at the ingress
+    assert "transport_socket:" not in printed  # the ingress terminates TLS
 
 
-def test_it_writes_a_file_that_only_the_operator_reads(configure, tmp_path):
+def test_it_writes_a_private_file(configure, tmp_path):
     configure(*behind_an_ingress())
     file = tmp_path / "envoy.yaml"
     assert run("--output", file).stdout == ""
@@ -62,11 +62,11 @@ def test_it_writes_a_file_that_only_the_operator_reads(configure, tmp_path):
     assert yaml.safe_load(file.read_text())["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
 
 
-def test_it_says_what_is_missing_or_wrong(configure, door_of_two):
+def test_it_reports_missing_and_wrong_settings(configure, shared_envoy):
     assert "Envoy.upstreams is empty" in run(code=1).stderr
     configure(*behind_an_ingress(), "c.Envoy.share = 0")
     assert "Envoy.share is 0. Expected a number from 1" in run(code=1).stderr
-    place = asdict(door_of_two.place) | {"certificate": "/nowhere/tls.crt"}
+    place = asdict(shared_envoy.place) | {"certificate": "/nowhere/tls.crt"}
     lines = [f"c.Envoy.{name} = {value!r}" for name, value in place.items()]
     configure(*behind_an_ingress(), *lines, "c.Envoy.behind_tls = False")
     refused = run("--validate", code=1)

@@ -1,4 +1,4 @@
-"""The facility's Dask Gateway: found without a word, computes, tells nobody its password, and leaves nothing."""
+"""The facility's Dask Gateway: it is found, computes, keeps its password secret, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ import pytest
 from dask_gateway import BasicAuth, Gateway
 from yarl import URL
 
-from eaf_inference import local
+from eaf_facility.local import single_user
+from eaf_facility.servers import dask_gateway as module
+from eaf_facility.servers.dask_gateway import DaskGatewayServer
 from eaf_inference.dask.auth import LocalGatewayAuth
 from eaf_inference.dask.gateway import use_local_gateway
+from eaf_inference.discovery import local_facility
+from eaf_inference.discovery.local_facility import LocalFacility
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.facility import gateway as module
-from eaf_inference.facility import machine
-from eaf_inference.facility.gateway import GatewayServer
-from eaf_inference.local import LocalFacility
 
 OWNER = """
 import json, os, sys
 from dask_gateway import Gateway
 from eaf_inference.dask.gateway import use_local_gateway
-from eaf_inference.facility.gateway import GatewayServer
-from eaf_inference.local import LocalFacility, announced
-with GatewayServer.start() as server:
+from eaf_facility.servers.dask_gateway import DaskGatewayServer
+from eaf_inference.discovery.local_facility import LocalFacility, announced
+with DaskGatewayServer.start() as server:
     facility = LocalFacility(pid=os.getpid(), started=1.0, replicas=(), models=(), gateway=server.description)
     with announced(facility):
         use_local_gateway(facility)
@@ -51,7 +51,7 @@ with GatewayServer.start() as server:
 @contextmanager
 def announced(server, pid=1):
     facility = LocalFacility(pid=pid, started=float(pid), replicas=(), models=(), gateway=server.description)
-    with local.announced(facility):
+    with local_facility.announced(facility):
         yield facility
 
 
@@ -61,7 +61,7 @@ def facility(gateway_server):
         yield facility
 
 
-def test_a_gateway_that_nobody_named_is_found_and_its_cluster_scales_adapts_and_computes(facility):
+def test_an_announced_gateway_is_found_and_its_cluster_scales_and_computes(facility):
     assert use_local_gateway(facility)
     with Gateway() as gateway, gateway.new_cluster() as cluster, cluster.get_client() as client:
         assert [found.name for found in gateway.list_clusters()] == [cluster.name]
@@ -74,15 +74,15 @@ def test_a_gateway_that_nobody_named_is_found_and_its_cluster_scales_adapts_and_
         logs = Path(facility.gateway.cluster_logs) / cluster.name
         assert {path.name.partition("-")[0] for path in logs.iterdir()} == {"scheduler.log", "worker"}
         assert "distributed.scheduler" in (logs / "scheduler.log").read_text()
-    assert logs.exists()  # as long as the gateway: they may say why a cluster ended
+    assert logs.exists()  # kept until the gateway ends: they may explain why a cluster ended
 
 
-def test_a_gateway_keeps_secrets_and_is_gone_with_its_running_cluster(monkeypatch):
+def test_a_gateway_keeps_secrets_and_ends_with_its_running_cluster(monkeypatch):
     with ExitStack() as stack:
         with monkeypatch.context() as patch:
             for name in ("BEARER_TOKEN", "JUPYTERHUB_API_TOKEN", "X509_USER_PROXY"):
                 patch.setenv(name, "of-the-caller")
-            server = stack.enter_context(GatewayServer.start())
+            server = stack.enter_context(DaskGatewayServer.start())
         facility = stack.enter_context(announced(server))
         use_local_gateway(facility)
         with Gateway() as gateway:
@@ -100,7 +100,7 @@ def test_a_gateway_keeps_secrets_and_is_gone_with_its_running_cluster(monkeypatc
         public += [path.read_text() for path in logs]
         semaphores = shared_memory_of(family)
         public += [str(process.environ()) + str(process.cmdline()) for process in family]
-        assert len(family) >= 6  # guardian, gateway, proxy, scheduler, nanny, worker
+        assert len(family) >= 6  # reaper, gateway, proxy, scheduler, nanny, worker
         listening = {
             each.laddr.ip
             for process in family
@@ -120,7 +120,7 @@ def test_a_gateway_keeps_secrets_and_is_gone_with_its_running_cluster(monkeypatc
     assert not [path for path in semaphores if path.exists()]
 
 
-def test_a_gateway_whose_owner_is_killed_is_gone_with_its_running_cluster():
+def test_a_gateway_and_its_running_cluster_end_when_their_owner_is_killed():
     with subprocess.Popen(
         [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -131,11 +131,11 @@ def test_a_gateway_whose_owner_is_killed_is_gone_with_its_running_cluster():
         _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     assert not Path(gateway["password_file"]).parent.exists()
-    assert not local.running()
+    assert not local_facility.running()
 
 
-def test_a_killed_gateway_takes_its_busy_clusters_along_and_ends_the_facility(tiny_models):
-    with machine.up([tiny_models]) as facility:
+def test_killing_a_gateways_restarter_ends_its_clusters_and_the_facility(tiny_models):
+    with single_user.up([tiny_models]) as facility:
         use_local_gateway(facility.description)
         with Gateway() as gateway:
             cluster = gateway.new_cluster(shutdown_on_close=False)
@@ -147,13 +147,13 @@ def test_a_killed_gateway_takes_its_busy_clusters_along_and_ends_the_facility(ti
                 assert not endless.done()
         family = family_of(facility.gateway)
         semaphores = shared_memory_of(family)
-        facility.gateway.child.kill()  # its parent, which would start it again
+        facility.gateway.child.kill()  # its restarter, which would restart it
         assert facility.watch() is facility.gateway
         facility.servers[0].kill()
     assert not [process for process in family if process.is_running()]
     assert semaphores
     assert not [path for path in semaphores if path.exists()]
-    assert "Fatal Python error" not in facility.gateway.log.read_text()  # of its guardian
+    assert "Fatal Python error" not in facility.gateway.log.read_text()  # of its reaper
 
 
 def test_a_wrong_password_is_refused(gateway_server):
@@ -164,16 +164,16 @@ def test_a_wrong_password_is_refused(gateway_server):
 
 
 def test_two_gateways_side_by_side_each_get_their_own_password(facility):
-    with GatewayServer.start() as second, announced(second, pid=2) as other:
+    with DaskGatewayServer.start() as second, announced(second, pid=2) as other:
         for each in (facility, other):
-            assert use_local_gateway(each)  # the second takes the place of the first
+            assert use_local_gateway(each)  # the second replaces the first
             with Gateway() as gateway:
                 assert gateway.address == each.gateway.address
                 assert gateway.list_clusters() == []
-    assert local.running() == [facility]
+    assert local_facility.running() == [facility]
 
 
-def test_another_gateway_never_sees_the_password(facility):
+def test_the_password_is_never_sent_to_another_gateway(facility):
     class Refusal:
         url = URL("http://127.0.0.1:1/api/v1/clusters/")
 
@@ -182,7 +182,7 @@ def test_another_gateway_never_sees_the_password(facility):
     assert LocalGatewayAuth(username="me").pre_request(Refusal) != BasicAuth("me").pre_request(Refusal)
 
 
-def test_a_gateway_that_the_user_configured_stays(facility, configuration):
+def test_a_gateway_configured_by_the_user_is_kept(facility, configuration):
     with dask.config.set({"gateway.address": "https://gateway.example"}):
         assert not use_local_gateway(facility)
         assert dask.config.get("gateway.address") == "https://gateway.example"
@@ -195,11 +195,11 @@ def test_a_facility_without_a_gateway_changes_nothing(configuration):
     assert configuration.config == before
 
 
-def test_the_choice_survives_a_later_import_of_dask_gateway():
+def test_the_chosen_gateway_survives_a_later_import_of_dask_gateway():
     code = """
 import sys
 from eaf_inference.dask.gateway import use_local_gateway
-from eaf_inference.local import LocalFacility, LocalGateway
+from eaf_inference.discovery.local_facility import LocalFacility, LocalGateway
 gateway = LocalGateway("http://127.0.0.1:1", 0, "", "", "")
 assert use_local_gateway(LocalFacility(pid=1, started=1.0, replicas=(), models=(), gateway=gateway))
 assert not {"distributed", "dask_gateway"} & set(sys.modules)
@@ -215,13 +215,13 @@ print(made.address, type(made.auth).__name__, made._request_kwargs)
     assert "proxy.example" not in done.stdout
 
 
-def test_a_port_that_somebody_takes_in_the_last_moment_is_replaced(monkeypatch):
+def test_a_port_taken_at_the_last_moment_is_replaced(monkeypatch):
     find = module.free_ports
     with socket.create_server(("127.0.0.1", 0)) as taken:
         first = [taken.getsockname()[1]]
         choices = [first]
         monkeypatch.setattr(module, "free_ports", lambda count: choices.pop() if choices else find(count))
-        with GatewayServer.start() as server:
+        with DaskGatewayServer.start() as server:
             assert server.address != f"http://127.0.0.1:{first[0]}"
             server.kill()
 
@@ -230,7 +230,7 @@ def test_a_gateway_that_dies_or_restarts_loses_no_task(gateway_server):
     def slowly(number):
         import time
 
-        time.sleep(0.2)  # longer than nothing, so that there is something to lose
+        time.sleep(0.2)  # so that tasks are running when the gateway ends
         return 2 * number
 
     auth = BasicAuth("somebody", gateway_server.password_file.read_text())
@@ -251,32 +251,35 @@ def test_a_gateway_that_dies_or_restarts_loses_no_task(gateway_server):
 
 def test_a_gateway_that_cannot_start_names_its_log(monkeypatch):
     monkeypatch.setattr(module, "_CONFIGURATION", "c.DaskGateway.backend_class = 'nonsense'  # {logs}")
-    with pytest.raises(ConfigurationError, match="Its log: ") as caught, GatewayServer.start():
+    with pytest.raises(ConfigurationError, match="Its log: ") as caught, DaskGatewayServer.start():
         pass
     log = Path(str(caught.value).rpartition(": ")[2])
     assert "nonsense" in log.read_text()
 
 
-def test_a_facility_runs_without_a_gateway_where_its_packages_are_not_installed(tiny_models, monkeypatch):
-    monkeypatch.setitem(sys.modules, "dask_gateway_server", None)  # as Python sees a package that is not there
-    said = []
-    with machine.up([tiny_models], progress=said.append) as facility:
+def test_a_facility_runs_without_a_gateway_if_its_packages_are_missing(tiny_models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_gateway_server", None)  # as if the package were not installed
+    messages = []
+    with single_user.up([tiny_models], progress=messages.append) as facility:
         assert facility.gateway is None
-        assert local.running() == [facility.description]
+        assert local_facility.running() == [facility.description]
         assert facility.description.gateway is None
         facility.servers[0].kill()
-    assert [line for line in said if line.startswith("no Dask Gateway: dask-gateway-server")]
-    with pytest.raises(ConfigurationError, match="needs dask-gateway-server: .*pip install"), GatewayServer.start():
+    assert [line for line in messages if line.startswith("no Dask Gateway: dask-gateway-server")]
+    with (
+        pytest.raises(ConfigurationError, match="needs dask-gateway-server: .*pip install"),
+        DaskGatewayServer.start(),
+    ):
         pass
 
 
 def family_of(server):
-    guardian = psutil.Process(server.child.pid).parent()
-    return [guardian, *guardian.children(recursive=True)]
+    reaper = psutil.Process(server.child.pid).parent()
+    return [reaper, *reaper.children(recursive=True)]
 
 
 def shared_memory_of(family):
-    """Where the semaphores of the workers are."""
+    """Return the files of the workers' semaphores."""
     mapped = {Path(region.path) for process in family for region in process.memory_maps()}
     return [path for path in mapped if path.name.startswith("sem.")]
 

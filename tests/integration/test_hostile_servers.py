@@ -1,4 +1,4 @@
-"""What a server that means harm can do to a client: make it say so, within bounds of memory and time."""
+"""A hostile server can only cause an error, within bounds of memory and time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def server():
 
 
 def compressed(content):
-    """An answer in gzip, whatever the client accepts."""
+    """Answer in gzip, whether or not the client accepts it."""
 
     def answer(_request, context):
         context.set_compression(grpc.Compression.Gzip)
@@ -50,9 +50,9 @@ def plain(content):
 
 
 LONG = b"\0" * (96 * MEBIBYTE)
-NOT_TAKEN = "is compressed|is not a reply|are not a"  # gRPC ends the call, or hands over what it has not inflated
-# By name: what the client asks for, which method misbehaves and how, what the error says, and how many megabytes all
-# attacks so far may have taken.
+NOT_TAKEN = "is compressed|is not an inference reply|are not a"  # gRPC ends the call, or passes compressed bytes on
+# Name -> what the client does, the method that misbehaves and its answer, a part of the error, and the most megabytes
+# that all attacks so far may have taken.
 ATTACKS = {
     "a compressed configuration": ("model", "ModelConfig", compressed(field(1, field(1, LONG))), NOT_TAKEN, 50),
     "a long configuration": ("model", "ModelConfig", plain(field(1, field(1, LONG))), "at most 8 MiB are read", 50),
@@ -70,16 +70,16 @@ ATTACKS = {
     "scores of many axes": ("scores", "ModelInfer", plain(field(5, field(3, LONG[: 16 * MEBIBYTE]))), "1 MiB", 100),
     "an index of many models": (
         *("models", "RepositoryIndex", plain(field(1, b"") * (4 * MEBIBYTE - 1))),
-        *("4,194,303 versions of models, at most 10,000 are read", 600),
+        *("4,194,303 versions of models; at most 10,000 are read", 600),
     ),
     "a configuration of many inputs": (
         *("model", "ModelConfig", plain(field(1, field(1, b"jets") + field(5, b"") * (4 * MEBIBYTE - 10)))),
-        *("4,194,294 inputs; 1 to 1,000 are served", 600),
+        *("4,194,294 inputs; 1 to 1,000 are supported", 600),
     ),
 }
 
 
-def test_no_answer_takes_the_memory_that_it_asks_for(server):
+def test_no_hostile_answer_exhausts_the_memory(server):
     handler, url = server
     client = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("measured_client.py"), url],
@@ -101,7 +101,7 @@ def test_no_answer_takes_the_memory_that_it_asks_for(server):
         client.stdin.close()
 
 
-# What stands between a server and its terminal: each of these would move the cursor, change the title, or reorder.
+# Control characters that move a terminal's cursor, change its title, or reorder its text.
 ESCAPES = "x\x1b[2J\x1b]0;owned\x07\r\u202ey"
 
 
@@ -121,21 +121,21 @@ def assert_harmless(text):
     assert all(line.isprintable() for line in text.split("\n")), text
 
 
-def test_a_servers_names_and_reasons_do_nothing_to_a_terminal_or_a_page(server):
+def test_a_servers_names_and_reasons_are_harmless_to_terminal_and_page(server):
     handler, url = server
     with eaf_inference.connect(url) as connection:
         handler.answers["RepositoryIndex"] = unready
         models = connection.models()
         assert_harmless(str(models))
         assert_harmless(models._repr_html_())
-        assert "a" + ESCAPES in [row.name for row in models]  # as it is, for programs
+        assert "a" + ESCAPES in [row.name for row in models]  # unchanged, for programs
         for name in ("a", "b", "a" + ESCAPES, ESCAPES):
             with pytest.raises(InferenceError) as caught:
                 connection.model(name)
             assert_harmless(str(caught.value))
 
 
-def test_a_servers_complaints_do_nothing_to_a_terminal_or_a_log(server, caplog):
+def test_a_servers_complaints_are_harmless_to_terminal_and_log(server, caplog):
     handler, url = server
     with eaf_inference.connect(url, timeout=0.5) as connection, caplog.at_level("DEBUG", "eaf_inference"):
         handler.answers["ModelConfig"] = aborted
@@ -148,7 +148,7 @@ def test_a_servers_complaints_do_nothing_to_a_terminal_or_a_log(server, caplog):
         assert_harmless(message)
 
 
-def test_a_models_own_names_do_nothing_to_a_terminal_or_a_page(server):
+def test_a_models_own_names_are_harmless_to_terminal_and_page(server):
     handler, url = server
 
     def unshowable(request, _context):
@@ -194,7 +194,7 @@ def test_a_configuration_of_another_model_is_refused(server):
         connection.model("jets")
 
 
-def test_names_are_of_bounded_length(server):
+def test_names_have_a_bounded_length(server):
     handler, url = server
 
     def long(_request, _context):
@@ -209,18 +209,18 @@ def test_names_are_of_bounded_length(server):
                 look()
 
 
-def test_bytes_that_are_no_message_are_a_bad_reply_and_nothing_is_logged(server, capfd):
+def test_bytes_that_are_no_message_are_a_bad_reply_without_a_log(server, capfd):
     handler, url = server
     with eaf_inference.connect(url) as connection:
         model = connection.model("jets")
         handler.answers = dict.fromkeys(["ModelConfig", "ModelInfer", "RepositoryIndex"], plain(b"\x0f\xff" * 9))
         for look in (connection.models, lambda: connection.model("jets"), lambda: model(NOTHING)):
-            with pytest.raises(BadReply, match=f"{url} answered with"):
+            with pytest.raises(BadReply, match=f"{url} sent"):
                 look()
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_look_at_the_models_ends_in_time_however_many_there_are(server):
+def test_listing_many_models_ends_in_time(server):
     handler, url = server
     number = 400
     enough = threading.Event()
@@ -240,10 +240,10 @@ def test_a_look_at_the_models_ends_in_time_however_many_there_are(server):
         with pytest.raises(ServerUnavailable, match="within the time budget: no answer in time"):
             connection.models()
         enough.set()
-    assert handler.calls.count("ModelConfig") < number / 2  # with a time for each, all would have been answered
+    assert handler.calls.count("ModelConfig") < number / 2  # with a timeout per call, all would have been answered
 
 
-def test_replicas_that_are_silent_do_not_add_up_their_times(server):
+def test_the_waits_for_silent_replicas_do_not_add_up(server):
     handler, url = server
     released = threading.Event()
 
@@ -258,7 +258,7 @@ def test_replicas_that_are_silent_do_not_add_up_their_times(server):
             connection.model("jets")
         took = time.monotonic() - started
         released.set()
-    assert took < 10  # a generous multiple of 1 s; with a time for each replica it was 24 s
+    assert took < 10  # a generous multiple of 1 s; with a timeout per replica it was 24 s
 
 
 SETTINGS, LONG_SETTINGS = b"\0\0\0\4\0\0\0\0\0", b"\0\x3f\xfc\4\0\0\0\0\0"
@@ -266,7 +266,7 @@ LONG_DATA = b"\0\x3f\xff\0\0\0\0\0\1"
 
 
 @pytest.mark.parametrize("greeting", [LONG_SETTINGS, SETTINGS + LONG_DATA], ids=["its settings", "its answer"])
-def test_a_server_that_sends_a_byte_now_and_then_is_given_up(greeting):
+def test_a_dripping_server_is_abandoned_in_time(greeting):
     with trickling(greeting) as url:
         started = time.monotonic()
         with pytest.raises(NoServerFound, match="no answer in time"):
@@ -276,7 +276,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(greeting):
 
 @contextmanager
 def trickling(greeting):
-    """A server that goes on with one byte more of an HTTP/2 frame every 50 ms, for ever."""
+    """Run a server that sends one more byte of an HTTP/2 frame every 50 ms, for ever."""
     ended = threading.Event()
 
     class Trickle(socketserver.BaseRequestHandler):
@@ -300,7 +300,7 @@ def trickling(greeting):
 
 @contextmanager
 def answering(body):
-    """An HTTP server that gives one answer to everything: its URL."""
+    """Run an HTTP server with one answer to everything, and give its URL."""
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

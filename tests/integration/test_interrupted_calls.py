@@ -1,4 +1,4 @@
-"""Ctrl-C in the midst of calls to a real Triton, at the moments at which one could be lost or break something."""
+"""Ctrl-C during calls to a real Triton, at moments when it could be lost or break something."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ROWS = {"x": np.ones((20, 2, 100), np.float32)}
 
 
 class InterruptedAtItsEnd:
-    """Its `__del__` is interrupted, as that of a forgotten progress bar was."""
+    """An object whose `__del__` is interrupted, as that of a forgotten progress bar was."""
 
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)
-        for _ in range(10):  # here Python raises it, and ignores it
+        for _ in range(10):  # Python raises the interrupt here, and ignores it
             pass
 
 
-class InterruptedWhileGivenUp(Traffic):
-    def given_up(self, requests):
+class InterruptedOnLeaving(Traffic):
+    def abandoned(self, requests):
         os.kill(os.getpid(), signal.SIGINT)
-        super().given_up(requests)
+        super().abandoned(requests)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def connection(zoo):
 def model(connection):
     handler = signal.getsignal(signal.SIGINT)
     model = connection.model("sums")
-    model(ROWS)  # looks for padding
+    model(ROWS)  # runs the padding check
     yield model
     assert signal.getsignal(signal.SIGINT) is handler
     assert connection.traffic.in_flight == 0
@@ -52,7 +52,7 @@ def model(connection):
 
 @pytest.fixture
 def ignored(monkeypatch):
-    """The exceptions that Python ignores in a test."""
+    """Collect the exceptions that Python ignores in a test."""
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", lambda each: seen.append(each.exc_type))
     return seen
@@ -75,8 +75,8 @@ def test_an_interrupt_that_python_ignores_ends_the_call(model, ignored, chunks):
     assert len(made) < 10
 
 
-def test_an_interrupt_raised_while_another_is_cleaned_up_leaves_nothing_in_flight(model):
-    traffic = InterruptedWhileGivenUp()
+def test_an_interrupt_during_clean_up_leaves_nothing_in_flight(model):
+    traffic = InterruptedOnLeaving()
 
     def interrupted():
         for _ in range(3):
@@ -88,7 +88,7 @@ def test_an_interrupt_raised_while_another_is_cleaned_up_leaves_nothing_in_fligh
     assert traffic.in_flight == 0
 
 
-def test_a_handler_of_the_users_own_is_called_and_ends_nothing(model):
+def test_the_users_own_handler_is_called_and_ends_nothing(model):
     called = []
     before = signal.signal(signal.SIGINT, lambda number, _: called.append(number))
     try:
@@ -105,7 +105,7 @@ def test_a_handler_of_the_users_own_is_called_and_ends_nothing(model):
         signal.signal(signal.SIGINT, before)
 
 
-def test_calls_in_other_threads_and_within_one_another_leave_the_handler_alone(model):
+def test_calls_in_threads_and_nested_calls_keep_the_handler(model):
     handler = signal.getsignal(signal.SIGINT)
     scores = []
     thread = threading.Thread(target=lambda: scores.extend(model.map([ROWS] * 3)))
@@ -116,19 +116,19 @@ def test_calls_in_other_threads_and_within_one_another_leave_the_handler_alone(m
         assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_stop_ends_a_cell_with_one_line_and_python_sees_a_plain_interrupt(model):
+def test_stop_ends_a_cell_with_one_line_and_a_plain_interrupt(model):
     def interrupted():
         yield ROWS
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as stopped:
         list(model.map(interrupted()))
-    assert type(stopped.value) is KeyboardInterrupt  # a script ends by its signal
+    assert type(stopped.value) is KeyboardInterrupt  # so a script ends with the signal
     assert str(stopped.value).startswith("Stopped ")
     assert stopped.value._render_traceback_() == [str(stopped.value)]
 
 
-def test_stop_says_how_far_a_call_came_in_a_notebook(zoo, black_hole):
+def test_stop_reports_the_progress_of_a_call_in_a_notebook(zoo, black_hole):
     with notebook(EAF_TRITON_URL=zoo.grpc) as book:
         book.run("%triton_connect")
         book.run("import numpy as np\nmodel = triton.model('sums')\nrows = np.ones((1_000_000, 2, 20), np.float32)")

@@ -1,4 +1,4 @@
-"""Users of a real JupyterHub, through its proxy: who gets a token, who does not, and what survives."""
+"""The token service under a real JupyterHub and its proxy: issued and refused tokens, restarts and outages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pytest
 from dask_facility import eventually
 from hub_facility import CONTACT, SCOPE, ask, hub_facility, processes_with
 
-import eaf_inference.hub.service
+import eaf_facility.hub.service
+from eaf_facility.process.ports import free_ports
+from eaf_facility.process.server import Child, plain_environment
+from eaf_facility.servers.jupyterhub import GROUP
+from eaf_facility.servers.jupyterhub_proxy import proxy_program
+from eaf_facility.servers.token_service import TokenServiceServer
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.facility.http_proxy import proxy_program
-from eaf_inference.facility.jupyterhub import GROUP
-from eaf_inference.facility.ports import free_ports
-from eaf_inference.facility.processes import Child, plain_environment
-from eaf_inference.facility.token_service import TokenServiceServer
 
-OPENAPI = Path(eaf_inference.hub.service.__file__).with_name("openapi.yaml")
+OPENAPI = Path(eaf_facility.hub.service.__file__).with_name("openapi.yaml")
 REFUSED = f"not authorised for inference: ask {CONTACT}."
 
 
@@ -36,12 +36,12 @@ def facility(zoo):
 
 
 def claims_of(facility, token):
-    """Verified with what is published."""
+    """Return the token's claims, verified with the published keys."""
     key = jwt.PyJWKClient(facility.tokens.jwks_url).get_signing_key_from_jwt(token)
     return jwt.decode(token, key, algorithms=["EdDSA"], audience="triton", issuer="eaf-inference")
 
 
-def test_a_hub_token_becomes_a_short_lived_one_in_that_users_name(facility):
+def test_a_hub_token_is_exchanged_for_a_short_lived_token(facility):
     hub_token, _ = facility.token_of("alice")
     reply = facility.mint(hub_token)
     assert (reply.status, reply.headers["Cache-Control"]) == (200, "no-store")
@@ -56,7 +56,7 @@ def test_a_hub_token_becomes_a_short_lived_one_in_that_users_name(facility):
     assert claims_of(facility, bobs.data["access_token"])["tier"] == "interactive"
 
 
-def test_what_a_request_says_of_its_sender_is_not_believed(facility):
+def test_identity_headers_of_a_request_are_ignored(facility):
     hub_token, _ = facility.token_of("alice")
     claims = {"X-Forwarded-User": "bob", "x-user": "bob", "Remote-User": "bob", "X-Forwarded-For": "10.1.2.3"}
     reply = facility.mint(hub_token, headers=claims, around_the_proxy=True)
@@ -118,38 +118,40 @@ def somebody_elses_name(facility):
 
 @pytest.mark.parametrize("around_the_proxy", [False, True])
 @pytest.mark.parametrize(
-    ("request_of", "status", "reason", "user", "says"),
+    ("request_of", "status", "reason", "user", "message"),
     [
-        (no_token, 401, "no_token", None, "There is no token"),
-        (bogus_token, 401, "invalid_token", None, "does not know your token any more"),
-        (not_a_token, 401, "invalid_token", None, "holds no token of the Hub"),
-        (another_scheme, 401, "invalid_token", None, "holds no token of the Hub"),
-        (revoked_token, 401, "invalid_token", None, "does not know your token any more"),
-        (expired_token, 401, "invalid_token", None, "does not know your token any more"),
-        (its_own_token, 401, "invalid_token", None, "does not know your token any more"),
+        (no_token, 401, "no_token", None, "No token was sent"),
+        (bogus_token, 401, "invalid_token", None, "no longer knows your token"),
+        (not_a_token, 401, "invalid_token", None, "does not contain a Hub token"),
+        (another_scheme, 401, "invalid_token", None, "does not contain a Hub token"),
+        (revoked_token, 401, "invalid_token", None, "no longer knows your token"),
+        (expired_token, 401, "invalid_token", None, "no longer knows your token"),
+        (its_own_token, 401, "invalid_token", None, "no longer knows your token"),
         (token_without_the_scope, 403, "not_authorised", "alice", REFUSED),
         (user_outside_the_group, 403, "not_authorised", "carol", REFUSED),
-        (services_token, 403, "not_a_user", "facility-operator", "this is a service's"),
+        (services_token, 403, "not_a_user", "facility-operator", "belongs to a service"),
         (somebody_elses_name, 400, "unexpected_body", "alice", "takes no body"),
     ],
 )
-def test_who_may_not_is_told_why_and_noted(facility, request_of, status, reason, user, says, around_the_proxy):
+def test_a_refused_caller_learns_the_reason_and_is_logged(
+    facility, request_of, status, reason, user, message, around_the_proxy
+):
     asked = request_of(facility)
     reply = facility.mint(asked.pop("hub_token"), around_the_proxy=around_the_proxy, **asked)
     assert (reply.status, reply.data["error"]) == (status, reason)
-    assert says in reply.data["message"]
+    assert message in reply.data["message"]
     assert reply.headers["Cache-Control"] == "no-store"
     line = facility.refusals()[-1]
     assert (line["status"], line["reason"], line["user"], line["peer"]) == (status, reason, user, "127.0.0.1")
 
 
-def test_the_hub_does_not_take_a_token_for_triton(facility):
+def test_the_hub_refuses_a_token_for_triton(facility):
     token = facility.mint(facility.token_of("alice")[0]).data["access_token"]
     for scheme in ("token", "Bearer"):
         assert ask(f"{facility.hub.api_url}/user", token, scheme=scheme).status == 403
 
 
-def test_who_leaves_the_group_gets_no_further_token_and_who_comes_gets_one_at_once(facility):
+def test_a_change_of_group_membership_takes_effect_at_once(facility):
     hub_token = facility.environment_of("alice")["JUPYTERHUB_API_TOKEN"]
     assert facility.mint(hub_token).status == 200
     facility.operate(f"groups/{GROUP}/users", "DELETE", users=["alice"])
@@ -159,7 +161,7 @@ def test_who_leaves_the_group_gets_no_further_token_and_who_comes_gets_one_at_on
     assert facility.mint(hub_token).status == 200
 
 
-def test_a_loop_that_asks_for_tokens_is_slowed_down_and_nobody_else(facility, tmp_path):
+def test_a_loop_of_token_requests_is_slowed_down_for_its_user_only(facility, tmp_path):
     facility.tokens.configuration = {
         **(before := facility.tokens.configuration),
         "TokenIssuer": {"contact": CONTACT, "burst": 3, "tokens_per_minute": 6},
@@ -179,7 +181,7 @@ def test_a_loop_that_asks_for_tokens_is_slowed_down_and_nobody_else(facility, tm
 
 
 def test_keys_rotate_with_overlap_and_survive_a_restart(facility):
-    """Quick keys: each signs for two seconds, and is known one second before."""
+    """Each key signs for two seconds, and is published one second before."""
     hub_token, _ = facility.token_of("alice")
     before = facility.tokens.configuration
     facility.tokens.configuration = {
@@ -195,7 +197,7 @@ def test_keys_rotate_with_overlap_and_survive_a_restart(facility):
             published = {key["kid"] for key in ask(facility.tokens.jwks_url).data["keys"]}
             token = facility.mint(hub_token).data["access_token"]
             kid = jwt.get_unverified_header(token)["kid"]
-            assert kid in published, "a key signs that was not published the moment before"
+            assert kid in published, "a key signs tokens before it is published"
             seen = seen if kid in seen else [*seen, kid]
             if len(seen) == 3:
                 break
@@ -210,7 +212,7 @@ def test_keys_rotate_with_overlap_and_survive_a_restart(facility):
     assert set(seen) <= {key["kid"] for key in ask(facility.tokens.jwks_url).data["keys"]}
 
 
-def test_keys_that_others_can_read_keep_it_from_starting(facility, tmp_path):
+def test_it_does_not_start_if_others_can_read_its_keys(facility, tmp_path):
     server = TokenServiceServer(facility.hub.api_url, {}, tmp_path)
     try:
         server.launch()
@@ -224,19 +226,19 @@ def test_keys_that_others_can_read_keep_it_from_starting(facility, tmp_path):
         server.stop()
 
 
-def test_a_large_or_slow_request_does_not_hold_the_service(facility):
+def test_a_large_or_slow_request_does_not_block_the_service(facility):
     import socket
 
     with socket.create_connection(("127.0.0.1", int(facility.tokens.url.rpartition(":")[2]))) as half:
         half.sendall(b"POST /services/triton-token/token HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nslow")
         assert facility.mint(facility.token_of("alice")[0]).status == 200
         half.settimeout(20)
-        assert half.recv(1000) == b"", "it is closed"
+        assert half.recv(1000) == b"", "the connection is closed"
     with pytest.raises((urllib.error.URLError, ConnectionError)):
         facility.mint(None, data=b"x" * 10_000_000, around_the_proxy=True)
 
 
-def test_the_description_holds(facility, tmp_path):
+def test_the_service_conforms_to_openapi(facility, tmp_path):
     hub_token, _ = facility.token_of("bob")
     command = [
         *(Path(sys.executable).with_name("schemathesis"), "run", OPENAPI),
@@ -247,7 +249,7 @@ def test_the_description_holds(facility, tmp_path):
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-def test_nothing_secret_is_in_logs_arguments_environments_or_files_that_others_read(facility):
+def test_no_secret_leaks_into_logs_arguments_environments_or_files(facility):
     hub, alice = facility.hub, facility.environment_of("alice")["JUPYTERHUB_API_TOKEN"]
     minted = facility.mint(alice).data["access_token"]
     keys = json.loads((facility.tokens.keys / "keys.json").read_text())["keys"]
@@ -264,7 +266,7 @@ def test_nothing_secret_is_in_logs_arguments_environments_or_files_that_others_r
     for pid, command, environment in processes_with(""):
         found += [(name, pid, command) for name, text in ours.items() if text in command]
         shown = [name for name, text in ours.items() if text in environment]
-        # what JupyterHub itself sets: a user's server has her token, as her kernels do, and the proxy its own
+        # set by JupyterHub itself: users' servers and kernels have the user's token, and the proxy its own
         expected = ["the proxy's token"] if "configurable-http-proxy" in command else ["alice's Hub token"]
         if shown and (
             shown != expected or not ("singleuser" in command or "proxy" in command or "kernel" in command)
@@ -286,27 +288,27 @@ print(triton.facility.metrics_urls)
 """
 
 
-def test_who_starts_python_on_the_hub_is_connected_as_herself_with_nothing_typed(facility, zoo):
-    said = facility.runs("alice", CONNECT)
+def test_python_on_the_hub_connects_as_its_user_without_configuration(facility, zoo):
+    output = facility.runs("alice", CONNECT)
     url = facility.tokens.configuration["Facility"]["urls"][0]
-    assert f"alice Hub facility document {url}" in said
-    assert "ready" in said
-    assert zoo.metrics in said
-    assert set(facility.door.users) == {"alice"}
+    assert f"alice Hub facility document {url}" in output
+    assert "ready" in output
+    assert zoo.metrics in output
+    assert set(facility.edge_proxy.users) == {"alice"}
 
 
-def test_who_is_not_in_the_group_is_told_whom_to_ask_by_magic_and_panel(facility):
+def test_magic_and_panel_name_the_contact_to_a_user_without_access(facility):
     code = "import IPython; IPython.start_ipython(['-c', '%load_ext eaf_inference\\n%triton_connect'])"
-    said = facility.runs("carol", code)
-    assert f"NotAuthorized: {REFUSED}" in said
-    assert "Traceback" not in said
+    output = facility.runs("carol", code)
+    assert f"NotAuthorized: {REFUSED}" in output
+    assert "Traceback" not in output
     token = facility.environment_of("carol")["JUPYTERHUB_API_TOKEN"]
-    told = ask(f"{facility.hub.url}/user/carol/eaf-inference/api/facility", token).data
-    assert (told["state"], told["problem"]) == ("not-authorised", REFUSED)
+    shown = ask(f"{facility.hub.url}/user/carol/eaf-inference/api/facility", token).data
+    assert (shown["state"], shown["problem"]) == ("not-authorised", REFUSED)
     token = facility.environment_of("alice")["JUPYTERHUB_API_TOKEN"]
-    told = ask(f"{facility.hub.url}/user/alice/eaf-inference/api/facility", token).data
-    assert (told["state"], told["user"]) == ("connected", "alice")
-    assert told["metrics"]["sources"]
+    shown = ask(f"{facility.hub.url}/user/alice/eaf-inference/api/facility", token).data
+    assert (shown["state"], shown["user"]) == ("connected", "alice")
+    assert shown["metrics"]["sources"]
     assert ask(f"{facility.hub.url}/user/alice/api/contents", token).status == 200
     assert "JupyterLab" in ask(f"{facility.hub.url}/user/alice/lab", token).text
 
@@ -316,7 +318,8 @@ MAKE = "import dask_gateway; print(dask_gateway.Gateway().new_cluster(shutdown_o
 STOP = "import dask_gateway; dask_gateway.Gateway().stop_cluster('{}')"
 
 
-def test_a_users_clusters_are_hers_alone_and_a_gateway_that_restarts_is_where_it_was(facility):
+@pytest.mark.slow
+def test_clusters_are_private_and_survive_a_restart_of_the_gateway(facility):
     bob = {"JUPYTERHUB_API_TOKEN": facility.token_of("bob", ["access:services!service=dask-gateway"])[0]}
     name = facility.runs("alice", MAKE).split()[0]
     assert facility.runs("alice", LIST).split("\n")[0] == f"['{name}']"
@@ -329,46 +332,47 @@ def test_a_users_clusters_are_hers_alone_and_a_gateway_that_restarts_is_where_it
     eventually(lambda: facility.runs("alice", LIST).split("\n")[0], lambda listed: listed == "[]")
 
 
-def test_the_scope_alone_is_what_a_token_needs(facility):
-    """For a scheduler that renews by itself: `triton.configure(client, hub_token=…)`."""
+def test_a_hub_token_with_only_the_scope_is_sufficient(facility):
+    """As for a scheduler that renews tokens itself: `triton.configure(client, hub_token=…)`."""
     from eaf_inference.dask.worker_plugin import Secret, fetch_token
 
     hub_token, _ = facility.token_of("bob", [SCOPE])
     assert claims_of(facility, fetch_token(facility.tokens.base_url, Secret(hub_token), None))["sub"] == "bob"
 
 
-def test_the_token_of_a_server_that_was_stopped_is_worth_nothing(facility):
-    """After the tests that need carol's, and before the Hub restarts: it then forgets which token was whose."""
+def test_the_token_of_a_stopped_server_is_refused(facility):
+    """Runs after the tests that use carol's server, and before the Hub restarts and forgets whose token it was."""
     hub_token = facility.environment_of("carol")["JUPYTERHUB_API_TOKEN"]
-    assert facility.mint(hub_token).data["error"] == "not_authorised", "it is known"
+    assert facility.mint(hub_token).data["error"] == "not_authorised", "the Hub knows the token"
     facility.operate("users/carol/server", "DELETE")
     refused = eventually(
         lambda: facility.mint(hub_token), lambda reply: reply.status != 403
-    )  # the Hub takes its time
+    )  # the Hub revokes it after a while
     assert (refused.status, refused.data["error"]) == (401, "invalid_token")
 
 
-def test_a_hub_or_proxy_that_is_gone_is_said_and_forgotten_when_it_is_back(facility):
+@pytest.mark.slow
+def test_an_outage_of_the_hub_or_its_proxy_is_reported_and_temporary(facility):
     environment = facility.environment_of("alice")
     hub_token, pid = environment["JUPYTERHUB_API_TOKEN"], facility.hub.pid
     facility.hub.kill()
-    while_away = facility.mint(hub_token, around_the_proxy=True)
+    meanwhile = facility.mint(hub_token, around_the_proxy=True)
     facility.hub.wait_until_ready()
     assert facility.hub.pid != pid
-    assert (while_away.status, while_away.data["error"]) == (503, "hub_unavailable")
-    assert int(while_away.headers["Retry-After"]) > 0
+    assert (meanwhile.status, meanwhile.data["error"]) == (503, "hub_unavailable")
+    assert int(meanwhile.headers["Retry-After"]) > 0
     assert facility.mint(hub_token).status == 200
     facility.hub.restart()
     assert facility.mint(hub_token).status == 200
     hers = f"{facility.hub.url}/user/alice/api/status"
-    assert ask(hers, hub_token).status == 200, "her server is the same"
+    assert ask(hers, hub_token).status == 200, "her server kept running"
     facility.hub.proxy.kill()
     facility.hub.proxy.restart()
     eventually(lambda: ask(hers, hub_token).status, lambda status: status == 200)
 
 
 MANAGED = """
-from eaf_inference.hub.jupyterhub import configure
+from eaf_facility.hub.jupyterhub import configure
 
 c = get_config()
 c.JupyterHub.bind_url, c.JupyterHub.hub_port = "http://127.0.0.1:{public}/jupyter/", {hub}
@@ -382,7 +386,7 @@ configure(c, service_url="http://127.0.0.1:{service}", groups=["cms"], environme
 """
 
 
-def test_a_hub_starts_the_service_by_itself_under_a_base_url(tmp_path):
+def test_a_hub_with_a_base_url_starts_the_service(tmp_path):
     public, hub, api, service = free_ports(4)
     token, log = secrets.token_hex(16), tmp_path / "log"
     proxy = str(proxy_program())
@@ -406,7 +410,7 @@ def test_a_hub_starts_the_service_by_itself_under_a_base_url(tmp_path):
                 if ask(f"{base}/services/triton-token/healthz").status == 200:
                     break
             except OSError:
-                pass  # it is on its way
+                pass  # it is still starting
             assert child.wait(0.1) is None, log.read_text()
             assert time.monotonic() < ends, log.read_text()
         made = ask(f"{base}/hub/api/users/alice/tokens", token, method="POST", data=b"{}")

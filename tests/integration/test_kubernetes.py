@@ -1,6 +1,7 @@
-"""docs/kubernetes: manifests that Kubernetes takes, values whose code runs, and all of them of one mind.
+"""docs/kubernetes: the manifests are valid, the values' code runs, and all files agree with each other.
 
-No cluster is here. Charts and custom resources were checked by hand (docs/operators.md says against what).
+There is no cluster. Charts and custom resources were checked by hand, against the versions in
+docs/operators/kubernetes.md.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from pod_network import Pod, reaches
 from recorded.replay import until
 from traitlets.config import Config
 
+from eaf_facility.envoy.settings import Envoy
+from eaf_facility.hub.facility_document import facility_document
+from eaf_facility.hub.settings import TokenIssuer
+from eaf_facility.process.ports import LOOPBACK, free_ports
+from eaf_facility.process.server import Child, plain_environment
+from eaf_facility.servers.certificates import make_certificates
+from eaf_facility.servers.envoy import validate
+from eaf_facility.servers.prometheus import RULES
+from eaf_facility.token_policy import TokenPolicy
 from eaf_inference.config import configured, load_facility
-from eaf_inference.envoy.settings import Envoy
-from eaf_inference.facility.certificates import make_certificates
-from eaf_inference.facility.envoy import validate
-from eaf_inference.facility.ports import LOOPBACK, free_ports
-from eaf_inference.facility.processes import Child, plain_environment
-from eaf_inference.facility.prometheus import RULES
-from eaf_inference.hub.facility_document import facility_document
-from eaf_inference.hub.settings import TokenIssuer
-from eaf_inference.policy import TokenPolicy
 
 FILES = Path(__file__).parents[2] / "docs" / "kubernetes"
-FACILITY, OTHER_DOOR = FILES / "facility", FILES / "supersonic-envoy"
+FACILITY, SUPERSONIC_ENVOY = FILES / "facility", FILES / "supersonic-envoy"
 KUBERNETES = "1.34"
 KUBECTL = shutil.which("kubectl")
 
@@ -81,7 +82,7 @@ def is_custom(manifest):
 
 @pytest.fixture
 def as_configured(monkeypatch):
-    """The directories whose files are read, and nobody else's."""
+    """Read the configuration from the given directories only."""
 
     def read(*directories):
         monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(directories[-1]))
@@ -91,25 +92,25 @@ def as_configured(monkeypatch):
     return read
 
 
-def judged(manifest):
+def check(manifest):
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
 @pytest.mark.parametrize("manifest", [each for each in ALL.values() if not is_custom(each)], ids=str)
-def test_kubernetes_takes_every_manifest(manifest):
-    judged(manifest)
+def test_every_manifest_is_valid(manifest):
+    check(manifest)
 
 
-def test_a_misspelt_setting_is_not_taken():
+def test_a_misspelt_field_is_rejected():
     wrong = yaml.safe_load(yaml.safe_dump(ALL["Deployment", "triton-token"]))
     wrong["spec"]["template"]["spec"]["securityContext"]["fsGroupChange"] = "OnRootMismatch"
     with pytest.raises(ValidationError, match="fsGroupChange"):
-        judged(wrong)
+        check(wrong)
 
 
 @contextmanager
 def token_service(keys, tmp_path):
-    """The token service as its Deployment starts it, but for port, keys' place and the Hub, which it asks nothing."""
+    """Run the token service as its Deployment does, except for port and key directory; the Hub is not needed."""
     container = container_of("triton-token")
     (port,) = free_ports(1)
     above = tmp_path / "etc"
@@ -146,24 +147,24 @@ def status(port, path):
         connection.close()
 
 
-def test_the_token_service_keeps_its_keys_in_a_volume_and_answers_its_probes(tmp_path, as_configured):
+def test_the_token_service_keeps_keys_in_its_volume_and_answers_probes(tmp_path, as_configured):
     container, spec = container_of("triton-token"), pod_of("triton-token")["spec"]
     mounts = {each["name"]: PurePosixPath(each["mountPath"]) for each in container["volumeMounts"]}
     directory = PurePosixPath(configured(TokenIssuer).key_directory)
-    assert directory.parent == mounts["keys"]  # the mount itself belongs to root, and the service refuses it
+    assert directory.parent == mounts["keys"]  # the mount itself belongs to root, so the service would refuse it
     volume = tmp_path / "volume"
     volume.mkdir()
-    volume.chmod(0o2775)  # what fsGroup makes of a volume's root
+    volume.chmod(0o2775)  # as fsGroup sets it on a volume's root
     keys = volume / directory.name
     probes = [container[each]["httpGet"] for each in ("startupProbe", "readinessProbe", "livenessProbe")]
-    for _ in range(2):  # a volume that is new, and one that is mounted again
+    for _ in range(2):  # a new volume, and one that is mounted again
         with token_service(keys, tmp_path) as (_, port):
             until(lambda port=port: status(port, probes[0]["path"]) == http.client.OK)
             assert {status(port, each["path"]) for each in probes} == {http.client.OK}
             jwks = urlsplit(configured(TokenPolicy).jwks_url)
             assert status(port, jwks.path) == http.client.OK
     assert {each["port"] for each in probes} <= ports_of("triton-token").keys()
-    # what a volume that is changed at each mount looks like, and why the Deployment says OnRootMismatch
+    # without OnRootMismatch, each mount would change the directory like this
     assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     keys.chmod(0o2770)
     with token_service(keys, tmp_path) as (child, _):
@@ -186,7 +187,7 @@ def test_one_file_configures_token_service_and_users(as_configured):
 
 
 def made_by(command, target):
-    """What the command, of a manifest or of the guide, writes."""
+    """Run a command of a manifest or of the guide, and return the configuration that it writes."""
     program, *arguments = command
     arguments[arguments.index("--output") + 1] = str(target)
     assert program == "eaf-inference"
@@ -197,14 +198,14 @@ def made_by(command, target):
     return yaml.safe_load(target.read_text())
 
 
-def test_envoy_takes_what_its_pod_makes_of_the_file_and_listens_where_the_pod_says(tmp_path, as_configured):
-    spec = pod_of("triton-door")["spec"]
-    (maker,), envoy = spec["initContainers"], container_of("triton-door")
-    assert maker["command"][-1] in envoy["command"]  # the file that one writes and the other reads
+def test_envoy_accepts_the_configuration_that_its_pod_makes(tmp_path, as_configured):
+    spec = pod_of("triton-edge-proxy")["spec"]
+    (maker,), envoy = spec["initContainers"], container_of("triton-edge-proxy")
+    assert maker["command"][-1] in envoy["command"]  # one writes the file that the other reads
     made = made_by(maker["command"], tmp_path / "envoy.yaml")
-    door, metrics = made["static_resources"]["listeners"]
-    ports = ports_of("triton-door")
-    for listener, name in ((door, "grpc"), (metrics, "metrics")):
+    users, metrics = made["static_resources"]["listeners"]
+    ports = ports_of("triton-edge-proxy")
+    for listener, name in ((users, "grpc"), (metrics, "metrics")):
         assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": ports[name]}  # noqa: S104
     settings = configured(Envoy)
     mounts = {each["name"]: PurePosixPath(each["mountPath"]) for each in envoy["volumeMounts"]}
@@ -225,7 +226,7 @@ def rendered(directory):
 
 
 @pytest.mark.skipif(KUBECTL is None, reason="the program kubectl is missing")
-def test_a_change_of_the_file_restarts_what_reads_it(tmp_path):
+def test_changing_the_configuration_restarts_both_deployments(tmp_path):
     def used_by_pods():
         made = rendered(tmp_path / "facility")
         (name,) = (each["metadata"]["name"] for each in made if each["kind"] == "ConfigMap")
@@ -243,9 +244,9 @@ def test_a_change_of_the_file_restarts_what_reads_it(tmp_path):
 
 
 @pytest.mark.skipif(KUBECTL is None, reason="the program kubectl is missing")
-def test_supersonics_envoy_takes_the_doors_place_with_a_configuration_that_envoy_takes(tmp_path, as_configured):
+def test_supersonics_envoy_can_be_the_edge_proxy(tmp_path, as_configured):
     shutil.copytree(FILES, tmp_path / "kubernetes")
-    as_configured(OTHER_DOOR, FACILITY)
+    as_configured(SUPERSONIC_ENVOY, FACILITY)
     other = tmp_path / "kubernetes" / "supersonic-envoy"
     command = ["eaf-inference", "envoy", "--validate", "--output", "envoy.yaml"]
     envoy = made_by(command, other / "envoy.yaml")
@@ -254,14 +255,14 @@ def test_supersonics_envoy_takes_the_doors_place_with_a_configuration_that_envoy
     made = rendered(other)
     for each in made:
         if not is_custom(each):
-            judged(each)
-    external = yaml.safe_load((OTHER_DOOR / "values.yaml").read_text())["envoy"]["external_config"]
+            check(each)
+    external = yaml.safe_load((SUPERSONIC_ENVOY / "values.yaml").read_text())["envoy"]["external_config"]
     kinds = {(each["kind"], each["metadata"]["name"]): each for each in made}
     assert yaml.safe_load(kinds["ConfigMap", external["configmap_name"]]["data"][external["configmap_key"]]) == envoy
-    assert ("Deployment", "triton-door") not in kinds
-    assert ("Service", "triton-door") not in kinds
+    assert ("Deployment", "triton-edge-proxy") not in kinds
+    assert ("Service", "triton-edge-proxy") not in kinds
     policies = [each["spec"] for each in made if each["kind"] == "NetworkPolicy"]
-    own, theirs = DOOR, Pod({NAME: "supersonic", COMPONENT: "envoy"}, {"grpc": 8001, "metrics": 9901})
+    own, theirs = ENVOY, Pod({NAME: "supersonic", COMPONENT: "envoy"}, {"grpc": 8001, "metrics": 9901})
     assert reaches(policies, theirs, TRITON, 8001)
     assert reaches(policies, theirs, TOKENS, 8010)
     assert reaches(policies, USER, theirs, 8001)
@@ -270,9 +271,9 @@ def test_supersonics_envoy_takes_the_doors_place_with_a_configuration_that_envoy
 
 
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
-# of this project's pods as they say themselves, of the charts' as their charts do
+# labels of this project's pods from its manifests, of the others from their charts
 TOKENS = Pod(pod_of("triton-token")["metadata"]["labels"], ports_of("triton-token"))
-DOOR = Pod(pod_of("triton-door")["metadata"]["labels"], ports_of("triton-door"))
+ENVOY = Pod(pod_of("triton-edge-proxy")["metadata"]["labels"], ports_of("triton-edge-proxy"))
 TRITON = Pod({NAME: "supersonic", COMPONENT: "triton"}, {"http": 8000, "grpc": 8001, "metrics": 8002})
 USER = Pod({NAME: "jupyterhub", COMPONENT: "singleuser-server"})
 THE_HUB = Pod({NAME: "jupyterhub", COMPONENT: "hub"})
@@ -291,37 +292,37 @@ OF_USERS = {
     ("source", "target", "port", "expected"),
     [
         (USER, TOKENS, 8010, True),
-        (USER, DOOR, 8001, True),
+        (USER, ENVOY, 8001, True),
         (USER, TRAEFIK, 8000, True),
         (THE_HUB, TOKENS, 8010, True),
         (PROXY, TOKENS, 8010, True),
         (SCHEDULER, TOKENS, 8010, True),
-        (WORKER, DOOR, 8001, True),
-        (SCHEDULER, DOOR, 8001, True),
+        (WORKER, ENVOY, 8001, True),
+        (SCHEDULER, ENVOY, 8001, True),
         (TOKENS, THE_HUB, 8081, True),
-        (DOOR, TOKENS, 8010, True),
-        (DOOR, TRITON, 8001, True),
+        (ENVOY, TOKENS, 8010, True),
+        (ENVOY, TRITON, 8001, True),
         (USER, TRITON, 8001, False),
         (WORKER, TRITON, 8001, False),
         (WORKER, TRITON, 8000, False),
-        (DOOR, TRITON, 8000, False),
+        (ENVOY, TRITON, 8000, False),
         (USER, TRITON, 8002, False),
-        (USER, DOOR, 9902, False),
-        (WORKER, DOOR, 9901, False),
+        (USER, ENVOY, 9902, False),
+        (WORKER, ENVOY, 9901, False),
         (WORKER, TOKENS, 8010, False),
         (TRITON, TOKENS, 8010, False),
-        (DOOR, THE_HUB, 8081, False),
+        (ENVOY, THE_HUB, 8081, False),
         (TOKENS, TRITON, 8001, False),
     ],
 )
-def test_pods_reach_what_they_need_and_nobody_a_triton_but_envoy(source, target, port, expected):
+def test_pods_reach_what_they_need_and_only_envoy_reaches_triton(source, target, port, expected):
     policies = [each["spec"] for (kind, _), each in ALL.items() if kind == "NetworkPolicy"]
     assert reaches([*policies, OF_USERS], source, target, port) is expected
 
 
-def test_prometheus_reads_ports_that_there_are_by_the_rules_of_this_repository():
+def test_prometheus_scrapes_existing_ports_with_this_projects_rules():
     monitored = {name: each["spec"] for (kind, name), each in ALL.items() if kind == "PodMonitor"}
-    for name, pod in {"triton": TRITON, "triton-door": DOOR}.items():
+    for name, pod in {"triton": TRITON, "triton-edge-proxy": ENVOY}.items():
         assert monitored[name]["selector"]["matchLabels"].items() <= pod.labels.items()
         (endpoint,) = monitored[name]["podMetricsEndpoints"]
         assert endpoint["port"] in pod.ports
@@ -335,8 +336,8 @@ def test_prometheus_reads_ports_that_there_are_by_the_rules_of_this_repository()
     assert trigger["metadata"]["serverAddress"] == PROMETHEUS
 
 
-def test_the_hub_runs_what_its_values_hold_and_users_servers_find_everything():
-    # as Zero to JupyterHub's own jupyterhub_config.py does it before extraConfig
+def test_the_hubs_values_run_and_configure_users_servers():
+    # as in Zero to JupyterHub's own jupyterhub_config.py, before extraConfig
     c = Config()
     c.KubeSpawner.environment = dict(HUB["singleuser"]["extraEnv"])
     c.JupyterHub.services = [
@@ -352,31 +353,33 @@ def test_the_hub_runs_what_its_values_hold_and_users_servers_find_everything():
     environment = environment_of(container_of("triton-token"))
     prefix = environment["JUPYTERHUB_SERVICE_PREFIX"]
     (port,) = ALL["Service", "triton-token"]["spec"]["ports"]
-    told = c.KubeSpawner.environment
+    users_environment = c.KubeSpawner.environment
     assert services[environment["JUPYTERHUB_SERVICE_NAME"]]["url"] == f"http://triton-token:{port['port']}"
-    assert told["EAF_TOKEN_SERVICE"] == f"http://triton-token:{port['port']}{prefix}"
-    assert told["DASK_GATEWAY__ADDRESS"] == services["dask-gateway"]["url"] + GATEWAY["gateway"]["prefix"]
-    assert told["DASK_GATEWAY__PUBLIC_ADDRESS"].rstrip("/") == GATEWAY["gateway"]["prefix"]
+    assert users_environment["EAF_TOKEN_SERVICE"] == f"http://triton-token:{port['port']}{prefix}"
+    assert (
+        users_environment["DASK_GATEWAY__ADDRESS"] == services["dask-gateway"]["url"] + GATEWAY["gateway"]["prefix"]
+    )
+    assert users_environment["DASK_GATEWAY__PUBLIC_ADDRESS"].rstrip("/") == GATEWAY["gateway"]["prefix"]
     roles = {each["name"]: each for each in c.JupyterHub.load_roles}
     assert set(roles["eaf-inference"]["groups"]) <= c.JupyterHub.load_groups.keys()
     service = GATEWAY["gateway"]["auth"]["jupyterhub"]["jupyterhubServiceName"]
     assert f"access:services!service={service}" in roles["eaf-inference"]["scopes"]
 
 
-def test_the_hubs_image_needs_nothing_that_this_package_depends_on():
+def test_the_hubs_image_needs_no_dependency_of_this_package():
     code = """
 import sys
 from traitlets.config import Config
-from eaf_inference.hub.jupyterhub import configure
+from eaf_facility.hub.jupyterhub import configure
 configure(Config(), service_url="http://triton-token:8010", managed=False, spawner="KubeSpawner")
 print(*sorted({each.partition(".")[0] for each in sys.modules} - set(sys.stdlib_module_names)))
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     ours = {each for each in done.stdout.split() if not each.startswith(("_", "sitecustomize"))}
-    assert ours == {"eaf_inference", "traitlets"}
+    assert ours == {"eaf_facility", "traitlets"}
 
 
-def test_the_gateway_starts_programs_that_there_are():
+def test_the_gateways_commands_exist():
     c = Config()
     exec(GATEWAY["gateway"]["extraConfig"]["commands"], {"c": c})  # noqa: S102  (as the chart does)
     config = ClusterConfig(config=c)

@@ -1,4 +1,4 @@
-"""A model that cannot be loaded is left out and named, and the others are served."""
+"""A model that cannot be loaded is left out and named; the others are served."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 from tiny_models import ask, infer, save_affine, save_mirror
 
 import eaf_inference
+from eaf_facility.servers.triton import TritonServer
+from eaf_facility.servers.triton_environment import find_interpreter
 from eaf_inference.errors import ModelNotFound, ModelNotReady, ServerUnavailable
-from eaf_inference.facility.environment import find_interpreter
-from eaf_inference.facility.triton import TritonServer
 
 X = np.arange(6, dtype=np.float32).reshape(3, 2)
 HAS_STRINGS = find_interpreter().version < (3, 13)  # with numpy 1
@@ -25,7 +25,7 @@ ensemble_scheduling { step [{
   model_name: "other_output" model_version: -1
   input_map { key: "x" value: "x" } output_map { key: "y" value: "y" } }] }
 """
-# Name -> its config.pbtxt, and what must be in the reason.
+# Name -> config.pbtxt, and a part of the expected reason.
 BROKEN = {
     "other_output": ('output [{ name: "z", data_type: TYPE_FP32, dims: [2] }]', "lists the output 'z'"),
     "not_text": ('backend "onnx', "failed to read text proto"),
@@ -36,12 +36,12 @@ BROKEN = {
     **({} if HAS_STRINGS else {"texts": ("", "takes strings, ['x']")}),
     "größer": ('output [{ name: "z", data_type: TYPE_FP32, dims: [2] }]', "lists the output 'z'"),
 }
-UNFIT = "two words"  # would hang Triton's start
+UNFIT = "two words"  # Triton's start would hang
 CLASSES = ["b", "c", "größe", ""]
 
 
 def save_classifier(directory, *, listed):
-    """A model as scikit-learn's are exported: probabilities, the name of the class, and a sequence."""
+    """Save a model like an exported scikit-learn classifier: probabilities, the class name, and a sequence."""
     nodes = [
         helper.make_node("Softmax", ["x"], ["prob"], axis=1),
         helper.make_node("ArgMax", ["x"], ["number"], axis=1, keepdims=1),
@@ -77,7 +77,7 @@ def save_classifier(directory, *, listed):
 
 
 def save_texts(directory):
-    """A model that gives the strings it gets back."""
+    """Save a model that returns the strings it gets."""
     values = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n", 1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "texts", values[:1], values[1:])
     (directory / "1").mkdir(parents=True)
@@ -87,8 +87,8 @@ def save_texts(directory):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """A Triton with models of which some cannot be loaded, and what was said while it started."""
-    repository = tmp_path_factory.mktemp("mixed") / "my models; and others"  # a path that no shell takes as it stands
+    """Start a Triton with some models that cannot be loaded, and give it with its start-up messages."""
+    repository = tmp_path_factory.mktemp("mixed") / "my models; and others"  # a path that a shell would split
     save_affine(repository / UNFIT)
     for name, (config, _) in BROKEN.items():
         if name != "texts":
@@ -105,7 +105,7 @@ def mixed(tmp_path_factory):
         server.kill()
 
 
-def test_each_model_that_cannot_be_loaded_is_named_and_the_others_are_served(mixed):
+def test_models_that_cannot_be_loaded_are_named_and_others_served(mixed):
     server, said = mixed
     served = {"affine", "größe", "spiegel_für_größe", "listed", "unlisted"}
     assert set(server.models()) == served | ({"texts"} if HAS_STRINGS else set())
@@ -129,22 +129,26 @@ def test_clients_see_which_models_are_not_ready_and_why(mixed):
             connection.model("not_text")
 
 
-def test_models_and_directories_may_have_names_of_any_letters(mixed):
+def test_models_and_directories_may_have_non_ascii_names(mixed):
     with eaf_inference.connect(mixed[0].grpc) as connection:
         np.testing.assert_array_equal(connection.model("größe")(X)["y"], 2 * X + 1)
         np.testing.assert_array_equal(connection.model("spiegel_für_größe")(X), X[:, ::-1])
 
 
 @pytest.mark.parametrize("name", ["listed", "unlisted"])
-def test_a_classifier_that_also_gives_its_classs_name_is_served(mixed, name):
+def test_a_classifier_that_also_outputs_class_names_is_served(mixed, name):
     x = np.eye(4, dtype=np.float32)
     with eaf_inference.connect(mixed[0].grpc) as connection:
         model = connection.model(name)
         prob = model(x)
         rows = {row.name: row for row in connection.models()}
+        if HAS_STRINGS:
+            both = connection.model(name, outputs=["label", "prob"])(x)
+            assert both["label"].tolist() == [[label] for label in CLASSES]
+            np.testing.assert_array_equal(both["prob"], prob)
     np.testing.assert_allclose(prob, np.exp(x) / np.exp(x).sum(axis=1, keepdims=True), rtol=1e-6)
-    assert "leaves out label: STRING" in repr(model)
-    assert "(label: STRING)" in rows[name].outputs
+    assert "leaves out label: BYTES" in repr(model)
+    assert "(label: BYTES)" in rows[name].outputs
     assert "each" not in str(rows[name].outputs)
 
 

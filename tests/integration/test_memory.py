@@ -1,4 +1,4 @@
-"""Memory is bounded by the window, whatever the input's size."""
+"""The window bounds the memory, for inputs of any size."""
 
 from __future__ import annotations
 

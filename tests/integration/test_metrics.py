@@ -1,4 +1,4 @@
-"""A real Triton's metrics while it answers, is killed and comes back; and the same through a real Prometheus."""
+"""Metrics of a real Triton while it runs, is killed and restarts; also through a real Prometheus."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from recorded.replay import documented, serve, until
 
 import eaf_inference
-from eaf_inference.facility.ports import free_ports
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.process.ports import free_ports
+from eaf_facility.servers.triton import TritonServer
 from eaf_inference.metrics.advice import Kind
 from eaf_inference.metrics.average import run_of
-from eaf_inference.metrics.http import fetching
+from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.prometheus import Prometheus
 from eaf_inference.metrics.reading import assemble
 from eaf_inference.metrics.sampler import Sampler, run_in_thread
@@ -37,7 +37,7 @@ def only_server(tiny_models):
 
 @pytest.fixture
 def server(only_server):
-    """A Triton that only the tests of this module ask."""
+    """A Triton that only the tests of this module use."""
     if only_server.child.wait(0) is not None:
         only_server.restart()
     return only_server
@@ -54,7 +54,7 @@ def mirror_of(snapshot):
 
 @contextmanager
 def following(*sources, interval=0.2):
-    """The history of a sampler in a thread of its own, which grows while this thread works."""
+    """Provide the growing history of a sampler that runs in its own thread."""
     sampler, shown = Sampler(sources, interval=interval), []
     stop = run_in_thread(sampler, shown.append)
     try:
@@ -64,12 +64,12 @@ def following(*sources, interval=0.2):
 
 
 def counted(shown):
-    """Inferences of all snapshots' windows: rate × window, summed."""
+    """Return the inferences of all snapshots: the sum of rate × window."""
     rows = [(mirror_of(snapshot), snapshot.window) for snapshot in shown]
     return math.fsum((model.inferences_per_second or 0.0) * window for model, window in rows if model and window)
 
 
-def test_the_rates_add_up_to_what_was_sent(server):
+def test_rates_add_up_to_the_sent_rows(server):
     with following(TritonMetrics(server.metrics)) as shown:
         until(lambda: len(shown) >= 3)
         ask(server)
@@ -85,7 +85,7 @@ def test_the_rates_add_up_to_what_was_sent(server):
     json.dumps(loaded.as_dict(), allow_nan=False)
 
 
-def test_an_event_loop_and_a_thread_may_follow_the_same_server(server):
+def test_an_event_loop_and_a_thread_can_follow_one_server(server):
     async def one():
         sampler = Sampler([TritonMetrics(server.metrics)], interval=0.2)
         with sampler.listen() as snapshots:
@@ -100,7 +100,7 @@ def test_an_event_loop_and_a_thread_may_follow_the_same_server(server):
         until(lambda: any(snapshot.window for snapshot in shown))
 
 
-def test_a_server_that_is_killed_is_down_and_comes_back_by_itself(server):
+def test_a_killed_server_is_down_and_recovers_after_a_restart(server):
     with following(TritonMetrics(server.metrics)) as shown:
         until(lambda: shown and shown[-1].instances[0].up)
         ask(server)
@@ -122,7 +122,7 @@ CONFIGURATION = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 scrape_configs:
 - job_name: triton
-  static_configs:  # as two Prometheus servers of a pair would show it
+  static_configs:  # like a pair of Prometheus servers
   - {{targets: ["{triton}"], labels: {{namespace: ours, prometheus_replica: a}}}}
   - {{targets: ["{triton}"], labels: {{namespace: ours, prometheus_replica: b}}}}
 - job_name: dcgm
@@ -133,7 +133,7 @@ scrape_configs:
 
 @contextmanager
 def prometheus(directory, **targets):
-    """A real Prometheus on a free loopback port; its URL."""
+    """Run a real Prometheus on a free loopback port, and provide its URL."""
     (port,) = free_ports(1)
     file = directory / "prometheus.yml"
     file.write_text(CONFIGURATION.format(**targets))
@@ -150,12 +150,11 @@ def prometheus(directory, **targets):
             process.terminate()
 
 
-def told_by(source):
-    """What the source says now, or None where it does not answer yet."""
+def snapshot_of(source):
+    """Return a snapshot of the source, or None if it does not answer yet."""
 
     async def read():
-        async with fetching() as fetch:
-            return await source.read(fetch)
+        return await source.read(make_fetch())
 
     try:
         return assemble([asyncio.run(read())], time=0.0)
@@ -164,44 +163,44 @@ def told_by(source):
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="the program prometheus (Debian's package) is missing")
-def test_a_real_prometheus_says_the_same_and_a_pair_of_them_not_double(server, tmp_path):
+def test_a_prometheus_or_a_pair_gives_the_same_figures(server, tmp_path):
     target = server.metrics.removeprefix("http://").removesuffix("/metrics")
     direct = TritonMetrics(server.metrics)
-    ask(server)  # Prometheus extrapolates counters that begin at 0 differently
+    ask(server)  # because Prometheus extrapolates counters from 0 differently
     with serve() as site:
         site.pages["/metrics"] = documented("dcgm_exporter")
         with prometheus(tmp_path, triton=target, dcgm=site.url.removeprefix("http://")) as url:
             source = Prometheus(url, matchers=['namespace="ours"'], gpu_matchers=['job="dcgm"'], window=60)
 
             def mirror():
-                told = told_by(source)
-                return mirror_of(told) if told else None
+                snapshot = snapshot_of(source)
+                return mirror_of(snapshot) if snapshot else None
 
             until(lambda: (found := mirror()) and found.inferences_per_second == 0.0)
-            told_by(direct)
+            snapshot_of(direct)
             ask(server)
-            ours = mirror_of(told_by(direct))
+            ours = mirror_of(snapshot_of(direct))
             means = [pytest.approx(getattr(ours, name), rel=0.02) for name in MEANS]
-            until(lambda: [getattr(mirror(), name) for name in MEANS] == means)  # once both have seen everything
-            # extrapolated to the borders of the window: more than was counted, the less so the longer it looked
+            until(lambda: [getattr(mirror(), name) for name in MEANS] == means)  # once both have the last counters
+            # Prometheus extrapolates to the borders of the window, so its rate is too large at first
             until(lambda: mirror().inferences_per_second * 60 == pytest.approx(ROWS, rel=0.25))
-            told = told_by(source)
-            assert [(each.id, each.up, each.share) for each in told.instances] == [(target, True, 1.0)]
-            assert told.hosts[0].cpu_utilization is not None
-            gpus_are_as_documented(told)
+            snapshot = snapshot_of(source)
+            assert [(each.id, each.up, each.share) for each in snapshot.instances] == [(target, True, 1.0)]
+            assert snapshot.hosts[0].cpu_utilization is not None
+            gpus_are_as_documented(snapshot)
             another = Prometheus(url, matchers=['namespace="theirs"'], gpu_matchers=['job="theirs"'])
-            assert told_by(another) == assemble([], time=0.0)
+            assert snapshot_of(another) == assemble([], time=0.0)
             server.kill()
-            until(lambda: [each.up for each in told_by(source).instances] == [False])
+            until(lambda: [each.up for each in snapshot_of(source).instances] == [False])
 
 
-def gpus_are_as_documented(told):
-    assert [(gpu.profile, gpu.host, gpu.utilization, gpu.tensor, gpu.dram) for gpu in told.gpus] == [
+def gpus_are_as_documented(snapshot):
+    assert [(gpu.profile, gpu.host, gpu.utilization, gpu.tensor, gpu.dram) for gpu in snapshot.gpus] == [
         ("2g.10gb", "ampere-01", 0.93, 0.41, 0.52),
         ("2g.10gb", "ampere-01", 0.07, 0.0, None),
         (None, "ampere-02", 0.71, None, None),
     ]
-    assert {gpu.source for gpu in told.gpus} == {"Prometheus"}
-    assert told.gpus[2].memory_total == 40_000 * 2**20
-    assert told.gpus[0].name == "NVIDIA A100-SXM4-40GB"
-    assert told.busy.of == "GPU"
+    assert {gpu.source for gpu in snapshot.gpus} == {"Prometheus"}
+    assert snapshot.gpus[2].memory_total == 40_000 * 2**20
+    assert snapshot.gpus[0].name == "NVIDIA A100-SXM4-40GB"
+    assert snapshot.busy.of == "GPU"

@@ -1,4 +1,4 @@
-"""Arrays in, scores out: the package's own models and the zoo, against ONNX Runtime in this process."""
+"""Arrays in, scores out: the package's models and the zoo, compared with ONNX Runtime in this process."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import onnxruntime
 import pytest
 from dask_facility import eventually
-from door import door
+from edge_proxy import edge_proxy
 from plain_client import call
 
 import eaf_inference
+from eaf_facility.servers.triton import MODELS
 from eaf_inference.errors import (
     ConfigurationError,
     InvalidInput,
     ModelNotFound,
     ModelNotReady,
 )
-from eaf_inference.facility.triton import MODELS
 from eaf_inference.inference import protocol
 
 TRUNCATED = "more than the 128 constituents"
@@ -29,7 +29,7 @@ TRUNCATED = "more than the 128 constituents"
 
 @pytest.fixture(scope="module")
 def facility(triton):
-    """A connection to the package's own models."""
+    """Give a connection to the package's own models."""
     with eaf_inference.connect(triton.grpc) as connection:
         yield connection
 
@@ -41,7 +41,7 @@ def particlenet(facility):
 
 @pytest.fixture(scope="module")
 def jets(events):
-    """300 events × 1 or 2 jets × at most 128 constituents."""
+    """Give 300 events × 1 or 2 jets × at most 128 constituents."""
     return events.jets[:300].constituents[..., :128]
 
 
@@ -50,12 +50,12 @@ def session(name):
 
 
 def local_scores(model, constituents):
-    """What ONNX Runtime gives for every jet alone, without padding beyond the model's least length."""
+    """Score every jet alone with ONNX Runtime, padded only to the model's minimum length."""
     recipe, network = model.spec.recipe, session("particlenet")
     features = eaf_inference.features(constituents)
     scores = []
     for jet in features:
-        length = max(len(jet), recipe.min_length)
+        length = max(len(jet), max(each.minimum for each in recipe.lengths.values()))
         batch = {}
         for name, variables in recipe.inputs.items():
             batch[name] = np.zeros((1, len(variables), length), np.float32)
@@ -103,7 +103,7 @@ def test_any_outer_nesting_comes_back(particlenet, jets, regroup):
 @pytest.mark.parametrize(
     "empty", [lambda jets: jets[:0], lambda jets: ak.flatten(jets)[:0], lambda jets: jets[..., :0, :]]
 )
-def test_no_jets_at_all_give_no_scores_of_the_right_type(particlenet, jets, empty):
+def test_no_jets_give_empty_scores_of_the_right_type(particlenet, jets, empty):
     none = empty(jets)
     scores = particlenet(none)
     assert len(scores) == len(none)
@@ -112,7 +112,7 @@ def test_no_jets_at_all_give_no_scores_of_the_right_type(particlenet, jets, empt
     assert ak.count(scores.top, axis=None) == 0
 
 
-def test_computed_features_and_raw_constituents_give_the_same(particlenet, jets):
+def test_computed_features_and_raw_constituents_give_equal_scores(particlenet, jets):
     from_features = particlenet(eaf_inference.features(jets))
     assert ak.all(from_features.top == particlenet(jets).top)
 
@@ -138,7 +138,7 @@ def test_the_hardest_constituents_are_kept_of_jets_in_any_order(particlenet, eve
     np.testing.assert_allclose(ak.to_numpy(scores.top), ak.to_numpy(particlenet(kept).top), atol=1e-6)
 
 
-def test_who_leaves_a_stream_is_warned_of_what_she_got(particlenet, events):
+def test_leaving_a_stream_early_still_warns(particlenet, events):
     constituents = ak.flatten(events.jets.constituents)
     long = constituents[ak.num(constituents) > 128][:6]
     parts = particlenet.map([long[:2], long[2:4], long[4:]])
@@ -147,7 +147,7 @@ def test_who_leaves_a_stream_is_warned_of_what_she_got(particlenet, events):
         parts.close()
 
 
-def test_a_graph_without_edges_gets_none(connection):
+def test_a_graph_without_edges_gets_no_padded_edges(connection):
     rng = np.random.default_rng(2)
     nodes, edges = np.array([4, 5, 1, 6]), np.array([7, 0, 0, 3])
     x = [rng.normal(size=(number, 3)).astype(np.float32) for number in nodes]
@@ -175,7 +175,7 @@ def test_scores_that_are_not_finite_are_counted_in_one_warning(connection, jagge
     assert connection.traffic.not_finite >= filled
 
 
-def test_a_stream_of_chunks_is_the_whole(particlenet, jets):
+def test_chunks_in_a_stream_give_the_scores_of_the_whole(particlenet, jets):
     whole = particlenet(jets)
     parts = list(particlenet.map(jets[start : start + 37] for start in range(0, len(jets), 37)))
     assert ak.almost_equal(ak.concatenate(parts), whole, atol=1e-6, rtol=0)
@@ -209,9 +209,9 @@ def test_the_named_inputs_bypass_the_recipe(particlenet):
     np.testing.assert_allclose(scores, session("particlenet").run(None, inputs)[0], atol=1e-6)
 
 
-def test_a_model_of_fixed_shapes_gives_what_onnx_runtime_gives(facility):
+def test_a_model_of_fixed_shapes_agrees_with_onnx_runtime(facility):
     rng = np.random.default_rng(4)
-    low, high = np.array([[1, -2, -3, 40], [10, 2, 3, 60]])  # pt, eta, phi, energy: a heavy jet
+    low, high = np.array([[1, -2, -3, 40], [10, 2, 3, 60]])  # pt, eta, phi, energy of a heavy jet
     constituents = rng.uniform(low, high, (3000, 16, 4)).astype(np.float32)
     number = rng.integers(1, 130, 3000).astype(np.int32)
     expected = session("jet_regression").run(
@@ -232,7 +232,7 @@ def test_a_model_of_fixed_shapes_gives_what_onnx_runtime_gives(facility):
         np.testing.assert_allclose(ak.to_numpy(ak.flatten(as_awkward[name])), values, rtol=1e-5)
 
 
-def test_a_model_that_padding_changes_gets_none(connection, jagged):
+def test_a_model_that_depends_on_padding_gets_none(connection, jagged):
     filled = jagged[ak.num(jagged) > 0]
     model = connection.model("means")
     with pytest.warns(UserWarning, match="'means': rows of one length are sent together, unpadded"):
@@ -242,16 +242,16 @@ def test_a_model_that_padding_changes_gets_none(connection, jagged):
     assert "unpadded" in repr(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model(filled)  # said once
+        model(filled)  # warned only once
 
 
-def test_a_model_that_needs_some_points_gets_them(connection, jagged):
+def test_a_model_that_needs_a_minimum_of_points_gets_it(connection, jagged):
     positive = abs(jagged.a[ak.num(jagged) > 0])
     model = connection.model("neighbours")
     np.testing.assert_array_equal(ak.to_numpy(model(positive))[:, 0], ak.to_numpy(ak.max(positive, axis=1)))
 
 
-def test_one_value_a_constituent_comes_back_jagged(connection, jagged):
+def test_one_value_per_constituent_comes_back_jagged(connection, jagged):
     scores = connection.model("squares")(ak.unflatten(jagged.a, [1000, 0, 2000]))
     assert ak.all(ak.flatten(scores) == jagged.a**2)
     assert ak.num(scores, axis=1).to_list() == [1000, 0, 2000]
@@ -269,8 +269,8 @@ def test_a_numpy_array_stays_numpy(connection):
         ({"value": np.zeros((4, 3))}, "no input 'value'. Did you mean 'values'?"),
         (np.zeros((4, 3)), r"takes 2 inputs and got a numpy array of shape \(4, 3\)"),
         (
-            ak.Array([{"values": [1, 2, 3], "number": 1}]),
-            "Pass the fields: {'values': records.'values'., 'number': records.'number'.}.",
+            ak.Array([{"values": [1, 2, 3], "nr": 1}]),
+            r"takes 2 inputs, and the 2 columns 'values', 'nr' have none for number: INT32 \[1\]",
         ),
         ({"values": np.zeros((4, 2)), "number": np.zeros(4, int)}, r"shape \(4, 2\).*Expected FP32 of shape"),
         ({"values": np.zeros((4, 3)), "number": np.zeros(5, int)}, "do not belong to the same rows"),
@@ -291,21 +291,21 @@ def test_bad_input_is_named_before_anything_is_sent(connection, zoo, data, messa
 def test_missing_variables_are_named(particlenet, jets, events):
     with pytest.raises(
         InvalidInput,
-        match="lacks phi, energy, of which part_deta and 6 others are computed. Add `phi`, `en",
+        match="lacks phi, energy, from which part_deta and 5 others are computed. Add `phi`, `en",
     ):
         particlenet(jets[["pt", "eta", "charge"]])
     with pytest.raises(InvalidInput, match="is a numpy array of shape .*, without fields. Expected"):
         particlenet(np.zeros((3, 7, 10)))
-    with pytest.raises(InvalidInput, match="one number a row"):
+    with pytest.raises(InvalidInput, match="one number per row"):
         particlenet(ak.zip({"pt": [1.0], "eta": [0.0], "phi": [0.0], "energy": [2.0]}))
 
 
-def test_a_model_that_is_not_there_is_answered_with_those_that_are(connection):
+def test_an_unknown_model_is_answered_with_the_known_ones(connection):
     with pytest.raises(ModelNotFound, match="no model 'sum'. Did you mean 'sums'. It has fixed, graph, means"):
         connection.model("sum")
     with pytest.raises(ModelNotFound, match="'sums' has no version 7. Expected one of 1"):
         connection.model("sums", version=7)
-    with pytest.raises(InvalidInput, match="No model is named. Expected one of fixed, graph, means"):
+    with pytest.raises(InvalidInput, match="No model was given. Expected one of fixed, graph, means"):
         connection.model()
 
 
@@ -316,7 +316,7 @@ def test_a_model_that_failed_to_load_says_why(zoo):
             row.state, row.reason = "UNAVAILABLE", "out of memory"
         return index.SerializeToString()
 
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         handler.changes["RepositoryIndex"] = broken
         with eaf_inference.connect(f"grpc://127.0.0.1:{port}") as connection:
             with pytest.raises(ModelNotReady, match="has 'sums' but cannot serve it: out of memory"):
@@ -324,10 +324,10 @@ def test_a_model_that_failed_to_load_says_why(zoo):
             assert "out of memory" in str(connection.models())
 
 
-def test_the_table_of_models_tells_what_was_measured_in_the_last_minute(zoo, jagged):
+def test_the_table_of_models_shows_the_last_minute(zoo, jagged):
     with eaf_inference.connect(zoo.grpc) as connection:
         first = {row.name: row for row in connection.models()}
-        assert {row.requests for row in first.values()} == {None}  # whatever other tests have asked
+        assert {row.requests for row in first.values()} == {None}  # regardless of other tests' requests
         assert {row.queue for row in first.values()} == {"not measured yet"}
         connection.model("sums")(jagged[:100])
         rows = eventually(
@@ -341,10 +341,10 @@ def test_the_table_of_models_tells_what_was_measured_in_the_last_minute(zoo, jag
         assert "queue ms (last minute)" in str(connection.models())
 
 
-def test_the_queue_time_is_that_of_all_replicas(pair, jagged):
+def test_the_queue_time_covers_all_replicas(pair, jagged):
     with eaf_inference.connect([each.grpc for each in pair]) as both:
         both.measure()
-        for each in pair:  # as others do
+        for each in pair:  # like other users
             with eaf_inference.connect(each.grpc) as one:
                 one.model("sums")(jagged[:100])
                 asked = {row.name: row.since_start for row in one.models()}["sums"]

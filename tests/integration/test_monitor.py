@@ -1,4 +1,4 @@
-"""The notebook widget: live under a busy cell, a picture where it cannot be, and at an end when nobody looks."""
+"""The notebook widget: live under a busy cell, static elsewhere, and at rest without a view."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from door import door
+from edge_proxy import edge_proxy
 from kernels import notebook
 from recorded.replay import scrapes, serve, until
 from test_session import THREADS, Panel, opened, printed, sessions
@@ -17,7 +17,7 @@ from tokens import MARK, make_token
 import eaf_inference
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, Snapshot
-from eaf_inference.notebook.display import monitor_html, monitor_text
+from eaf_inference.notebook.static_views import monitor_html, monitor_text
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 TRAITS = {"average", "history", "advice", "session", "state", "problem"}
@@ -46,7 +46,7 @@ def configure(tmp_path, **settings):
 
 
 class Pages(Panel):
-    """Front ends whose views of one widget say that they are there, and answer, as the widget's JavaScript does."""
+    """Front ends with views of one widget, which send the same messages as the widget's JavaScript."""
 
     def __init__(self, book) -> None:
         super().__init__(book)
@@ -58,12 +58,12 @@ class Pages(Panel):
         self._say(view, seen=True)
 
     def clear(self, view):
-        """Clear the output that holds it."""
+        """Clear the output that contains the view."""
         self.vanish(view)
         self._say(view, seen=False)
 
     def vanish(self, view):
-        """Close its page, which tells nobody."""
+        """Close the page of the view, which sends no message."""
         self.views.remove(view)
 
     def _say(self, view, *, seen):
@@ -78,7 +78,7 @@ class Pages(Panel):
 
 
 def prepared(book, tmp_path):
-    """A notebook that is connected; the JavaScript is a stand-in, as nothing here runs it."""
+    """Connect a notebook; the JavaScript is a stand-in, because nothing here runs it."""
     widget = tmp_path / "widget.js"
     widget.write_text("export default {};")
     panel = Pages(book)
@@ -94,12 +94,12 @@ def panel(zoo, tmp_path):
 
 
 def shown(heard, kind="display_data"):
-    """The bundles that were displayed, or took the place of others."""
+    """Return the bundles that were displayed or updated."""
     return [each["data"] for name, each in heard if name == kind]
 
 
 def changes(heard):
-    """What became of the traits, message by message."""
+    """Return the changed traits of each message."""
     return [
         {name: value for name, value in each["data"]["state"].items() if name in TRAITS}
         for kind, each in heard
@@ -107,7 +107,7 @@ def changes(heard):
     ]
 
 
-def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_disconnects(panel, zoo):
+def test_it_updates_while_a_cell_runs_and_leaves_a_static_view(panel, zoo):
     heard = panel.run("widget = triton.monitor(); widget")
     (bundle,) = shown(heard)
     assert {VIEW, "text/html", "text/plain"} == set(bundle)
@@ -117,15 +117,15 @@ def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_discon
     )
     panel.widget = comm
     panel.come("view")
-    panel.run("pass")  # the message comes before
+    panel.run("pass")  # after the message
     moved = changes(panel.run("work(1)"))
     assert len([each for each in moved if "history" in each]) >= 2
-    assert len(moved) <= 10  # one a tick
+    assert len(moved) <= 10  # one per tick
     working = [each["session"] for each in moved if each["session"]["busy"]]  # not between two calls
     assert {each["total"] for each in working} <= {20_000, None}  # None while a call begins
     assert 20_000 in {each["total"] for each in working}
     last = moved[-1]
-    assert last["history"][-1]["jets_per_second"] == last["session"]["inferences_per_second"] > 0
+    assert last["history"][-1]["inferences_per_second"] == last["session"]["inferences_per_second"] > 0
     assert last["history"][-1]["busy"] > 0
     assert last["session"]["inferences"] > moved[0]["session"]["inferences"]
     assert last["average"]["models"][0]["name"] == "sums"
@@ -148,9 +148,9 @@ def test_it_moves_while_a_cell_runs_and_a_picture_stays_when_the_notebook_discon
     assert time.strftime("%Y-%m-%d") in picture["text/html"]
 
 
-def test_it_stops_when_it_is_closed_and_rests_where_it_was_never_shown(panel):
+def test_it_stops_when_closed_and_rests_if_it_was_never_shown(panel):
     panel.run("widget = triton.monitor(); widget")
-    panel.run(f"time.sleep(2); {THREADS}")  # what becomes of views is not known while a cell runs
+    panel.run(f"time.sleep(2); {THREADS}")  # during a cell, views cannot answer
     assert "sampler" in printed(panel.heard)
     panel.listen(2)
     assert printed(panel.run(f"print(widget.state); {THREADS}")) == "live\n['eaf-inference-session']\n"
@@ -164,7 +164,7 @@ def test_it_stops_when_it_is_closed_and_rests_where_it_was_never_shown(panel):
 
 @pytest.fixture
 def counting(zoo, tmp_path):
-    """A notebook with a widget, and the server that its metrics are read from."""
+    """A notebook with a widget, and the number of requests for its metrics."""
     with serve() as site:
         site.pages["/metrics"] = scrapes("idle")[0][1]
         configure(tmp_path, metrics_urls=[f"{site.url}/metrics"])
@@ -175,7 +175,7 @@ def counting(zoo, tmp_path):
 
 
 def rests(panel, asked):
-    """Wait until nothing is read any more; false if that does not come."""
+    """Wait until no metrics are read; return False if that does not happen."""
     for _ in range(8):
         before = asked()
         panel.listen(1)
@@ -190,7 +190,7 @@ def wakes(panel, asked):
     return asked() >= before + 3
 
 
-def test_nothing_is_read_once_the_last_page_is_gone_and_again_when_one_is_back(counting):
+def test_it_rests_after_the_last_page_closes_until_one_returns(counting):
     panel, asked = counting
     panel.come("one page")
     panel.come("another")
@@ -200,7 +200,7 @@ def test_nothing_is_read_once_the_last_page_is_gone_and_again_when_one_is_back(c
     assert wakes(panel, asked)  # still
     panel.vanish("another")
     before = asked()
-    panel.run("time.sleep(3)")  # longer than a view may be silent: while a cell runs, none can answer
+    panel.run("time.sleep(3)")  # longer than views may be silent, but during a cell they cannot answer
     assert asked() >= before + 8
     assert rests(panel, asked)
     panel.run("time.sleep(1)")
@@ -212,7 +212,7 @@ def test_nothing_is_read_once_the_last_page_is_gone_and_again_when_one_is_back(c
     assert printed(panel.run("print(widget.state)")) == "live\n"
 
 
-def test_nothing_is_read_once_the_output_is_cleared_even_while_a_cell_runs(counting):
+def test_it_rests_after_its_output_is_cleared_even_during_a_cell(counting):
     panel, asked = counting
     panel.come("view")
     panel.listen(0.5)
@@ -228,18 +228,18 @@ def test_nothing_is_read_once_the_output_is_cleared_even_while_a_cell_runs(count
     assert changes(panel.heard)[-1]["state"] == "stopped"
 
 
-def test_the_status_measures_for_a_second_and_a_picture_without_a_watcher_is_renewed_with_every_cell(panel):
+def test_status_waits_a_second_and_static_views_follow_each_cell(panel):
     panel.run("load._INTERVAL = 1.0")
     began = time.monotonic()
     text = shown(panel.run("%triton_status"))[0]["text/plain"]
     assert time.monotonic() - began < 3
     assert "No load. No request came in the last 1 s." in text
     panel.run("work(2)")
-    text = shown(panel.run("%triton_status"))[0]["text/plain"]  # it has gone on measuring
+    text = shown(panel.run("%triton_status"))[0]["text/plain"]  # it has continued to measure
     assert re.search(r"In the last [1-3] s: .* [1-9][\d,]* jets/s", text)
 
-    panel.run("load._INTERVAL = 0.25")  # where nobody watches, the picture is renewed with every cell
-    (bundle,) = shown(panel.run("triton.monitor()", allow_stdin=False))  # as nbconvert and papermill run cells
+    panel.run("load._INTERVAL = 0.25")  # without a front end, each cell updates the static view
+    (bundle,) = shown(panel.run("triton.monitor()", allow_stdin=False))  # like nbconvert and papermill
     assert VIEW not in bundle
     renewed = shown(panel.run("work(1)", allow_stdin=False), "update_display_data")
     assert "sums" in renewed[-1]["text/html"]
@@ -248,7 +248,7 @@ def test_the_status_measures_for_a_second_and_a_picture_without_a_watcher_is_ren
     assert re.search(r"the last \d+ s before 20", renewed[-1]["text/plain"])
 
 
-def test_what_is_missing_is_said_and_never_shown_as_a_number(zoo, tmp_path):
+def test_missing_metrics_are_reported_and_never_shown_as_a_number(zoo, tmp_path):
     with notebook(EAF_TRITON_URL=zoo.grpc) as book:
         panel = prepared(book, tmp_path)
         panel.run("widget = triton.monitor()")
@@ -257,7 +257,7 @@ def test_what_is_missing_is_said_and_never_shown_as_a_number(zoo, tmp_path):
         assert last["session"]["inferences_per_second"] > 0
         moment = last["history"][-1]
         assert (moment["busy"], moment["queue_ms"]) == (None, None)
-        assert moment["jets_per_second"] > 0
+        assert moment["inferences_per_second"] > 0
         assert "Facility.metrics_urls" in printed(panel.run("print(widget.problem, widget.average)"))
         assert "None\n" in printed(panel.heard)
         began = time.monotonic()
@@ -265,10 +265,10 @@ def test_what_is_missing_is_said_and_never_shown_as_a_number(zoo, tmp_path):
         assert time.monotonic() - began < 1
 
 
-def test_no_trait_picture_or_status_holds_a_secret_and_a_silent_source_is_named(zoo, tmp_path):
+def test_no_trait_or_output_holds_a_secret(zoo, tmp_path):
     path = tmp_path / "token"
     path.write_text(token := make_token())
-    with serve() as site, door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+    with serve() as site, edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         site.pages["/metrics"] = (500, MARK)
         configure(
             tmp_path,
@@ -292,7 +292,7 @@ def test_no_trait_picture_or_status_holds_a_secret_and_a_silent_source_is_named(
     assert MARK not in panel.text
 
 
-def test_a_package_without_the_javascript_says_how_to_get_it(connection, monkeypatch, tmp_path):
+def test_without_its_javascript_the_error_says_how_to_build_it(connection, monkeypatch, tmp_path):
     from eaf_inference.notebook import monitor
 
     monkeypatch.setattr(monitor, "WIDGET", tmp_path / "none.js")
@@ -303,14 +303,14 @@ def test_a_package_without_the_javascript_says_how_to_get_it(connection, monkeyp
         connection.monitor()
 
 
-def test_it_lives_without_a_notebook_too_and_leaves_no_thread(zoo, tmp_path, monkeypatch):
+def test_it_works_outside_a_notebook_and_leaves_no_thread(zoo, tmp_path, monkeypatch):
     from eaf_inference.notebook import monitor
 
     configure(tmp_path, metrics_urls=[zoo.metrics])
     (tmp_path / "widget.js").write_text("export default {};")
     monkeypatch.setattr(monitor, "WIDGET", tmp_path / "widget.js")
     with eaf_inference.connect(zoo.grpc) as connection:
-        widgets = [connection.monitor(), connection.monitor()]  # of one sampler
+        widgets = [connection.monitor(), connection.monitor()]  # they share one sampler
         until(lambda: all(widget.history for widget in widgets))
         assert [each.name for each in threading.enumerate()].count("eaf-inference-sampler") == 1
         assert "no GPU reported" in repr(widgets[0])
@@ -323,7 +323,7 @@ def test_it_lives_without_a_notebook_too_and_leaves_no_thread(zoo, tmp_path, mon
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
-def test_the_picture_escapes_every_name_and_has_its_time():
+def test_the_static_view_escapes_all_names_and_shows_its_time():
     average = Snapshot(
         window=60.0,
         time=1_795_494_402.0,
@@ -335,6 +335,7 @@ def test_the_picture_escapes_every_name_and_has_its_time():
     history = [{"time": average.time - each, "busy": 0.1 * (each % 9)} for each in range(90, 0, -1)]
     history[80]["busy"] = None
     session = {"endpoint": EVIL, "busy": True, "label": EVIL, "done": 5, "total": 9, "inferences": 5}
+    session |= {"unit": "file", "failed": 2}
     session["inferences_per_second"] = None
     session["retrying"] = {"reason": EVIL, "left": 87}
     advice = {"title": EVIL, "text": EVIL}
@@ -346,7 +347,9 @@ def test_the_picture_escapes_every_name_and_has_its_time():
     assert f"{clock}" in picture
     assert "stopped" in picture
     assert "1.0 of 2.0 GiB" in picture
-    assert picture.count("not reported") == 5  # one's power, the other's everything but its name
+    assert picture.count("not reported") == 5  # the power of one, and all of the other but its name
     assert picture.count("<polyline") == 2
     assert len(picture) < 50_000
-    assert clock in monitor_text(average, session, problem="")
+    text = monitor_text(average, session, problem="")
+    assert clock in text
+    assert "5 of 9 files · 2 failed" in text

@@ -13,7 +13,7 @@ def book(zoo):
         yield opened
 
 
-def test_nothing_typed_leads_to_a_connection_that_says_what_it_found(book, zoo):
+def test_connect_without_arguments_shows_what_it_found(book, zoo):
     shown = book.run("%triton_connect")
     assert shown.error == []
     for part in (zoo.grpc, "EAF_TRITON_URL", "no token needed", "neighbours", "FP32 [2, -1]", "ready"):
@@ -48,20 +48,20 @@ def test_explain_shows_every_source_in_order(book, zoo):
             "ConfigurationError",
             "Expected something like grpc://127.0.0.1:8001",
         ),
-        ("%triton_connect --token-file /none", "ConfigurationError", "token file /none is not there"),
-        ("%triton_connect --name 1x", "ConfigurationError", "not a variable's name"),
+        ("%triton_connect --token-file /none", "ConfigurationError", "token file /none does not exist"),
+        ("%triton_connect --name 1x", "ConfigurationError", "not a variable name"),
         ("%triton_status", "ConfigurationError", "Connect it with %triton_connect"),
         ("%triton_disconnect", "ConfigurationError", "Connect it with %triton_connect"),
     ],
 )
-def test_a_users_mistake_is_one_clear_message_without_a_traceback(book, cell, name, message):
+def test_a_users_mistake_gives_one_message_without_a_traceback(book, cell, name, message):
     error = book.run(cell).error
     assert error[0] == name
     assert message in error[1]
     assert error[2:] == [f"{name}: {error[1]}"]
 
 
-def test_a_wrong_array_shows_no_traceback_either(book):
+def test_a_wrong_array_gives_no_traceback(book):
     book.run("%triton_connect")
     error = book.run("triton.model('sums')({'x': 1})").error
     assert error[0] == "InvalidInput"
@@ -76,7 +76,7 @@ def test_model_names_are_completed(book):
     assert "sums" not in book.complete("other.model('s")
 
 
-def test_connecting_again_closes_what_was_there(book):
+def test_connecting_again_closes_the_old_connection(book):
     book.run("%triton_connect")
     book.run("old = triton; model = old.model('sums')")
     assert book.run("%triton_connect").error == []
@@ -90,7 +90,7 @@ def test_disconnecting_removes_the_variable(book, zoo):
     assert book.run("server").error[0] == "NameError"
 
 
-def test_a_failed_connection_leaves_the_working_one(book):
+def test_a_failed_connection_keeps_the_old_one(book):
     book.run("%triton_connect")
     assert book.run("%triton_connect grpc://127.0.0.1:1").error[0] == "NoServerFound"
     assert book.run("len(triton.models())").text == "7"
@@ -104,8 +104,8 @@ def test_two_notebooks_have_their_own_connections(book, zoo):
         assert other.run("len(triton.models())").text == "7"
 
 
-def test_interrupts_end_the_cell_and_leave_the_connection_usable(book):
-    number = 21  # one may come at any moment, and some are worse than others: interrupts.py runs as many as one wants
+def test_after_an_interrupt_the_connection_still_works(book):
+    number = 21  # at different moments, of which some are harder; run interrupts.py for more
     assert interrupt_cells(book, number) == {
         "ended": number,
         "lost": 0,

@@ -1,4 +1,4 @@
-"""What another user of this machine can do to a facility's servers: their loopback ports are open to everybody."""
+"""What other users of this machine can do to a facility's servers through their loopback ports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ except PermissionError:
 """
 
 
-def test_the_shared_memory_that_users_jets_go_through_is_for_this_user_alone(tiny_triton):
+def test_shared_memory_with_users_jets_is_private(tiny_triton):
     infer(tiny_triton, "mirror", X)
     regions = own_regions(tiny_triton)
     assert len(regions) >= 2  # of the two models
@@ -41,13 +41,13 @@ def test_the_shared_memory_that_users_jets_go_through_is_for_this_user_alone(tin
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's process can be started by root only")
-def test_another_user_cannot_read_it(tiny_triton):
+def test_another_user_cannot_read_shared_memory(tiny_triton):
     (region, *_) = own_regions(tiny_triton)
     command = [sys.executable, "-c", READ_AS_NOBODY, str(region)]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "refused\n"
 
 
-def test_whatever_a_server_and_its_clusters_create_is_for_this_user_alone(tiny_triton, gateway_server):
+def test_everything_a_server_and_its_clusters_create_is_private(tiny_triton, gateway_server):
     from dask_gateway import BasicAuth, Gateway
 
     auth = BasicAuth("somebody", gateway_server.password_file.read_text())
@@ -56,14 +56,14 @@ def test_whatever_a_server_and_its_clusters_create_is_for_this_user_alone(tiny_t
         with cluster.get_client() as client:
             client.wait_for_workers(1, timeout=60)
             masks = umasks_below(tiny_triton, gateway_server, gateway_server.proxy)
-    assert len(masks) >= 8  # Triton and its stubs, the gateway, its proxy, scheduler, nanny, worker, their guardians
+    assert len(masks) >= 8  # Triton and its stubs, the gateway, its proxy, scheduler, nanny, worker, their reapers
     assert set(masks.values()) == {"0077"}
 
 
 def umasks_below(*servers):
-    """Process -> its umask, for each server, what it started, and its guardian."""
-    guardians = [psutil.Process(server.child.pid).parent() for server in servers]
-    family = [process for guardian in guardians for process in (guardian, *guardian.children(recursive=True))]
+    """Return the umask of each server, its children and its reaper, by process."""
+    reapers = [psutil.Process(server.child.pid).parent() for server in servers]
+    family = [process for reaper in reapers for process in (reaper, *reaper.children(recursive=True))]
     lines = {process: Path(f"/proc/{process.pid}/status").read_text().splitlines() for process in family}
     return {
         f"{process.pid} {process.name()}": line.split()[1]
@@ -73,7 +73,7 @@ def umasks_below(*servers):
     }
 
 
-def test_nobody_manages_a_triton_nor_reaches_shared_memory_through_any_of_its_ports(tiny_triton):
+def test_no_port_of_triton_allows_management_or_shared_memory(tiny_triton):
     (region, *_) = own_regions(tiny_triton)
     listening = [each for each in psutil.Process(tiny_triton.pid).net_connections("tcp") if each.status == "LISTEN"]
     replica = tiny_triton.replica
@@ -83,7 +83,7 @@ def test_nobody_manages_a_triton_nor_reaches_shared_memory_through_any_of_its_po
     assert successes(replica, region.name) == []
 
 
-def test_what_users_need_still_works(tiny_triton):
+def test_calls_that_users_need_still_work(tiny_triton):
     np.testing.assert_array_equal(infer(tiny_triton, "mirror", X)["y"], X[:, ::-1])
     url = tiny_triton.grpc
     assert plain_client.call(url, "ServerLive").live
@@ -99,8 +99,8 @@ def test_what_users_need_still_works(tiny_triton):
     assert (status, b"nv_inference_count" in page) == (200, True)
 
 
-def test_not_even_the_header_that_triton_asks_for_unlocks_them(tiny_triton):
-    """Its name and value are on the command line, which every user can read; but no request can carry the name."""
+def test_tritons_unlocking_header_does_not_unlock_these_calls(tiny_triton):
+    """Every user can read the header's name and value on the command line, but no request can carry the name."""
     (setting,) = (
         part for part in psutil.Process(tiny_triton.pid).cmdline() if part.startswith("--http-restricted-api=")
     )
@@ -112,7 +112,7 @@ def test_not_even_the_header_that_triton_asks_for_unlocks_them(tiny_triton):
         assert raw_http(tiny_triton.http, f"{each}:{value}").startswith(b"HTTP/1.1 403")
         answer = raw_grpc(tiny_triton.grpc, f"triton-grpc-protocol-{each}".encode(), value.encode())
         assert b"log_verbose_level" not in answer
-    refused = raw_grpc(tiny_triton.grpc, b"x-another", b"value")  # that such a request is one that Triton reads
+    refused = raw_grpc(tiny_triton.grpc, b"x-another", b"value")  # proves that Triton reads such a request
     assert b"This protocol is restricted" in refused
 
 
@@ -123,7 +123,7 @@ def raw_http(url, header):
 
 
 def raw_grpc(url, name, value):
-    """What comes for a LogSettings call with this header, whose name no gRPC client would send."""
+    """Return the reply to a LogSettings call with a header whose name no gRPC client sends."""
 
     def frame(kind, flags, stream, payload):
         return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
@@ -150,7 +150,7 @@ def raw_grpc(url, name, value):
     return said
 
 
-def test_nobody_manages_envoy_through_its_administration(door_of_two):
+def test_envoys_admin_port_allows_no_management(shared_envoy):
     for call in ("POST /quitquitquit", "POST /logging?level=trace", "POST /drain_listeners", "GET /config_dump"):
-        assert ask(door_of_two.metrics, call)[0] == 403
-    assert ask(door_of_two.metrics, "GET /stats/prometheus")[0] == 200
+        assert ask(shared_envoy.metrics, call)[0] == 403
+    assert ask(shared_envoy.metrics, "GET /stats/prometheus")[0] == 200

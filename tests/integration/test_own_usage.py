@@ -1,4 +1,4 @@
-"""Each user's own usage: a real Hub and token service, an Envoy that believes it, and a Prometheus that watches."""
+"""Each user's own usage, with a real Hub, token service, Envoy and Prometheus."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hub_facility import CONTACT, HubFacility, ask, hub_facility
 from recorded.replay import serve
 from test_usage import needs_prometheus, until_all_is_seen
 
-import eaf_inference.hub.usage
+import eaf_facility.hub.usage
+from eaf_facility.hub.usage import FRESH, OwnUsage
+from eaf_facility.servers.prometheus import PrometheusServer
 from eaf_inference.config import Facility
-from eaf_inference.facility.prometheus import PrometheusServer
-from eaf_inference.hub.usage import FRESH, OwnUsage
 
-OPENAPI = Path(eaf_inference.hub.usage.__file__).with_name("openapi.yaml")
+OPENAPI = Path(eaf_facility.hub.usage.__file__).with_name("openapi.yaml")
 PATH = "/api/v1/query"
 INJECTED = quote('1d]) or {user="bob"}')
 
@@ -37,26 +37,26 @@ def hub(pair):
         yield facility
 
 
-def told_in_lab(hub, user, *, by=None):
-    """What the panel of this user's server is told, or whoever asks there."""
+def usage_in_lab(hub, user, *, by=None):
+    """Return the usage that this user's server gives its panel, requested with her token or with that of `by`."""
     token = hub.environment_of(by or user)["JUPYTERHUB_API_TOKEN"]
     return ask(f"{hub.hub.url}/user/{user}/eaf-inference/api/usage", token)
 
 
-def test_a_facility_without_prometheus_says_so_and_makes_no_noise_of_it(hub):
+def test_without_prometheus_usage_is_not_offered_and_nothing_is_logged(hub):
     before = len(hub.refusals())
     reply = ask(f"{hub.tokens.base_url}usage", hub.token_of("bob")[0])
     assert (reply.status, reply.data["error"]) == (404, "not_offered")
-    assert reply.data["message"] == "Usage is not counted at this facility."
+    assert reply.data["message"] == "This facility does not record usage."
     assert len(hub.refusals()) == before
-    told = told_in_lab(hub, "bob").data
-    assert (told["offered"], told["models"]) == (False, [])
-    assert told["problem"] == "This facility does not tell its users what they used."
+    shown = usage_in_lab(hub, "bob").data
+    assert (shown["offered"], shown["models"]) == (False, [])
+    assert shown["problem"] == "This facility does not report usage to its users."
 
 
 @contextmanager
 def counted_by(hub, prometheus_url):
-    """The token service knows this Prometheus, as long as the block lasts."""
+    """Configure the token service with this Prometheus for the length of a `with` block."""
     before = hub.tokens.configuration
     hub.tokens.configuration = {**before, "Facility": {**before["Facility"], "prometheus_url": prometheus_url}}
     try:
@@ -69,7 +69,7 @@ def counted_by(hub, prometheus_url):
 
 @dataclass
 class Counted:
-    """What users asked for at the door."""
+    """A facility where users have made requests."""
 
     hub: HubFacility
     alice: str
@@ -81,26 +81,26 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def counted(hub, pair):
-    """Alice asked for 48 rows in three requests and failed once, bob for 5 in one; Prometheus has seen all of it."""
+    """Alice sent three requests with 48 rows and a failing one, bob one with 5 rows; Prometheus has recorded them."""
     alice, bob = (hub.token_of(user)[0] for user in ("alice", "bob"))
     tokens = [hub.mint(each).data["access_token"] for each in (alice, bob)]
     with (
-        envoy(SimpleNamespace(url=hub.tokens.jwks_url), pair, share=10_000, models=["nap"]) as door,
-        PrometheusServer.start({"envoy": [door.metrics]}, interval=1) as prometheus,
+        envoy(SimpleNamespace(url=hub.tokens.jwks_url), pair, share=10_000, models=["nap"]) as proxy,
+        PrometheusServer.start({"envoy": [proxy.metrics]}, interval=1) as prometheus,
         counted_by(hub, prometheus.url),
     ):
-        with Caller(door) as caller:
+        with Caller(proxy) as caller:
             for rows in (1, 7, 40):
                 assert caller.infer(tokens[0], rows=rows).status == "OK"
             assert caller.ask("ModelInfer", b"\n\x03nap", tokens[0]).status == "INVALID_ARGUMENT"
             assert caller.infer(tokens[1], "rest", rows=5).status == "OK"
         for user in ("alice", "bob"):
-            until_all_is_seen(door, prometheus, user)
+            until_all_is_seen(proxy, prometheus, user)
         yield Counted(hub, alice, bob)
 
 
 @needs_prometheus
-def test_each_user_is_told_what_she_had(counted):
+def test_each_user_gets_her_own_usage(counted):
     began = time.time()
     reply = counted.usage(counted.alice)
     (nap,) = reply.data["models"]
@@ -128,7 +128,7 @@ def test_each_user_is_told_what_she_had(counted):
         ("", {"method": "POST", "data": b"user=bob"}, 405),
     ],
 )
-def test_nobody_is_told_of_others_whatever_she_asks(counted, query, options, status):
+def test_no_query_reveals_the_usage_of_another_user(counted, query, options, status):
     reply = counted.usage(counted.alice, query, **options)
     assert reply.status == status
     assert '"rest"' not in reply.text
@@ -139,7 +139,7 @@ def test_nobody_is_told_of_others_whatever_she_asks(counted, query, options, sta
 
 
 @needs_prometheus
-def test_who_may_not_infer_is_told_nothing(counted):
+def test_a_user_without_access_gets_no_usage(counted):
     refused = counted.usage(counted.hub.environment_of("carol")["JUPYTERHUB_API_TOKEN"])
     assert (refused.status, refused.data["message"]) == (403, f"not authorised for inference: ask {CONTACT}.")
     assert (counted.usage(None).status, counted.usage("0123456789abcdef").status) == (401, 401)
@@ -147,7 +147,7 @@ def test_who_may_not_infer_is_told_nothing(counted):
 
 
 @needs_prometheus
-def test_the_description_holds(counted, tmp_path):
+def test_the_service_conforms_to_openapi(counted, tmp_path):
     command = [
         *(Path(sys.executable).with_name("schemathesis"), "run", OPENAPI, "--include-path", "/usage"),
         *("--url", counted.hub.tokens.base_url.rstrip("/"), "--header", f"Authorization: token {counted.alice}"),
@@ -158,17 +158,17 @@ def test_the_description_holds(counted, tmp_path):
 
 
 @needs_prometheus
-def test_the_panel_of_each_users_server_has_her_own(counted):
-    told = told_in_lab(counted.hub, "alice").data
-    assert (told["offered"], told["problem"], told["since"]) == (True, None, "1d")
-    assert [(row["model"], row["inferences"], row["failures"]) for row in told["models"]] == [("nap", 48, 1)]
-    assert told_in_lab(counted.hub, "alice", by="bob").status == 403
-    carols = told_in_lab(counted.hub, "carol").data
+def test_the_panel_shows_each_user_her_own_usage(counted):
+    hers = usage_in_lab(counted.hub, "alice").data
+    assert (hers["offered"], hers["problem"], hers["since"]) == (True, None, "1d")
+    assert [(row["model"], row["inferences"], row["failures"]) for row in hers["models"]] == [("nap", 48, 1)]
+    assert usage_in_lab(counted.hub, "alice", by="bob").status == 403
+    carols = usage_in_lab(counted.hub, "carol").data
     assert (carols["models"], carols["problem"]) == ([], f"not authorised for inference: ask {CONTACT}.")
 
 
 def answer_of(rows):
-    """A stand-in for Prometheus' answer: a counter's growth by user and model."""
+    """Return a Prometheus answer: a counter's growth by user and model."""
     result = [
         {"metric": {"user": user, "model": model, "eaf_field": "rows"}, "value": [0, str(value)]}
         for user, model, value in rows
@@ -178,13 +178,13 @@ def answer_of(rows):
 
 @pytest.fixture
 def site():
-    """A stand-in for Prometheus, which counts who asks it."""
+    """A stand-in for Prometheus that counts its queries."""
     with serve() as site:
         site.pages[PATH] = answer_of([("alice", "nap", 48), ("alice", "sums", 1000)])
         yield site
 
 
-def test_fifty_panels_are_one_question_to_prometheus(hub, site):
+def test_fifty_panels_cause_one_query_to_prometheus(hub, site):
     alice, bob = (hub.token_of(user)[0] for user in ("alice", "bob"))
     with counted_by(hub, site.url), ThreadPoolExecutor(50) as pool:
         replies = list(pool.map(lambda _: ask(f"{hub.tokens.base_url}usage", alice), range(50)))
@@ -199,20 +199,20 @@ def test_fifty_panels_are_one_question_to_prometheus(hub, site):
     ("page", "why"),
     [((500, "no"), "it answers 500"), ("<html>", ""), (30.0, "no answer within 8 s"), (None, "refused")],
 )
-def test_a_prometheus_that_does_not_answer_is_said_in_time(hub, site, page, why):
+def test_a_failing_prometheus_is_reported_in_time(hub, site, page, why):
     site.pages[PATH] = page
     with counted_by(hub, site.url if page is not None else "http://127.0.0.1:1"):
         began = time.monotonic()
         reply = ask(f"{hub.tokens.base_url}usage", hub.token_of("alice")[0])
         assert time.monotonic() - began < 12
-        assert hub.mint(hub.token_of("alice")[0]).status == 200, "tokens are given meanwhile"
+        assert hub.mint(hub.token_of("alice")[0]).status == 200, "tokens are still issued"
     assert (reply.status, reply.data["error"]) == (503, "usage_unavailable")
     assert int(reply.headers["Retry-After"]) == FRESH
     assert "Prometheus cannot be read" in reply.data["message"]
     assert why in reply.data["message"]
 
 
-def test_an_answer_is_kept_for_some_seconds_also_that_there_is_none(site):
+def test_answers_and_failures_are_cached_for_a_few_seconds(site):
     now = [0.0]
 
     async def ask_often():
@@ -229,8 +229,8 @@ def test_an_answer_is_kept_for_some_seconds_also_that_there_is_none(site):
     asyncio.run(ask_often())
 
 
-def test_the_memory_of_answers_is_bounded(site, monkeypatch):
-    monkeypatch.setattr(eaf_inference.hub.usage, "_MOST_ANSWERS", 3)
+def test_the_number_of_cached_answers_is_bounded(site, monkeypatch):
+    monkeypatch.setattr(eaf_facility.hub.usage, "_MAX_ANSWERS", 3)
 
     async def ask_for_many():
         usage = OwnUsage(Facility(prometheus_url=site.url))

@@ -1,4 +1,4 @@
-"""What carries a secret goes to nobody but the server that is meant, whatever proxies the environment names."""
+"""Requests with a secret go only to the intended server, whatever proxies the environment names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import functools
 import dask.config
 import pytest
 from dask_facility import ONES, THREES
-from door import door
+from edge_proxy import edge_proxy
 from hostile_http import hostile_proxy, saying
 from jupyterhub.services.auth import HubAuth
 from recorded.replay import serve
@@ -16,23 +16,24 @@ from token_service import HUB_TOKEN, token_service
 from tokens import MARK, make_token
 
 import eaf_inference
+from eaf_facility.hub.callers import caller_of
+from eaf_facility.hub.jupyterhub import configure
+from eaf_inference.auth.credentials import Credentials
+from eaf_inference.auth.sources import StaticToken
+from eaf_inference.auth.token_service import TokenService
 from eaf_inference.config import Facility
-from eaf_inference.credentials import Credentials, StaticToken
 from eaf_inference.dask.gateway import use_facility_gateway
 from eaf_inference.dask.worker_plugin import Secret, fetch_token
 from eaf_inference.errors import InferenceError, NoServerFound
-from eaf_inference.hub.callers import caller_of
-from eaf_inference.hub.jupyterhub import configure
-from eaf_inference.metrics.http import fetching
+from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.prometheus import Prometheus
-from eaf_inference.token_service import TokenService
 
 HUB = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN}
 USER = b'{"name": "alice", "kind": "user", "scopes": ["access:services"], "groups": []}'
 
 
 def in_a_loop(test):
-    """A test that is a coroutine."""
+    """Run a test that is a coroutine."""
 
     @functools.wraps(test)
     def run(*arguments, **fixtures):
@@ -43,20 +44,20 @@ def in_a_loop(test):
 
 @pytest.fixture
 def proxy(monkeypatch):
-    """What a proxy was sent, which is nothing."""
+    """A hostile proxy in the environment, which must get no request."""
     with hostile_proxy(monkeypatch) as seen:
         yield seen
     assert seen == []
 
 
 @pytest.mark.parametrize("ask", [TokenService.read, TokenService.facility, lambda it: it.usage("1d")])
-def test_the_token_service_alone_sees_the_hub_token(proxy, ask):
+def test_only_the_token_service_sees_the_hub_token(proxy, ask):
     with token_service({}) as service:
         service.usage, service.facility = {"at": 1.0, "models": []}, {"max_in_flight": 4}
         assert ask(TokenService(service.url, environment=HUB))
 
 
-def test_the_token_service_alone_sees_the_hub_token_of_a_scheduler(proxy):
+def test_only_the_token_service_sees_a_schedulers_hub_token(proxy):
     with token_service({}) as service:
         assert fetch_token(service.url, Secret(HUB_TOKEN), None) == service.given[0]
 
@@ -67,8 +68,8 @@ def test_grpc_sends_no_token_through_a_proxy(proxy, scheme):
         eaf_inference.connect(f"{scheme}://triton.invalid:8001", token=make_token(), allow_insecure_token=True)
 
 
-def test_a_notebook_finds_its_facility_and_infers_past_a_proxy(proxy, zoo, monkeypatch):
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+def test_a_notebook_bypasses_a_proxy_to_its_facility(proxy, zoo, monkeypatch):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         handler.tokens = {"none-yet": 0.0}
         with token_service(handler.tokens) as service:
             service.facility = {"urls": [f"grpc://127.0.0.1:{port}"]}
@@ -79,17 +80,16 @@ def test_a_notebook_finds_its_facility_and_infers_past_a_proxy(proxy, zoo, monke
 
 
 @in_a_loop
-async def test_prometheus_alone_sees_its_token(proxy):
+async def test_only_prometheus_sees_its_token(proxy):
     with serve() as site:
         prometheus = Prometheus(site.url, credentials=Credentials(StaticToken(make_token())))
-        async with fetching() as fetch:
-            with pytest.raises(InferenceError):
-                await prometheus.read(fetch)
+        with pytest.raises(InferenceError):
+            await prometheus.read(make_fetch())
         assert MARK in site.headers[-1]["Authorization"]
 
 
 @in_a_loop
-async def test_the_hub_alone_sees_its_users_tokens(proxy):
+async def test_only_the_hub_sees_its_users_tokens(proxy):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(USER)}\r\n\r\n".encode()
     with saying(head + USER) as url:
         hub = HubAuth(api_url=url, access_scopes={"access:services"}, api_token="its own")  # noqa: S106
@@ -98,7 +98,7 @@ async def test_the_hub_alone_sees_its_users_tokens(proxy):
 
 
 @in_a_loop
-async def test_the_dask_gateway_alone_sees_the_hub_token(proxy, monkeypatch):
+async def test_only_the_dask_gateway_sees_the_hub_token(proxy, monkeypatch):
     from dask_gateway import Gateway
 
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
@@ -114,16 +114,18 @@ async def test_the_dask_gateway_alone_sees_the_hub_token(proxy, monkeypatch):
 
 
 @in_a_loop
-async def test_the_panels_server_shows_the_hub_token_to_the_dask_gateway_alone(proxy, monkeypatch):
+async def test_the_panels_server_sends_the_hub_token_only_to_the_gateway(proxy, monkeypatch):
     from eaf_inference.server.clusters import Clusters
 
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
     refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     with saying(refusal) as url, dask.config.set({"gateway.address": url, "gateway.auth.type": "jupyterhub"}):
-        assert "401" in (await Clusters().look())["problem"]
+        clusters = Clusters()
+        await clusters.look_soon()
+        assert "401" in clusters.text
 
 
-def test_users_servers_under_the_hub_are_told_to_use_no_proxy_for_the_gateway_but_what_an_operator_names():
+def test_users_servers_use_only_the_operators_proxy_for_the_gateway():
     from traitlets.config import Config
 
     c = Config()

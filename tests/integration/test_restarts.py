@@ -1,4 +1,4 @@
-"""What a facility does when one of its servers dies, with servers that do nothing else than live and die."""
+"""What a facility does when one of its servers dies, tested with servers that only wait and die."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from eaf_inference.facility import restarts
-from eaf_inference.facility.kept import KeptServer
-from eaf_inference.facility.ports import LOOPBACK, listens
-from eaf_inference.facility.processes import Child, Server, log_file, plain_environment
-from eaf_inference.facility.restarts import keep_running
+from eaf_facility.process import restarts
+from eaf_facility.process.ports import LOOPBACK, listens
+from eaf_facility.process.restarting_server import RestartingServer
+from eaf_facility.process.restarts import keep_running
+from eaf_facility.process.server import Child, Server, log_file, plain_environment
 
 WAITING = "import signal; print('first line\\nlast \\x1b[31mline', flush=True); signal.pause()"
 LISTENING = """
@@ -28,7 +28,7 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))):
 
 
 class Plain(Server):
-    """Waits, or ends with an exit code."""
+    """A server that waits, or ends with an exit code."""
 
     name = "plain"
     program = WAITING
@@ -49,7 +49,7 @@ class Spare(Plain):
 
 
 class Listener(Plain):
-    """Needs a port that others can take."""
+    """A server on a port that other processes can take."""
 
     name = "listener"
     program = LISTENING
@@ -58,14 +58,14 @@ class Listener(Plain):
         return listens(self.pid, int(self.arguments[0]))
 
 
-class Kept(KeptServer):
-    name = "kept"
+class Restarting(RestartingServer):
+    name = "restarting"
 
     def launch(self):
         self.log = log_file(f"{self.name}-{time.monotonic()}")
         self.directory = Path(tempfile.mkdtemp())
         environment = plain_environment(first_on_path=Path(sys.executable))
-        self.keep([sys.executable, "-c", WAITING], environment=environment)
+        self.launch_with_restarter([sys.executable, "-c", WAITING], environment=environment)
 
     def is_ready(self):
         return "last" in self.log.read_text()
@@ -73,13 +73,13 @@ class Kept(KeptServer):
 
 @pytest.fixture
 def start():
-    """Start servers that end with the test."""
+    """Start servers, and stop them after the test."""
     with ExitStack() as stack:
         yield lambda *servers: [stack.enter_context(server.running()) for server in servers]
 
 
-class Said:
-    """What is said of the servers; a server is killed again as soon as it runs again, so many times."""
+class Killer:
+    """Records the messages, and kills the server again each time it runs again, `kills` times in all."""
 
     def __init__(self, server, kills, number=signal.SIGKILL):
         self.lines, self._server, self._kills, self._number = [], server, kills, number
@@ -89,6 +89,7 @@ class Said:
     def kill(self):
         if self._kills:
             self._kills -= 1
+            assert self._server.lifeline  # a restarter's server is watched from now on; an earlier death is not seen
             self.pids.append(self._server.pid)
             os.kill(self._server.pid, self._number)
 
@@ -98,49 +99,49 @@ class Said:
             self.kill()
 
 
-@pytest.mark.parametrize("kind", [Plain, Kept])
-def test_a_server_that_dies_is_started_again_and_ends_the_facility_at_the_third_death(start, kind):
+@pytest.mark.parametrize("kind", [Plain, Restarting])
+def test_a_server_that_dies_is_restarted_until_its_third_death(start, kind):
     (server,) = start(kind())
-    said = Said(server, 3)
-    assert keep_running([server], progress=said) is server
-    assert len(set(said.pids)) == 3
-    died, back, *_, last = said.lines
+    killer = Killer(server, 3)
+    assert keep_running([server], progress=killer) is server
+    assert len(set(killer.pids)) == 3
+    died, back, *_, last = killer.lines
     assert died.startswith(f"{server.name} was killed by SIGKILL. Its log is {server.log.parent}")
     assert "; it ends with:\n  first line\n  last \\x1b[31mline" in died
     assert back == f"{server.name} is running again"
     assert "was killed by SIGKILL" in last
 
 
-@pytest.mark.parametrize("kind", [Plain, Kept])
-def test_how_a_server_ended_is_said(start, kind):
+@pytest.mark.parametrize("kind", [Plain, Restarting])
+def test_the_signal_that_killed_a_server_is_named(start, kind):
     (server,) = start(kind())
-    said = Said(server, 3, signal.SIGUSR2)
-    keep_running([server], progress=said)
-    assert "was killed by SIGUSR2" in said.lines[0]
+    killer = Killer(server, 3, signal.SIGUSR2)
+    keep_running([server], progress=killer)
+    assert "was killed by SIGUSR2" in killer.lines[0]
 
 
-def test_a_server_that_ends_whenever_it_is_started_says_with_which_exit_code(start):
+def test_a_server_that_always_exits_is_reported_with_its_exit_code(start):
     (server,) = start(Plain())
     server.program = "print('last words', flush=True); import sys; sys.exit(3)"
-    said = Said(server, 1)
-    assert keep_running([server], progress=said) is server
-    assert [line for line in said.lines if "plain ended with exit code 3" in line]
+    killer = Killer(server, 1)
+    assert keep_running([server], progress=killer) is server
+    assert [line for line in killer.lines if "plain ended with exit code 3" in line]
 
 
-def test_what_a_facility_can_do_without_is_left_out_and_the_rest_goes_on(start):
+def test_an_inessential_server_that_keeps_crashing_is_dropped(start):
     spare, first, second = start(Spare(), Plain(), Plain())
     changed = []
     second.name = "the last one"
-    whom_to_kill = {
+    next_to_kill = {
         "spare is running again": spare,
-        "spare keeps crashing; going on without it": first,
+        "spare keeps crashing; continuing without it": first,
         "plain is running again": first,
-        "plain keeps crashing; going on without it": second,
+        "plain keeps crashing; continuing without it": second,
         "the last one is running again": second,
     }
 
     def progress(message):
-        for event, server in whom_to_kill.items():
+        for event, server in next_to_kill.items():
             if message.startswith(event):
                 os.kill(server.pid, signal.SIGKILL)
 
@@ -148,17 +149,17 @@ def test_what_a_facility_can_do_without_is_left_out_and_the_rest_goes_on(start):
     assert keep_running([spare, first, second], progress=progress, changed=lambda: changed.append(1)) is second
     assert not spare.launched
     assert not first.launched
-    assert len(changed) == 8  # each server came back twice, and two were left out
+    assert len(changed) == 8  # each server came back twice, and two were dropped
 
 
-def test_a_port_that_another_process_took_is_waited_for_however_often_that_fails(start, monkeypatch):
+def test_a_server_waits_for_its_port_while_another_process_has_it(start, monkeypatch):
     monkeypatch.setattr(restarts, "_RETRY_SECONDS", 0.02)
     with socket.create_server((LOOPBACK, 0)) as free:
         port = free.getsockname()[1]
     listener = Listener()
     listener.arguments = (str(port),)
     start(listener)
-    said = []
+    messages = []
 
     class IsBackError(Exception):
         pass
@@ -166,10 +167,10 @@ def test_a_port_that_another_process_took_is_waited_for_however_often_that_fails
     with ExitStack() as stack:
 
         def progress(message):
-            said.append(message)
-            if "SIGKILL" in message:  # it is dead, and not started again yet
+            messages.append(message)
+            if "SIGKILL" in message:  # it has died and has not been restarted yet
                 stack.enter_context(socket.create_server((LOOPBACK, port)))
-            if sum("will be tried again" in each for each in said) == 5:
+            if sum("will be tried again" in each for each in messages) == 5:
                 stack.close()
             if "is running again" in message:
                 raise IsBackError
@@ -177,11 +178,11 @@ def test_a_port_that_another_process_took_is_waited_for_however_often_that_fails
         os.kill(listener.pid, signal.SIGKILL)
         with pytest.raises(IsBackError):
             keep_running([listener], progress=progress)
-    assert sum("will be tried again" in each for each in said) >= 5
+    assert sum("will be tried again" in each for each in messages) >= 5
 
 
-def test_a_server_that_needs_another_one_does_not_keep_that_from_being_started_again(start):
-    """As the Hub needs its proxy: it is ready only once that is."""
+def test_two_dead_servers_are_restarted_if_one_waits_for_the_other(start):
+    """As with the Hub and its proxy: the Hub is ready only after its proxy is."""
 
     class Needy(Plain):
         name = "needy"
@@ -191,16 +192,16 @@ def test_a_server_that_needs_another_one_does_not_keep_that_from_being_started_a
 
     (helper,) = start(Plain())
     (needy,) = start(Needy())
-    said = []
+    messages = []
 
     class BothAreBackError(Exception):
         pass
 
     def progress(message):
-        said.append(message)
+        messages.append(message)
         if message.startswith("needy was killed"):
             os.kill(helper.pid, signal.SIGKILL)
-        if {"plain is running again", "needy is running again"} <= set(said):
+        if {"plain is running again", "needy is running again"} <= set(messages):
             raise BothAreBackError
 
     os.kill(needy.pid, signal.SIGKILL)

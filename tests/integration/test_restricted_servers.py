@@ -1,4 +1,4 @@
-"""Servers that do not answer every call: Triton restricts some, or an edge proxy lets only a few pass."""
+"""Servers that allow only some calls, restricted by Triton or by an edge proxy."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import awkward as ak
 import grpc
 import numpy as np
 import pytest
-from door import Door, door
+from edge_proxy import EdgeProxy, edge_proxy
 from onnx import TensorProto, helper
-from zoo import FLOAT, NODE, _save, make_zoo
+from zoo import FLOAT, NODE, make_zoo, save_model
 
 import eaf_inference
+from eaf_facility.servers.triton import TritonServer
 from eaf_inference.errors import ConfigurationError, InvalidInput, ModelNotFound, NotAuthorized
-from eaf_inference.facility.triton import TritonServer
 
 GRAPH = {"x": np.arange(12, dtype=np.float32).reshape(4, 3), "edge_index": np.array([[0, 1, 2, 3], [1, 2, 3, 0]])}
 TALL = np.arange(1, 1801, dtype=np.float32).reshape(600, 3)
 
 
 class Restricted(TritonServer):
-    """A Triton whose operators keep some groups of calls for themselves."""
+    """A Triton whose operators have restricted some groups of calls."""
 
     def _command(self, *arguments):
         ours = "shared-memory,trace,logging,model-repository,model-config,statistics:nobody:can=send-this"
@@ -34,7 +34,7 @@ class Restricted(TritonServer):
 @pytest.fixture(scope="module")
 def restricted(tmp_path_factory):
     repository = make_zoo(tmp_path_factory.mktemp("restricted"))
-    _save(  # the share of each row in the sum of all: without a batch axis, and wrong if rows are cut apart
+    save_model(  # each row's share of the sum over all rows: no batch axis, and wrong if rows are separated
         repository / "shares",
         nodes=[NODE("ReduceSum", ["x", "first"], ["sum"], keepdims=1), NODE("Div", ["x", "sum"], ["y"])],
         inputs=[("x", FLOAT, ["rows", 3])],
@@ -48,41 +48,47 @@ def restricted(tmp_path_factory):
 
 @contextmanager
 def letting_pass(server, methods, status=grpc.StatusCode.UNIMPLEMENTED, details="unknown method"):
-    """An edge proxy that lets only some calls pass."""
+    """Run an edge proxy that lets only some calls pass."""
 
-    class EdgeProxy(Door):
+    class RestrictingProxy(EdgeProxy):
         def service(self, handler_call_details):
             if handler_call_details.method.rpartition("/")[2] in methods:
                 return super().service(handler_call_details)
             return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(status, details))
 
-    with door(server.grpc.removeprefix("grpc://"), handler=EdgeProxy) as (_, port):
+    with edge_proxy(server.grpc.removeprefix("grpc://"), handler=RestrictingProxy) as (_, port):
         yield f"grpc://127.0.0.1:{port}"
 
 
-def test_a_triton_with_restricted_calls_is_used_and_says_which_are(restricted, jagged):
+def test_a_triton_with_restricted_calls_is_usable(restricted, jagged):
     with eaf_inference.connect(restricted.grpc) as triton:
         why = "it does not list its models (its operators have restricted this call)"
         assert triton.attempts[0].outcome == f"ready, but {why}"
         assert why in repr(triton)
         assert why in triton._repr_html_()
-        remark = "The server does not list its models (its operators have restricted this call). Name the one that"
+        remark = (
+            "The server does not list its models (its operators have restricted this call). Name the one you want"
+        )
         assert str(triton.models()).startswith(remark)
         assert remark in triton.models()._repr_html_()
         model = triton.model("sums")
         assert (model.spec.version, model.spec.max_batch_size) == ("1", 256)
-        assert "recipe and class labels are not known" in repr(model)
+        assert "recipe and class labels are unknown" in repr(model)
         scores = model({"x": jagged})
         np.testing.assert_allclose(scores[:, 0], ak.sum(jagged.a, axis=1), atol=1e-4)
         assert triton.names() == ["sums"]
         assert "x: FP32" in str(triton.models())
 
 
-def test_models_without_a_batch_axis_get_their_arrays_whole(restricted):
+def test_models_without_a_batch_axis_get_whole_arrays(restricted):
     with eaf_inference.connect(restricted.grpc) as triton:
         shares = triton.model("shares")
         assert shares.spec.max_batch_size == 0
-        np.testing.assert_allclose(shares({"x": TALL}), TALL / TALL.sum(axis=0), rtol=1e-5)
+        with pytest.warns(UserWarning, match="sent whole"):
+            np.testing.assert_allclose(shares({"x": TALL}), TALL / TALL.sum(axis=0), rtol=1e-5)
+        split = triton.model("shares", batch_axis=0)
+        assert (split.spec.inputs[0].shape, split.spec.max_batch_size) == (TALL.shape[1:], 0)
+        np.testing.assert_allclose(split({"x": TALL[:1]}), np.ones_like(TALL[:1]), rtol=1e-5)
         node = triton.model("graph")(GRAPH)
         np.testing.assert_allclose(node, GRAPH["x"] + np.roll(GRAPH["x"], 1, axis=0))
 
@@ -98,15 +104,15 @@ def test_inference_and_metadata_are_enough(zoo, jagged, status):
         scores = fixed({"values": TALL, "number": np.full(600, 2, np.int32)})
         np.testing.assert_allclose(scores["product"], 2 * TALL)
         means, filled = triton.model("means"), jagged[ak.num(jagged) > 0][:50]
-        with pytest.warns(UserWarning, match="depend on the padding"):  # tried as with a configuration
+        with pytest.warns(UserWarning, match="depend on the padding"):  # needs no configuration
             got = means({"x": filled})
         np.testing.assert_allclose(got[:, 0], ak.mean(filled.a, axis=1), atol=1e-4)
 
 
-def test_records_are_refused_where_the_recipe_is_not_known(zoo, jagged):
+def test_records_are_refused_if_the_recipe_is_unknown(zoo, jagged):
     with letting_pass(zoo, {"ModelInfer", "ModelMetadata"}) as url, eaf_inference.connect(url) as triton:
         model = triton.model("sums")
-        with pytest.raises(InvalidInput, match=r"its recipe for them is not known.*preprocess=FILE"):
+        with pytest.raises(InvalidInput, match=r"its recipe is unknown.*preprocess=FILE"):
             model(jagged)
 
 
@@ -121,7 +127,7 @@ def test_ready_models_are_listed_from_their_statistics(zoo):
         )
 
 
-def test_a_model_that_is_not_there_is_told_from_one_that_is(zoo):
+def test_an_unknown_model_is_recognised_without_a_list_of_models(zoo):
     with letting_pass(zoo, {"ModelInfer", "ModelMetadata"}) as url, eaf_inference.connect(url) as triton:
         with pytest.raises(ModelNotFound, match=r"has no model 'sum', and does not list those that it has"):
             triton.model("sum")
@@ -129,7 +135,7 @@ def test_a_model_that_is_not_there_is_told_from_one_that_is(zoo):
             triton.model("sums", 7)
 
 
-def test_what_lets_no_call_pass_is_no_triton_or_refuses_the_user(zoo):
+def test_a_server_that_allows_no_lookup_is_reported(zoo):
     with letting_pass(zoo, {"ModelInfer"}) as url, pytest.raises(ConfigurationError) as raised:
         eaf_inference.connect(url)
     assert str(raised.value) == (

@@ -1,26 +1,30 @@
-"""What a kernel tells the panel: messages of its comm, while cells run and when they do not."""
+"""Messages from a kernel to the panel over its comm, during cells and between them."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from queue import Empty
 from types import SimpleNamespace
 
+import awkward as ak
+import numpy as np
 import pytest
 from kernels import notebook
 from recorded.replay import until
 
 from eaf_inference.inference.progress import Progress, progress_bar, under_way
 from eaf_inference.notebook.session import TARGET, follow_session, leave_session
+from eaf_inference.notebook.work import work_of
 
 MODEL = "import numpy as np, threading; model = triton.model('sums'); rows = np.ones((300_000, 2, 8), np.float32)"
 THREADS = "print(sorted(t.name for t in threading.enumerate() if t.name.startswith('eaf-inference')))"
 
 
 class Panel:
-    """Hears what a front end hears, of a kernel's comms."""
+    """A front end that records a kernel's messages."""
 
     def __init__(self, book) -> None:
         self._client = book._client
@@ -28,14 +32,14 @@ class Panel:
         self.text = ""
 
     def run(self, code, **options):
-        """Run a cell; what was heard of comms meanwhile, and before since the last one."""
+        """Run a cell; return the messages since the last call."""
         before = self.listen(0)
         place = len(self.heard)
         self._client.execute_interactive(code, output_hook=self._hear, timeout=60, **options)
         return before + self.heard[place:]
 
     def listen(self, seconds):
-        """What is heard while no cell runs."""
+        """Return the messages of the next seconds, without running a cell."""
         place, until = len(self.heard), time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 or not seconds:
             try:
@@ -45,7 +49,7 @@ class Panel:
         return self.heard[place:]
 
     def send(self, kind, comm_id, data=None):
-        """Say something on a comm, as a front end does."""
+        """Send a message on a comm, like a front end."""
         message = self._client.session.msg(kind, {"comm_id": comm_id, "data": data or {}})
         self._client.shell_channel.send(message)
 
@@ -57,7 +61,7 @@ class Panel:
 
 
 def opened(heard, target=TARGET):
-    """The ids of the comms that were opened."""
+    """Return the ids of the opened comms."""
     return [each["comm_id"] for kind, each in heard if kind == "comm_open" and each["target_name"] == target]
 
 
@@ -79,7 +83,7 @@ def panel(zoo):
         yield Panel(book)
 
 
-def test_the_panel_follows_a_running_cell_until_the_notebook_disconnects(panel, zoo):
+def test_the_panel_follows_a_cell_until_the_notebook_disconnects(panel, zoo):
     connected = panel.run("%triton_connect")
     (comm,) = opened(connected + panel.listen(0.7))
     idle = sessions(panel.heard)[0]
@@ -87,11 +91,12 @@ def test_the_panel_follows_a_running_cell_until_the_notebook_disconnects(panel, 
     assert (idle["label"], idle["done"], idle["total"], idle["clusters"]) == (None, None, None, [])
     panel.run(MODEL)
     before = time.monotonic()
-    told = sessions(panel.run("model({'x': rows}, progress=False)"))
-    assert 1 <= len(told) <= 2 * (time.monotonic() - before) + 2
-    working = [each for each in told if each["busy"]]
+    reported = sessions(panel.run("model({'x': rows}, progress=False)"))
+    assert 1 <= len(reported) <= 2 * (time.monotonic() - before) + 2
+    working = [each for each in reported if each["busy"]]
+    assert "jet" in {each["unit"] for each in working} <= {"jet", None}
     assert {(each["label"], each["total"]) for each in working} - {("sums", None)} == {("sums", 300_000)}
-    counted = [each["done"] for each in working if each["total"]]  # before, the model is looked at
+    counted = [each["done"] for each in working if each["total"]]  # before that, the model is looked up
     assert 0 <= counted[0] <= counted[-1] <= 300_000
     rest = sessions(panel.listen(0.8))
     assert (rest[-1]["busy"], rest[-1]["inferences"]) == (False, 300_000)
@@ -105,7 +110,7 @@ def test_the_panel_follows_a_running_cell_until_the_notebook_disconnects(panel, 
     assert panel.listen(1.2) == []
 
 
-def test_progress_advances_while_chunks_come_and_unloading_ends_the_thread(panel):
+def test_progress_advances_with_chunks_and_unloading_ends_the_thread(panel):
     (comm,) = opened(panel.run("%triton_connect") + panel.listen(0.7))
     panel.run(MODEL)
     code = "for _ in model.map({'x': rows[:1000]} for _ in range(5) if not threading.Event().wait(0.4)): pass"
@@ -119,7 +124,7 @@ def test_progress_advances_while_chunks_come_and_unloading_ends_the_thread(panel
     assert len(opened(panel.run("%load_ext eaf_inference") + panel.listen(0.7))) == 1
 
 
-def test_who_comes_late_asks_and_is_told_and_who_closes_the_comm_is_left_alone(panel, zoo):
+def test_a_message_repeats_the_session_and_closing_ends_the_reports(panel, zoo):
     (comm,) = opened(panel.run("%triton_connect") + panel.listen(1.3))
     panel.send("comm_msg", comm)
     assert [each["endpoint"] for each in sessions(panel.listen(0.7))] == [zoo.grpc]
@@ -131,19 +136,19 @@ def test_who_comes_late_asks_and_is_told_and_who_closes_the_comm_is_left_alone(p
     assert len(opened(panel.run("%triton_connect") + panel.listen(0.7))) == 1
 
 
-def test_while_a_cell_runs_a_page_that_cannot_ask_is_told_now_and_then_and_else_it_is_quiet(panel, zoo):
+def test_the_session_is_repeated_during_a_cell_only(panel, zoo):
     panel.run("from eaf_inference.notebook import session; session._AGAIN = 0.5")
     panel.run("%triton_connect")
-    panel.listen(6)  # until the rate is known, and stays
+    panel.listen(6)  # until the rate is known and constant
     assert panel.listen(1.5) == []
-    told = sessions(panel.run("threading = __import__('threading'); threading.Event().wait(3)"))
-    assert len(told) >= 3
-    assert all(each == told[0] for each in told)
+    reported = sessions(panel.run("threading = __import__('threading'); threading.Event().wait(3)"))
+    assert len(reported) >= 3
+    assert all(each == reported[0] for each in reported)
     panel.listen(0.2)
     assert panel.listen(1.5) == []
 
 
-def test_a_cluster_is_told_with_its_workers(panel):
+def test_the_session_lists_clusters_with_their_workers(panel):
     panel.run("%triton_connect")
     panel.run(
         "from distributed import Client, LocalCluster\n"
@@ -151,22 +156,22 @@ def test_a_cluster_is_told_with_its_workers(panel):
         "client = Client(cluster); triton.configure(client)"
     )
 
-    def told():
+    def clusters():
         panel.listen(0.3)
         return [each["clusters"] for each in sessions(panel.heard) if each["clusters"]]
 
-    until(told)
-    assert [(each["workers"], "configured" in each["state"]) for each in told()[-1]] == [(1, True)]
+    until(clusters)
+    assert [(each["workers"], "configured" in each["state"]) for each in clusters()[-1]] == [(1, True)]
     panel.run("client.close(); cluster.close()")
 
 
-def test_without_a_kernel_there_is_nobody_to_tell():
+def test_without_a_kernel_there_are_no_reports():
     follow_session(SimpleNamespace())
     assert "eaf-inference-session" not in {thread.name for thread in threading.enumerate()}
     leave_session()
 
 
-def test_of_several_calls_the_outermost_is_told_unless_it_was_left_halfway():
+def test_the_outermost_call_is_reported_unless_it_was_abandoned():
     with progress_bar(enabled=False, label="outer") as outer:
         outer.expect(10)
         outer.update(4)
@@ -181,3 +186,21 @@ def test_of_several_calls_the_outermost_is_told_unless_it_was_left_halfway():
     assert under_way() is forgotten
     del forgotten
     assert under_way() is None
+
+
+def test_a_submission_reports_files_failures_and_the_time_left(connection, tmp_path):
+    files = [str(tmp_path / f"{number}.parquet") for number in range(4)]
+    for file in files:
+        ak.to_parquet(ak.Array({"x": np.ones((5, 2, 8), np.float32)}), file)
+    (tmp_path / "1.parquet").write_bytes(b"PAR1")
+    reported = []
+    with ThreadPoolExecutor(1) as pool:
+        run = connection.submit(connection.model("sums"), files, client=pool, progress=False)
+        under_way()._begun -= 10  # after a second, there is an estimate
+        for _ in run:
+            session = work_of(connection).look()
+            reported.append([session[name] for name in ("unit", "done", "total", "failed")])
+            assert len(run.failed) == session["failed"]
+            assert (session["left"] > 0) == (session["done"] < 4)
+    assert reported == [["file", 1, 4, 0], ["file", 3, 4, 1], ["file", 4, 4, 1]]
+    assert work_of(connection).look()["failed"] == 0

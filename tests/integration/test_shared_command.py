@@ -1,4 +1,4 @@
-"""`eaf-inference up --users`: says where all is, starts again what dies, and leaves nothing behind."""
+"""`eaf-inference up --users`: it prints addresses, restarts servers that die, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from hub_facility import ask
 from recorded.replay import until
 
-from eaf_inference.facility.shared import ONE_ACCOUNT
+from eaf_facility.local.multi_user import ONE_ACCOUNT
 
-# As another user, if root may start it; as the same one, only what another one could do too.
+# Runs as another user if root starts it; as the same user, it does only what another user could do.
 IMPOSTOR = """
 import os, select, socket, sys
 options = [socket.SO_REUSEADDR]
@@ -44,7 +44,7 @@ COMMAND = [sys.executable, "-m", "eaf_inference.cli", "up"]
 
 
 def answers(url):
-    """Whether an HTTP server does."""
+    """Return whether an HTTP server answers at this URL."""
     try:
         return ask(url).status < 500
     except OSError:
@@ -53,7 +53,7 @@ def answers(url):
 
 @contextmanager
 def an_impostor_never_gets(port):
-    """Somebody tries to take the port all the time, and has not managed to when the block ends."""
+    """Check that a process that keeps trying to take the port does not get it during the block."""
     command = [sys.executable, "-c", IMPOSTOR, str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -64,51 +64,51 @@ def an_impostor_never_gets(port):
             process.kill()
 
 
-def test_what_dies_is_started_again_and_ctrl_c_leaves_nothing(tmp_path):
-    said = tmp_path / "said"
-    with said.open("wb") as log:
+def test_servers_that_die_are_restarted_and_ctrl_c_leaves_nothing(tmp_path):
+    output = tmp_path / "output"
+    with output.open("wb") as log:
         process = subprocess.Popen([*COMMAND, "--users", "alice,bob", "--json"], stdout=subprocess.PIPE, stderr=log)
     try:
-        told = json.loads(process.stdout.readline())
+        facility = json.loads(process.stdout.readline())
         family = psutil.Process(process.pid).children(recursive=True)
-        assert (list(told["users"]), told["note"]) == (["alice", "bob"], ONE_ACCOUNT)
-        assert Path(told["password_file"]).stat().st_mode & 0o077 == 0
-        assert Path(told["password_file"]).read_text() not in json.dumps(told)
-        servers = told["servers"]
+        assert (list(facility["users"]), facility["note"]) == (["alice", "bob"], ONE_ACCOUNT)
+        assert Path(facility["password_file"]).stat().st_mode & 0o077 == 0
+        assert Path(facility["password_file"]).read_text() not in json.dumps(facility)
+        servers = facility["servers"]
         assert servers["envoy"]["url"].startswith("grpcs://127.0.0.1:")
         health = f"{servers['token-service']['url']}healthz"
         with an_impostor_never_gets(urlsplit(health).port):
             os.kill(servers["token-service"]["pid"], signal.SIGKILL)
-            until(lambda: "token-service was killed by SIGKILL" in said.read_text())
-            until(lambda: "token-service is running again" in said.read_text())
+            until(lambda: "token-service was killed by SIGKILL" in output.read_text())
+            until(lambda: "token-service is running again" in output.read_text())
             assert answers(health)
         os.kill(servers["jupyterhub"]["pid"], signal.SIGKILL)
-        until(lambda: answers(f"{told['url']}/hub/api"))
+        until(lambda: answers(f"{facility['url']}/hub/api"))
         os.kill(servers["jupyterhub-proxy"]["pid"], signal.SIGKILL)
-        until(lambda: "jupyterhub-proxy was killed by SIGKILL" in said.read_text())
-        until(lambda: answers(f"{told['url']}/hub/api"))
+        until(lambda: "jupyterhub-proxy was killed by SIGKILL" in output.read_text())
+        until(lambda: answers(f"{facility['url']}/hub/api"))
         family += psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0, said.read_text()
+        assert process.wait(60) == 0, output.read_text()
     finally:
         process.kill()
         process.communicate()
     gone, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
-    for path in (told["password_file"], told["ca"], told["cluster_logs"]):
+    for path in (facility["password_file"], facility["ca"], facility["cluster_logs"]):
         assert not Path(path).parent.exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "reason"),
     [
         (["--users", ""], "--users alice,bob"),
         (["--users", "alice,Alice"], "--users alice,bob"),
-        (["--users", "alice", "--grpc-port", "8001"], "--grpc-port has no use there"),
+        (["--users", "alice", "--grpc-port", "8001"], "--grpc-port cannot be combined with --users"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(arguments, says):
+def test_up_for_users_reports_a_wrong_option_in_one_message(arguments, reason):
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert says in done.stderr
+    assert reason in done.stderr
     assert "Traceback" not in done.stderr

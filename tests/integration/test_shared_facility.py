@@ -1,4 +1,4 @@
-"""Alice and Bob on one facility, through its real doors: each as herself, and neither notices what dies beneath."""
+"""Alice and Bob on one facility, through its real front ends: two identities, and neither notices a crash."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from shared_users import SAMPLE, User, running
 from test_other_local_users import umasks_below
 
 import eaf_inference
+from eaf_facility.local.multi_user import check_names, up_for
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.facility.shared import check_names, up_for
 
 EVENTS = 60
 CLASSIFY = """
@@ -29,7 +29,7 @@ connection = eaf_inference.connect()
 scores = connection.model("particlenet")(jets)
 print(json.dumps([connection.user, connection.endpoint.source, scores.top.to_list()]))
 """
-# A cluster of her own, which is there until a line comes.
+# Starts a cluster of the user's own, which runs until a line is read.
 COMPUTE = """
 import contextlib, json, sys
 import eaf_inference
@@ -53,7 +53,7 @@ client.close()
 cluster.close()
 gateway.close()
 """
-# Asks again and again until a line comes, and says after each round how many have been right.
+# Classifies again and again until a line is read, and prints the number of correct rounds after each.
 ASK = """
 import json, sys, threading
 import awkward as ak
@@ -65,7 +65,7 @@ threading.Thread(target=lambda: (sys.stdin.readline(), enough.set()), daemon=Tru
 connection = eaf_inference.connect()
 model = connection.model("particlenet")
 right = wrong = 0
-while not enough.is_set():
+while not enough.wait(0.2):  # a steady load leaves the other tests a processor
     scores = model(jets, progress=False).top.to_list()
     if ak.almost_equal(scores, expected, rtol=0, atol=1e-6):
         right += 1
@@ -74,7 +74,7 @@ while not enough.is_set():
     print(json.dumps(right), flush=True)
 print(json.dumps([connection.user, right, wrong]))
 """
-# The same on the one worker of a cluster of her own.
+# The same, on the only worker of the user's own cluster.
 ASK_ON_A_WORKER = """
 import json, sys, threading
 import eaf_inference
@@ -95,7 +95,7 @@ cluster = gateway.new_cluster()
 cluster.scale(1)
 client = cluster.get_client()
 right = wrong = 0
-while not enough.is_set():
+while not enough.wait(0.2):  # a steady load leaves the other tests a processor
     scores = client.submit(ask, sys.argv[1], int(sys.argv[2]), right + wrong).result()
     if ak.almost_equal(scores, expected, rtol=0, atol=1e-6):
         right += 1
@@ -107,7 +107,7 @@ client.close()
 cluster.close()
 gateway.close()
 """
-WITH_ANOTHERS = """
+CONNECT_AS_ANOTHER = """
 import contextlib
 import json
 import eaf_inference
@@ -127,7 +127,7 @@ def shared():
 
 @pytest.fixture(scope="module")
 def users(shared):
-    """Both, logged in, with their Jupyter servers."""
+    """Both users, logged in, with their Jupyter servers."""
     both = [User(shared, name) for name in shared.users]
     for user in both:
         user.log_in()
@@ -138,7 +138,7 @@ def users(shared):
 
 @pytest.fixture(scope="module")
 def expected(shared):
-    """The scores, from a Triton itself."""
+    """The scores from a Triton, without Envoy."""
     jets = ak.from_parquet(SAMPLE)[:EVENTS].jets.constituents[:, :, :128]
     with eaf_inference.connect(shared.tritons[0].grpc) as connection:
         return connection.model("particlenet")(jets, progress=False).top.to_list()
@@ -146,70 +146,71 @@ def expected(shared):
 
 @pytest.fixture
 def restored(shared):
-    """The facility as it was, whatever a test did to it."""
-    before = dict(shared.tokens.configuration)
+    """Restore the token service's configuration after the test."""
+    before = dict(shared.token_service.configuration)
     yield
-    if shared.tokens.configuration != before:
-        shared.tokens.configuration = before
-        shared.tokens.restart()
+    if shared.token_service.configuration != before:
+        shared.token_service.configuration = before
+        shared.token_service.restart()
 
 
 def calls(shared):
-    """What the door has written down, of whatever had a token."""
-    whole, _, _ = shared.door.access_log.read_text().rpartition("\n")
+    """Return the access log's lines of calls with a token."""
+    whole, _, _ = shared.envoy.access_log.read_text().rpartition("\n")
     return [json.loads(line) for line in whole.splitlines()]
 
 
 def minted(shared):
-    """The token service's record of what it has signed."""
-    lines = [line for line in shared.tokens.log.read_text().splitlines() if line.startswith("{")]
+    """Return the token service's log lines about signed tokens."""
+    lines = [line for line in shared.token_service.log.read_text().splitlines() if line.startswith("{")]
     return [line for line in map(json.loads, lines) if line["event"] == "mint"]
 
 
 def inferences(shared, user):
-    """What the door has counted of this user, of calls that were answered."""
+    """Return Envoy's counters of this user's answered calls."""
     answered = [line for line in calls(shared) if (line["user"], line["grpc_status"]) == (user.name, "OK")]
     return sum(int(line["rows"]) for line in answered if line["method"].endswith("/ModelInfer"))
 
 
-def test_with_nothing_typed_each_is_herself_and_has_the_same_scores(shared, users, expected):
+def test_users_connect_as_themselves_without_arguments_with_equal_scores(shared, users, expected):
     for user in users:
         name, source, scores = user.run(CLASSIFY, SAMPLE, EVENTS)
         assert (name, source) == (user.name, "Hub facility document")
         assert ak.almost_equal(scores, expected, rtol=0, atol=1e-6)
-    jets = sum(map(len, expected))  # and some more to see whether padding changes their scores
+    jets = sum(map(len, expected))  # plus a few, which check whether padding changes the scores
     until(lambda: all(jets <= inferences(shared, user) < jets + 150 for user in users))
 
 
-def test_each_computes_as_herself_and_sees_her_own_clusters_and_sessions_only(users):
+@pytest.mark.slow
+def test_users_compute_as_themselves_and_see_only_their_own_clusters(users):
     with running(users, COMPUTE) as runs:
-        listed = {user.name: user.get("eaf-inference/api/clusters").json()["clusters"] for user in users}
+        listed = {user.name: user.clusters() for user in users}
         for user, run in zip(users, runs, strict=True):
             own, workers_infer_as = run.first
             assert workers_infer_as == [user.name] * 3
             assert run.finish() == [own] == [each["name"] for each in listed[user.name]]
             assert user.get("eaf-inference/api/facility").json()["user"] == user.name
     alice, bob = users
-    for path in ("api/sessions", "eaf-inference/api/facility", "eaf-inference/api/clusters", "lab"):
+    for path in ("api/sessions", "eaf-inference/api/facility", "eaf-inference/api/history", "lab"):
         assert alice.get_of("bob", path).status_code == 403
         assert bob.get_of("alice", path).status_code == 403
 
 
-def test_nothing_listens_but_on_loopback(shared, users):
+def test_servers_listen_on_loopback_only(shared, users):
     listening = []
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # it ended since they were listed
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):  # it has ended since they were listed
             found = process.net_connections("inet")
             listening += [(process.name(), each.laddr) for each in found if each.status == psutil.CONN_LISTEN]
     assert len(listening) >= 12
     assert [each for each in listening if each[1].ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
 
 
-def test_nobody_manages_a_triton_around_envoy(shared):
+def test_no_user_can_manage_a_triton_around_envoy(shared):
     assert [successes(triton.replica) for triton in shared.tritons] == [[], []]
 
 
-def test_whatever_servers_and_users_notebooks_create_is_for_this_account_alone(shared, users):
+def test_files_of_servers_and_notebooks_are_private_to_this_account(shared, users):
     with running(users[:1], COMPUTE) as (run,):  # with a cluster
         masks = umasks_below(*shared.servers)
         run.finish()
@@ -218,13 +219,14 @@ def test_whatever_servers_and_users_notebooks_create_is_for_this_account_alone(s
     assert any("jupyter" in name for name in masks)
 
 
-def test_who_has_left_has_no_token_to_leave_behind(shared, users):
+@pytest.mark.slow
+def test_a_user_who_has_logged_out_leaves_no_usable_token(shared, users):
     alice, bob = users
-    kept = bob.environment["JUPYTERHUB_API_TOKEN"]
-    assert alice.run(CLASSIFY, SAMPLE, 1, JUPYTERHUB_API_TOKEN=kept)[0] == "bob"
+    bobs_token = bob.environment["JUPYTERHUB_API_TOKEN"]
+    assert alice.run(CLASSIFY, SAMPLE, 1, JUPYTERHUB_API_TOKEN=bobs_token)[0] == "bob"
     bob.log_out()
-    refusal = alice.run(WITH_ANOTHERS, JUPYTERHUB_API_TOKEN=kept)
-    assert "JupyterHub does not know your token any more" in refusal
+    refusal = alice.run(CONNECT_AS_ANOTHER, JUPYTERHUB_API_TOKEN=bobs_token)
+    assert "JupyterHub no longer knows your token" in refusal
     bob.log_in()
     bob.wait_for_her_server()
 
@@ -234,8 +236,8 @@ def triton_is_killed(shared):
     shared.tritons[0].restart()
 
 
-def door_is_restarted(shared):
-    shared.door.restart()
+def envoy_is_restarted(shared):
+    shared.envoy.restart()
 
 
 def hub_is_killed(shared):
@@ -253,17 +255,18 @@ def gateway_is_killed(shared):
     shared.gateway.wait_until_ready()
 
 
-FAULTS = [triton_is_killed, door_is_restarted, hub_is_killed, hub_proxy_is_killed, gateway_is_killed]
+FAULTS = [triton_is_killed, envoy_is_restarted, hub_is_killed, hub_proxy_is_killed, gateway_is_killed]
 
 
-@pytest.mark.parametrize("happens", FAULTS)
-def test_what_dies_in_mid_run_costs_nobody_a_score(shared, users, expected, happens):
-    program = ASK_ON_A_WORKER if happens is gateway_is_killed else ASK
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_dies_during_a_run_loses_no_score(shared, users, expected, fault):
+    program = ASK_ON_A_WORKER if fault is gateway_is_killed else ASK
     with running(users, program, SAMPLE, EVENTS, json.dumps(expected)) as runs:
-        happens(shared)
+        fault(shared)
         for run in runs:
             before = run.wait_for_a_line()
-            while run.wait_for_a_line() < before + 2:  # rounds that began after it
+            while run.wait_for_a_line() < before + 2:  # rounds that began after the fault
                 pass
         for user, run in zip(users, runs, strict=True):
             name, right, wrong = run.finish()
@@ -271,14 +274,15 @@ def test_what_dies_in_mid_run_costs_nobody_a_score(shared, users, expected, happ
             assert right >= 3
 
 
-def test_a_token_service_that_is_away_until_tokens_end_costs_nobody_a_score(shared, users, expected, restored):
-    shared.tokens.configuration = {**shared.tokens.configuration, "TokenPolicy": {"lifetime": 4.0}}
-    shared.tokens.restart()
+@pytest.mark.slow
+def test_a_token_service_down_until_tokens_expire_loses_no_score(shared, users, expected, restored):
+    shared.token_service.configuration = {**shared.token_service.configuration, "TokenPolicy": {"lifetime": 4.0}}
+    shared.token_service.restart()
     with running(users, ASK, SAMPLE, EVENTS, json.dumps(expected)) as runs:
-        shared.tokens.kill()
+        shared.token_service.kill()
         before = len(calls(shared))
         until(lambda: any("xpired" in line["why"] for line in calls(shared)[before:]), timeout=60)
-        shared.tokens.restart()
+        shared.token_service.restart()
         for user, run in zip(users, runs, strict=True):
             before = run.wait_for_a_line()
             while run.wait_for_a_line() <= before:
@@ -288,10 +292,11 @@ def test_a_token_service_that_is_away_until_tokens_end_costs_nobody_a_score(shar
             assert right >= 2
 
 
-def test_keys_that_rotate_in_mid_run_refuse_nobody(shared, users, expected, restored):
+@pytest.mark.slow
+def test_keys_that_rotate_during_a_run_cause_no_refusal(shared, users, expected, restored):
     quick = {"TokenPolicy": {"lifetime": 4.0}, "TokenIssuer": {"rotate_every": 6.0, "publish_ahead": 4.0}}
-    shared.tokens.configuration = {**shared.tokens.configuration, **quick}
-    shared.tokens.restart()
+    shared.token_service.configuration = {**shared.token_service.configuration, **quick}
+    shared.token_service.restart()
     with running(users, ASK, SAMPLE, EVENTS, json.dumps(expected)) as runs:
         seen, begun = set(), len(calls(shared))
 
@@ -306,7 +311,7 @@ def test_keys_that_rotate_in_mid_run_refuse_nobody(shared, users, expected, rest
         assert {line["grpc_status"] for line in calls(shared)[begun:]} == {"OK"}
 
 
-def test_no_secret_is_where_others_could_read_it(shared, users):
+def test_no_secret_is_readable_by_others(shared, users):
     secrets_of_it = {
         "password": shared.hub.password_file.read_text(),
         "operator": shared.hub.operator_token_file.read_text(),
@@ -314,10 +319,10 @@ def test_no_secret_is_where_others_could_read_it(shared, users):
         "gateway's proxy": shared.gateway.proxy.token,
         **{user.name: user.environment["JUPYTERHUB_API_TOKEN"] for user in users},
     }
-    logs = [server.log for server in shared.servers] + [shared.door.access_log]
+    logs = [server.log for server in shared.servers] + [shared.envoy.access_log]
     logs += [path for path in shared.gateway.cluster_logs.rglob("*") if path.is_file()]
-    replies = [
-        user.get(f"eaf-inference/api/{name}").text for user in users for name in ("facility", "clusters", "history")
+    replies = [user.get(f"eaf-inference/api/{name}").text for user in users for name in ("facility", "history")] + [
+        json.dumps(user.clusters()) for user in users
     ]
     texts = {str(path): path.read_text(errors="replace") for path in logs} | {
         f"reply {number}": text for number, text in enumerate(replies)
@@ -333,18 +338,23 @@ def test_no_secret_is_where_others_could_read_it(shared, users):
         for what, secret in secrets_of_it.items():
             if secret in environment:
                 assert what in ("alice", "bob") or may_hold.get(what, " ") in command, (what, command)
-    directories = {shared.hub.directory, shared.gateway.directory, shared.door.ca.parent, shared.tokens.keys.parent}
+    directories = {
+        shared.hub.directory,
+        shared.gateway.directory,
+        shared.envoy.ca.parent,
+        shared.token_service.keys.parent,
+    }
     for directory in directories:
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     for path in (
         shared.hub.directory / "jupyterhub_config.py",
         shared.hub.password_file,
-        *shared.tokens.keys.iterdir(),
+        *shared.token_service.keys.iterdir(),
     ):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
 @pytest.mark.parametrize("names", [[], [""], ["alice", "alice"], ["Alice"], ["../alice"], ["a b"]])
-def test_names_that_are_none_are_refused(names):
+def test_invalid_user_names_are_refused(names):
     with pytest.raises(ConfigurationError, match="--users alice,bob"):
         check_names(names)

@@ -1,4 +1,4 @@
-"""The study on a small scale: every part of it, its report, and that a wrong score ends it."""
+"""A small study: every part, its report, and how it reports what is missing."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from dataclasses import replace
 
 import pytest
 
-from eaf_inference.bench.models import Simulated
-from eaf_inference.errors import BadReply, ConfigurationError, ServerUnavailable
-from eaf_inference.facility.triton import TritonServer
-from eaf_inference.study.door import door
-from eaf_inference.study.load import Crowd, Served, run
-from eaf_inference.study.outcome import (
+from eaf_facility.servers.triton import TritonServer
+from eaf_facility.study.accelerator import SimulatedAccelerator
+from eaf_facility.study.edge_proxy import edge_proxy
+from eaf_facility.study.outcome import (
     AFFINITY,
+    AFFINITY_WITHOUT_SPILL,
     ALONE,
-    APART,
     LEAST_BUSY,
     LEAST_REQUEST,
+    ONE_EACH,
     PIPELINED,
     TOGETHER,
-    UNSPILT,
     Scale,
     Site,
 )
-from eaf_inference.study.report import save
-from eaf_inference.study.run import study
-from eaf_inference.study.servers import counted
+from eaf_facility.study.report import save
+from eaf_facility.study.run import study
+from eaf_facility.study.server_counts import ServerCounts, read_counts
+from eaf_facility.study.simulated_workers import WorkerGroup, run_workers
+from eaf_inference.errors import BadReply, ConfigurationError, ServerUnavailable
 
 TINY = Scale(
     timing_jets={"b": 64, "c": 20},
     local_workers=(1,),
-    local_instances=(1,),
+    local_replicas=(1,),
     file_jets=64,
-    files_a_worker=1,
+    files_per_worker=1,
     simulated_workers=(1, 8),
-    simulated_instances=(1,),
+    simulated_replicas=(1,),
     seconds=0.5,
-    minute=5.0,
+    capacity_seconds=5.0,
 )
 
 
-def test_every_part_is_measured_and_the_report_needs_nothing_beside_it(tmp_path):
+@pytest.mark.slow
+def test_every_part_is_measured_and_reported(tmp_path):
     outcome = study(scale=TINY, progress=lambda _: None)
     assert not outcome.remarks
     assert {each.workload for each in outcome.timings} == {"b", "c"}
@@ -52,13 +53,13 @@ def test_every_part_is_measured_and_the_report_needs_nothing_beside_it(tmp_path)
     assert {(each.simulated, each.workers) for each in outcome.scaled} == {(False, 1), (True, 1), (True, 8)}
     assert all(each.inferences_per_second > 0 for each in outcome.scaled)
     mixtures = {each.title: each for each in outcome.mixtures}
-    assert list(mixtures) == [ALONE, TOGETHER, LEAST_REQUEST, AFFINITY, UNSPILT, APART]
+    assert list(mixtures) == [ALONE, TOGETHER, LEAST_REQUEST, AFFINITY, AFFINITY_WITHOUT_SPILL, ONE_EACH]
     assert mixtures[ALONE].requests_per_second > 2 * mixtures[TOGETHER].requests_per_second
     assert all(each.queue > 0 for each in outcome.mixtures)
-    # a model's requests are mixed up, or meet: Envoy does what its settings say
-    assert mixtures[LEAST_REQUEST].met < 0.6
-    assert mixtures[UNSPILT].met > 0.9
-    assert (mixtures[APART].met, mixtures[APART].used) == (1, 4)
+    # Envoy spreads a model's requests or keeps them together, as its settings say
+    assert mixtures[LEAST_REQUEST].locality < 0.6
+    assert mixtures[AFFINITY_WITHOUT_SPILL].locality > 0.9
+    assert (mixtures[ONE_EACH].locality, mixtures[ONE_EACH].replicas_used) == (1, 4)
     assert [workers for workers, _, _ in outcome.predicted.points] == [1, 8]
     report, numbers = save(outcome, tmp_path)
     page = report.read_text()
@@ -68,65 +69,74 @@ def test_every_part_is_measured_and_the_report_needs_nothing_beside_it(tmp_path)
     assert json.loads(numbers.read_text())["findings"]
 
 
-def test_without_an_envoy_the_load_chooses_instances_itself_and_that_is_said(monkeypatch):
+def test_without_envoy_the_simulated_workers_choose_the_tritons(monkeypatch):
     monkeypatch.setitem(sys.modules, "envoy", None)  # as if it were not installed
     outcome = study(scale=TINY, parts=["models"], progress=lambda _: None)
-    assert [each.title for each in outcome.mixtures] == [ALONE, TOGETHER, LEAST_BUSY, APART]
+    assert [each.title for each in outcome.mixtures] == [ALONE, TOGETHER, LEAST_BUSY, ONE_EACH]
     assert outcome.mixtures[-1].requests_per_second > 2 * outcome.mixtures[-2].requests_per_second
     (remark,) = outcome.remarks
-    assert "not through Envoy" in remark
+    assert "without Envoy" in remark
     assert "Envoy is not installed" in remark
 
 
-def test_the_door_lets_nobody_in_without_the_studys_token(triton):
+def test_the_edge_proxy_accepts_only_the_studys_token(triton):
     address = triton.grpc.removeprefix("grpc://")
-    crowd = Crowd(PIPELINED, 1, ("particlenet",), 4, 0.0, 0.0)
-    with door([triton], {}, progress=lambda _: None) as entrance:
-        assert entrance.token not in repr(entrance)
-        forged = replace(entrance, token=entrance.token[:-8])
+    group = WorkerGroup(PIPELINED, 1, ("particlenet",), 4, 0.0, 0.0)
+    with edge_proxy([triton], {}, progress=lambda _: None) as proxy:
+        assert proxy.token not in repr(proxy)
+        forged = replace(proxy, token=proxy.token[:-8])
         with pytest.raises(ServerUnavailable, match="UNAUTHENTICATED"):
-            run([address], crowd, 0.1, lambda: counted([address], crowd.models), forged)
+            run_workers([address], group, 0.1, lambda: read_counts([address], group.models), forged)
 
 
-def test_requests_meet_as_far_as_they_go_where_most_for_their_model_do():
-    before = Served(Counter({("a", "one"): 5}))
-    after = Served(Counter({("a", "one"): 11, ("a", "two"): 2, ("b", "two"): 2}))
+def test_locality_is_the_share_of_requests_on_each_models_main_server():
+    before = ServerCounts(Counter({("a", "one"): 5}))
+    after = ServerCounts(Counter({("a", "one"): 11, ("a", "two"): 2, ("b", "two"): 2}))
     assert after.since(before).requests == 10
-    assert after.since(before).met == pytest.approx(0.8)
+    assert after.since(before).locality == pytest.approx(0.8)
     assert after.since(before).servers == 2
-    assert Served().met == 0
+    assert ServerCounts().locality == 0
 
 
-def test_a_reply_with_other_scores_ends_the_measurement(tmp_path):
-    accelerator = Simulated(request=1e-3, cell=0.0, batch=4)
+def test_a_wrong_score_ends_the_measurement(tmp_path):
+    accelerator = SimulatedAccelerator(request=1e-3, cell=0.0, batch=4)
     accelerator.write(tmp_path)
     program = tmp_path / accelerator.name / "1" / "model.py"
     program.write_text(program.read_text().replace("values[:, 0, :1]", "values[:, 1, :1]"))
     with TritonServer.start([tmp_path]) as server:
         address = server.grpc.removeprefix("grpc://")
-        crowd = Crowd(PIPELINED, 2, (accelerator.name,), accelerator.batch, 0.0, accelerator.seconds(4))
-        with pytest.raises(BadReply, match="not those of its request"):
-            run([address], crowd, 0.5, lambda: counted([address], crowd.models))
+        group = WorkerGroup(PIPELINED, 2, (accelerator.name,), accelerator.batch, 0.0, accelerator.seconds(4))
+        with pytest.raises(BadReply, match="'simulated' returned wrong scores"):
+            run_workers([address], group, 0.5, lambda: read_counts([address], group.models))
 
 
-def test_without_coffea_its_curves_alone_are_missing_and_that_is_said(monkeypatch):
+def test_without_coffea_only_its_curves_are_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "coffea", None)  # as if it were not installed
     outcome = study(scale=replace(TINY, timing_jets={"b": 64}), parts=["timing"], progress=lambda _: None)
     assert {each.client.partition(",")[0] for each in outcome.timings} == {PIPELINED, "local ONNX Runtime"}
     [remark] = outcome.remarks
     assert remark == (
-        "coffea triton_wrapper: the package coffea is not installed: pip install 'eaf-inference[bench]'"
+        "coffea triton_wrapper: the package coffea is not installed: pip install 'eaf-inference[study]'"
     )
 
 
-def test_a_part_whose_package_is_missing_is_said_and_does_not_end_the_study(monkeypatch):
+def test_a_missing_package_is_reported_and_does_not_end_the_study(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     outcome = study(scale=TINY, parts=["timing"], progress=lambda _: None)
     assert outcome.timings == []
-    assert outcome.remarks == ["timing: the package onnx is not installed: pip install 'eaf-inference[bench]'"]
+    assert outcome.remarks == ["timing: the package onnx is not installed: pip install 'eaf-inference[study]'"]
 
 
-def test_what_there_is_not_is_said():
+def test_without_the_sample_of_jets_the_report_says_where_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("eaf_facility.study.workloads.JETS", tmp_path / "jets.parquet")  # as in an installed wheel
+    outcome = study(scale=replace(TINY, timing_jets={"b": 64}), parts=["timing"], progress=lambda _: None)
+    assert outcome.timings == []
+    [remark] = outcome.remarks
+    assert remark.startswith(f"timing: The sample of jets is missing: {tmp_path / 'jets.parquet'}.")
+    assert "clone the project" in remark
+
+
+def test_invalid_options_are_rejected():
     with pytest.raises(ConfigurationError, match="no part weather"):
         study(parts=["weather"], progress=lambda _: None)
     with pytest.raises(ConfigurationError, match="--url"):

@@ -1,4 +1,4 @@
-"""The study's report: a headline that follows from what was measured, tables, plots, and plain sentences."""
+"""The study's report: its headline, key points, findings, tables and plots."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import pytest
 from recorded.replay import snapshots
 from rich.console import Console
 
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
-from eaf_inference.metrics.snapshot import ModelLoad
-from eaf_inference.study import command
-from eaf_inference.study.curves import curves, fewest_tritons
-from eaf_inference.study.findings import sentences
-from eaf_inference.study.headline import headline, lead
-from eaf_inference.study.outcome import (
+from eaf_facility.study import command
+from eaf_facility.study.conclusions import headline, key_points
+from eaf_facility.study.curves import curves, fewest_tritons
+from eaf_facility.study.findings import findings
+from eaf_facility.study.formatting import duration
+from eaf_facility.study.outcome import (
     AFFINITY,
     ALONE,
     BLOCKING,
@@ -33,23 +32,24 @@ from eaf_inference.study.outcome import (
     Site,
     Timing,
 )
-from eaf_inference.study.plots import plots
-from eaf_inference.study.report import html, save
-from eaf_inference.study.run import study
-from eaf_inference.study.tables import details, summary
-from eaf_inference.study.watching import observing
-from eaf_inference.study.words import duration
+from eaf_facility.study.plots import plots
+from eaf_facility.study.report import html, save
+from eaf_facility.study.run import study
+from eaf_facility.study.server_metrics import server_load
+from eaf_facility.study.tables import details, summary
+from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.metrics.snapshot import ModelLoad
 
 SIMULATED = QUICK = True
 REAL = False
 
 
-def points(client=BLOCKING, *measured, instances=1, simulated=SIMULATED):
-    """Of one client: (workers, jets/s, seconds in the queue); requests of 16 jets."""
+def points(client=BLOCKING, *measured, replicas=1, simulated=SIMULATED):
+    """Make points of (workers, jets/s, seconds in the queue) with requests of 16 jets."""
     window = 2 if client == PIPELINED else 0
     tail = {"p50": 0.5, "p99": 1.0, "window": window} if simulated else {}
     return [
-        Scaled(client, instances, workers, simulated, rate, rate / 16, queue, **tail)
+        Scaled(client, replicas, workers, simulated, rate, rate / 16, queue, **tail)
         for workers, rate, queue in measured
     ]
 
@@ -66,8 +66,8 @@ def outcome(**parts):
     return Outcome({"when": "today"}, {"Triton": "2.40"}, QUICK, "this machine", **parts)
 
 
-def mixture(title, models, instances, rate):
-    return Mixture(title, models, instances, instances, rate, 0.3, 0.9)
+def mixture(title, models, replicas, rate):
+    return Mixture(title, models, replicas, replicas, rate, 0.3, 0.9)
 
 
 TIMINGS = [
@@ -83,52 +83,52 @@ MIXTURES = [
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "expected"),
     [
         pytest.param(
             {"scaled": SATURATING, "predicted": predicted(44)},
-            "One simulated Triton carries 44 workers like these within 400 ms of queue time; "
-            "above 16, more workers bring hardly more jets/s.",
+            "One simulated Triton carries 44 workers like these with queue times up to 400 ms; "
+            "above 16, more workers hardly add jets/s.",
             id="prediction and measurement agree",
         ),
         pytest.param(
             {"scaled": SATURATING, "predicted": predicted(8)},
-            "One simulated Triton carries at least 16 and fewer than 64 workers like these within 400 ms of queue "
-            "time (measured; 8 were predicted); above 16, more workers bring hardly more jets/s.",
+            "One simulated Triton carries at least 16 and fewer than 64 workers like these with queue times up to "
+            "400 ms (measured; 8 were predicted); above 16, more workers hardly add jets/s.",
             id="they disagree",
         ),
         pytest.param(
             {"scaled": SATURATING},
-            "One simulated Triton carries at least 16 and fewer than 64 workers like these within 400 ms of queue "
-            "time; above 16, more workers bring hardly more jets/s.",
+            "One simulated Triton carries at least 16 and fewer than 64 workers like these with queue times up to "
+            "400 ms; above 16, more workers hardly add jets/s.",
             id="nothing predicted",
         ),
         pytest.param(
             {"predicted": predicted(44)},
-            "By prediction, one simulated Triton carries 44 workers like these within 400 ms of queue time.",
+            "By prediction, one simulated Triton carries 44 workers like these with queue times up to 400 ms.",
             id="nothing measured with more workers",
         ),
         pytest.param(
             {"predicted": predicted(44, measured_with=1), "accelerator": ""},
-            "By prediction, the facility carries 44 requests in flight within 400 ms of queue time.",
+            "By prediction, the facility carries 44 requests in flight with queue times up to 400 ms.",
             id="a facility's prediction",
         ),
         pytest.param(
-            {"scaled": points(PIPELINED, (1, 900, 0.001), (4, 2000, 0.1), simulated=REAL, instances=2)},
-            "2 Tritons carry at least 4 workers like these within 400 ms of queue time; "
+            {"scaled": points(PIPELINED, (1, 900, 0.001), (4, 2000, 0.1), simulated=REAL, replicas=2)},
+            "2 Tritons carry at least 4 workers like these with queue times up to 400 ms; "
             "jets/s still rise at 4 workers, the most measured.",
             id="no saturation reached",
         ),
         pytest.param(
             {"scaled": points(PIPELINED, (1, 900, 0.001), simulated=REAL)},
-            "One Triton carries at least 1 worker like these within 400 ms of queue time; "
+            "One Triton carries at least 1 worker like these with queue times up to 400 ms; "
             "more workers were not measured.",
             id="one worker only",
         ),
         pytest.param(
             {"scaled": points(BLOCKING, (8, 1500, 0.7), (16, 1500, 1.4))},
-            "One simulated Triton carries fewer than 8 workers like these within 400 ms of queue time; "
-            "above 8, more workers bring hardly more jets/s.",
+            "One simulated Triton carries fewer than 8 workers like these with queue times up to 400 ms; "
+            "above 8, more workers hardly add jets/s.",
             id="all wait too long",
         ),
         pytest.param(
@@ -148,51 +148,51 @@ MIXTURES = [
         pytest.param({}, "Nothing was measured.", id="nothing"),
     ],
 )
-def test_the_headline_follows_from_what_was_measured(parts, said):
-    assert headline(outcome(**parts)) == said
+def test_the_headline_follows_from_what_was_measured(parts, expected):
+    assert headline(outcome(**parts)) == expected
 
 
-def test_it_is_said_whether_prediction_and_measurement_agree():
-    agreeing = lead(outcome(scaled=SATURATING, predicted=predicted(44)))
+def test_key_points_compare_prediction_and_measurement():
+    agreeing = key_points(outcome(scaled=SATURATING, predicted=predicted(44)))
     assert agreeing[1] == (
         "Prediction and measurement agree. Predicted from a load of 2 workers: 44 workers wait at most 400 ms. "
         "Measured: 16 workers wait 100 ms, 64 workers wait 570 ms."
     )
-    wrong_side = lead(outcome(scaled=SATURATING, predicted=predicted(8)))
+    wrong_side = key_points(outcome(scaled=SATURATING, predicted=predicted(8)))
     assert wrong_side[1].startswith("Prediction and measurement disagree. ")
-    # another throughput by far, as when other programs keep the processors busy meanwhile
-    slow = lead(outcome(scaled=SATURATING, predicted=predicted(16, ((16, 34.0, 0.39),))))
+    # a very different throughput, as if other programs had kept the processors busy
+    slow = key_points(outcome(scaled=SATURATING, predicted=predicted(16, ((16, 34.0, 0.39),))))
     assert slow[1].startswith("Prediction and measurement disagree. ")
     assert "Predicted with 16 workers: 34 requests/s; measured: 94. Other programs on the machine lower" in slow[1]
 
 
-def test_what_was_not_measured_is_not_compared():
-    alone = lead(outcome(predicted=predicted(44)))
+def test_a_prediction_without_measurement_is_not_compared():
+    alone = key_points(outcome(predicted=predicted(44)))
     assert alone == ["Predicted from a load of 2 workers. More were not measured."]
-    # a facility's prediction is of requests in flight, which are no workers
+    # a facility's prediction is about requests in flight, not workers
     real = points(PIPELINED, (1, 900, 0.001), (4, 2000, 0.1), simulated=REAL)
-    facility = lead(outcome(scaled=real, predicted=predicted(44, measured_with=1), accelerator=""))
+    facility = key_points(outcome(scaled=real, predicted=predicted(44, measured_with=1), accelerator=""))
     assert facility[1].startswith(
         "Predicted from this process's own load: 44 requests in flight wait at most 400 ms."
     )
 
 
-def test_more_tritons_are_recommended_as_far_as_they_were_measured():
-    more = points(BLOCKING, (16, 3000, 0.01), (64, 3000, 0.2), (256, 3000, 1.3), instances=2)
-    said = lead(outcome(scaled=[*SATURATING, *more]))
-    assert "More Tritons carry more of them within 400 ms, as measured: 64 workers with 2 Tritons." in said
-    assert "With 256 workers requests wait 1.30 s even with 2 Tritons, the most measured." in said
+def test_more_tritons_are_recommended_only_if_measured():
+    more = points(BLOCKING, (16, 3000, 0.01), (64, 3000, 0.2), (256, 3000, 1.3), replicas=2)
+    text = key_points(outcome(scaled=[*SATURATING, *more]))
+    assert "More Tritons carry more workers within 400 ms, as measured: 64 workers with 2 Tritons." in text
+    assert "With 256 workers requests wait 1.30 s even with 2 Tritons, the most measured." in text
 
 
 def test_the_fewest_tritons_that_keep_the_queue_short_are_found():
     one = points(PIPELINED, (1, 1, 0.0), (8, 1, 0.7), (64, 1, 3.0))
-    two = points(PIPELINED, (1, 1, 0.0), (8, 1, 0.2), (64, 1, 1.5), instances=2)
+    two = points(PIPELINED, (1, 1, 0.0), (8, 1, 0.2), (64, 1, 1.5), replicas=2)
     assert fewest_tritons([*two, *one], PIPELINED) == [(1, 1), (8, 2)]
 
 
-def test_the_findings_say_what_became_of_the_throughput_beyond_saturation():
+def test_findings_report_throughput_and_latency_beyond_saturation():
     measured = points(PIPELINED, (1, 800, 0), (4, 1600, 0), (16, 1568, 0), (64, 1552, 0))
-    assert sentences(outcome(scaled=measured)) == [
+    assert findings(outcome(scaled=measured)) == [
         "1 simulated Triton, eaf-inference: with 16 or more workers, throughput is at least 97 % of the peak.",
         "1 simulated Triton, eaf-inference: with 64 workers, 99 % of the requests take at most 1.00 s.",
         (
@@ -203,7 +203,7 @@ def test_the_findings_say_what_became_of_the_throughput_beyond_saturation():
 
 
 def test_the_summary_has_a_row_for_each_client_and_number_of_tritons():
-    more = points(PIPELINED, (1, 300, 0), (4, 1000, 0.5), (64, 2000, 1.0), instances=2)
+    more = points(PIPELINED, (1, 300, 0), (4, 1000, 0.5), (64, 2000, 1.0), replicas=2)
     simulated, timing = summary(outcome(scaled=[*SATURATING, *more], timings=TIMINGS))
     assert simulated.rows == [
         (BLOCKING, "1", "16", "1,520", "16", "1.00 s", "1.00 s"),
@@ -212,10 +212,10 @@ def test_the_summary_has_a_row_for_each_client_and_number_of_tritons():
     assert simulated.heads[-1] == "p99 with 64 workers"
     assert timing.rows[1] == (PIPELINED, "1.00 s", "200", "2.00", "1e-07")
     (real,) = summary(outcome(scaled=points(PIPELINED, (1, 900, 0.001), simulated=REAL)))
-    assert real.rows == [(PIPELINED, "1", "not reached", "900", "≥ 1")], "p99, which was not measured, has no column"
+    assert real.rows == [(PIPELINED, "1", "not reached", "900", "≥ 1")], "p99 was not measured, so it has no column"
 
 
-def test_numbers_that_were_not_measured_are_said_to_be_so():
+def test_missing_numbers_are_shown_as_not_measured():
     (table,) = (each for each in details(outcome(predicted=predicted())) if each.title.startswith("Prediction"))
     assert table.rows[0] == ("4", "62.0", "not measured", "10 ms", "not measured")
     assert [duration(each) for each in (0.0, 0.00012, 0.0054, 0.34, 5.361)] == [
@@ -223,18 +223,18 @@ def test_numbers_that_were_not_measured_are_said_to_be_so():
     ]
 
 
-def test_the_page_has_its_headline_before_the_tables_before_the_plots_before_the_details():
+def test_the_page_has_headline_tables_plots_and_details_in_this_order():
     whole = outcome(scaled=SATURATING, predicted=predicted(44), mixtures=MIXTURES, timings=TIMINGS)
     page = html(whole)
     places = [page.index(each) for each in (f"<h1>{headline(whole)}", "<table", '<div class="plots"', "<details>")]
     assert places == sorted(places)
     assert page.count('<div class="plot">') == sum(len(group) for group in plots(whole).values()) == 9
-    # nothing is loaded from elsewhere: the one address to follow is the paper's
+    # nothing is loaded from elsewhere; the only link is to the paper
     assert not re.search(r"<link|<img|<script[^>]* src=", page)
     assert re.findall(r'<a href="([^"]*)"', page) == ["https://arxiv.org/abs/2312.06838"]
 
 
-def test_a_page_of_nothing_says_why_and_has_no_plots():
+def test_a_page_without_measurements_says_why_and_has_no_plots():
     page = html(outcome(remarks=["workers: the server is away."], interrupted=True))
     assert "<h1>Nothing was measured.</h1>" in page
     assert "Not measured as planned: workers: the server is away." in page
@@ -242,7 +242,7 @@ def test_a_page_of_nothing_says_why_and_has_no_plots():
     assert "<script" not in page
 
 
-def test_names_are_shown_as_text(tmp_path):
+def test_names_are_escaped_in_the_page(tmp_path):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     named = Outcome(
         {evil: evil},
@@ -264,13 +264,13 @@ def test_names_are_shown_as_text(tmp_path):
     assert json.loads(numbers.read_text())["headline"] == headline(named)
 
 
-def test_the_terminal_begins_with_the_headline_and_the_tables(tmp_path, monkeypatch):
+def test_the_terminal_output_begins_with_headline_and_tables(tmp_path, monkeypatch):
     whole = outcome(scaled=SATURATING, predicted=predicted(44), timings=TIMINGS)
-    monkeypatch.setattr("eaf_inference.study.run.study", lambda **_: whole)
+    monkeypatch.setattr("eaf_facility.study.run.study", lambda **_: whole)
     options = argparse.Namespace(quick=True, parts=None, url=None, prometheus=None, gateway=None, output=tmp_path)
-    written = io.StringIO()
-    assert command.run(options, Console(file=written, width=200), lambda _: None) == 0
-    text = written.getvalue()
+    stream = io.StringIO()
+    assert command.run(options, Console(file=stream, width=200), lambda _: None) == 0
+    text = stream.getvalue()
     places = [
         text.index(each) for each in (headline(whole), "Simulated workers and Tritons", "Timing", "- The advice")
     ]
@@ -278,7 +278,7 @@ def test_the_terminal_begins_with_the_headline_and_the_tables(tmp_path, monkeypa
     assert places == sorted(places)
 
 
-def test_what_a_facility_lacks_is_named_with_the_option_that_gives_it():
+def test_remarks_name_the_option_for_a_missing_service():
     alone = study(parts=["workers", "models", "capacity"], site=Site("grpc://127.0.0.1:9"), progress=lambda _: None)
     assert alone.remarks == [
         "workers: this part needs the facility's Dask Gateway and Prometheus: pass --gateway and --prometheus",
@@ -287,19 +287,19 @@ def test_what_a_facility_lacks_is_named_with_the_option_that_gives_it():
     ]
     with (
         pytest.raises(ConfigurationError, match=r"^Queue times need Prometheus: pass --prometheus\.$"),
-        observing(Site("grpc://127.0.0.1:9"), [], "particlenet"),
+        server_load(Site("grpc://127.0.0.1:9"), [], "particlenet"),
     ):
-        pytest.fail("nothing is to be measured")
+        pytest.fail("the block ran without Prometheus")
 
 
-def test_a_queue_time_that_prometheus_lacks_is_no_zero(monkeypatch):
+def test_a_missing_queue_time_is_an_error_not_zero(monkeypatch):
     unknown = ModelLoad("particlenet", "1", inferences_per_second=100.0, requests_per_second=10.0)
-    seen = [replace(each, models=(unknown,)) for each in snapshots("client_bound")]
-    monkeypatch.setattr("eaf_inference.study.watching.watched", lambda _: nullcontext(seen))
+    recorded = [replace(each, models=(unknown,)) for each in snapshots("client_bound")]
+    monkeypatch.setattr("eaf_facility.study.server_metrics.recorded_snapshots", lambda _: nullcontext(recorded))
     site = Site("grpc://127.0.0.1:9", "http://127.0.0.1:9")
     with (
         pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:9 has no queue times of 'particlenet'\.$"),
-        observing(site, [], "particlenet"),
+        server_load(site, [], "particlenet"),
     ):
         pass
 
@@ -307,4 +307,4 @@ def test_a_queue_time_that_prometheus_lacks_is_no_zero(monkeypatch):
 def test_curves_are_sorted_by_workers():
     (curve,) = curves(reversed(SATURATING))
     assert [each.workers for each in curve.points] == [1, 4, 16, 64]
-    assert (curve.saturated.workers, curve.comfortable.workers, curve.too_many.workers) == (16, 16, 64)
+    assert (curve.saturation.workers, curve.last_within_limit.workers, curve.first_over_limit.workers) == (16, 16, 64)

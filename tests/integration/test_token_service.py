@@ -14,22 +14,22 @@ import grpc
 import pytest
 import trustme
 from dask_facility import ONES, THREES, eventually
-from door import door
+from edge_proxy import edge_proxy
 from token_service import HUB_TOKEN, token_service
 from tokens import MARK
 
 import eaf_inference
-from eaf_inference import document
-from eaf_inference.credentials import Credentials
+from eaf_inference.auth.credentials import Credentials
+from eaf_inference.auth.token_service import TokenService
+from eaf_inference.discovery import hub_document
 from eaf_inference.errors import NotAuthorized, ServerUnavailable
-from eaf_inference.token_service import TokenService
 
 HUB = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN}
 
 
 @contextmanager
 def answering(status: int, body: bytes, **headers: str):
-    """A service that answers all alike, and notes what it was sent."""
+    """A service that gives every request the same reply and records the requests."""
     seen = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ def answering(status: int, body: bytes, **headers: str):
         do_GET = do_POST  # noqa: N815  (the base class's name)
 
         def log_message(self, *_):
-            """It says nothing."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -57,7 +57,7 @@ def answering(status: int, body: bytes, **headers: str):
         server.server_close()
 
 
-def test_whoever_holds_a_hub_token_gets_a_token_and_a_new_one_when_it_is_refused():
+def test_a_hub_token_gets_a_token_and_another_after_a_refusal():
     with token_service({}) as service:
         credentials = Credentials(TokenService(service.url, environment=HUB))
         first = credentials.token()
@@ -68,17 +68,17 @@ def test_whoever_holds_a_hub_token_gets_a_token_and_a_new_one_when_it_is_refused
         assert MARK not in repr(credentials)
 
 
-def test_half_of_a_tokens_life_is_enough_where_it_is_shared():
+def test_a_shared_token_is_renewed_at_half_its_life():
     with token_service({}, lives=100) as service:
         now = [0.0]
         credentials = Credentials(TokenService(service.url, environment=HUB), clock=lambda: now[0])
         first = credentials.token()
         now[0] = first.issued_at + 44
         assert credentials.token() is first
-        assert credentials.token(spent=0.4) is not first
+        assert credentials.token(renew_fraction=0.4) is not first
 
 
-def test_without_a_hub_token_it_is_said_where_to_start_from():
+def test_a_missing_hub_token_is_explained():
     with pytest.raises(NotAuthorized, match="JUPYTERHUB_API_TOKEN is not set"):
         TokenService("http://127.0.0.1:1", environment={}).read()
 
@@ -86,7 +86,7 @@ def test_without_a_hub_token_it_is_said_where_to_start_from():
 USED = {"model": "nap", "requests": 3, "inferences": 48, "failures": 1, "bytes_in": 900, "bytes_out": 800}
 
 
-def test_usage_is_what_the_service_tells_and_nothing_where_it_does_not():
+def test_usage_is_read_if_the_service_publishes_it():
     told = {"since": "1d", "at": 1000.5, "models": [{**USED, "estimated": False, "of a newer service": 7}]}
     with token_service({}) as service:
         assert TokenService(service.url, environment=HUB).usage("1d") is None
@@ -107,7 +107,7 @@ def test_usage_is_what_the_service_tells_and_nothing_where_it_does_not():
         (200, [], "its reply holds no usage"),
     ],
 )
-def test_what_is_no_usage_is_said_in_words(status, reply, says):
+def test_a_malformed_usage_reply_is_explained(status, reply, says):
     with token_service({}) as service:
         service.usage = (status, reply)
         with pytest.raises(ServerUnavailable, match=says):
@@ -125,29 +125,29 @@ def test_what_is_no_usage_is_said_in_words(status, reply, says):
         (200, json.dumps({"access_token": 7}).encode(), ServerUnavailable, "holds no token"),
     ],
 )
-def test_what_is_no_token_is_said_in_words(status, body, error, says):
+def test_a_malformed_token_reply_is_explained(status, body, error, says):
     with answering(status, body) as (url, _), pytest.raises(error, match=says) as raised:
         TokenService(url, environment=HUB).read()
     assert MARK not in str(raised.value)
 
 
-def test_the_hub_token_does_not_follow_a_redirection():
+def test_the_hub_token_is_not_sent_to_a_redirect():
     with answering(200, b"{}") as (elsewhere, seen), answering(302, b"", Location=elsewhere) as (url, _):
-        with pytest.raises(ServerUnavailable, match="it redirects, and your JupyterHub token is not sent elsewhere"):
+        with pytest.raises(ServerUnavailable, match="it redirects, but your JupyterHub token is not sent elsewhere"):
             TokenService(url, environment=HUB).read()
         assert seen == []
 
 
-def test_a_service_that_is_silent_or_gone_keeps_nobody_for_long():
+def test_a_silent_or_absent_service_does_not_block_for_long():
     with token_service({}) as service:
         service.answers.clear()
-        with pytest.raises(ServerUnavailable, match="timed out"):
+        with pytest.raises(ServerUnavailable, match="no answer within"):
             TokenService(service.url, environment=HUB, timeout=0.2).read()
     with pytest.raises(ServerUnavailable, match="refused"):
         TokenService(service.url, environment=HUB).read()
 
 
-def test_connect_says_that_the_token_service_is_down(monkeypatch, tmp_path):
+def test_connect_reports_that_the_token_service_is_down(monkeypatch, tmp_path):
     (tmp_path / "jupyter").mkdir()
     settings = {"Facility": {"token_service": "http://127.0.0.1:1", "urls": ["grpc://127.0.0.1:1"]}}
     (tmp_path / "jupyter" / "eaf_inference_config.json").write_text(json.dumps(settings))
@@ -156,7 +156,7 @@ def test_connect_says_that_the_token_service_is_down(monkeypatch, tmp_path):
         eaf_inference.connect()
 
 
-def test_what_the_service_says_to_the_user_is_what_she_reads():
+def test_the_user_sees_the_services_own_message():
     said = json.dumps({"error": "not_authorised", "message": "not authorised for inference: ask us."}).encode()
     with (
         answering(403, said) as (url, _),
@@ -168,7 +168,7 @@ def test_what_the_service_says_to_the_user_is_what_she_reads():
         TokenService(url, environment=HUB).read()
 
 
-def test_the_facility_document_names_the_server_and_explain_says_what_became_of_it(zoo, monkeypatch):
+def test_explain_shows_the_facility_document_that_named_the_server(zoo, monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
     with token_service({}) as service:
         monkeypatch.setenv("EAF_TOKEN_SERVICE", service.url)
@@ -178,7 +178,7 @@ def test_the_facility_document_names_the_server_and_explain_says_what_became_of_
                 assert (triton.endpoint.source, triton.user) == ("Hub facility document", "alice")
                 assert triton.limits.max_in_flight == 3
         assert service.documents == 1
-    monkeypatch.setattr(document, "_GOOD_FOR", 0.0)
+    monkeypatch.setattr(hub_document, "_GOOD_FOR", 0.0)
     with pytest.raises(ServerUnavailable, match="gives no token") as raised:
         eaf_inference.connect()
     assert "refused" in str(raised.value.attempts)
@@ -188,8 +188,8 @@ def test_the_facility_document_names_the_server_and_explain_says_what_became_of_
         assert "gives no facility document" in rows[1].outcome
 
 
-def test_authorities_may_be_given_as_their_text(zoo, monkeypatch, tmp_path):
-    """As a facility document gives them."""
+def test_authorities_may_be_given_as_pem_text(zoo, monkeypatch, tmp_path):
+    """Pass the authorities as a facility document does."""
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     credentials = grpc.ssl_server_credentials(
@@ -197,7 +197,7 @@ def test_authorities_may_be_given_as_their_text(zoo, monkeypatch, tmp_path):
     )
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
     with (
-        door(zoo.grpc.removeprefix("grpc://"), credentials=credentials) as (_, port),
+        edge_proxy(zoo.grpc.removeprefix("grpc://"), credentials=credentials) as (_, port),
         token_service({}) as service,
     ):
         monkeypatch.setenv("EAF_TOKEN_SERVICE", service.url)
@@ -215,8 +215,8 @@ def test_authorities_may_be_given_as_their_text(zoo, monkeypatch, tmp_path):
             assert dask.config.get("gateway.auth.type") == "jupyterhub"
 
 
-def test_a_call_waits_for_a_token_service_that_is_down_longer_than_its_token_lives(zoo):
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+def test_a_call_waits_for_the_token_service_after_its_token_expires(zoo):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         handler.tokens = {"nobody": 0.0}
         with token_service(handler.tokens, lives=1.0) as service:
             source = TokenService(service.url, environment=HUB)
@@ -224,7 +224,7 @@ def test_a_call_waits_for_a_token_service_that_is_down_longer_than_its_token_liv
             model = triton.model("sums")
             assert model(ONES).tolist() == THREES.tolist()
         with triton, ThreadPoolExecutor(1) as pool:
-            time.sleep(max(0.0, triton.credentials.known.expires_at - time.time()))  # nobody announces its end
+            time.sleep(max(0.0, triton.credentials.known.expires_at - time.time()))  # no event announces the expiry
             refused = handler.refused
             waiting = pool.submit(model, ONES)
             eventually(lambda: handler.refused, lambda now: now > refused + 1)
@@ -232,15 +232,15 @@ def test_a_call_waits_for_a_token_service_that_is_down_longer_than_its_token_liv
                 assert waiting.result(60).tolist() == THREES.tolist()
 
 
-def test_who_is_taken_out_of_the_group_reads_why_when_her_token_has_ended(zoo):
+def test_a_user_removed_from_the_group_learns_why_on_expiry(zoo):
     said = json.dumps({"message": "not authorised for inference: ask us."}).encode()
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         handler.tokens = {"nobody": 0.0}
         with token_service(handler.tokens) as service:
             source = TokenService(service.url, environment=HUB)
             triton = eaf_inference.connect(f"grpc://127.0.0.1:{port}", token=source)
             model = triton.model("sums")
-        handler.tokens = {"nobody": 0.0}  # it has ended
+        handler.tokens = {"nobody": 0.0}  # the token has expired
         refused = pytest.raises(NotAuthorized, match="not authorised for inference: ask us")
         with triton, answering(403, said) as (source.url, _), refused:
             model(ONES)

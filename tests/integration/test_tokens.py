@@ -1,4 +1,4 @@
-"""Credentials against a door that enforces them: sent, renewed, refused, never shown."""
+"""Credentials and an edge proxy that requires them: sent, renewed, refused, never shown."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ import grpc
 import numpy as np
 import pytest
 import trustme
-from door import door
+from edge_proxy import edge_proxy
 from test_faults import assert_undisturbed, chunks
 from tokens import make_token
 
 import eaf_inference
 from eaf_inference import TokenFile
-from eaf_inference.config import Address
-from eaf_inference.credentials import Credentials, StaticToken
+from eaf_inference.address import Address
+from eaf_inference.auth.credentials import Credentials
+from eaf_inference.auth.sources import StaticToken
+from eaf_inference.auth.tls import TlsFiles
 from eaf_inference.errors import ConfigurationError, NoServerFound, NotAuthorized
-from eaf_inference.inference.transport import Server
-from eaf_inference.tls import TlsFiles
+from eaf_inference.inference.transport import Channel
 
 
 @pytest.fixture
 def enforcing(zoo):
-    """A door that wants tokens, and its URL."""
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+    """An edge proxy that requires tokens, and its URL."""
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         handler.tokens = {"none-yet": 0.0}
         yield handler, f"grpc://127.0.0.1:{port}"
 
 
 def replace(path, text):
-    """As a renewing agent does it: the file is never half-written."""
+    """Replace the file as a renewing agent does: it is never half-written."""
     draft = path.with_suffix(".draft")
     draft.write_text(text)
     draft.rename(path)
 
 
-def test_a_token_file_replaced_in_mid_run_is_read_again_without_an_error(enforcing, jagged, tmp_path):
+def test_a_token_file_replaced_during_a_run_is_read_again(enforcing, jagged, tmp_path):
     handler, url = enforcing
     path = tmp_path / "token"
     tokens = [make_token() for _ in range(4)]
@@ -60,7 +61,7 @@ def test_a_token_file_replaced_in_mid_run_is_read_again_without_an_error(enforci
     assert handler.refused >= 3
 
 
-def test_a_token_that_nears_its_expiry_is_replaced_before_the_server_refuses_it(enforcing, jagged, tmp_path):
+def test_a_token_is_renewed_before_it_expires(enforcing, jagged, tmp_path):
     handler, url = enforcing
     path = tmp_path / "token"
     first, second = make_token(lives=4), make_token(lives=600)
@@ -82,7 +83,7 @@ def test_a_token_that_nears_its_expiry_is_replaced_before_the_server_refuses_it(
     assert handler.refused == 0
 
 
-def test_a_token_that_stays_bad_gives_one_error_and_no_storm(enforcing, jagged, tmp_path):
+def test_a_permanently_bad_token_causes_one_error_and_few_calls(enforcing, jagged, tmp_path):
     handler, url = enforcing
     path = tmp_path / "token"
     good, bad = make_token(), make_token()
@@ -95,13 +96,13 @@ def test_a_token_that_stays_bad_gives_one_error_and_no_storm(enforcing, jagged, 
         handler.tokens = {"nobody's": float("inf")}
         with pytest.raises(NotAuthorized, match="refuses your token: it has expired. Get a new token"):
             model(jagged)
-        assert handler.refused <= 4  # those in flight, and one more try each
+        assert handler.refused <= 4  # the requests in flight, and one retry each
         handler.tokens = {bad: float("inf")}
         path.write_text(bad)
         assert_undisturbed(model(jagged), jagged)
 
 
-def test_a_server_that_refuses_is_told_from_one_that_is_not_there(enforcing):
+def test_a_refusing_server_is_distinguished_from_an_absent_one(enforcing):
     handler, url = enforcing
     with pytest.raises(NotAuthorized, match="refuses your token: it has expired"):
         eaf_inference.connect(url, token=make_token())
@@ -111,15 +112,15 @@ def test_a_server_that_refuses_is_told_from_one_that_is_not_there(enforcing):
         eaf_inference.connect("grpc://127.0.0.1:1", token=make_token())
 
 
-def test_no_token_goes_over_an_unencrypted_channel_to_another_machine():
+def test_no_token_is_sent_unencrypted_to_another_machine():
     with pytest.raises(ConfigurationError, match=r"would travel unencrypted to grpc://192\.0\.2\.1:8001"):
         eaf_inference.connect("grpc://192.0.2.1:8001", token=make_token())
 
 
-def test_a_token_goes_unencrypted_where_that_is_allowed():
+def test_a_token_is_sent_unencrypted_if_that_is_allowed():
     address = Address.parse("grpc://192.0.2.1:8001")
     credentials = Credentials(StaticToken(make_token()))
-    server = Server(address, credentials, TlsFiles(), allow_insecure_token=True)
+    server = Channel(address, credentials, TlsFiles(), allow_insecure_token=True)
     assert [key for key, _ in server.metadata(credentials.token())] == ["authorization"]
     server.close()
 
@@ -139,7 +140,7 @@ def authority():
     return trustme.CA()
 
 
-def test_tls_trusts_the_given_authority_and_no_other(zoo, authority, jagged, tmp_path):
+def test_tls_trusts_only_the_given_authority(zoo, authority, jagged, tmp_path):
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
     certificate = authority.issue_cert("localhost", "127.0.0.1")
@@ -147,7 +148,7 @@ def test_tls_trusts_the_given_authority_and_no_other(zoo, authority, jagged, tmp
         [(certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())]
     )
     token = make_token()
-    with door(zoo.grpc.removeprefix("grpc://"), credentials=credentials) as (handler, port):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://"), credentials=credentials) as (handler, port):
         handler.tokens = {token: float("inf")}
         url = f"grpcs://localhost:{port}"
         with eaf_inference.connect(url, token=token, ca=ca) as connection:
@@ -168,7 +169,7 @@ def test_a_grid_proxy_is_the_client_certificate(zoo, authority, jagged, tmp_path
         root_certificates=authority.cert_pem.bytes(),
         require_client_auth=True,
     )
-    with door(zoo.grpc.removeprefix("grpc://"), credentials=credentials) as (_, port):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://"), credentials=credentials) as (_, port):
         url = f"grpcs://localhost:{port}"
         with pytest.raises(NoServerFound):
             eaf_inference.connect(url, ca=ca)

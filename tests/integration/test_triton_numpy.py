@@ -1,4 +1,4 @@
-"""Triton's Python backend under the numpy that it was built for and under numpy 2: every number comes back as it was.
+"""Triton's Python backend under numpy 1, for which it was built, and under numpy 2: no number changes.
 
 Under numpy 2 the backend of Triton's wheel repeats the first value of an input and sends no bytes, without an error.
 """
@@ -16,11 +16,11 @@ import pytest
 from plain_client import datatype_of
 from tiny_models import ask, save_typed
 
-from eaf_inference.facility.environment import make_installation
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.triton import TritonServer
+from eaf_facility.servers.triton_environment import make_installation
 
 TYPES = tuple(map(np.dtype, ("?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")))
-# What a user's model may do: change its input in place, answer with a view.
+# Does what a user's model may do: it changes its input in place and answers with a view.
 USERS_MODEL = """
 import triton_python_backend_utils as pb_utils
 
@@ -91,7 +91,7 @@ def numpy_version(request):
 
 @pytest.fixture(scope="module")
 def server(repository, numpy_version):
-    """A Triton whose models see its own environment, or that of the tests, which has numpy 2."""
+    """A Triton whose models run in its own environment, or in that of the tests, which has numpy 2."""
     installation = make_installation(progress=print)
     if numpy_version == 2:
         if f"python{sys.version_info[0]}.{sys.version_info[1]}" not in str(installation.server):
@@ -138,7 +138,7 @@ def test_a_single_number_without_axes_is_served(server):
     np.testing.assert_array_equal(ask(server, "onnx", every_type((3, 2)))["total"], [21.0])
 
 
-def test_strings_are_exchanged_or_refused_and_the_model_lives(server, numpy_version):
+def test_strings_are_exchanged_or_refused_without_killing_the_model(server, numpy_version):
     strings = np.array([b"top", "größe".encode(), b""], dtype=object)
     for _ in range(2):
         if numpy_version == 1:
@@ -150,7 +150,7 @@ def test_strings_are_exchanged_or_refused_and_the_model_lives(server, numpy_vers
                 ask(server, "strings", {"x": strings})
 
 
-def test_requests_leave_no_memory_and_no_line_of_log_behind(server):
+def test_requests_leak_no_memory_and_write_no_log_lines(server):
     sent = {"x10": np.ones((500, 500), np.float32)}
     everything = every_type((0, 0)) | sent
     stubs = [each for each in psutil.Process(server.pid).children() if "onnx/1" in " ".join(each.cmdline())]

@@ -1,4 +1,4 @@
-"""What users had, as a real Prometheus recorded it of a real Envoy in front of real Tritons."""
+"""Usage in a real Prometheus that scrapes a real Envoy in front of real Tritons."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from recorded.replay import until
 from test_faults import chunks, inferences
 
 import eaf_inference
-from eaf_inference.facility.prometheus import RULES, NotInstalled, PrometheusServer, prometheus_program
-from eaf_inference.metrics.http import fetching
+from eaf_facility.servers.prometheus import RULES, NotInstalled, PrometheusServer, prometheus_program
+from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.prometheus import Prometheus
 from eaf_inference.metrics.usage import Usage, usage_of
 
@@ -33,7 +33,7 @@ NAMES = ("o'b\"r\\i é {}", "a.b@example.org:8001/x", "%REQ(X)%", "frank")
 
 @pytest.fixture(scope="module")
 def watched(pair, issuer):
-    """An Envoy, and a Prometheus that watches it and both Tritons."""
+    """An Envoy, and a Prometheus that scrapes it and both Tritons."""
     with envoy(issuer, pair, share=10_000, models=["nap"]) as server:
         targets = {"triton": [each.metrics for each in pair], "envoy": [server.metrics]}
         with PrometheusServer.start(targets, interval=1) as prometheus:
@@ -42,7 +42,7 @@ def watched(pair, issuer):
 
 
 def value_of(url, promql):
-    """The value of the only series of an answer, or None."""
+    """Return the value of the only series in the answer, or None."""
     with urlopen(f"{url}/api/v1/query?query={quote(promql)}", timeout=10) as page:  # noqa: S310 - loopback
         found = json.load(page)["data"]["result"]
     return float(found[0]["value"][1]) if found else None
@@ -50,21 +50,20 @@ def value_of(url, promql):
 
 def asked(prometheus, user=None, since=600.0):
     async def ask():
-        async with fetching() as fetch:
-            return await usage_of(user, since=since, prometheus=Prometheus(prometheus.url), fetch=fetch)
+        return await usage_of(user, since=since, prometheus=Prometheus(prometheus.url), fetch=make_fetch())
 
     return asyncio.run(ask())
 
 
 def until_all_is_seen(server, prometheus, user):
-    """Wait until Prometheus has read what the door has counted of this user by now."""
+    """Wait until Prometheus has scraped all counts of this user."""
     wanted = sum(value for name, value in counters(server).items() if f'user="{user}"' in name)
     seen = f'sum({{__name__=~"envoy_eaf_.*", user="{user}"}})'
     until(lambda: value_of(prometheus.url, seen) == wanted)
 
 
 @needs_prometheus
-def test_usage_is_exactly_what_was_sent(watched, issuer, jagged):
+def test_usage_matches_the_sent_requests(watched, issuer, jagged):
     server, prometheus = watched
     with Caller(server) as caller:
         for rows in (1, 7, 40):
@@ -72,7 +71,7 @@ def test_usage_is_exactly_what_was_sent(watched, issuer, jagged):
         caller.infer(issuer.token("dana"), "rest", rows=5)
         caller.infer(issuer.token("dana"), "nothing")
         caller.ask("ModelInfer", b"\n\x03nap", issuer.token("dana"))
-        caller.ask("RepositoryIndex", b"", issuer.token("dana"))  # no inference
+        caller.ask("RepositoryIndex", b"", issuer.token("dana"))  # not an inference
     until_all_is_seen(server, prometheus, "dana")
     unnamed, nap, rest = asked(prometheus, "dana")
     assert (nap.model, nap.requests, nap.rows, nap.failures, nap.estimated) == ("nap", 3, 48, 1, False)
@@ -83,7 +82,7 @@ def test_usage_is_exactly_what_was_sent(watched, issuer, jagged):
 
 
 @needs_prometheus
-def test_what_our_client_asked_is_what_the_tritons_counted(watched, pair, issuer, jagged):
+def test_usage_of_our_client_matches_tritons_counts(watched, pair, issuer, jagged):
     server, prometheus = watched
     before = sum(inferences(each) for each in pair)
     with eaf_inference.connect(server.url, token=issuer.token("erin"), ca=server.ca) as connection:
@@ -92,11 +91,11 @@ def test_what_our_client_asked_is_what_the_tritons_counted(watched, pair, issuer
     until_all_is_seen(server, prometheus, "erin")
     (row,) = asked(prometheus, "erin")
     assert (row.user, row.model, row.rows) == ("erin", "sums", sum(inferences(each) for each in pair) - before)
-    assert row.rows >= len(jagged)  # and a few to learn what the model takes
+    assert row.rows >= len(jagged)  # and a few rows to test the model's padding
 
 
 @needs_prometheus
-def test_a_user_sees_her_own_use_whatever_her_name_and_nobody_elses(watched, issuer):
+def test_any_user_name_finds_that_users_usage_only(watched, issuer):
     server, prometheus = watched
     with Caller(server) as caller:
         for rows, name in enumerate(NAMES, start=2):
@@ -109,7 +108,7 @@ def test_a_user_sees_her_own_use_whatever_her_name_and_nobody_elses(watched, iss
 
 
 @needs_prometheus
-def test_an_envoy_that_began_to_count_anew_loses_nothing_that_was_seen(pair, issuer):
+def test_a_restarted_envoy_loses_no_scraped_counts(pair, issuer):
     with envoy(issuer, pair) as server, PrometheusServer.start({"envoy": [server.metrics]}, interval=1) as prometheus:
         for life in (1, 2):
             with Caller(server) as caller:
@@ -124,7 +123,7 @@ def test_an_envoy_that_began_to_count_anew_loses_nothing_that_was_seen(pair, iss
 
 
 @needs_prometheus
-def test_the_command_prints_it(watched, issuer, monkeypatch, tmp_path):
+def test_the_command_prints_usage(watched, issuer, monkeypatch, tmp_path):
     server, prometheus = watched
     with Caller(server) as caller:
         caller.infer(issuer.token("hal"), rows=12)
@@ -138,11 +137,11 @@ def test_the_command_prints_it(watched, issuer, monkeypatch, tmp_path):
     lines = run("--since", "30m").stdout.splitlines()
     assert lines[0].split() == ["user", "model", "requests", "inferences", "failures", "MB", "in", "MB", "out"]
     assert ["hal", "nap", "1", "12", "0", "<0.1", "<0.1"] in [line.split() for line in lines]
-    assert run("--user", "nobody-of-that-name").stdout == "No use in the last 1d.\n"
+    assert run("--user", "nobody-of-that-name").stdout == "No usage in the last 1d.\n"
 
 
-def test_the_command_says_what_is_wrong():
-    assert "Expected such as 30m, 12h, 1d or 2w" in run("--since", "yesterday", code=1).stderr
+def test_the_command_reports_errors():
+    assert "Expected one such as 30m, 12h, 1d or 2w" in run("--since", "yesterday", code=1).stderr
     assert "No Prometheus is configured" in run(code=1).stderr
     assert "cannot be read" in run("--prometheus", "http://127.0.0.1:1", code=1).stderr
 
@@ -155,7 +154,7 @@ def run(*arguments, code=0):
 
 
 @needs_prometheus
-def test_the_rules_are_rules_and_give_the_numbers_of_the_study(watched, pair, issuer):
+def test_the_recording_rules_are_valid_and_give_values(watched, pair, issuer):
     checked = subprocess.run(
         [shutil.which("promtool"), "check", "rules", RULES], capture_output=True, text=True, check=False
     )
@@ -179,7 +178,7 @@ def test_the_rules_are_rules_and_give_the_numbers_of_the_study(watched, pair, is
 
 
 @needs_prometheus
-def test_prometheus_listens_on_loopback_keeps_its_files_to_itself_and_leaves_none(pair):
+def test_prometheus_listens_on_loopback_with_private_files(pair):
     with PrometheusServer.start({"triton": [pair[0].metrics]}) as prometheus:
         process = psutil.Process(prometheus.pid)
         (listening,) = [each for each in process.net_connections("inet") if each.status == "LISTEN"]
@@ -191,7 +190,7 @@ def test_prometheus_listens_on_loopback_keeps_its_files_to_itself_and_leaves_non
     assert not configuration.parent.exists()
 
 
-def test_where_prometheus_is_not_installed_it_says_so(monkeypatch, tmp_path):
+def test_a_missing_prometheus_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotInstalled, match="apt-get install prometheus"):
         prometheus_program()

@@ -1,6 +1,6 @@
-"""A stand-in for the facility's token service: answers as it does, and dies or stays silent on demand.
+"""A stand-in for the facility's token service that also dies or stays silent on demand.
 
-The door's tokens are its own: what it gives out is valid there.
+It shares its tokens with the edge proxy: each token it issues is valid there.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ HUB_TOKEN = f"hub-{MARK}"
 
 
 class TokenServer(ThreadingHTTPServer):
-    """What it does can be changed while it runs.
+    """The service; its behaviour can be changed while it runs.
 
     Attributes
     ----------
     lives : float
         Seconds of a token's life.
     given : list
-        Its tokens, in order.
+        The tokens it gave, in order.
     facility : dict
-        The settings in its facility document, which was asked for so many times: `documents`.
+        The settings in its facility document; `documents` counts the requests for it.
     usage : dict, tuple or None
-        What it tells of usage, a status and what it then says, or None where it tells nothing; asked for so many
-        times: `told`.
+        Its reply about usage, or a status and a reply, or None if it publishes none; `told` counts the requests.
     answers : threading.Event
-        Set: it answers.
+        While it is set, the service answers.
     """
 
     daemon_threads = True
@@ -49,7 +48,7 @@ class TokenServer(ThreadingHTTPServer):
         self.answers.set()
 
     def handle_error(self, *_):
-        """Somebody gave up waiting for the answer."""
+        """Ignore a client that gave up waiting for the reply."""
 
     @property
     def url(self) -> str:
@@ -79,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.told += 1
             usage = self.server.usage
             if usage is None:
-                usage = 404, {"error": "not_offered", "message": "Usage is not counted at this facility."}
+                usage = 404, {"error": "not_offered", "message": "This facility does not record usage."}
             status, reply = usage if isinstance(usage, tuple) else (200, usage)
             self._say(reply, status)
 
@@ -98,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        """It says nothing."""
+        """Log nothing."""
 
 
 @contextmanager

@@ -17,23 +17,23 @@ NODE, TENSOR = helper.make_node, helper.make_tensor_value_info
 
 def make_zoo(repository: Path) -> Path:
     """Write the models into a Triton repository."""
-    _save(
+    save_model(
         repository / "sums",  # [2, -1]: padding with zeros changes nothing
         nodes=[NODE("ReduceSum", ["x", "axis"], ["y"], keepdims=0)],
         inputs=[("x", FLOAT, ["n", 2, "p"])],
         outputs=[("y", FLOAT, ["n", 2])],
         constants=[LAST_AXIS],
     )
-    _save(
+    save_model(
         repository / "means",  # [2, -1]: padding changes everything
         nodes=[NODE("ReduceMean", ["x"], ["y"], axes=[2], keepdims=0)],
         inputs=[("x", FLOAT, ["n", 2, "p"])],
         outputs=[("y", FLOAT, ["n", 2])],
     )
-    _save(
+    save_model(
         repository / "neighbours",  # needs at least 20 points, as a network with k = 20 does
         nodes=[
-            NODE("Relu", ["x"], ["hidden"]),  # so that padding is never the greatest
+            NODE("Relu", ["x"], ["hidden"]),  # so that padding is never the maximum
             NODE("TopK", ["hidden", "k"], ["values", "places"], axis=2),
             NODE("ReduceMax", ["values"], ["y"], axes=[2], keepdims=0),
         ],
@@ -41,21 +41,21 @@ def make_zoo(repository: Path) -> Path:
         outputs=[("y", FLOAT, ["n", 1])],
         constants=[helper.make_tensor("k", INT64, [1], [20])],
     )
-    _save(
-        repository / "squares",  # [-1] -> [-1]: one value a constituent
+    save_model(
+        repository / "squares",  # [-1] -> [-1]: one value per constituent
         nodes=[NODE("Mul", ["x", "x"], ["y"])],
         inputs=[("x", FLOAT, ["n", "p"])],
         outputs=[("y", FLOAT, ["n", "p"])],
     )
-    _save(
+    save_model(
         repository / "ratio",  # x / x: not a number where x is 0
         nodes=[NODE("Div", ["x", "x"], ["one"]), NODE("ReduceSum", ["one", "axis"], ["y"], keepdims=0)],
         inputs=[("x", FLOAT, ["n", 2, "p"])],
         outputs=[("y", FLOAT, ["n", 2])],
         constants=[LAST_AXIS],
     )
-    _save(
-        repository / "graph",  # each node and what its incoming edges bring, without a batch axis
+    save_model(
+        repository / "graph",  # adds the sources of incoming edges to each node; no batch axis
         nodes=[
             NODE("Gather", ["edge_index", "first"], ["source"]),
             NODE("Gather", ["edge_index", "second"], ["target"]),
@@ -74,7 +74,7 @@ def make_zoo(repository: Path) -> Path:
         ],
         batched=False,
     )
-    _save(
+    save_model(
         repository / "fixed",  # two inputs, two outputs, fixed shapes
         nodes=[
             NODE("Cast", ["number"], ["as_float"], to=FLOAT),
@@ -90,7 +90,8 @@ def make_zoo(repository: Path) -> Path:
 _TYPES = {FLOAT: "TYPE_FP32", INT32: "TYPE_INT32", INT64: "TYPE_INT64"}
 
 
-def _save(directory: Path, *, nodes, inputs, outputs, constants=(), batched=True) -> None:
+def save_model(directory: Path, *, nodes, inputs, outputs, constants=(), batched=True, config="") -> None:
+    """Write an ONNX model and its configuration, with these further lines."""
     values = [[TENSOR(name, kind, shape) for name, kind, shape in each] for each in (inputs, outputs)]
     graph = helper.make_graph(nodes, directory.name, *values, list(constants))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -103,4 +104,4 @@ def _save(directory: Path, *, nodes, inputs, outputs, constants=(), batched=True
             shape = shape[1:] if batched else shape
             dims = ", ".join(str(size) if isinstance(size, int) else "-1" for size in shape)
             lines.append(f'{section} [{{ name: "{name}", data_type: {_TYPES[kind]}, dims: [{dims}] }}]')
-    (directory / "config.pbtxt").write_text("\n".join(lines))
+    (directory / "config.pbtxt").write_text("\n".join([*lines, config]))

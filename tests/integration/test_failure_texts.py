@@ -1,4 +1,4 @@
-"""What a user reads when something is wrong between her and a real server: why, and what to do."""
+"""Error messages for failures with a real server: the cause, and what to do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from door import door
+from edge_proxy import edge_proxy
 from hostile_http import hostile_proxy, saying, serving
 from test_envoy import ATTACKS
 from tokens import make_token
 
 import eaf_inference
-from eaf_inference import config
+from eaf_facility.servers.triton_environment import _run
+from eaf_inference import address
+from eaf_inference.auth.token_service import TokenService
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized, ServerUnavailable
-from eaf_inference.facility.environment import _run
-from eaf_inference.token_service import TokenService
 
 CHECK = (
     "Check host and port (Triton's gRPC port is usually 8001, or 443 with TLS), that the server runs, and that this "
@@ -29,33 +29,31 @@ REFUSALS = {
     "expired": "it has expired. Get a new token, then connect again.",
     "wrong audience": "it was made for another service (its audience is not this one). Ask your facility how to get "
     "a token for Triton.",
-    "wrong issuer": "it was not issued by anybody whom this server trusts. Use a token of the facility that this "
+    "wrong issuer": "its issuer is not trusted by this server. Use a token of the facility that this "
     "server belongs to.",
-    "foreign key": "it was not issued by anybody whom this server trusts. Use a token of the facility that this "
+    "foreign key": "its issuer is not trusted by this server. Use a token of the facility that this "
     "server belongs to.",
     "no sub": "it does not say who you are, or you have no access. Ask the facility for access.",
-    "a Hub's token": "it is not of the kind that this server reads (a JSON web token). Get a token for Triton from "
+    "a Hub's token": "it is not a JSON web token, which this server requires. Get a token for Triton from "
     "your facility.",
 }
 
 
 @pytest.fixture
-def authority(door_of_two, tmp_path):
-    """The file of the authority of the Envoy in front of two Tritons."""
+def authority(shared_envoy, tmp_path):
+    """Write the certificate authority of the Envoy in front of two Tritons to a file."""
     path = tmp_path / "ca.pem"
-    path.write_text(door_of_two.authority)
+    path.write_text(shared_envoy.authority)
     return path
 
 
-def test_a_missing_token_is_answered_with_the_places_that_were_searched(
-    door_of_two, authority, monkeypatch, tmp_path
-):
+def test_a_missing_token_is_answered_with_the_places_searched(shared_envoy, authority, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(NotAuthorized) as raised:
-        eaf_inference.connect(door_of_two.url, ca=authority)
+        eaf_inference.connect(shared_envoy.url, ca=authority)
     name = f"bt_u{os.geteuid()}"
     assert str(raised.value) == (
-        f"{door_of_two.url} wants a token, and none was sent. None was found in BEARER_TOKEN, BEARER_TOKEN_FILE, "
+        f"{shared_envoy.url} requires a token, and none was sent. None was found in BEARER_TOKEN, BEARER_TOKEN_FILE, "
         f"{tmp_path}/{name}, /tmp/{name}, and no token service is configured (EAF_TOKEN_SERVICE). Get a token "
         "from your facility and save it in one of these places, or name its file: %triton_connect "
         "--token-file FILE, or TokenFile(FILE) as the token of connect."
@@ -63,20 +61,20 @@ def test_a_missing_token_is_answered_with_the_places_that_were_searched(
 
 
 @pytest.mark.parametrize("attack", REFUSALS)
-def test_a_token_that_is_refused_is_answered_with_why(door_of_two, authority, issuer, attack):
+def test_a_refused_token_is_answered_with_the_reason(shared_envoy, authority, issuer, attack):
     make, _, _ = ATTACKS[attack]
     with pytest.raises(NotAuthorized) as raised:
-        eaf_inference.connect(door_of_two.url, ca=authority, token=make(issuer))
-    assert str(raised.value) == f"{door_of_two.url} refuses your token: {REFUSALS[attack]}"
+        eaf_inference.connect(shared_envoy.url, ca=authority, token=make(issuer))
+    assert str(raised.value) == f"{shared_envoy.url} refuses your token: {REFUSALS[attack]}"
 
 
 @pytest.fixture
 def ports(monkeypatch):
-    """Has the usual ports be others, of which nobody listens on the first: gives a setter."""
+    """Replace the default ports by unused ones, and give a function that sets them."""
 
     def usual(**others):
         for scheme, port in others.items():
-            monkeypatch.setitem(config._DEFAULT_PORTS, scheme, port)
+            monkeypatch.setitem(address._DEFAULT_PORTS, scheme, port)
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -94,7 +92,7 @@ def test_a_bare_host_is_reached_on_the_port_that_answers(zoo, ports, tmp_path, m
     )
     target = zoo.grpc.removeprefix("grpc://")
     token = make_token()
-    with door(target) as (plain, plain_port), door(target, credentials=credentials) as (safe, safe_port):
+    with edge_proxy(target) as (plain, plain_port), edge_proxy(target, credentials=credentials) as (safe, safe_port):
         ports(grpc=plain_port)
         with eaf_inference.connect("localhost", token=token) as triton:
             assert triton.endpoint.urls == (f"grpc://localhost:{plain_port}",)
@@ -113,7 +111,7 @@ def test_a_bare_host_is_reached_on_the_port_that_answers(zoo, ports, tmp_path, m
 
 def test_a_token_does_not_follow_a_bare_host_to_its_plain_port(ports, zoo):
     here, token = "0.0.0.0", make_token()  # noqa: S104  (which leads to loopback, and is not known as such)
-    with door(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         ports(grpc=port)
         with pytest.raises(
             NoServerFound, match=r"(?s)at any of these addresses.*would travel unencrypted to grpc://"
@@ -124,7 +122,7 @@ def test_a_token_does_not_follow_a_bare_host_to_its_plain_port(ports, zoo):
             assert triton.endpoint.url == f"grpc://{here}:{port}"
 
 
-def test_an_explicit_url_that_fails_is_answered_with_why_it_failed():
+def test_an_explicit_url_that_fails_is_answered_with_the_reason():
     with pytest.raises(NoServerFound) as raised:
         eaf_inference.connect("grpc://127.0.0.1:1")
     assert str(raised.value) == (
@@ -135,16 +133,16 @@ def test_an_explicit_url_that_fails_is_answered_with_why_it_failed():
         eaf_inference.connect("grpc://triton.invalid:8001")
 
 
-def test_what_is_not_grpc_is_said_to_be_something_else(zoo):
+def test_a_port_without_grpc_is_recognised(zoo):
     for url in (zoo.http, zoo.metrics.removesuffix("/metrics")):
-        address = url.replace("http://", "grpc://")
+        target = url.replace("http://", "grpc://")
         with pytest.raises(NoServerFound) as raised:
-            eaf_inference.connect(address)
-        assert str(raised.value).startswith(f"No Triton inference server answers at {address}: ")
+            eaf_inference.connect(target)
+        assert str(raised.value).startswith(f"No Triton inference server answers at {target}: ")
         assert_plain(str(raised.value))
 
 
-def test_servers_that_are_configured_and_do_not_answer_are_told_from_none(monkeypatch):
+def test_no_answer_and_no_configured_server_are_different_errors(monkeypatch):
     with pytest.raises(NoServerFound, match="Nothing names a Triton inference server. Give its address"):
         eaf_inference.connect()
     monkeypatch.setenv("EAF_TRITON_URL", "grpc://127.0.0.1:1")
@@ -160,7 +158,7 @@ def test_a_proxy_that_was_not_used_is_named_where_nothing_answers(monkeypatch):
             eaf_inference.connect("grpcs://triton.invalid")
         remark = (
             "The proxy of https_proxy was not used, because it would see your token: this machine has to reach "
-            "triton.invalid directly. If it does, add triton.invalid to NO_PROXY, and this remark is gone."
+            "triton.invalid directly. If it does, add triton.invalid to NO_PROXY to hide this hint."
         )
         assert str(raised.value).endswith(remark)
         service = TokenService("http://triton.invalid/token/", environment={"JUPYTERHUB_API_TOKEN": "0123456789"})
@@ -184,7 +182,7 @@ def test_a_proxy_that_refuses_a_download_is_named(monkeypatch):
 
 
 def assert_plain(text):
-    """Nothing of gRPC, C++ or Python is in it."""
+    """Assert that a text has no internals of gRPC, C++ or Python."""
     for internal in (
         ".cc",
         ".h:",
@@ -200,12 +198,12 @@ def assert_plain(text):
         assert internal not in text
 
 
-def test_connections_that_break_off_are_said_so(caplog):
+def test_a_broken_connection_is_reported_in_plain_words(caplog):
     caplog.set_level("DEBUG", "eaf_inference")
     with serving(lambda connection: connection.recv(1)) as port, pytest.raises(NoServerFound) as raised:
         eaf_inference.connect(f"grpc://127.0.0.1:{port}", timeout=1)
     assert_plain(str(raised.value))
-    assert "UNAVAILABLE" in caplog.text or "DEADLINE" in caplog.text  # as gRPC said it
+    assert "UNAVAILABLE" in caplog.text or "DEADLINE" in caplog.text  # gRPC's own text
 
 
 @pytest.mark.parametrize(
@@ -256,14 +254,14 @@ def test_connections_that_break_off_are_said_so(caplog):
         (
             grpc.StatusCode.UNAVAILABLE,
             "Received http2 header with status: 502",
-            "a proxy on the way cannot reach it, or does not pass gRPC on",
+            "a proxy on the way cannot reach it, or does not forward gRPC",
         ),
     ],
 )
-def test_no_internals_are_in_what_a_call_says(zoo, caplog, status, details, words):
+def test_error_messages_contain_no_internals(zoo, caplog, status, details, words):
     caplog.set_level("DEBUG", "eaf_inference")
     with (
-        door(zoo.grpc.removeprefix("grpc://")) as (handler, port),
+        edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port),
         eaf_inference.connect(f"grpc://127.0.0.1:{port}") as triton,
     ):
         model = triton.model("fixed")
@@ -276,7 +274,7 @@ def test_no_internals_are_in_what_a_call_says(zoo, caplog, status, details, word
     assert details.split("\n")[0] in caplog.text
 
 
-def test_a_model_that_refuses_its_input_says_why_without_the_backends_own_code(connection):
+def test_a_models_refusal_is_shown_without_the_backends_internals(connection):
     with pytest.raises(InferenceError) as raised:
         connection.model("neighbours")({"x": np.ones((1, 1, 3), np.float32)})
     assert "TopK: k argument [20] should not be greater than specified axis dim value [3]" in str(raised.value)

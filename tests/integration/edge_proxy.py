@@ -1,4 +1,4 @@
-"""A gRPC door in front of a real Triton: lets in who holds a valid token, and misbehaves on demand."""
+"""A gRPC edge proxy in front of a real Triton: checks tokens, and misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import grpc
 UNLIMITED = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),  # one of the environment is a test's
+    ("grpc.enable_http_proxy", 0),  # tests set a proxy in the environment
 ]
 
 
-class Door(grpc.GenericRpcHandler):
+class EdgeProxy(grpc.GenericRpcHandler):
     """Forwards every call as bytes.
 
     Attributes
     ----------
     tokens : dict of str to float
-        Valid tokens and until when; empty: nobody is asked.
+        Valid tokens and their expiry times; empty: no token is required.
     faults : list
-        Consumed one an inference: a (status, details, trailing metadata) to answer with, or a number of seconds
-        for which to stay silent.
+        One is consumed by each inference: a (status, details, trailing metadata) to answer with, or the number of
+        seconds to stay silent.
     cancelled : int
-        Calls that their client broke off.
+        Calls that their client cancelled.
     changes : dict of str to callable
-        By method: bytes of a reply -> bytes that are sent instead.
+        Method -> function from the reply's bytes to the bytes sent instead.
     """
 
     def __init__(self, target: str) -> None:
@@ -95,7 +95,7 @@ class Door(grpc.GenericRpcHandler):
             self._idle.notify_all()
 
     def wait_until_idle(self):
-        """Return when no call is under way."""
+        """Return once no call is in progress."""
         with self._idle:
             assert self._idle.wait_for(lambda: self._open == 0, timeout=30)
 
@@ -105,8 +105,10 @@ class Door(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def door(target: str, *, credentials: grpc.ServerCredentials | None = None, handler: type[Door] = Door):
-    """A door on a free port of loopback, with TLS where there are `credentials`: gives it and its port."""
+def edge_proxy(
+    target: str, *, credentials: grpc.ServerCredentials | None = None, handler: type[EdgeProxy] = EdgeProxy
+):
+    """Run an edge proxy on a free loopback port, with TLS if given `credentials`; yield its handler and port."""
     handler = handler(target)
     server = grpc.server(ThreadPoolExecutor(max_workers=32), handlers=[handler], options=UNLIMITED)
     address = "127.0.0.1:0"

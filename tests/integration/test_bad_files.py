@@ -1,0 +1,172 @@
+"""Data sets with bad files, in a local pool: what is handed over, what is listed, and what is tried again."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import awkward as ak
+import numpy as np
+import pytest
+from test_faults import chunks, sums
+
+from eaf_inference.errors import ConfigurationError, IncompleteRun, InvalidInput
+
+BAD = 2
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def files(jagged, tmp_path):
+    """Six files, of which the third is cut off."""
+    paths = [tmp_path / f"{number}.parquet" for number in range(6)]
+    for path, part in zip(paths, chunks(jagged, 6), strict=True):
+        ak.to_parquet(ak.zip({"x": part}, depth_limit=1), path)
+    whole = paths[BAD].read_bytes()
+    paths[BAD].write_bytes(whole[:200])
+    return paths, whole
+
+
+@pytest.fixture
+def expected(jagged):
+    return [sums(part) for part in chunks(jagged, 6)]
+
+
+def select(table):
+    return table.x
+
+
+def assert_equal(scores, expected):
+    assert len(scores) == len(expected)
+    for one, other in zip(scores, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def take(run):
+    """Return the scores until the error at the end, and its message."""
+    scores = []
+    with pytest.raises(IncompleteRun) as error:
+        scores.extend(run)
+    return scores, str(error.value)
+
+
+def test_the_run_goes_on_and_ends_with_the_list_of_what_failed(connection, pool, files, expected):
+    paths, _ = files
+    run = connection.submit(connection.model("sums"), paths, client=pool, select=select)
+    scores, message = take(run)
+    assert message.startswith("1 of 6 chunks were not scored; the scores of all others were returned.")
+    assert str(paths[BAD]) in message
+    assert "retry_failed()" in message
+    assert_equal(scores, expected[:BAD] + expected[BAD + 1 :])
+    assert list(run) == []
+    [failure] = run.failed
+    assert failure.file == str(paths[BAD])
+    assert (failure.entries, failure.tries) == ("all", 1)
+    assert run.summary.failed == 1
+    assert str(paths[BAD]) in str(run.failed)
+    assert "2.parquet" in run.failed._repr_html_()
+
+
+def test_who_looks_at_what_failed_gets_no_error(connection, pool, files):
+    paths, _ = files
+    run = connection.submit(connection.model("sums"), paths, client=pool, select=select)
+    seen = [len(run.failed) for _ in run]
+    assert seen == [0, 0, 1, 1, 1]
+
+
+def test_skip_warns_and_raise_ends_the_run(connection, pool, files, expected):
+    paths, _ = files
+    model = connection.model("sums")
+    with pytest.warns(UserWarning, match=r"(?s)1 of 6 chunks were not scored.*2\.parquet"):
+        assert len(list(connection.submit(model, paths, client=pool, select=select, on_error="skip"))) == 5
+    run = connection.submit(model, paths, client=pool, select=select, on_error="raise")
+    assert_equal([next(run), next(run)], expected[:BAD])
+    with pytest.raises(InvalidInput, match=r"Chunk 2 \(.*2\.parquet\) failed: "):
+        next(run)
+    assert list(run) == []
+    with pytest.raises(InvalidInput, match="on_error is 'ignore'. Expected 'collect', 'skip' or 'raise'"):
+        connection.submit(model, paths, client=pool, on_error="ignore")
+
+
+def test_failed_files_are_scored_again_once_they_are_whole(connection, pool, files, expected):
+    paths, whole = files
+    run = connection.submit(connection.model("sums"), paths, client=pool, select=select)
+    take(run)
+    again = run.retry_failed()
+    assert take(again)[0] == []
+    paths[BAD].write_bytes(whole)
+    assert_equal(list(again.retry_failed()), [expected[BAD]])
+
+
+def test_a_bad_array_fails_alone_and_is_kept_for_another_try(connection, pool, jagged):
+    run = connection.submit(connection.model("sums"), [jagged[:3], jagged[["a"]], jagged[3:5]], client=pool)
+    scores, message = take(run)
+    assert [len(each) for each in scores] == [3, 2]
+    assert "array 1" in message
+    assert ak.fields(run.failed[0].data) == ["a"]
+
+
+def test_results_come_with_their_places(connection, pool, files, expected):
+    paths, _ = files
+    model = connection.model("sums")
+    for results in ("as_completed", "in_order"):
+        run = connection.submit(model, paths, client=pool, select=select, on_error="skip")
+        with pytest.warns(UserWarning, match="not scored"):
+            found = list(getattr(run, results)())
+        numbers = [result.part.number for result in found]
+        assert sorted(numbers) == [0, 1, 3, 4, 5]
+        assert results == "as_completed" or numbers == sorted(numbers)
+        for result in found:
+            assert result.part.file.path == str(paths[result.part.number])
+            assert (result.part.start, result.part.stop, result.last) == (0, result.entries, True)
+            np.testing.assert_allclose(result.scores, expected[result.part.number], atol=1e-4)
+
+
+def test_a_pool_of_processes_gives_the_same_scores(connection, files, expected):
+    paths, _ = files
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        run = connection.submit(connection.model("sums"), paths[:BAD], client=pool)
+        before = connection.traffic.elsewhere
+        assert_equal(list(run), expected[:BAD])
+    assert connection.traffic.elsewhere - before == run.summary.jets
+    assert str(os.getpid()) not in str(run.summary.workers[0].worker)
+    with pytest.raises(ConfigurationError, match="The pool takes no more work"):
+        connection.submit(connection.model("sums"), paths, client=pool)
+
+
+def test_what_concerns_every_file_ends_the_run(connection, pool, jagged):
+    def lacking(_):
+        import no_such_package  # noqa: F401
+
+    run = connection.submit(connection.model("sums"), [jagged[:3]] * 5, client=pool, select=lacking)
+    with pytest.raises(ConfigurationError, match="a package is missing"):
+        next(run)
+    assert list(run) == []
+    assert len(run.failed) == 1
+
+
+def test_a_run_into_a_directory_goes_on_where_it_ended(connection, pool, files, expected, tmp_path):
+    paths, whole = files
+    model, directory = connection.model("sums"), tmp_path / "scores"
+    run = connection.submit(model, paths, client=pool, select=select)
+    with pytest.raises(IncompleteRun, match=r"2\.parquet"):
+        run.write(directory)
+    assert run.summary.restarts == 0  # what was sent before `write` is not begun again, but not begun
+    paths[BAD].write_bytes(whole)
+    written = run.retry_failed().write(directory)
+    assert (written.files, written.skipped) == (1, 0)
+    again = connection.submit(model, paths, client=pool, select=select)
+    written = again.write(directory)
+    assert (written.files, written.skipped, again.summary.chunks) == (0, 6, 0)
+    outputs = sorted(directory.glob("*.parquet"), key=lambda path: path.name)
+    found = [ak.from_parquet(path) for path in outputs]
+    assert_equal([each.scores for each in found], expected)
+    assert all(each.entry.to_list() == list(range(len(each))) for each in found)
+    with pytest.raises(ConfigurationError, match="call triton.submit again"):
+        again.write(directory)
