@@ -1,6 +1,6 @@
 """A real Jupyter Server with the extension, in this process, below a base URL as under a Hub.
 
-These fixtures take over the event loop of every test they see, so this directory is a run of its own:
+These fixtures replace the event loop of every test in the run, so this directory needs a separate run:
 ``pytest tests/server``.
 """
 
@@ -17,7 +17,7 @@ pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
 @pytest.fixture(autouse=True)
 def no_ambient_settings(monkeypatch, tmp_path):
-    """Nothing of this machine's user reaches discovery or credentials; nobody has announced a facility."""
+    """Hide this machine's settings from discovery and credentials."""
     for name in (
         *("EAF_TRITON_URL", "TRITON_URL", "SONIC_LOCAL_BALANCER_HOST", "TRITON_SERVICE_HOST"),
         *("BEARER_TOKEN", "BEARER_TOKEN_FILE", "X509_USER_PROXY", "JUPYTER_CONFIG_PATH", "JUPYTERHUB_API_TOKEN"),

@@ -1,11 +1,10 @@
-"""What the extension costs a Jupyter server at rest, with 0, 1 and 50 panels open: run it, and read the table.
+"""Measure the extension's cost for an idle Jupyter server with 0, 1 and 50 open panels.
 
 python tests/server/measure_idle_cpu.py [SECONDS]
 
-A real JupyterLab server looks at a real Triton that nobody asks for scores. A panel is what a browser's is to the
-server: the websocket at an interval of 1 s, on which it wants the user's clusters too. CPU time is that of the
-server's process, user and system. Triton's metrics pass through a small relay of this program, which counts the
-scrapes.
+A real JupyterLab server watches a real, idle Triton. A panel is a websocket with an interval of 1 s that also
+requests the user's clusters, like a browser's. CPU time is the user and system time of the server's process.
+Triton's metrics pass through a small relay of this program, which counts the scrapes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ sys.path.extend(str(Path(__file__).parents[1] / each) for each in ("", "ui"))
 from lab import running_lab
 from recorded.replay import serve
 
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.triton import TritonServer
 
 PANELS = (0, 1, 50)
 INTERVAL = 1.0
@@ -37,7 +36,7 @@ SETTLES = 15.0  # seconds: the first look, imports, an empty history
 
 
 class Panel:
-    """One browser's panel, as the server sees it; counts the snapshots that it got."""
+    """A panel as the server sees it; counts the snapshots that it receives."""
 
     def __init__(self, lab) -> None:
         self.snapshots = 0
@@ -48,7 +47,7 @@ class Panel:
     async def close(self) -> None:
         self._listening.cancel()
         [error] = await asyncio.gather(self._listening, return_exceptions=True)
-        if isinstance(error, Exception):  # no cancellation, so it did not live to the end
+        if isinstance(error, Exception):  # not a cancellation, so the socket failed
             raise error
 
     async def _listen(self) -> None:
@@ -81,14 +80,14 @@ async def measure(lab, server: psutil.Process, site, count: int, seconds: float)
 
 
 def main(seconds: float = 60.0) -> None:
-    """Measure, and print."""
+    """Measure and print."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         triton = stack.enter_context(TritonServer.start())
         site = stack.enter_context(serve())
         site.answer = lambda _: (200, urllib.request.urlopen(triton.metrics, timeout=3).read().decode())  # noqa: S310
         lab = stack.enter_context(running_lab(home, urls=[triton.grpc], metrics_urls=[f"{site.url}/metrics"]))
-        below = psutil.Process().children(recursive=True)  # its guardian names the same program, further behind
+        below = psutil.Process().children(recursive=True)  # its reaper names the same program, further behind
         (server,) = (each for each in below if each.cmdline()[1:3] == ["-m", "jupyterlab"])
         print(f"{os.cpu_count()} CPUs ({platform.processor() or platform.machine()}), {seconds:.0f} s each")
         print("panels   of one core   scrapes in an interval   snapshots of a panel   load average")

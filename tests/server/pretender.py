@@ -1,4 +1,4 @@
-"""gRPC servers that are no Triton: two know nobody, one never is ready, one has models that Triton would not load."""
+"""Fake gRPC servers: two refuse all users, one is never ready, one has models that Triton would not load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eaf_inference.inference import protocol
 
 @contextmanager
 def serving(answer):
-    """A server that gives to each method and request what `answer` says; its URL."""
+    """Run a server that answers each request with `answer(method, request)`; yields its URL."""
 
     class Handler(grpc.GenericRpcHandler):
         def service(self, details):
@@ -33,7 +33,7 @@ def serving(answer):
 
 
 def refusing():
-    """A server that knows nobody; its URL."""
+    """Run a server that refuses all users; yields its URL."""
 
     def refuse(method, request, context):
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
@@ -42,7 +42,7 @@ def refusing():
 
 
 def repeating():
-    """A server that refuses everybody, and repeats the credentials that it was shown; its URL."""
+    """Run a server that refuses all users and quotes their credentials; yields its URL."""
 
     def refuse(method, request, context):
         shown = dict(context.invocation_metadata())["authorization"]
@@ -52,12 +52,12 @@ def repeating():
 
 
 def starting():
-    """A server that is not ready; its URL."""
+    """Run a server that is not ready; yields its URL."""
     return serving(lambda method, *_: getattr(protocol, f"{method}Response")())
 
 
 def models_called(*names):
-    """A server that says it has models of these names, with an input of the same name each; its URL."""
+    """Run a server with models of these names, whose inputs have the same names; yields its URL."""
 
     def answer(method, request, context):
         reply = getattr(protocol, f"{method}Response")()

@@ -1,4 +1,4 @@
-"""The user's clusters as the panel lists them: from a real gateway, or nothing, or why not."""
+"""The user's clusters in the panel, from a real gateway, without one, and with one that fails."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from contextlib import contextmanager
 import dask
 import numpy as np
 import pytest
+from browser import CLUSTERS
 from dask_gateway import BasicAuth, Gateway, GatewayWarning
 from tokens import MARK, make_token
 from tornado.httpclient import AsyncHTTPClient
 
 import eaf_inference
-from eaf_inference import local
-from eaf_inference.facility.ports import free_ports
-from eaf_inference.local import LocalFacility
+from eaf_facility.process.ports import free_ports
+from eaf_inference.discovery import local_facility
+from eaf_inference.discovery.local_facility import LocalFacility
 from eaf_inference.metrics.snapshot import Busy, Gpu, ModelLoad, Snapshot
 from eaf_inference.server.clusters import Clusters
 from eaf_inference.server.inquiry import Inquiry
 
-WISH = '{"interval": 1, "clusters": true}'
 KEYS = {"name", "status", "started", "workers", "configured", "inferences_per_second", "oldest_token", "dashboard"}
 
 
-async def test_without_a_gateway_there_is_nothing_to_list(browser, jp_environ):
-    assert await browser.get("clusters") == {"clusters": [], "problem": None}
+async def test_without_a_gateway_the_list_is_empty(browser, jp_environ):
+    assert await browser.clusters() == {"type": "clusters", "clusters": [], "problem": None}
 
 
-async def test_without_dask_gateway_there_is_nothing_to_list(browser, jp_environ, monkeypatch):
+async def test_without_dask_gateway_the_list_is_empty(browser, jp_environ, monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_gateway", None)
-    assert (await browser.get("clusters"))["clusters"] == []
+    assert (await browser.clusters())["clusters"] == []
 
 
-async def test_a_gateway_that_is_away_is_said_to_be(browser, jp_environ):
+async def test_an_unavailable_gateway_is_reported(browser, jp_environ):
     (port,) = free_ports(1)
     with dask.config.set({"gateway.address": f"http://127.0.0.1:{port}"}):
-        told = await browser.get("clusters")
-    assert told["clusters"] == []
-    assert "The Dask Gateway cannot be asked" in told["problem"]
+        reply = await browser.clusters()
+    assert reply["clusters"] == []
+    assert "The request to the Dask Gateway failed" in reply["problem"]
 
 
-async def test_a_browser_that_shows_clusters_is_told_of_them_and_no_other(browser, jp_environ):
+async def test_only_browsers_that_show_clusters_receive_them(browser, jp_environ):
     (port,) = free_ports(1)
     with dask.config.set({"gateway.address": f"http://127.0.0.1:{port}"}):
         async with browser.stream() as panel, browser.stream() as status_bar:
             assert await status_bar.next() is not None
             assert await panel.next() is not None
-            await panel.say(WISH)
-            told = await panel.next("clusters")
+            await panel.say(CLUSTERS)
+            reply = await panel.next("clusters")
             kinds = {json.loads(await status_bar.connection.read_message())["type"] for _ in range(3)}
-    assert "The Dask Gateway cannot be asked" in told["problem"]
+    assert "The request to the Dask Gateway failed" in reply["problem"]
     assert "clusters" not in kinds
 
 
-async def test_clusters_do_not_wait_for_a_facility_that_takes_its_time(browser, jp_environ, monkeypatch):
+async def test_clusters_do_not_wait_for_a_slow_facility(browser, jp_environ, monkeypatch):
     ask, may_answer = Inquiry.ask, threading.Event()
     monkeypatch.setattr(Inquiry, "ask", lambda inquiry: may_answer.wait(30) and ask(inquiry))
     async with browser.stream() as panel:
-        await panel.say(WISH)
+        await panel.say(CLUSTERS)
         assert await panel.next("clusters") == {"type": "clusters", "clusters": [], "problem": None}
         assert panel.facility is None
         may_answer.set()
@@ -72,7 +72,7 @@ async def test_clusters_do_not_wait_for_a_facility_that_takes_its_time(browser, 
 
 
 def infer():
-    """On a worker: what a user's task does."""
+    """Infer on a worker, as a user's task does."""
     import time
 
     import eaf_inference
@@ -83,12 +83,12 @@ def infer():
         time.sleep(0.1)
 
 
-infer.__module__ = "__main__"  # as if typed in a notebook: it travels by value
+infer.__module__ = "__main__"  # as if typed in a notebook, so that it travels by value
 
 
 @contextmanager
 def cluster_of(user, server, triton):
-    """Two workers that are configured, and have inferred."""
+    """Start two configured workers that have inferred."""
     auth = BasicAuth(user, server.password_file.read_text())
     with (
         eaf_inference.connect(triton.grpc) as connection,
@@ -107,7 +107,7 @@ def cluster_of(user, server, triton):
 
 @contextmanager
 def another_users_cluster(server, user="bob"):
-    """It is still starting."""
+    """Start a cluster without waiting until it runs."""
     with Gateway(server.address, auth=BasicAuth(user, server.password_file.read_text())) as gateway:
         name = gateway.submit()
         try:
@@ -118,7 +118,7 @@ def another_users_cluster(server, user="bob"):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-async def test_the_local_facilitys_gateway_lists_this_users_clusters_and_nobody_elses(
+async def test_a_local_facilitys_gateway_lists_only_this_users_clusters(
     browser, configure, tiny_triton, gateway_server, tmp_path, jp_serverapp
 ):
     (tmp_path / "token").write_text(make_token("alice", age=300))
@@ -138,24 +138,26 @@ async def test_the_local_facilitys_gateway_lists_this_users_clusters_and_nobody_
             ended.wait(90)
             return bobs, ours
 
-    with local.announced(facility):
+    with local_facility.announced(facility):
         work = asyncio.create_task(asyncio.to_thread(run))
         try:
             await asyncio.wait([work, asyncio.create_task(up.wait())], return_when="FIRST_COMPLETED")
             async with browser.stream() as stream:
-                await stream.say(WISH)
-                told = await stream.until(
+                await stream.say(CLUSTERS)
+                reply = await stream.until(
                     lambda each: each["clusters"] and each["clusters"][0]["inferences_per_second"], "clusters"
                 )
             advice = await advice_of_a_server_with_room(browser, jp_serverapp)
             as_bob = {"type": "basic", "kwargs": {"username": "bob", "password": password}}
             with dask.config.set({"gateway.address": gateway_server.address, "gateway.auth": as_bob}):
-                told_to_bob = await Clusters().look()
+                clusters_of_bob = Clusters()
+                await clusters_of_bob.look_soon()
+                list_of_bob = json.loads(clusters_of_bob.text)
         finally:
             ended.set()
         bobs, name = await work
-    assert told["problem"] is None
-    [cluster] = told["clusters"]
+    assert reply["problem"] is None
+    [cluster] = reply["clusters"]
     assert set(cluster) == KEYS
     assert (cluster["name"], cluster["status"]) == (name, "running")
     assert (cluster["workers"], cluster["configured"]) == (2, 2)
@@ -164,13 +166,15 @@ async def test_the_local_facilitys_gateway_lists_this_users_clusters_and_nobody_
     assert 0 < time.time() - cluster["started"] < 300
     assert name in cluster["dashboard"]
     assert "workers like your 2" in advice["text"]
-    assert [cluster["name"] for cluster in told_to_bob["clusters"]] == [bobs]  # by what Dask's configuration says
-    assert password not in str((told, told_to_bob))
-    assert MARK not in str(told)
+    assert [cluster["name"] for cluster in list_of_bob["clusters"]] == [
+        bobs
+    ]  # as Dask's configuration names the user
+    assert password not in str((reply, list_of_bob))
+    assert MARK not in str(reply)
 
 
 async def advice_of_a_server_with_room(browser, app):
-    """What the panel is advised when the GPU, which this machine has not, is idle most of the time."""
+    """Return the advice for a simulated GPU that is idle most of the time."""
     [point] = app.extension_manager.extensions["eaf_inference.server"].extension_points.values()
     await browser.get("facility")
     model = ModelLoad("mirror", "1", 1e6, 1e3, 0.0, batch=1e3, queue_ms=0.1, compute_ms=2.0)
@@ -184,7 +188,7 @@ async def advice_of_a_server_with_room(browser, app):
 
 @pytest.fixture
 def as_alice(gateway_server):
-    """What her Dask configuration says of the gateway."""
+    """Configure Dask for the gateway as alice."""
     password = gateway_server.password_file.read_text()
     auth = {"type": "basic", "kwargs": {"username": "alice", "password": password}}
     with dask.config.set({"gateway.address": gateway_server.address, "gateway.auth": auth}):
@@ -193,38 +197,36 @@ def as_alice(gateway_server):
 
 @contextmanager
 def running_cluster(user, server):
-    """A cluster without workers; its name, and the gateway as this user asks it."""
+    """Start a cluster without workers; yields its name and the user's gateway client."""
     with Gateway(server.address, auth=BasicAuth(user, server.password_file.read_text())) as gateway:
         name = gateway.submit()
         try:
-            gateway.connect(name).close()  # returns once it runs
+            gateway.connect(name).close()  # returns when it runs
             yield name, gateway
         finally:
             gateway.stop_cluster(name)
 
 
 async def dashboard_page(url):
-    """What a browser sees there, which has no credentials for it."""
+    """Return the page that a browser without credentials receives."""
     answer = await AsyncHTTPClient().fetch(f"{url.removesuffix('/status')}/status", follow_redirects=True)
     return answer.body.decode()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-async def test_a_user_scales_her_cluster_opens_its_dashboard_and_shuts_it_down(
-    browser, gateway_server, as_alice, jp_serverapp
-):
+async def test_a_user_scales_and_shuts_down_a_cluster(browser, gateway_server, as_alice, jp_serverapp):
     with running_cluster("alice", gateway_server) as (name, gateway):
         assert await browser.post(f"clusters/{name}/scale", {"workers": 1}) == (200, {"remark": ""})
         async with browser.stream() as stream:
-            await stream.say(WISH)
-            told = await stream.until(
+            await stream.say(CLUSTERS)
+            reply = await stream.until(
                 lambda each: each["clusters"] and each["clusters"][0]["workers"] == 1, "clusters"
             )
-            assert "Dask" in await dashboard_page(told["clusters"][0]["dashboard"])
+            assert "Dask" in await dashboard_page(reply["clusters"][0]["dashboard"])
             assert await browser.post(f"clusters/{name}/shutdown") == (200, {"remark": ""})
             await stream.until(lambda each: not each["clusters"], "clusters")
         assert await asyncio.to_thread(gateway.list_clusters) == []
-        assert as_alice not in str(told)
+        assert as_alice not in str(reply)
         status, answer = await browser.post(f"clusters/{name}/shutdown")
         assert (status, answer["message"]) == (
             404,
@@ -245,7 +247,7 @@ async def test_another_users_cluster_is_neither_scaled_nor_shut_down(browser, ga
         bob.close()
 
 
-async def test_a_cluster_that_is_still_starting_is_not_scaled_and_the_gateways_limit_is_passed_on(
+async def test_a_starting_cluster_is_not_scaled_and_limits_are_reported(
     browser, gateway_server, as_alice, monkeypatch
 ):
     with another_users_cluster(gateway_server, "alice") as name:
@@ -264,18 +266,18 @@ async def test_a_cluster_that_is_still_starting_is_not_scaled_and_the_gateways_l
         )
 
 
-async def test_why_a_cluster_is_not_changed_is_said(browser, jp_environ):
-    with dask.config.set({"gateway.address": None}):  # a test before may have left one
+async def test_the_reason_for_a_failed_change_is_reported(browser, jp_environ):
+    with dask.config.set({"gateway.address": None}):  # an earlier test may have left one
         assert (await browser.post("clusters/any/shutdown"))[0] == 404
     (port,) = free_ports(1)
     with dask.config.set({"gateway.address": f"http://127.0.0.1:{port}"}):
         status, answer = await browser.post("clusters/any/shutdown")
     assert status == 502
-    assert "The Dask Gateway cannot be asked" in answer["message"]
+    assert "The request to the Dask Gateway failed" in answer["message"]
 
 
 @pytest.mark.parametrize("body", [{}, [], 3, {"workers": -1}, {"workers": "3"}, {"workers": True}, {"workers": 1e9}])
-async def test_a_number_of_workers_that_makes_no_sense_is_refused(browser, jp_environ, body):
+async def test_an_invalid_number_of_workers_is_refused(browser, jp_environ, body):
     status, answer = await browser.post("clusters/any/scale", body)
     assert status == 400
     assert 'Expected {"workers": n}' in answer["message"]

@@ -1,4 +1,4 @@
-"""What the panel is told of the facility: where, as whom, what; and in each state why, and what to do."""
+"""The facility in the REST API: endpoint, user and models, and the reason and advice in every other state."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from recorded.replay import serve
 from tokens import MARK, make_token
 
 import eaf_inference
-from eaf_inference import local
-from eaf_inference.facility.ports import free_ports
-from eaf_inference.local import LocalFacility
+from eaf_facility.process.ports import free_ports
+from eaf_inference.discovery import local_facility
+from eaf_inference.discovery.local_facility import LocalFacility
 from eaf_inference.server import inquiry
 from eaf_inference.server.cells import cell_for
 from eaf_inference.server.facility import ServedFacility
@@ -30,38 +30,38 @@ KEYS = {
 
 async def test_a_connected_facility_is_described(browser, configure, tiny_triton):
     configure(urls=[tiny_triton.grpc], metrics_urls=[tiny_triton.metrics])
-    told = await browser.get("facility")
-    assert set(told) == KEYS
-    assert (told["state"], told["problem"]) == ("connected", None)
-    assert told["endpoint"] == {
+    reply = await browser.get("facility")
+    assert set(reply) == KEYS
+    assert (reply["state"], reply["problem"]) == ("connected", None)
+    assert reply["endpoint"] == {
         "url": tiny_triton.grpc,
         "urls": [tiny_triton.grpc],
         "source": "facility configuration",
     }
-    assert (told["user"], told["identity"], told["token_expires_at"]) == (None, "no token needed", None)
-    assert told["metrics"] == {"configured": True, "sources": [tiny_triton.metrics], "gpu": None}
-    affine, mirror = told["models"]
+    assert (reply["user"], reply["identity"], reply["token_expires_at"]) == (None, "no token needed", None)
+    assert reply["metrics"] == {"configured": True, "sources": [tiny_triton.metrics], "gpu": None}
+    affine, mirror = reply["models"]
     assert (affine["name"], affine["version"], affine["ready"], affine["state"]) == ("affine", "1", True, "ready")
     assert mirror["inputs"] == ["x: FP32 [2]"]
     assert mirror["outputs"] == ["y: FP32 [2]"]
-    chosen = [attempt for attempt in told["attempts"] if attempt["chosen"]]
+    chosen = [attempt for attempt in reply["attempts"] if attempt["chosen"]]
     assert [(each["source"], each["value"]) for each in chosen] == [("facility configuration", tiny_triton.grpc)]
     assert chosen[0]["seconds"] > 0
 
 
-async def test_the_cells_run_as_they_are(browser, configure, tiny_triton):
+async def test_the_cells_run_unchanged(browser, configure, tiny_triton):
     configure(urls=[tiny_triton.grpc])
-    told = await browser.get("facility")
-    assert len(told["models"]) == 2
+    reply = await browser.get("facility")
+    assert len(reply["models"]) == 2
     with eaf_inference.connect(tiny_triton.grpc) as triton:
-        for model in told["models"]:
+        for model in reply["models"]:
             names = {"triton": triton}
             exec(model["cell"], names)  # noqa: S102
             assert len(names["example"]["x"]) == 4
             assert names["scores"] is not None
 
 
-def test_the_cell_of_a_model_with_a_recipe_runs_as_it_is(triton):
+def test_the_cell_of_a_model_with_a_recipe_runs_unchanged(triton):
     with eaf_inference.connect(triton.grpc) as connection:
         recipes = [spec for name in connection.names() if (spec := connection.model(name).spec).recipe]
         assert recipes
@@ -71,51 +71,51 @@ def test_the_cell_of_a_model_with_a_recipe_runs_as_it_is(triton):
             assert len(names["scores"]) == 4
 
 
-def test_a_name_in_a_cell_is_a_literal_whatever_it_holds():
+def test_any_name_is_a_literal_in_its_cell():
     name = '\'); import os #\n\u2028"""<img src=x onerror=alert(1)>'
     assert len(cell_for(name, None, None).splitlines()) == 1
-    assert eval(cell_for(name, "2", None), {"triton": Told()}) == (name, "2")  # noqa: S307
+    assert eval(cell_for(name, "2", None), {"triton": Echo()}) == (name, "2")  # noqa: S307
 
 
-class Told:
-    """Gives back what it is asked for."""
+class Echo:
+    """Returns its arguments."""
 
     def model(self, name, version=None):
         return name, version
 
 
-async def test_a_facility_on_this_machine_is_found_with_its_metrics(browser, configure, tiny_triton):
+async def test_a_local_facility_is_found_with_its_metrics(browser, configure, tiny_triton):
     facility = LocalFacility(pid=1, started=1.0, replicas=(tiny_triton.replica,), models=())
-    with local.announced(facility):
-        told = await browser.get("facility")
-    assert told["endpoint"]["source"] == "local facility"
-    assert told["metrics"]["sources"] == [tiny_triton.metrics]
+    with local_facility.announced(facility):
+        reply = await browser.get("facility")
+    assert reply["endpoint"]["source"] == "local facility"
+    assert reply["metrics"]["sources"] == [tiny_triton.metrics]
 
 
-async def test_without_a_facility_it_says_what_to_do(browser, configure):
-    told = await browser.get("facility")
-    assert set(told) == KEYS
-    assert told["state"] == "no-facility"
-    assert "eaf-inference up" in told["problem"]
-    assert told["endpoint"] is None
-    assert told["models"] == []
-    assert told["metrics"] == {"configured": False, "sources": [], "gpu": None}
+async def test_without_a_facility_the_reply_says_what_to_do(browser, configure):
+    reply = await browser.get("facility")
+    assert set(reply) == KEYS
+    assert reply["state"] == "no-facility"
+    assert "eaf-inference up" in reply["problem"]
+    assert reply["endpoint"] is None
+    assert reply["models"] == []
+    assert reply["metrics"] == {"configured": False, "sources": [], "gpu": None}
 
 
 async def test_a_server_that_does_not_answer_is_unreachable(browser, configure):
     (port,) = free_ports(1)
     configure(urls=[f"grpc://127.0.0.1:{port}"])
-    told = await browser.get("facility")
-    assert told["state"] == "unreachable"
-    assert "is named" in told["problem"]
+    reply = await browser.get("facility")
+    assert reply["state"] == "unreachable"
+    assert "does not answer" in reply["problem"]
 
 
-async def test_a_server_that_is_starting_is_there_and_unreachable(browser, configure):
+async def test_a_starting_server_is_unreachable(browser, configure):
     with starting() as url:
         configure(urls=[url])
-        told = await browser.get("facility")
-    assert told["state"] == "unreachable"
-    assert "not ready" in told["problem"]
+        reply = await browser.get("facility")
+    assert reply["state"] == "unreachable"
+    assert "not ready" in reply["problem"]
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ async def test_a_server_that_is_starting_is_there_and_unreachable(browser, confi
         ("c.Facility.token_file = '/no/such/file'", "/no/such/file"),
     ],
 )
-async def test_a_broken_configuration_is_said(browser, configure, text, problem):
+async def test_a_broken_configuration_is_reported(browser, configure, text, problem):
     configure(text)
-    told = await browser.get("facility")
-    assert told["state"] == "misconfigured"
-    assert problem in told["problem"]
+    reply = await browser.get("facility")
+    assert reply["state"] == "misconfigured"
+    assert problem in reply["problem"]
 
 
-async def test_a_configuration_is_read_again_when_it_is_mended(browser, configure, tiny_triton):
+async def test_a_repaired_configuration_is_read_again(browser, configure, tiny_triton):
     configure("1 / 0")
     assert (await browser.get("facility"))["state"] == "misconfigured"
     configure(urls=[tiny_triton.grpc])
@@ -143,47 +143,47 @@ async def test_a_configuration_is_read_again_when_it_is_mended(browser, configur
     assert (await browser.get("facility"))["state"] == "connected"
 
 
-async def test_what_was_tried_is_told_of_a_url_that_is_none(browser, configure, monkeypatch):
+async def test_attempts_are_listed_for_an_invalid_url(browser, configure, monkeypatch):
     monkeypatch.setenv("EAF_TRITON_URL", "http://triton:8000")
-    told = await browser.get("facility")
-    assert told["state"] == "misconfigured"
-    assert told["problem"].startswith("EAF_TRITON_URL: The Triton URL 'http://triton:8000' cannot be used")
-    assert [each["source"] for each in told["attempts"]][:3] == [
+    reply = await browser.get("facility")
+    assert reply["state"] == "misconfigured"
+    assert reply["problem"].startswith("EAF_TRITON_URL: The Triton URL 'http://triton:8000' cannot be used")
+    assert [each["source"] for each in reply["attempts"]][:3] == [
         "EAF_TRITON_URL",
         "TRITON_URL",
         "facility configuration",
     ]
-    assert "this client speaks gRPC" in told["attempts"][0]["outcome"]
+    assert "this client speaks gRPC" in reply["attempts"][0]["outcome"]
 
 
-async def test_what_was_tried_is_told_of_a_server_that_must_not_see_the_token(browser, configure, tmp_path):
+async def test_attempts_are_listed_for_a_server_that_must_not_get_a_token(browser, configure, tmp_path):
     (tmp_path / "token").write_text(make_token())
     configure(urls=["grpc://192.0.2.1:8001"], token_file=str(tmp_path / "token"))
-    told = await browser.get("facility")
-    assert told["state"] == "misconfigured"
-    assert "would travel unencrypted to grpc://192.0.2.1:8001" in told["problem"]
-    [attempt] = [each for each in told["attempts"] if each["value"]]
+    reply = await browser.get("facility")
+    assert reply["state"] == "misconfigured"
+    assert "would travel unencrypted to grpc://192.0.2.1:8001" in reply["problem"]
+    [attempt] = [each for each in reply["attempts"] if each["value"]]
     assert (attempt["source"], attempt["value"]) == ("facility configuration", "grpc://192.0.2.1:8001")
     assert "would travel unencrypted" in attempt["outcome"]
 
 
-async def test_without_the_client_it_is_said_what_is_missing(browser, configure, monkeypatch):
+async def test_a_missing_package_is_named(browser, configure, monkeypatch):
     configure(urls=["grpc://127.0.0.1:1"])
     monkeypatch.setitem(sys.modules, "grpc", None)
-    told = await browser.get("facility")
-    assert told["state"] == "misconfigured"
-    assert "import of grpc halted" in told["problem"]
+    reply = await browser.get("facility")
+    assert reply["state"] == "misconfigured"
+    assert "import of grpc halted" in reply["problem"]
 
 
-async def test_the_facilitys_own_page_is_told_in_every_state(browser, configure, tiny_triton):
+async def test_the_facilitys_documentation_is_in_every_state(browser, configure, tiny_triton):
     page = "https://facility.example/triton"
     configure(documentation_url=page)
-    told = await browser.get("facility")
-    assert (told["state"], told["documentation"]) == ("no-facility", page)
+    reply = await browser.get("facility")
+    assert (reply["state"], reply["documentation"]) == ("no-facility", page)
     configure(documentation_url=page, urls=[tiny_triton.grpc])
     await asyncio.sleep(1.1)
-    told = await browser.get("facility")
-    assert (told["state"], told["documentation"]) == ("connected", page)
+    reply = await browser.get("facility")
+    assert (reply["state"], reply["documentation"]) == ("connected", page)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ async def test_the_facilitys_own_page_is_told_in_every_state(browser, configure,
         (None, ""),
     ],
 )
-def test_where_the_facility_has_no_page_the_projects_is_told_if_it_has_one(monkeypatch, headers, page):
+def test_the_projects_documentation_is_the_default(monkeypatch, headers, page):
     message = Message()
     for each in headers or ():
         message.add_header("Project-URL", each)
@@ -202,41 +202,41 @@ def test_where_the_facility_has_no_page_the_projects_is_told_if_it_has_one(monke
     assert inquiry._documentation_of_the_project.__wrapped__() == page
 
 
-async def test_metrics_that_cannot_be_read_leave_the_rest_alone(browser, configure, tiny_triton):
+async def test_unreadable_metrics_leave_the_rest_intact(browser, configure, tiny_triton):
     configure(urls=[tiny_triton.grpc], metrics_urls=["ftp://nowhere"])
-    told = await browser.get("facility")
-    assert told["state"] == "connected"
+    reply = await browser.get("facility")
+    assert reply["state"] == "connected"
     async with browser.stream() as stream:
         frame = await stream.next()
     assert "ftp://nowhere" in frame["snapshot"]["sources"][0]["error"]
     assert "ftp://nowhere" in frame["advice"]["text"]
 
 
-async def test_a_server_that_refuses_this_user_is_said_to(browser, configure, tmp_path):
+async def test_a_refusal_of_the_user_is_reported(browser, configure, tmp_path):
     token = tmp_path / "token"
     token.write_text(make_token())
     with refusing() as url:
         configure(urls=[url], token_file=str(token))
-        told = await browser.get("facility")
-    assert told["state"] == "not-authorised"
-    assert url in told["problem"]
-    assert [each["value"] for each in told["attempts"] if each["value"]] == [url]
+        reply = await browser.get("facility")
+    assert reply["state"] == "not-authorised"
+    assert url in reply["problem"]
+    assert [each["value"] for each in reply["attempts"] if each["value"]] == [url]
 
 
-async def test_the_token_is_in_no_answer_and_no_log(browser, configure, tiny_triton, tmp_path, caplog):
+async def test_the_token_is_in_no_response_and_no_log(browser, configure, tiny_triton, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     token = tmp_path / "token"
     token.write_text(make_token("alice", lives=600))
     configure(urls=[tiny_triton.grpc], metrics_urls=[tiny_triton.metrics], token_file=str(token))
-    told = await browser.get("facility")
-    assert told["user"] == "alice"
-    assert told["identity"] == "alice, renewed automatically, 10 min left"
-    assert told["token_expires_at"] > 0
-    assert told["token_renews"]
+    reply = await browser.get("facility")
+    assert reply["user"] == "alice"
+    assert reply["identity"] == "alice, renewed automatically, 10 min left"
+    assert reply["token_expires_at"] > 0
+    assert reply["token_renews"]
     async with browser.stream() as stream:
         frames = [await stream.next("facility"), await stream.next(), await stream.next()]
     token.write_text("not a token")
-    answers = [told, frames, await browser.get("history"), await browser.get("clusters")]
+    answers = [reply, frames, await browser.get("history"), await browser.clusters()]
     token.unlink()
     await asyncio.sleep(1.1)
     answers.append(await browser.get("facility"))
@@ -248,21 +248,21 @@ async def test_the_token_is_in_no_answer_and_no_log(browser, configure, tiny_tri
 HOSTILE = "<img src=x onerror=alert(1)>\"'); import os #\n\u2028é"
 
 
-async def test_hostile_names_pass_untouched_and_bounded(browser, configure):
+async def test_hostile_names_are_unchanged_but_clipped(browser, configure):
     long = "x" * 10_000
     escaped = HOSTILE.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     with models_called(HOSTILE, long) as url, serve() as site:
         rows = [f'nv_inference_count{{model="{name}",version="1"}} 5' for name in (escaped, long)]
         site.pages["/metrics"] = "\n".join(["# TYPE nv_inference_count counter", *rows, ""])
         configure(urls=[url], metrics_urls=[f"{site.url}/metrics"])
-        told = await browser.get("facility")
+        reply = await browser.get("facility")
         async with browser.stream() as stream:
             frame = await stream.until(lambda each: each["snapshot"]["models"])
-    ours, clipped = told["models"]
+    ours, clipped = reply["models"]
     assert ours["name"] == HOSTILE
     assert ours["inputs"] == [f"{HOSTILE}: FP32 [2]"]
     assert len(clipped["name"]) == 200
-    assert len(json.dumps(told)) < 10_000
+    assert len(json.dumps(reply)) < 10_000
     compile(ours["cell"], "cell", "exec")
     assert repr(HOSTILE) in ours["cell"]
     assert {each["name"] for each in frame["snapshot"]["models"]} == {HOSTILE, clipped["name"]}
@@ -271,12 +271,12 @@ async def test_hostile_names_pass_untouched_and_bounded(browser, configure):
 async def test_five_hundred_models_are_listed(browser, configure):
     with models_called(*(f"model_{number:03}" for number in range(500))) as url:
         configure(urls=[url])
-        told = await browser.get("facility")
-    assert [model["name"] for model in told["models"]] == [f"model_{number:03}" for number in range(500)]
-    assert all("np.zeros((4, 2)" in model["cell"] for model in told["models"])
+        reply = await browser.get("facility")
+    assert [model["name"] for model in reply["models"]] == [f"model_{number:03}" for number in range(500)]
+    assert all("np.zeros((4, 2)" in model["cell"] for model in reply["models"])
 
 
-def test_a_server_that_is_down_is_asked_every_few_seconds_and_no_more_than_once_a_second():
+def test_an_unavailable_server_is_retried_every_few_seconds():
     facility = ServedFacility()
     pauses = []
     for facility._failures in range(1, 100):
@@ -287,20 +287,18 @@ def test_a_server_that_is_down_is_asked_every_few_seconds_and_no_more_than_once_
     assert facility._pause == 1.0
 
 
-async def test_a_hurry_during_a_look_leads_to_another(configure, tiny_triton):
+async def test_hurry_during_an_update_leads_to_another_update(configure, tiny_triton):
     configure(urls=[tiny_triton.grpc])
     facility = ServedFacility()
     looking = facility.look_soon()
-    assert facility.look_soon(hurry=True) is looking  # which may have asked already
+    assert facility.look_soon(hurry=True) is looking  # the pending update, which may be outdated already
     await looking
     assert facility.reply["state"] == "connected"
-    await until(lambda: facility.look_soon(), 5)  # long before what it found is old
+    await until(lambda: facility.look_soon(), 5)  # long before the result is outdated
     await facility.close()
 
 
-async def test_a_killed_triton_is_unreachable_and_comes_back_without_a_restart_of_jupyter(
-    browser, configure, tiny_triton
-):
+async def test_a_killed_triton_comes_back_without_restarting_jupyter(browser, configure, tiny_triton):
     configure(urls=[tiny_triton.grpc], metrics_urls=[tiny_triton.metrics])
     async with browser.stream() as stream:
         await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
@@ -312,7 +310,7 @@ async def test_a_killed_triton_is_unreachable_and_comes_back_without_a_restart_o
             assert frame["facility"]["metrics"]["sources"] == [tiny_triton.metrics]
             frame = await stream.until(lambda each: [i["up"] for i in each["snapshot"]["instances"]] == [False])
             assert frame["snapshot"]["sources"][0]["error"]
-        finally:  # the tests after this one need it too
+        finally:  # later tests need it too
             await asyncio.to_thread(tiny_triton.restart)
         frame = await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
         assert len(frame["facility"]["models"]) == 2

@@ -1,4 +1,4 @@
-"""The Unix socket from which this server's kernels take the figures of the panel."""
+"""The Unix socket from which this server's kernels read the panel's figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS = "/metrics"
 
 
 class Kernel:
-    """What a kernel hears of the feed."""
+    """A kernel that records what it receives."""
 
     def __init__(self, urls) -> None:
         self.history, self.heard, self.ended = None, [], False
@@ -41,7 +41,7 @@ def site(configure, tiny_triton):
         yield site
 
 
-async def test_a_kernel_hears_the_last_minutes_and_what_the_panel_hears(browser, site, tiny_triton):
+async def test_a_kernel_receives_the_history_and_the_panels_frames(browser, site, tiny_triton):
     async with browser.stream() as stream:
         for _ in range(3):
             await stream.next()
@@ -52,15 +52,15 @@ async def test_a_kernel_hears_the_last_minutes_and_what_the_panel_hears(browser,
         assert verdict.average.busy.value == 0.42
         frame = await stream.next()
         await until(lambda: kernel.heard[-1][0].time >= frame["snapshot"]["time"], 20)
-        told = {snapshot.time: verdict for snapshot, verdict in kernel.heard}
-        assert told[frame["snapshot"]["time"]].as_dict() == {key: frame[key] for key in ("average", "advice")}
+        reply = {snapshot.time: verdict for snapshot, verdict in kernel.heard}
+        assert reply[frame["snapshot"]["time"]].as_dict() == {key: frame[key] for key in ("average", "advice")}
         asked = site.asked[METRICS]
         await stream.next()
         assert site.asked[METRICS] <= asked + 2  # one sampler for both
         kernel.stop()
 
 
-async def test_a_kernel_alone_keeps_the_sampler_going_until_it_has_enough(browser, site, tiny_triton):
+async def test_a_kernel_alone_keeps_the_sampler_running(browser, site, tiny_triton):
     await browser.get("facility")
     kernel = Kernel([tiny_triton.grpc])
     await until(lambda: len(kernel.heard) >= 2, 20)
@@ -72,17 +72,17 @@ async def test_a_kernel_alone_keeps_the_sampler_going_until_it_has_enough(browse
         return site.asked[METRICS] == before
 
     assert await rests() or await rests()
-    assert not kernel.ended  # it was not the server that ended it
+    assert not kernel.ended  # the server did not close the connection
 
 
-async def test_a_kernel_of_another_server_is_left_to_measure_by_itself(browser, site):
+async def test_a_kernel_of_another_server_gets_no_figures(browser, site):
     await browser.get("facility")
     kernel = Kernel(["grpc://127.0.0.1:1"])
     await until(lambda: kernel.ended, 20)
     assert kernel.heard == []
 
 
-async def test_the_socket_is_this_users_alone_and_goes_with_the_server(jp_serverapp, site, tiny_triton):
+async def test_only_this_user_can_open_the_socket_until_the_server_stops(jp_serverapp, site, tiny_triton):
     path = Path(os.environ[SOCKET])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -1,4 +1,4 @@
-"""What is in no answer: a password in the facility's configuration, a token that a server repeats."""
+"""No response contains a password of the configuration, or a token that a server quotes."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ AUTHORITY = f"alice:{MARK}@127.0.0.1:9"
     ],
     ids=str,
 )
-async def test_a_password_in_the_configuration_is_in_no_answer(browser, configure, settings, caplog):
+async def test_a_password_in_the_configuration_is_in_no_response(browser, configure, settings, caplog):
     configure(**settings)
     async with browser.stream() as stream:
         frame = await stream.next()
-        told = stream.facility
-    assert told["state"] == "misconfigured" or frame["snapshot"]["sources"][0]["error"]
-    answers = [told, frame, await browser.get("facility"), await browser.get("history")]
+        reply = stream.facility
+    assert reply["state"] == "misconfigured" or frame["snapshot"]["sources"][0]["error"]
+    answers = [reply, frame, await browser.get("facility"), await browser.get("history")]
     assert MARK not in json.dumps(answers)
     assert MARK not in caplog.text
 
 
 @pytest.mark.parametrize("token", [make_token(), f"opaque-{MARK}-of-some-length"], ids=["JWT", "opaque"])
-async def test_a_token_that_a_server_repeats_is_in_no_answer(browser, configure, tmp_path, token):
+async def test_a_token_quoted_by_a_server_is_in_no_response(browser, configure, tmp_path, token):
     (tmp_path / "token").write_text(token)
     with repeating() as url:
         configure(urls=[url], token_file=str(tmp_path / "token"))
-        told = await browser.get("facility")
-    assert told["state"] == "not-authorised"
-    assert MARK not in json.dumps(told)
-    [attempt] = [each for each in told["attempts"] if each["value"] == url]
+        reply = await browser.get("facility")
+    assert reply["state"] == "not-authorised"
+    assert MARK not in json.dumps(reply)
+    [attempt] = [each for each in reply["attempts"] if each["value"] == url]
     assert "who is Bearer …" in attempt["outcome"]
-    assert max(len(told["problem"]), len(attempt["outcome"])) <= 1000
+    assert max(len(reply["problem"]), len(attempt["outcome"])) <= 1000
 
 
-async def test_prometheus_token_is_in_no_answer(browser, configure, tmp_path):
+async def test_the_prometheus_token_is_in_no_response(browser, configure, tmp_path):
     token = f"opaque-{MARK}-of-some-length"
     (tmp_path / "token").write_text(token)
     with serve() as site:
@@ -58,5 +58,5 @@ async def test_prometheus_token_is_in_no_answer(browser, configure, tmp_path):
             frame = await stream.until(lambda each: each["snapshot"]["sources"][0]["error"])
             answers = [frame, stream.facility, await browser.get("history")]
         assert site.headers[-1]["Authorization"] == f"Bearer {token}"
-    assert "it cannot answer: no Bearer …" in frame["snapshot"]["sources"][0]["error"]
+    assert "the query failed: no Bearer …" in frame["snapshot"]["sources"][0]["error"]
     assert MARK not in json.dumps(answers)

@@ -1,4 +1,4 @@
-"""The websocket: one sampler for all browsers, none without them, each at its own pace, whatever they send."""
+"""The websocket: one sampler for all browsers, no sampling without them, and individual intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from browser import API, until
 from recorded.replay import documented, serve
 
 import eaf_inference
-from eaf_inference.facility.ports import free_ports
+from eaf_facility.process.ports import free_ports
 from eaf_inference.metrics.advice import Kind
 from eaf_inference.metrics.snapshot import Gpu, Snapshot
 
@@ -22,14 +22,14 @@ METRICS = "/metrics"
 
 @pytest.fixture
 def site(configure, tiny_triton):
-    """Where two replicas' recorded metrics are, and who asked for them; the models are a real Triton's."""
+    """A site with recorded metrics of two replicas that counts requests; the models are a real Triton's."""
     with serve() as site:
         site.pages[METRICS] = site.pages["/second"] = documented("triton_gpu")
         configure(urls=[tiny_triton.grpc], metrics_urls=[site.url + METRICS, site.url + "/second"])
         yield site
 
 
-async def test_frames_are_as_agreed_and_follow_the_load(browser, configure, tiny_triton):
+async def test_frames_follow_the_load(browser, configure, tiny_triton):
     configure(urls=[tiny_triton.grpc], metrics_urls=[tiny_triton.metrics])
 
     def load():
@@ -45,7 +45,7 @@ async def test_frames_are_as_agreed_and_follow_the_load(browser, configure, tiny
         frame = await stream.next()
         assert set(frame) == {"type", "snapshot", "average", "advice"}
         assert set(frame["snapshot"]) == set(Snapshot(time=0.0).as_dict())
-        assert frame["advice"] is None  # nothing is said before five seconds are over
+        assert frame["advice"] is None  # there is no advice in the first five seconds
         await stream.until(lambda each: each["snapshot"]["window"])
         await asyncio.to_thread(load)
         frame = await stream.until(lambda each: mirror(each["snapshot"]).get("inferences_per_second"))
@@ -54,7 +54,7 @@ async def test_frames_are_as_agreed_and_follow_the_load(browser, configure, tiny
         frame = await stream.until(lambda each: each["advice"])
         assert set(frame["advice"]) == {"kind", "title", "text"}
         assert frame["advice"]["kind"] in {kind.value for kind in Kind}
-        assert stream.facility["metrics"]["gpu"] is False  # a CPU server says so
+        assert stream.facility["metrics"]["gpu"] is False  # the server has no GPU
     history = await browser.get("history")
     assert history["interval"] == 1.0
     assert len(history["snapshots"]) >= 3
@@ -63,7 +63,7 @@ async def test_frames_are_as_agreed_and_follow_the_load(browser, configure, tiny
     assert len((await browser.get("history", seconds=1))["snapshots"]) <= 2
 
 
-async def test_fifty_sockets_share_one_sampler_and_none_asks_for_nothing(browser, site):
+async def test_fifty_sockets_share_one_sampler_which_stops_with_them(browser, site):
     await browser.get("facility")
     await asyncio.sleep(1.2)
     assert site.asked[METRICS] == 0
@@ -77,16 +77,16 @@ async def test_fifty_sockets_share_one_sampler_and_none_asks_for_nothing(browser
             assert site.asked[path] - before[path] <= elapsed + 1
         assert min(frames) >= 2
         assert (await streams[0].next())["snapshot"]["gpus"]
-        told = await browser.get("facility")
-        assert told["metrics"]["gpu"] is True
-    await asyncio.sleep(0.5)  # what was under way
+        reply = await browser.get("facility")
+        assert reply["metrics"]["gpu"] is True
+    await asyncio.sleep(0.5)  # for pending requests
     before = dict(site.asked)
     await asyncio.sleep(1.2)
     assert dict(site.asked) == before
 
 
 async def read_for(stream, seconds) -> int:
-    """How many snapshots came."""
+    """Count the snapshots in this time."""
     ends, count = time.monotonic() + seconds, 0
     while time.monotonic() < ends:
         await stream.next()
@@ -94,7 +94,7 @@ async def read_for(stream, seconds) -> int:
     return count
 
 
-async def test_each_socket_has_its_own_pace_and_the_sampler_the_fastest(browser, site):
+async def test_each_socket_has_its_interval_and_the_sampler_the_shortest(browser, site):
     async with browser.stream() as slow:
         await slow.say('{"interval": 3}')
         await slow.next()
@@ -107,7 +107,7 @@ async def test_each_socket_has_its_own_pace_and_the_sampler_the_fastest(browser,
         assert counts[1] <= 2
 
 
-async def test_an_interval_is_clamped_and_everything_else_is_ignored(browser, site, jp_serverapp):
+async def test_an_interval_is_clamped_and_anything_else_is_ignored(browser, site, jp_serverapp):
     async with browser.stream() as stream:
         await stream.next()
         [socket] = broadcast(jp_serverapp)._members
@@ -140,7 +140,7 @@ def broadcast(app):
     return point.app._broadcast
 
 
-async def test_who_does_not_read_misses_snapshots_and_holds_up_nobody(
+async def test_a_slow_reader_misses_snapshots_and_delays_no_one(
     browser, configure, tiny_triton, jp_serverapp, jp_http_port
 ):
     configure(urls=[tiny_triton.grpc])
@@ -172,7 +172,7 @@ async def open_without_reading(app, port):
     return reader, writer
 
 
-async def test_metrics_that_are_dead_are_said_to_be(browser, configure, tiny_triton):
+async def test_failing_metrics_are_reported(browser, configure, tiny_triton):
     (port,) = free_ports(1)
     configure(urls=[tiny_triton.grpc], metrics_urls=[f"http://127.0.0.1:{port}/metrics"])
     async with browser.stream() as stream:
@@ -183,13 +183,13 @@ async def test_metrics_that_are_dead_are_said_to_be(browser, configure, tiny_tri
     assert (await browser.get("facility"))["state"] == "connected"
 
 
-async def test_a_facility_that_comes_later_is_told_to_who_waits(browser, configure, tiny_triton):
+async def test_a_facility_that_starts_later_reaches_waiting_browsers(browser, configure, tiny_triton):
     async with browser.stream() as stream:
         assert (await stream.next("facility"))["facility"]["state"] == "no-facility"
         assert (await stream.next())["snapshot"]["sources"] == []
         configure(urls=[tiny_triton.grpc], metrics_urls=[tiny_triton.metrics])
-        told = await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
-        assert told["facility"]["metrics"]["configured"] is True
+        reply = await stream.until(lambda each: each["facility"]["state"] == "connected", "facility")
+        assert reply["facility"]["metrics"]["configured"] is True
         await stream.until(lambda each: each["snapshot"]["models"])
 
 
@@ -204,7 +204,7 @@ async def test_a_long_history_of_many_gpus_is_thinned(browser, configure, jp_ser
     assert snapshots[-1]["time"] == pytest.approx(now - 1, abs=0.01)
 
 
-async def test_an_hour_for_charts_is_kept_of_what_was_sampled(browser, site):
+async def test_the_samples_of_an_hour_are_kept_for_charts(browser, site):
     async with browser.stream() as stream:
         await stream.until(lambda frame: frame["snapshot"]["gpus"])
         frame = await stream.next()
@@ -214,22 +214,22 @@ async def test_an_hour_for_charts_is_kept_of_what_was_sampled(browser, site):
     assert minute["times"][-1] >= frame["snapshot"]["time"] - 0.001
     assert 1 <= len(hour["times"]) <= len(minute["times"])
     reported = {gpu["id"]: gpu["utilization"] for gpu in frame["snapshot"]["gpus"]}
-    for told in minute, hour:
-        assert {gpu["id"]: gpu["utilization"][-1] for gpu in told["gpus"]} == reported
+    for reply in minute, hour:
+        assert {gpu["id"]: gpu["utilization"][-1] for gpu in reply["gpus"]} == reported
 
 
-async def test_a_fault_of_ours_closes_the_sockets_and_the_next_ones_work(browser, configure, jp_serverapp, caplog):
+async def test_after_a_bug_closed_the_sockets_new_ones_work(browser, configure, jp_serverapp, caplog):
     facility = broadcast(jp_serverapp)._facility
     facility.frame = lambda *_: 1 / 0
     async with browser.stream() as stream:
         assert await stream.next() is None
-    assert "the stream of metrics ends" in caplog.text
+    assert "the stream of metrics failed" in caplog.text
     del facility.frame
     async with browser.stream() as stream:
         assert await stream.next()
 
 
-async def test_a_socket_that_is_open_when_jupyter_ends_is_closed(jp_serverapp, browser, configure):
+async def test_stopping_jupyter_closes_open_sockets(jp_serverapp, browser, configure):
     async with browser.stream() as stream:
         await stream.next()
         await broadcast(jp_serverapp).close()

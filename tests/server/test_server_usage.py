@@ -1,4 +1,4 @@
-"""What the panel is told of this user's own usage; the token service is a stand-in."""
+"""The user's own usage in the REST API, with a stand-in for the token service."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NOTHING = {"since": "1d", "at": None, "models": []}
 
 @pytest.fixture
 def service(monkeypatch):
-    """A token service, and this server's user came from its Hub."""
+    """A token service, with the Hub token of this server's user."""
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
     with token_service({}) as running:
         monkeypatch.setenv("EAF_TOKEN_SERVICE", running.url)
         yield running
 
 
-async def test_what_the_token_service_tells_is_shown_and_asked_for_once_for_all_panels(browser, service):
+async def test_one_request_to_the_token_service_serves_all_panels(browser, service):
     service.usage = {"since": "1d", "at": 1000.5, "models": [ROW, {**ROW, "model": "x" * 10_000}]}
     answers = await asyncio.gather(*(browser.get("usage") for _ in range(20)))
     assert answers == [answers[0]] * 20
@@ -37,32 +37,32 @@ async def test_what_the_token_service_tells_is_shown_and_asked_for_once_for_all_
     assert service.told == 1
 
 
-async def test_nothing_is_asked_before_a_panel_asks(browser, service):
-    await browser.get("clusters")
+async def test_the_service_is_not_contacted_without_a_request(browser, service):
+    await browser.get("history")
     assert (service.told, service.documents) == (0, 0)
 
 
 async def test_without_a_token_service_it_is_not_offered(browser, monkeypatch):
     monkeypatch.delenv("EAF_TOKEN_SERVICE", raising=False)
-    problem = "This facility does not tell its users what they used."
+    problem = "This facility does not report usage to its users."
     assert await browser.get("usage") == {**NOTHING, "offered": False, "problem": problem}
 
 
-async def test_a_service_that_does_not_tell_offers_nothing(browser, service):
+async def test_a_service_without_usage_offers_none(browser, service):
     assert (await browser.get("usage"))["offered"] is False
 
 
-async def test_what_was_told_stays_while_the_service_is_away(browser, service, monkeypatch):
+async def test_the_last_usage_stays_while_the_service_is_unavailable(browser, service, monkeypatch):
     monkeypatch.setattr(server_usage, "_FRESH", 0.0)
     service.usage = {"since": "1d", "at": 1000.5, "models": [ROW]}
     before = await browser.get("usage")
     service.usage = (503, {"error": "usage_unavailable", "message": "Prometheus is away."})
-    told = await browser.get("usage")
-    assert told.pop("problem").endswith("gives no usage: Prometheus is away.")
-    assert told | {"problem": None} == before
+    reply = await browser.get("usage")
+    assert reply.pop("problem").endswith("gives no usage: Prometheus is away.")
+    assert reply | {"problem": None} == before
 
 
-async def test_who_is_no_longer_authorised_is_told_whom_to_ask_and_nothing_else(browser, service, monkeypatch):
+async def test_a_user_without_access_sees_only_whom_to_ask(browser, service, monkeypatch):
     monkeypatch.setattr(server_usage, "_FRESH", 0.0)
     service.usage = {"since": "1d", "at": 1000.5, "models": [ROW]}
     assert (await browser.get("usage"))["models"]
@@ -74,16 +74,16 @@ async def test_who_is_no_longer_authorised_is_told_whom_to_ask_and_nothing_else(
     }
 
 
-async def test_a_broken_configuration_is_said_and_jupyter_lives(browser, configure, service):
+async def test_a_broken_configuration_is_reported_and_jupyter_survives(browser, configure, service):
     configure("import sys; sys.exit(3)")
     assert "SystemExit" in (await browser.get("usage"))["problem"]
     assert (await browser.get("facility"))["state"] == "misconfigured"
 
 
-async def test_the_hub_token_is_in_no_answer_and_no_log(browser, service, caplog):
+async def test_the_hub_token_is_in_no_response_and_no_log(browser, service, caplog):
     caplog.set_level(logging.DEBUG)
     service.usage = (503, {"message": f"who is token={HUB_TOKEN}?"})
-    told = await browser.get("usage")
-    assert "who is" in told["problem"]
-    assert MARK not in json.dumps(told)
+    reply = await browser.get("usage")
+    assert "who is" in reply["problem"]
+    assert MARK not in json.dumps(reply)
     assert MARK not in caplog.text

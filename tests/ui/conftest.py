@@ -1,4 +1,4 @@
-"""A browser, real Labs and a real Triton; every page is asked in the end what it complained of.
+"""A browser, real Labs and a real Triton; at the end of a test, every page must be free of complaints.
 
 pytest-jupyter and Playwright's synchronous interface disturb each other, so this directory is a run of its own:
 ``pytest tests/ui``.
@@ -14,12 +14,14 @@ from integration.token_service import HUB_TOKEN, token_service
 from lab import running_lab
 from marimo_server import running_marimo
 from page import LabPage, running_browser
+from playwright.sync_api import expect
 from recorded.replay import serve
 from tiny_models import save_affine
 
-from eaf_inference.facility.triton import MODELS, TritonServer
+from eaf_facility.servers.triton import MODELS, TritonServer
 
-MORE_MODELS = [f"affine_{number}" for number in range(1, 8)]  # enough for the panel to offer its filter
+expect.set_options(timeout=20_000)  # ms: a busy machine is no failure, and nothing waits that is there
+MORE_MODELS = [f"affine_{number}" for number in range(1, 8)]  # enough for the panel to show its filter
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """A Triton with the models of this package, and some that take no time."""
+    """A Triton with the models of this package, and some that are instant."""
     repository = tmp_path_factory.mktemp("more")
     for name in MORE_MODELS:
         save_affine(repository / name)
@@ -42,21 +44,21 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def lab(browser, server, tmp_path_factory):
-    """A Lab whose facility is that Triton."""
+    """A Lab connected to that Triton."""
     with running_lab(tmp_path_factory.mktemp("lab"), urls=[server.grpc], metrics_urls=[server.metrics]) as running:
         yield running
 
 
 @pytest.fixture
 def start_lab(browser, tmp_path_factory):
-    """Start a Lab for one test, with the facility that it wants."""
+    """Start a Lab for one test, with its own facility settings."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(running_lab(tmp_path_factory.mktemp("lab"), **settings))
 
 
 @pytest.fixture
 def start_marimo(browser, tmp_path_factory):
-    """Start marimo for one test, with these cells and the facility that it wants."""
+    """Start marimo for one test, with these cells and facility settings."""
     with ExitStack() as stack:
         yield lambda *cells, **settings: stack.enter_context(
             running_marimo(tmp_path_factory.mktemp("marimo"), *cells, **settings)
@@ -65,7 +67,7 @@ def start_marimo(browser, tmp_path_factory):
 
 @pytest.fixture
 def site():
-    """Where metrics are that were recorded, or written down."""
+    """A site with recorded or written metrics."""
     with serve() as site:
         yield site
 
@@ -79,14 +81,14 @@ def token_giver():
 
 @pytest.fixture
 def start_hub_lab(start_lab, server, token_giver):
-    """Start a Lab as a Hub would, of whose facility that is the token service."""
+    """Start a Lab as a Hub would, with that token service."""
     environment = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN, "EAF_TOKEN_SERVICE": token_giver.url}
     return lambda: start_lab(environment=environment, urls=[server.grpc], metrics_urls=[server.metrics])
 
 
 @pytest.fixture
 def visit(browser, request):
-    """Open a Lab in a page of its own; in the end none may have complained, or asked anybody else."""
+    """Open a Lab in a new page; at the end, no page may have complained or contacted another site."""
     pages = []
 
     def open_lab(lab, *, kind=LabPage):
@@ -109,7 +111,7 @@ def page(lab, visit):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A test that fails shows its pages, and what their Labs and consoles said."""
+    """Show the pages, logs and consoles of a failed test."""
     report = yield
     if report.failed and "visit" in item.funcargs:
         for number, page in enumerate(item.funcargs["visit"].pages):

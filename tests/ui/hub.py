@@ -1,4 +1,4 @@
-"""A user of a facility of many, in a real browser: she logs in to the Hub, and finds her notebook as she left it."""
+"""A user of a multi-user facility in a real browser, who logs in to the Hub and opens a notebook."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from eaf_inference.facility.shared import SharedFacility
+    from eaf_facility.local.multi_user import SharedFacility
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 NOTEBOOK = "quickstart.ipynb"
@@ -27,7 +27,7 @@ _OPEN = """async path => {
 
 
 def furnish(facility: SharedFacility, user: str) -> Path:
-    """Give her home the quickstart, with its data, as the repository has them, and her JupyterLab its settings."""
+    """Copy the quickstart with its data to the user's home, and write the settings of JupyterLab."""
     home = facility.hub.homes / user
     configuration = home / ".jupyter"
     notification = "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
@@ -44,7 +44,7 @@ def furnish(facility: SharedFacility, user: str) -> Path:
 
 
 class HubPage(LabPage):
-    """Her page; complaints and requests are those of the Hub's pages too."""
+    """The user's page; complaints and requests include those of the Hub's pages."""
 
     def __init__(self, facility: SharedFacility, browser: Browser, user: str, **size: int) -> None:
         self._user = user
@@ -65,15 +65,15 @@ class HubPage(LabPage):
         self.tab.evaluate(_OPEN, NOTEBOOK)
 
     def run_all(self) -> None:
-        """Every cell, as the menu does; returns when the last one has ended."""
+        """Run all cells, as the menu does, and wait for the last one."""
         self.begin_all()
         self.wait_for_all()
 
     def begin_all(self) -> None:
-        """The same, without waiting."""
+        """Start to run all cells."""
         self.execute("notebook:run-all-cells")
 
     def wait_for_all(self) -> None:
-        """Wait for what was begun."""
+        """Wait for all cells."""
         self.wait_until_ended(self.notebook.locator(".jp-CodeCell").last, timeout=180)
         expect(self.notebook.locator(_ERROR)).to_have_count(0)

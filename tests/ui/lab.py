@@ -1,4 +1,4 @@
-"""A real JupyterLab or Notebook 7, as a user of a Hub has it: below a base URL, with a token, in own directories."""
+"""A real JupyterLab or Notebook 7, as under a Hub: below a base URL, with a token, in its own directories."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eaf_inference.facility.ports import free_ports
-from eaf_inference.facility.processes import Child
+from eaf_facility.process.ports import free_ports
+from eaf_facility.process.server import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 BASE = "/user/alice/"
 _STARTS_WITHIN = 60.0  # seconds
-# Of whoever runs this: it would reach discovery, credentials or Jupyter.
+# Prefixes of variables that would affect discovery, credentials or Jupyter.
 _AMBIENT = ("EAF_", "TRITON_", "SONIC_", "BEARER_", "X509_", "JUPYTER", "IPYTHON", "PYTEST", "DASK_")
 _DIRECTORIES = {
     "JUPYTER_CONFIG_DIR": "config",
@@ -30,7 +30,7 @@ _DIRECTORIES = {
     "JUPYTERLAB_SETTINGS_DIR": "settings",
     "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
     "IPYTHONDIR": "ipython",
-    "XDG_RUNTIME_DIR": "runtime",  # where `eaf-inference up` announces itself
+    "XDG_RUNTIME_DIR": "runtime",  # for the announcement of `eaf-inference up`
     "XDG_STATE_HOME": "state",
 }
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
@@ -57,7 +57,7 @@ class Lab:
     log: Path
 
     def configure(self, **settings) -> None:
-        """Write the facility's configuration; it is read with the next look."""
+        """Write the facility's configuration, which the next update reads."""
         path = Path(self.environment["JUPYTER_CONFIG_DIR"]) / "eaf_inference_config.json"
         path.write_text(json.dumps({"Facility": settings}))
 
@@ -93,16 +93,16 @@ def running_lab(
             "--LabApp.extension_manager=readonly",
         ),
     ]
-    # the token is not where `ps` shows it
+    # the environment, because `ps` shows arguments
     with serving(lab, command, "api/status", environment=lab.environment | {"JUPYTER_TOKEN": token}):
         yield lab
 
 
 @contextmanager
 def serving(lab: Lab, command: list[str], health: str, *, environment: Mapping[str, str]) -> Iterator[None]:
-    """Run the program that serves a Lab, from when it answers `health` to the block's end."""
+    """Run a Lab's program during the block, from its first answer to `health`."""
     lab.log.touch()
-    # gone with its kernels when the block ends, or whoever runs this does
+    # stopped with its kernels when the block, or this process, ends
     child = Child(command, environment=environment, log=lab.log)
     try:
         _wait_until_it_answers(lab, child, health)
@@ -112,7 +112,7 @@ def serving(lab: Lab, command: list[str], health: str, *, environment: Mapping[s
 
 
 def environment_of(home: Path) -> dict[str, str]:
-    """What a program is started with that reads and writes below `home` alone."""
+    """Return the environment of a program that reads and writes only below `home`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_AMBIENT)}
     paths = {name: home / directory for name, directory in _DIRECTORIES.items()}
     for path in paths.values():
@@ -131,7 +131,7 @@ def _wait_until_it_answers(lab: Lab, child: Child, health: str) -> None:
     while True:
         try:
             urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
-        except OSError:  # nobody announces that it listens
+        except OSError:  # there is no event for the open port
             if child.wait(0) is not None or time.monotonic() > ends:
                 raise RuntimeError(f"The server did not start:\n{lab.log.read_text()[-4000:]}") from None
             time.sleep(0.05)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from lab import Lab, environment_of, serving
 from page import Page
 
-from eaf_inference.facility.ports import free_ports
+from eaf_facility.process.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from playwright.sync_api import Browser, Locator
 
-_XDG = ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")  # marimo's settings, and what it keeps
+_XDG = ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")  # marimo's settings and state
 _SETTINGS = """
 [runtime]
 auto_instantiate = true
@@ -39,7 +39,7 @@ def _({takes}):
 
 
 def cell(source: str, *, takes: str = "", gives: str = "") -> str:
-    """A cell as marimo writes it: a function of the variables that it takes, and of those that it gives."""
+    """A cell in marimo's format: a function with the used variables as parameters that returns the defined ones."""
     body = "\n".join(f"    {line}" for line in source.strip().splitlines())
     return _CELL.format(takes=takes, body=body, gives=f"({gives},)" if gives else "")
 
@@ -71,7 +71,7 @@ def running_marimo(home: Path, *cells: str, **settings) -> Iterator[Lab]:
 
 
 class MarimoPage(Page):
-    """One person with that notebook; its cells run when it is opened."""
+    """A page with that notebook, whose cells run when it is opened."""
 
     SAYS = {  # noqa: RUF012
         r"warning: The resource \S+/assets/": "marimo preloads pictures that it shows later",
@@ -82,10 +82,10 @@ class MarimoPage(Page):
         self.tab.goto(f"{marimo.url}?access_token={marimo.token}")
 
     def output(self, number: int) -> Locator:
-        """What the cell of this number shows."""
+        """The output of the cell with this number."""
         return self.tab.locator("[data-cell-id]").nth(number).locator(".output-area")
 
     @property
     def widget(self) -> Locator:
-        """That of `triton.monitor()`."""
+        """The widget of `triton.monitor()`."""
         return self.tab.locator(".eaf-widget")

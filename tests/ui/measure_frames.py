@@ -1,11 +1,11 @@
-"""How much script of the panel a frame has to wait for, at worst: run it, and read the lines.
+"""Measure how long the panel's scripts delay a frame at worst.
 
 python tests/ui/measure_frames.py [SECONDS]
 
 Two panels in Chromium, one after the other, fed by a real Jupyter server: 64 GPUs with two minutes of history and all
 rows open, and 500 models of which every tenth has a name of 10 kB, as a stand-in for a Triton lists them. A trace of
-so many seconds gives each script that ran on the page's main thread; a frame is whatever began within 1/60 s of one
-of them. CPU time says what the script costs, elapsed time also what other programs of the machine took meanwhile.
+this duration contains each script on the page's main thread; a frame is all that started within 1/60 s of a script.
+CPU time is the cost of the scripts; elapsed time includes that of other programs on the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pretender import models_called
 from recorded.replay import serve
 from stand_in import Gpu, Load, triton
 
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.triton import TritonServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,11 +48,11 @@ MODELS = [
     Load(f"{number:03}{'m' * (10_000 if number % 10 == 0 else 60)}", 1000.0 + number, 64) for number in range(500)
 ]
 
-Span = tuple[float, float, float]  # when it began, how long it took, and how much CPU time: microseconds
+Span = tuple[float, float, float]  # start, duration and CPU time in microseconds
 
 
 def measure(title: str, page: LabPage, seconds: float) -> None:
-    """Trace the page for so long, and print what was longest."""
+    """Trace the page for this time, and print the longest tasks."""
     browser = page.tab.context.browser
     browser.start_tracing(page=page.tab, categories=CATEGORIES)
     page.tab.wait_for_timeout(1000 * seconds)
@@ -68,7 +68,7 @@ def measure(title: str, page: LabPage, seconds: float) -> None:
 
 
 def outermost(events: list[dict[str, Any]], names: set[str]) -> Iterator[Span]:
-    """Those of the page's main thread that no other of them called, in order."""
+    """The outermost tasks of the page's main thread, in order."""
     (thread,) = {(each["pid"], each["tid"]) for each in events if each["name"] == "WebSocketReceive"}
     ends = 0.0
     for event in sorted(events, key=lambda event: event["ts"]):
@@ -79,7 +79,7 @@ def outermost(events: list[dict[str, Any]], names: set[str]) -> Iterator[Span]:
 
 
 def in_a_frame(scripts: list[Span]) -> Iterator[tuple[float, float]]:
-    """CPU and elapsed time of what began within one frame's length of each."""
+    """CPU and elapsed time of the tasks that start within one frame of each task."""
     for place, (began, _, _) in enumerate(scripts):
         frame = [span for span in scripts[place:] if span[0] < began + FRAME]
         yield sum(cpu for _, _, cpu in frame), sum(took for _, took, _ in frame)
@@ -91,7 +91,7 @@ def milliseconds(longest: list[float]) -> str:
 
 @contextmanager
 def panel(browser: Browser, url: str, loads: list[Load], gpus: list[Gpu]) -> Iterator[LabPage]:
-    """That of a Lab whose Triton says this of itself."""
+    """Measure a Lab whose Triton reports these metrics."""
     began = time.monotonic()
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))

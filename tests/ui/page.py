@@ -1,4 +1,4 @@
-"""JupyterLab in a real browser: what a person does there and sees, and what nobody should have to see."""
+"""JupyterLab in a real browser: a user's actions, what is shown, and complaints that must not occur."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ARGUMENTS = (
 )
 
 _JUPYTERLAB_SAYS = {
-    r"warning: Plugin @jupyterlab/\S+ .*to activate\. \(": "one of its own took seconds, on a busy machine",
+    r"warning: Plugin \S+ .*to activate\. \(": "one took seconds, on a busy machine",
 }
 
 _NEW_NOTEBOOK = """async () => {
@@ -79,7 +79,7 @@ _VIOLATIONS = """async selectors => {
     .filter(each => each.impact === 'serious' || each.impact === 'critical')
     .map(each => [each.id, each.help, ...each.nodes.map(node => `${node.html} ${node.failureSummary}`)].join('\\n'));
 }"""
-_ALL_OF_IT = {"width": 1500, "height": 3000}  # what is scrolled out of sight is not judged
+_ALL_OF_IT = {"width": 1500, "height": 3000}  # axe-core ignores what is scrolled out of sight
 
 
 def find_browser(playwright: Playwright) -> str | None:
@@ -90,7 +90,7 @@ def find_browser(playwright: Playwright) -> str | None:
 
 @contextmanager
 def running_browser() -> Iterator[Browser | None]:
-    """One browser for many pages; None where there is none."""
+    """One browser for many pages; None if there is none."""
     with sync_playwright() as playwright:
         path = find_browser(playwright)
         browser = path and playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
@@ -102,7 +102,7 @@ def running_browser() -> Iterator[Browser | None]:
 
 
 class Page:
-    """One person with one server: a context of its own, without anybody else's cookies, and a page in it.
+    """One user of one server: a page in a context of its own, without other users' cookies.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Page:
         URLs that were asked for elsewhere than of this server.
     """
 
-    SAYS: Mapping[str, str] = {}  # what the front end itself says: how it begins → why it is none of ours
+    SAYS: Mapping[str, str] = {}  # beginning of a message of the front end itself → why it is unrelated to us
 
     def __init__(self, server: Lab, browser: Browser, *, width: int = 1500, height: int = 950) -> None:
         self.lab = server
@@ -143,7 +143,7 @@ class Page:
 
 
 class LabPage(Page):
-    """One person with one JupyterLab.
+    """One user of one JupyterLab.
 
     Attributes
     ----------
@@ -170,7 +170,7 @@ class LabPage(Page):
     # Lab
 
     def enter(self, lab: Lab, workspace: str) -> None:
-        """Go to the Lab, as somebody who may."""
+        """Open the Lab with its token."""
         self.tab.goto(f"{lab.url}lab/workspaces/{workspace}?token={lab.token}")
 
     def wait_until_restored(self) -> None:
@@ -181,13 +181,13 @@ class LabPage(Page):
         self.wait_until_restored()
 
     def execute(self, command: str, **arguments: object) -> None:
-        """What a menu, a shortcut or the palette would."""
+        """Execute a command, as a menu, a shortcut or the palette would."""
         self.tab.evaluate("([id, args]) => void window.jupyterapp.commands.execute(id, args)", [command, arguments])
 
     def choose_theme(self, name: str) -> None:
         self.execute("apputils:change-theme", theme=name)
         expect(self.tab.locator("body")).to_have_attribute("data-jp-theme-name", name)
-        expect(self.tab.locator("#jupyterlab-splash")).to_have_count(0)  # it lies over everything while it fades
+        expect(self.tab.locator("#jupyterlab-splash")).to_have_count(0)  # it covers everything while it fades
 
     # The panel and the status bar
 
@@ -220,7 +220,7 @@ class LabPage(Page):
         self.tab.evaluate(_SET_WIDTH, pixels)
 
     def health(self, means: str) -> Locator:
-        """The panel's dot, when it means "connected", "numbers are old" or "not connected"."""
+        """The panel's dot with the meaning "connected", "numbers are outdated" or "not connected"."""
         return self.panel.get_by_role("img", name=means, exact=True)
 
     def section(self, title: str) -> Locator:
@@ -229,7 +229,7 @@ class LabPage(Page):
     # The dashboard
 
     def dashboard(self, view: str = "all") -> Locator:
-        """One of its tabs."""
+        """A tab of the dashboard."""
         return self.tab.locator(f"#eaf-inference-dashboard-{view} .jp-EafInference-dashboard")
 
     def open_dashboard(self, view: str = "all", **arguments: object) -> Locator:
@@ -238,14 +238,14 @@ class LabPage(Page):
         return self.dashboard(view)
 
     def chart(self, title: str, view: str = "all") -> Locator:
-        """One of its charts."""
+        """A chart of the dashboard."""
         return self.dashboard(view).get_by_role("figure", name=title).get_by_role("img")
 
     # Notebooks
 
     @property
     def notebook(self) -> Locator:
-        """The one in front."""
+        """The notebook in front."""
         return self.tab.locator(".jp-NotebookPanel:visible")
 
     @property
@@ -253,30 +253,30 @@ class LabPage(Page):
         return self.notebook.locator(".jp-Notebook .jp-Cell")
 
     def new_notebook(self) -> None:
-        """A plain one, with a kernel that waits for its first cell."""
+        """Open a new notebook, and wait for its kernel."""
         self.tab.evaluate(_NEW_NOTEBOOK)
         self.cells.first.locator(".cm-content").click()
 
     def new_triton_notebook(self) -> None:
-        """Of the launcher; returns when it is connected."""
+        """Open a notebook with the launcher's button, and wait until it is connected."""
         self.tab.locator(".jp-LauncherCard:visible", has_text="New Triton notebook").first.click()
         expect(self.output(self.cells.first)).to_contain_text("found by", timeout=60_000)
 
     def run(self, source: str, *, timeout: float = 60.0) -> Locator:
-        """Run it as the last cell and wait until it has ended; the cell."""
+        """Run the source as the last cell, and return the cell when it has ended."""
         cell = self.begin(source)
         self.wait_until_ended(cell, timeout=timeout)
         return cell
 
     def begin(self, source: str) -> Locator:
-        """Run it as the last cell; the cell, which may still run or wait."""
+        """Start the source as the last cell, and return the cell."""
         return self.cells.nth(self.tab.evaluate(_RUN, source))
 
     def wait_until_ended(self, cell: Locator, *, timeout: float = 60.0) -> None:
         expect(prompt(cell)).to_have_text(re.compile(r"\[\d+\]:"), timeout=1000 * timeout)
 
     def output(self, cell: Locator) -> Locator:
-        """What the cell gave last, and not what it says in its source."""
+        """The cell's last output."""
         return cell.locator(".jp-OutputArea-output").last
 
     def name_of_the_notebook(self) -> str:
@@ -289,13 +289,13 @@ class LabPage(Page):
 
     @property
     def widget(self) -> Locator:
-        """That of `triton.monitor()`."""
+        """The widget of `triton.monitor()`."""
         return self.notebook.locator(".eaf-widget")
 
-    # What nobody should have to see
+    # Complaints
 
     def violations(self, *selectors: str) -> list[str]:
-        """What axe-core holds to be serious or critical there."""
+        """The serious and critical violations that axe-core finds there."""
         self.tab.set_viewport_size(_ALL_OF_IT)
         if not self.tab.evaluate("'axe' in window"):
             self.tab.add_style_tag(content=_TALL_BODY)

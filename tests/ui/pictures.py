@@ -1,4 +1,4 @@
-"""Every state of panel and widget, in pictures to look at: light and dark, narrow and wide.
+"""Take screenshots of every state of panel and widget: light and dark, narrow and wide.
 
 python tests/ui/pictures.py [--output build/pictures] [--history SECONDS] [SCENE …]
 
@@ -38,9 +38,9 @@ from test_metrics import prometheus
 from token_service import HUB_TOKEN, token_service
 
 import eaf_inference
-from eaf_inference.facility.ports import free_ports
-from eaf_inference.facility.shared import up_for
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.local.multi_user import up_for
+from eaf_facility.process.ports import free_ports
+from eaf_facility.servers.triton import TritonServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -50,7 +50,7 @@ ROOT = Path(__file__).parents[2]
 JETS = ROOT / "notebooks" / "jets.parquet"
 THEMES = {"light": LIGHT, "dark": DARK}
 WIDTHS = (250, 450)
-SETTLED = 1200  # milliseconds: transitions, and the next snapshot's drawing
+SETTLED = 1200  # milliseconds, for transitions and the next snapshot
 
 SLICES = [
     Gpu(3, "ampere-01", profile="2g.10gb", typical=0.95, memory=0.71, mebibytes=9856),
@@ -81,7 +81,7 @@ NOTEBOOK = [
     "scores = model(jets.constituents)",
 ]
 STATIC = [*NOTEBOOK[1:3], "monitor = triton.monitor()\nscores = model(jets.constituents[:4000, :, :128])\nmonitor"]
-COPIES = 30  # of the jets: so that the last cell takes a minute or two
+COPIES = 30  # of the jets, so that the last cell takes a minute or two
 BUSY_FOR = 30.0  # seconds, until the picture
 
 _OPEN = """async path => {
@@ -99,7 +99,7 @@ Scene = Callable[["Studio"], Iterator[None]]
 
 
 class Studio:
-    """Starts what pictures are taken of, and takes them.
+    """Starts the servers and takes the screenshots.
 
     Attributes
     ----------
@@ -137,11 +137,11 @@ class Studio:
         return page
 
     def visit_facility(self, name: str, **settings: Any) -> LabPage:
-        """The panel of a Lab whose facility is the real Triton, with metrics from where the settings say."""
+        """The panel of a Lab with the real Triton, and with metrics from these settings."""
         return self.visit(self.lab(name, urls=[self.triton.grpc], **settings))
 
     def metrics(self, text: Callable[[float], str]) -> Site:
-        """A stand-in for a server's metrics: what `text` says so many seconds later."""
+        """A stand-in for a server's metrics: `text(seconds since its start)`."""
         site, began = self.stack.enter_context(serve()), time.monotonic()
         site.answer = lambda _: (200, text(time.monotonic() - began))
         return site
@@ -181,7 +181,7 @@ class Studio:
         print(name, flush=True)
 
     def make_index(self) -> None:
-        """One page with all of them."""
+        """One page with all screenshots."""
         figures = "".join(
             f'<figure><img src="{name}.png"><figcaption>{html.escape(name)}</figcaption></figure>'
             for name in self.taken
@@ -198,7 +198,7 @@ def gpu(studio: Studio) -> Iterator[None]:
     yield
     studio.panels(page, "gpu")
     site.answer = lambda _: (503, "")
-    expect(page.health("numbers are old")).to_be_visible(timeout=30_000)
+    expect(page.health("numbers are outdated")).to_be_visible(timeout=30_000)
     page.tab.wait_for_timeout(12_000)
     studio.panels(page, "stale")
     page.open_dashboard()
@@ -207,7 +207,7 @@ def gpu(studio: Studio) -> Iterator[None]:
 
 
 def mig(studio: Studio) -> Iterator[None]:
-    """Two MIG slices, through Prometheus, and a server that is the limit."""
+    """Two MIG slices through Prometheus, with a saturated server."""
     settings = studio.through_prometheus(
         "mig", lambda seconds: triton(seconds, BUSY), lambda seconds: dcgm(seconds, SLICES)
     )
@@ -228,7 +228,7 @@ def replicas(studio: Studio) -> Iterator[None]:
 
 
 def many(studio: Studio) -> Iterator[None]:
-    """64 GPUs on 8 machines, and more models than without a filter."""
+    """64 GPUs on 8 machines, and enough models for the filter."""
     settings = studio.through_prometheus(
         "many", lambda seconds: triton(seconds, [*EASY, *MORE]), lambda seconds: dcgm(seconds, MANY)
     )
@@ -275,7 +275,7 @@ def dashboard(studio: Studio) -> Iterator[None]:
 
 
 def usage(studio: Studio) -> Iterator[None]:
-    """A user's own usage, of several models and of one; the token service that tells it is a stand-in."""
+    """A user's own usage of several models and of one, with a stand-in for the token service."""
     site = studio.metrics(lambda seconds: triton(seconds, EASY, [Gpu(0, "ampere-01", typical=0.63, memory=0.36)]))
     pages = {}
     for name, models in {"usage": USED, "usage-one": USED[1:2]}.items():
@@ -291,23 +291,23 @@ def usage(studio: Studio) -> Iterator[None]:
 
 
 def unmeasured(studio: Studio) -> Iterator[None]:
-    """A facility that does not say where its metrics are."""
+    """A facility without configured metrics."""
     page = studio.visit_facility("unmeasured")
     yield
     studio.panels(page, "unmeasured")
 
 
 def empty(studio: Studio) -> Iterator[None]:
-    """Why there is nothing to show: one Lab, whose configuration changes."""
+    """The empty states: one Lab with changing configuration."""
     lab = studio.lab("empty")
     page = studio.visit(lab)
     yield
-    (nobody,) = free_ports(1)
+    (closed,) = free_ports(1)
     settings: dict[str, tuple[str, dict[str, Any]]] = {
         "no-facility": ("No Triton service was found", {}),
-        "unreachable": ("Triton does not answer", {"urls": [f"grpc://127.0.0.1:{nobody}"]}),
+        "unreachable": ("Triton does not answer", {"urls": [f"grpc://127.0.0.1:{closed}"]}),
         "not-authorised": ("Not authorised", {"urls": [studio.stack.enter_context(refusing())]}),
-        "misconfigured": ("The configuration has a mistake", {"urls": ["htp://triton.example.org"]}),
+        "misconfigured": ("The configuration is invalid", {"urls": ["htp://triton.example.org"]}),
     }
     for name, (heading, facility) in settings.items():
         lab.configure(**facility)
@@ -328,7 +328,7 @@ def missing(studio: Studio) -> Iterator[None]:
     (off / "jupyter_server_config.json").write_text(json.dumps(extensions))
     page = studio.visit(studio.lab("missing", environment={"JUPYTER_CONFIG_PATH": str(off)}))
     yield
-    expect(page.panel.get_by_role("heading", name="The server part is missing")).to_be_visible()
+    expect(page.panel.get_by_role("heading", name="The server extension is missing")).to_be_visible()
     studio.panels(page, "missing")
 
 
@@ -381,7 +381,7 @@ def hub(studio: Studio) -> Iterator[None]:
 
 
 def static_pictures(studio: Studio, lab: Lab) -> None:
-    """What nbconvert makes of the widget."""
+    """The widget in the output of nbconvert."""
     write_notebook(lab.directory / "static.ipynb", STATIC)
     convert = [sys.executable, "-m", "nbconvert", "--log-level=WARN", "static.ipynb"]
     run = {"cwd": lab.directory, "env": lab.environment, "check": True, "timeout": 300}
@@ -402,7 +402,11 @@ SCENES: dict[str, Scene] = {
 def write_notebook(path: Path, cells: list[str]) -> None:
     make = nbformat.v4
     nodes = [make.new_markdown_cell(each) if each.startswith("# ") else make.new_code_cell(each) for each in cells]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}  # else JupyterLab asks which
+    kernel = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }  # otherwise JupyterLab asks for one
     nbformat.write(make.new_notebook(cells=nodes, metadata={"kernelspec": kernel}), path)
 
 
@@ -415,7 +419,7 @@ def run_cell(page: LabPage, index: int) -> None:
 
 @contextmanager
 def asking(server: TritonServer, constituents: ak.Array) -> Iterator[None]:
-    """Somebody else, who asks for scores now and then."""
+    """Another user, who scores jets now and then."""
     ended = threading.Event()
 
     def ask() -> None:
@@ -423,7 +427,7 @@ def asking(server: TritonServer, constituents: ak.Array) -> Iterator[None]:
             model = connection.model("particlenet")
             began = time.monotonic()
             while not ended.wait(0.2 + 0.2 * math.sin((time.monotonic() - began) / 9)):
-                model(constituents[:200, :, :128])  # without a warning about those that are longer
+                model(constituents[:200, :, :128])  # without a warning about longer ones
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -435,7 +439,7 @@ def asking(server: TritonServer, constituents: ak.Array) -> Iterator[None]:
 
 
 def main() -> None:
-    """Take the pictures."""
+    """Take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("scenes", nargs="*", choices=[[], *SCENES], help="those to take pictures of; all")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "pictures")

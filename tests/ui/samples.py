@@ -1,4 +1,4 @@
-"""What a stand-in for the token service tells of a user's own usage."""
+"""The usage that a stand-in for the token service reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def used(model: str, requests: int, inferences: int, failures: int = 0, **more: Any) -> dict[str, Any]:
-    """A model's row; 4 kB an inference."""
+    """A model's row, with 4 kB per inference."""
     counted = {"requests": requests, "inferences": inferences, "failures": failures}
     sizes = {"bytes_in": 4000 * inferences, "bytes_out": 20 * inferences}
     return {"model": model, **counted, **sizes, "estimated": False, **more}

@@ -1,4 +1,4 @@
-"""Metrics of GPU servers, moving: no machine here has a GPU, so these stand in for one.
+"""Changing metrics of simulated GPU servers, for machines without a GPU.
 
 Names, labels and units are those of the texts in ``tests/recorded/documented``; the values follow from formulas.
 """
@@ -17,7 +17,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, or a slice of one.
+    """A GPU or a MIG slice.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Gpu:
         return f"GPU-7c0f0000-0000-4000-8000-{hash_of(self.host):06x}{self.number:06d}"
 
     def utilization(self, seconds: float) -> float:
-        """Slow waves and fast ones, as clients come and go."""
+        """Slow and fast waves, as from clients that come and go."""
         phase = self.number * 2.1 + hash_of(self.host)
         wave = 0.14 * math.sin(seconds / 17 + phase) + 0.05 * math.sin(seconds / 3.1 + 2 * phase)
         return min(1.0, max(0.0, self.typical + wave + 0.02 * math.sin(5 * seconds + phase)))
@@ -49,7 +49,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Load:
-    """What clients do to a model; times are those of a mean request."""
+    """The load of a model; times are means over requests."""
 
     model: str
     inferences: float  # per second
@@ -59,14 +59,14 @@ class Load:
 
 
 def hash_of(text: str) -> int:
-    """The same in every run."""
+    """A pseudo-random number that is the same in every run."""
     return sum(map(ord, text)) % 1000
 
 
 def triton(seconds: float, loads: Iterable[Load], gpus: Iterable[Gpu] = ()) -> str:
-    """Triton's ``/metrics``, so many seconds after its start."""
+    """Triton's ``/metrics`` at this number of seconds after its start."""
     lines = []
-    passed = 1000 + seconds + 1.2 * math.sin(seconds / 8)  # the load goes up and down a little
+    passed = 1000 + seconds + 1.2 * math.sin(seconds / 8)  # the load varies a little
     for load in loads:
         labels = f'{{model="{load.model}",version="1"}}'
         inferences = load.inferences * passed
@@ -93,7 +93,7 @@ def triton(seconds: float, loads: Iterable[Load], gpus: Iterable[Gpu] = ()) -> s
 
 
 def dcgm(seconds: float, gpus: Iterable[Gpu]) -> str:
-    """What dcgm-exporter says of them; of a MIG slice no utilization, but what its engines do."""
+    """The metrics of dcgm-exporter; MIG slices have no utilization, but the activity of their engines."""
     lines = []
     for gpu in gpus:
         slice_of = f',GPU_I_PROFILE="{gpu.profile}",GPU_I_ID="{gpu.number}"' if gpu.profile else ""

@@ -1,14 +1,15 @@
-"""axe-core finds nothing serious in any state of panel, status bar item and widget, nor in what cells show."""
+"""axe-core finds no serious violation in panel, status bar item, widget and cell outputs."""
 
 from __future__ import annotations
 
+import pytest
 from page import DARK, HIGH_CONTRAST, LIGHT
 from playwright.sync_api import expect
 from recorded.replay import documented
 from samples import usage_of, used
 from server.pretender import refusing
 
-from eaf_inference.facility.ports import free_ports
+from eaf_facility.process.ports import free_ports
 
 THEMES = (LIGHT, DARK, HIGH_CONTRAST)
 PANEL, STATUS = "#eaf-inference-panel", ".jp-EafInference-status"
@@ -24,7 +25,7 @@ OUTPUTS = ".jp-NotebookPanel .jp-OutputArea-output"
 
 
 def found_in_any_theme(page, *selectors):
-    """What axe-core finds serious there, in each theme."""
+    """The serious violations that axe-core finds, in each theme."""
     found = []
     for theme in THEMES:
         page.choose_theme(theme)
@@ -33,7 +34,7 @@ def found_in_any_theme(page, *selectors):
 
 
 def drawn(page, mark, *, pseudo=None):
-    """Whether a mark that a background draws differs from the page behind it, in the system's own colours."""
+    """Whether a mark drawn by a background is visible with forced colours."""
     page.tab.emulate_media(forced_colors="active", contrast="more")
     try:
         return mark.evaluate(_DRAWN, pseudo)
@@ -41,6 +42,7 @@ def drawn(page, mark, *, pseudo=None):
         page.tab.emulate_media(forced_colors="none", contrast="no-preference")
 
 
+@pytest.mark.slow
 def test_without_a_service(start_lab, visit):
     lab = start_lab()
     page = visit(lab)
@@ -64,10 +66,10 @@ def test_without_a_service(start_lab, visit):
         assert found_under("Not authorised") == []
     lab.configure(urls=["http://of.another/kind"])
     again.click()
-    assert found_under("The configuration has a mistake") == []
+    assert found_under("The configuration is invalid") == []
 
 
-def test_a_cpu_service_the_widget_and_what_cells_show(page):
+def test_a_cpu_service_the_widget_and_cell_outputs(page):
     page.open_panel()
     page.new_triton_notebook()
     page.run("monitor = triton.monitor(); monitor")
@@ -85,7 +87,8 @@ def test_a_cpu_service_the_widget_and_what_cells_show(page):
     assert found == [], "\n".join(found)
 
 
-def test_gpus_and_then_numbers_that_are_old(start_lab, visit, server, site):
+@pytest.mark.slow
+def test_gpus_and_then_outdated_numbers(start_lab, visit, server, site):
     site.pages["/metrics"] = documented("triton_gpu")
     page = visit(start_lab(urls=[server.grpc], metrics_urls=[f"{site.url}/metrics"]))
     page.open_panel()
@@ -95,7 +98,7 @@ def test_gpus_and_then_numbers_that_are_old(start_lab, visit, server, site):
         assert drawn(page, mark)
     assert found_in_any_theme(page, PANEL, STATUS) == []
     site.pages["/metrics"] = (503, "")
-    expect(page.health("numbers are old")).to_be_visible(timeout=20_000)
+    expect(page.health("numbers are outdated")).to_be_visible(timeout=20_000)
     expect(page.panel.get_by_role("status")).to_contain_text("No numbers for")
     assert found_in_any_theme(page, PANEL, STATUS) == []
 

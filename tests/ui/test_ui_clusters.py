@@ -1,4 +1,4 @@
-"""Clusters of a real gateway in the panel, and notebooks that are connected elsewhere, or no longer."""
+"""Clusters of a real gateway in the panel, and notebooks that are connected elsewhere or lost their kernel."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ client.wait_for_workers(1)
 
 @pytest.fixture
 def cluster_lab(start_lab, server, gateway_server, tmp_path):
-    """A Lab whose user's Dask configuration names a gateway."""
+    """A Lab with a gateway in the user's Dask configuration."""
     auth = {"type": "basic", "kwargs": {"username": "alice", "password": gateway_server.password_file.read_text()}}
     (tmp_path / "gateway.yaml").write_text(json.dumps({"gateway": {"address": gateway_server.address, "auth": auth}}))
     return start_lab(environment={"DASK_CONFIG": str(tmp_path)}, urls=[server.grpc], metrics_urls=[server.metrics])
 
 
 def answer(page, button, title):
-    """Answer the dialog of this title; what it said."""
+    """Answer the dialog with this title, and return its text."""
     dialog = page.tab.get_by_role("dialog").filter(has_text=title)
     expect(dialog).to_be_visible()
     text = dialog.inner_text()
@@ -36,6 +36,7 @@ def answer(page, button, title):
     return text
 
 
+@pytest.mark.slow
 def test_a_cluster_is_named_scaled_and_shut_down_from_the_panel(cluster_lab, visit, gateway_server):
     page = visit(cluster_lab)
     page.open_panel()
@@ -64,13 +65,13 @@ def test_a_cluster_is_named_scaled_and_shut_down_from_the_panel(cluster_lab, vis
     scale.click()
     page.tab.get_by_role("dialog").get_by_role("spinbutton").fill("2")
     page.tab.keyboard.press("Enter")
-    expect(cluster).to_contain_text("2 workers were asked for.")
+    expect(cluster).to_contain_text("Requested 2 workers.")
     expect(cluster).to_contain_text("2 / 2 connected", timeout=30_000)
     expect(cluster.get_by_role("status")).to_have_count(0)
 
     end.click()
     said = answer(page, "Cancel", f"Shut down cluster {label}?")
-    assert "Its 2 workers stop, and what they compute is lost." in said
+    assert "Its 2 workers stop, and their running tasks are lost." in said
     assert f"It is used by {name}." in said
     expect(cluster).to_contain_text("2 / 2 connected")
 
@@ -87,7 +88,7 @@ def test_a_cluster_is_named_scaled_and_shut_down_from_the_panel(cluster_lab, vis
     expect(page.section("My clusters")).to_contain_text("No Dask cluster is running.")
 
 
-def test_an_address_is_typed_and_the_notebook_is_marked_as_connected_there(start_lab, visit, server):
+def test_a_notebook_connects_to_a_typed_address_and_is_marked(start_lab, visit, server):
     page = visit(start_lab())
     page.open_panel()
     page.new_notebook()
@@ -114,7 +115,7 @@ def test_an_address_is_typed_and_the_notebook_is_marked_as_connected_there(start
     page.begin("import os; os.kill(os.getpid(), 9)")
     answer(page, "Ok", "Kernel Restarting")
     expect(notebooks).to_contain_text("kernel died: connect again", timeout=20_000)
-    page.panel.get_by_label("Connect to an address").press("Enter")  # the address is still there
+    page.panel.get_by_label("Connect to an address").press("Enter")  # the address is still in the field
     expect(notebooks).to_contain_text(f"connected to {server.grpc}", timeout=60_000)
     expect(notebooks).not_to_contain_text("kernel died")
     page.complaints[:] = [each for each in page.complaints if "Connection lost" not in each]  # to the dead kernel

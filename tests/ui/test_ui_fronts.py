@@ -1,10 +1,11 @@
-"""Notebook 7 and marimo: what a person does in JupyterLab works there too."""
+"""Panel and widget in Notebook 7 and marimo."""
 
 from __future__ import annotations
 
 import json
 import re
 
+import pytest
 from marimo_server import MarimoPage, cell
 from page import LabPage, prompt
 from playwright.sync_api import expect
@@ -19,14 +20,14 @@ EMPTY = {
 
 
 class NotebookPage(LabPage):
-    """One person with one notebook in Notebook 7."""
+    """A page with one notebook in Notebook 7."""
 
     SAYS = {  # noqa: RUF012
         **LabPage.SAYS,
         r"warning: Plugin @jupyter-notebook/\S+ .*to activate\. \(": "one of its own took seconds, on a busy machine",
         r"warning: Menu entry for command '\S+' is duplicated\.": "of its own commands",
         r"warning: \[yjs#509\] Not same Y\.Doc": "whatever it opens",
-        r"exception: [^\n]*\n +at \S+/static/notebook/notebook_core": "it reads settings of nobody's plugin",
+        r"exception: [^\n]*\n +at \S+/static/notebook/notebook_core": "it reads settings of a missing plugin",
     }
 
     def enter(self, lab, workspace):
@@ -40,6 +41,7 @@ class NotebookPage(LabPage):
             self.tab.locator(".lm-Menu-item", has_text=item).click()
 
 
+@pytest.mark.slow
 def test_notebook_7_has_panel_widget_and_toolbar_button(start_lab, server, visit):
     notebook = start_lab(application="notebook", urls=[server.grpc], metrics_urls=[server.metrics])
     page = visit(notebook, kind=NotebookPage)
@@ -68,7 +70,7 @@ print(len(scores), "scores")
 """
 
 
-def test_marimo_shows_connection_models_scores_and_a_widget_that_moves(start_marimo, server, visit, tmp_path):
+def test_marimo_shows_connection_models_scores_and_a_live_widget(start_marimo, server, visit, tmp_path):
     seen = tmp_path / "seen"
     cells = (
         cell("import eaf_inference\ntriton = eaf_inference.connect()\ntriton", gives="triton"),

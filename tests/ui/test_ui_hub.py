@@ -1,4 +1,4 @@
-"""The quickstart as it stands, under a real Hub: with nothing typed, as the user who has logged in."""
+"""The unchanged quickstart under a real Hub, as the logged-in user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hub import HubPage, furnish
 from page import prompt
 from playwright.sync_api import expect
 
-from eaf_inference.facility.shared import up_for
+from eaf_facility.local.multi_user import up_for
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def page(shared, browser):
     assert page.external == []
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_unchanged_under_the_hub_and_the_panel_follows(page):
     page.open_panel()
     expect(page.panel).to_contain_text(re.compile(r"alice.*renewed automatically, \d+ min left"), timeout=30_000)

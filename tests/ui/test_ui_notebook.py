@@ -1,4 +1,4 @@
-"""What a user does with panel, widget and notebook while cells run: watch, stop, drag a model, start a notebook."""
+"""Panel, widget and notebook while cells run: watch, stop, drag a model, start a notebook."""
 
 from __future__ import annotations
 
@@ -16,11 +16,27 @@ def jets(number):
     return ak.zip({field: ones for field in fields})
 """
 OVERFLOWS = """
-rows = np.full((3, 16, 4), 500, np.float32)  # of so large an eta the exponential is infinite
+rows = np.full((3, 16, 4), 500, np.float32)  # the exponential of so large an eta is infinite
 masses = triton.model("jet_regression")({"constituents": rows, "multiplicity": np.ones(3, int)})
 """
 CONNECTING = re.compile(r"%load_ext eaf_inference\s*%triton_connect")
-# Until so many different pictures were drawn on a canvas, or nobody waits any more.
+SUBMIT = """\
+from concurrent.futures import ThreadPoolExecutor
+import awkward as ak, numpy as np, threading
+threads, free = ThreadPoolExecutor(1), threading.Event()
+def once_free(events):
+    if events.number[0] == 2:
+        free.wait(60)
+    return {"x": events.x}
+for number in range(3):
+    ak.to_parquet(ak.Array({"x": np.ones((5, 2), "f"), "number": 5 * [number]}), f"{number}.parquet")
+open("1.parquet", "wb").write(b"PAR1")
+try:
+    for scores in triton.submit(triton.model("affine_1"), "*.parquet", client=threads, select=once_free):
+        pass
+finally:
+    free.set()"""
+# Wait until this number of different pictures has been drawn on a canvas.
 DRAWN = """([canvas, pictures]) => new Promise(resolve => {
   const seen = new Set();
   const look = () => {
@@ -32,20 +48,19 @@ DRAWN = """([canvas, pictures]) => new Promise(resolve => {
 
 
 def draws(page, chart, pictures=3):
-    """Whether the chart shows something new again and again."""
+    """Whether the chart keeps changing."""
     return page.tab.evaluate(DRAWN, [chart.locator("canvas").element_handle(), pictures])
 
 
-def grows(locator, pattern):
-    """Whether the number in a text becomes greater than it is first."""
+def two_values(locator, pattern):
+    """Return a number in a text, and the one that replaces it."""
     expect(locator).to_have_text(re.compile(pattern), timeout=30_000)
     first = locator.inner_text()
     expect(locator).not_to_have_text(first, timeout=30_000)
-    number, before = (int(re.search(pattern, text)[1].replace(",", "")) for text in (locator.inner_text(), first))
-    return number > before
+    return tuple(int(re.search(pattern, text)[1].replace(",", "")) for text in (first, locator.inner_text()))
 
 
-def test_panel_and_widget_move_while_a_cell_runs_and_stop_interrupts_it(page):
+def test_panel_and_widget_are_live_while_a_cell_runs_until_stop(page):
     page.open_panel()
     page.new_triton_notebook()
     page.run(PREPARE)
@@ -55,9 +70,10 @@ def test_panel_and_widget_move_while_a_cell_runs_and_stop_interrupts_it(page):
     expect(prompt(cell)).to_have_text("[*]:")
     notebooks = page.section("Notebooks")
     expect(notebooks).to_contain_text(re.compile(r"particlenet · \d+% · [\d,]+ jets/s"), timeout=30_000)
-    progress = page.widget.get_by_text("of 300,000 jets")
-    assert grows(progress, r"([\d,]+) of 300,000 jets")
-    assert grows(page.section("Models").get_by_role("row", name="particlenet").get_by_role("cell").first, r"([\d,]+)")
+    before, after = two_values(page.widget.get_by_text("of 300,000 jets"), r"([\d,]+) of 300,000 jets")
+    assert after > before
+    rate = page.section("Models").get_by_role("row", name="particlenet").get_by_role("cell").first
+    assert all(two_values(rate, r"([\d,]+)"))
     for chart in (page.section("Server").get_by_role("img"), *page.widget.get_by_role("img").all()):
         assert draws(page, chart)
     expect(page.widget.get_by_role("img", name=re.compile(r"^This notebook.*now [\d,]+ jets.s"))).to_be_visible()
@@ -69,7 +85,7 @@ def test_panel_and_widget_move_while_a_cell_runs_and_stop_interrupts_it(page):
     notebooks.get_by_role("button", name="Stop").click()
     page.wait_until_ended(cell)
     stopped = re.compile(r"^Stopped after [\d,]+ of 300,000 jets; no scores are returned\.$")
-    expect(page.output(cell)).to_have_text(stopped)  # and no traceback
+    expect(page.output(cell)).to_have_text(stopped)  # without a traceback
     expect(notebooks.get_by_role("button", name="Stop")).to_have_count(0)
     expect(page.widget).to_contain_text("idle")
     again = page.run("len(model(jets(5)))")
@@ -78,8 +94,18 @@ def test_panel_and_widget_move_while_a_cell_runs_and_stop_interrupts_it(page):
     expect(notebooks).to_contain_text("3 jets have NaN or infinite scores")
     expect(page.widget).to_contain_text("3 with NaN or infinite scores")
 
+    cell = page.begin(SUBMIT)
+    expect(notebooks).to_contain_text(re.compile(r"affine_1 · 67% · [\d,]+ jets/s"))
+    expect(notebooks).to_contain_text(re.compile(r"2 of 3 files · \d+ (s|min) left"))
+    expect(notebooks).to_contain_text("1 file failed")
+    expect(page.widget).to_contain_text(re.compile(r"2 of 3 files · 1 failed, 3 jets with NaN .* · \d+ (s|min) left"))
+    expect(page.output(cell)).to_contain_text(re.compile(r"2/3\s.*1\sfailed,\s5\sjets"))
+    notebooks.get_by_role("button", name="Stop").click()
+    page.wait_until_ended(cell)
+    expect(page.output(cell)).to_contain_text("Stopped after")
 
-def test_a_model_that_is_dragged_into_a_notebook_is_a_cell_that_runs(page):
+
+def test_a_model_dragged_into_a_notebook_is_a_cell_that_runs(page):
     page.open_panel()
     page.new_triton_notebook()
     expect(page.cells).to_have_count(1)

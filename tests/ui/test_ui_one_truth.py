@@ -1,16 +1,17 @@
-"""One load, and the same words and figures in panel, status bar, widget, %triton_status and progress bar."""
+"""Panel, status bar, widget, %triton_status and progress bar show the same texts and figures for one load."""
 
 from __future__ import annotations
 
 import re
 import time
 
+import pytest
 from page import prompt
 from playwright.sync_api import expect
 from stand_in import Gpu, Load, triton
 from test_ui_notebook import PREPARE
 
-from eaf_inference.facility.triton import MODELS, TritonServer
+from eaf_facility.servers.triton import MODELS, TritonServer
 
 RATE = r"([\d,.]+)(k?) ?jets?/s"
 LIVE = """() => {
@@ -29,20 +30,20 @@ LIVE = """() => {
 
 
 def rate_in(text):
-    """The jets/s in it; None where there are none."""
+    """The jets/s in a text, if any."""
     found = re.search(RATE, text)
     return float(found[1].replace(",", "")) * (1000 if found[2] else 1) if found else None
 
 
 def agree(texts):
-    """Whether all of them have the same jets/s, within 5 %."""
+    """Whether all texts have the same jets/s, within 5 %."""
     rates = [rate_in(text) for text in texts]
     return None not in rates and max(rates) <= 1.05 * min(rates)
 
 
-def within_two_seconds(page, look):
-    """The first true thing that it sees."""
-    ends = time.monotonic() + 2
+def soon(page, look):
+    """Wait for a true result of `look`, and return it."""
+    ends = time.monotonic() + 10  # the places are updated every second or two, and a busy machine is slower
     while not (seen := look()):
         assert time.monotonic() < ends, "they differ"
         page.tab.wait_for_timeout(50)
@@ -65,12 +66,12 @@ def test_a_replayed_load_reads_the_same_in_all_four_places(start_lab, server, si
         sentences, rates = zip(*places.values(), strict=True)
         return places if len(set(sentences)) == 1 and agree(rates) else None
 
-    places = within_two_seconds(page, same)
+    places = soon(page, same)
     sentence, rate = places["panel"]
     assert "requests wait 60 ms" in sentence
     status = page.output(page.run("%triton_status")).inner_text()
     recent = [frame for frame in page.received if frame["type"] == "snapshot"][-4:]
-    said = [frame["advice"] for frame in recent if frame["advice"]]  # not in the first five seconds
+    said = [frame["advice"] for frame in recent if frame["advice"]]  # none in the first five seconds
     assert any(f"{advice['title']} {advice['text']}" in status for advice in said)
     figures = next(line for line in status.splitlines() if line.startswith("In the last "))
     assert agree([rate, figures])
@@ -103,16 +104,17 @@ def test_two_notebooks_read_the_same_in_bar_panel_widget_and_status(page):
         sentences = {sentence for sentence, _ in places.values()}
         return texts if agree(texts) and len(sentences) == 1 else None
 
-    within_two_seconds(page, same)
-    assert "clients are the limit" not in page.panel.inner_text()  # beside a full CPU
+    soon(page, same)
+    assert "clients are the limit" not in page.panel.inner_text()  # because the CPU is saturated
     row.get_by_role("button", name="Stop").click()
     page.wait_until_ended(first[0])
     status = page.output(page.run("%triton_status")).inner_text()
     mine = next(line for line in status.splitlines() if line.startswith("this notebook"))
-    within_two_seconds(page, lambda: agree([own.inner_text(), mine]))
+    soon(page, lambda: agree([own.inner_text(), mine]))
 
 
-def test_an_outage_is_said_by_bar_widget_and_panel_until_the_server_is_back(start_lab, visit):
+@pytest.mark.slow
+def test_bar_widget_and_panel_show_an_outage_until_it_ends(start_lab, visit):
     with TritonServer.start([MODELS]) as server:
         page = visit(start_lab(urls=[server.grpc], metrics_urls=[server.metrics]))
         page.open_panel()
@@ -133,4 +135,4 @@ def test_an_outage_is_said_by_bar_widget_and_panel_until_the_server_is_back(star
         expect(prompt(cell)).to_have_text("[*]:")
         page.section("Notebooks").get_by_role("button", name="Stop").click()
         page.wait_until_ended(cell)
-        server.kill()  # quicker than stopping it
+        server.kill()  # faster than stopping it

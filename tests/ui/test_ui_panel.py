@@ -1,4 +1,4 @@
-"""The panel and the status bar's item by themselves: settings, keyboard, hostile names, and rest when hidden."""
+"""The panel and the status bar item: settings, keyboard, hostile names, and no requests while hidden."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ SEVERAL_INTERVALS = 4000  # milliseconds, of one second each
 
 @pytest.fixture
 def live_lab(start_lab, server):
-    """A Lab for one test, whose settings it may change, or whose sampler it counts."""
+    """A Lab for one test that changes its settings or counts its requests."""
     return start_lab(urls=[server.grpc], metrics_urls=[server.metrics])
 
 
 def field(page, name):
-    """A setting of ours in the settings editor, by its name in the schema."""
+    """One of our settings in the settings editor, by its name in the schema."""
     return page.tab.locator(f'[id="jp-SettingsEditor-eaf-inference:plugin_{name}"]')
 
 
-def test_the_status_bar_says_what_is_busy_and_opens_the_panel(page):
-    expect(page.status).to_have_text("Triton")  # nobody looks, nothing is asked
+def test_the_status_bar_shows_the_load_and_opens_the_panel(page):
+    expect(page.status).to_have_text("Triton")  # nothing is visible, so nothing is requested
     assert page.streams == []
     page.status.get_by_role("button").click()
     expect(page.panel).to_be_visible()
@@ -60,12 +60,12 @@ def wishes(interval):
 
 
 def gaps(page):
-    """Seconds between two snapshots each that have arrived."""
+    """Seconds between the snapshots that have arrived."""
     times = [message["snapshot"]["time"] for message in page.received if message["type"] == "snapshot"]
     return [later - earlier for earlier, later in pairwise(times)]
 
 
-def test_the_interval_of_the_settings_is_sent_and_kept_above_its_limit(live_lab, visit):
+def test_the_interval_in_the_settings_is_sent_and_clamped(live_lab, visit):
     page = visit(live_lab)
     page.open_panel()
     page.execute("settingeditor:open", query="Triton")
@@ -74,7 +74,7 @@ def test_the_interval_of_the_settings_is_sent_and_kept_above_its_limit(live_lab,
     (stream,) = page.streams
     with stream.expect_event("framesent", lambda text: json.loads(text) == wishes(3)):
         field(page, "interval").fill("3")
-    # those that were under way when the wish was sent still came every second
+    # snapshots on their way when the request was sent still arrived every second
     stream.wait_for_event("framereceived", lambda _: len(gaps(page)) > 1 and min(gaps(page)[-2:]) > 2)
     field(page, "interval").fill("0.2")
     expect(page.tab.locator(".jp-SettingsPanel")).to_contain_text("must be >= 1")
@@ -83,7 +83,7 @@ def test_the_interval_of_the_settings_is_sent_and_kept_above_its_limit(live_lab,
     assert page.sent == [wishes(1), wishes(3), wishes(2)]
 
 
-def test_a_browser_tab_that_nobody_sees_leaves_the_gateway_alone(live_lab, visit):
+def test_a_hidden_browser_tab_does_not_request_clusters(live_lab, visit):
     page = visit(live_lab)
     page.open_panel()
     expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=20_000)
@@ -104,11 +104,11 @@ def test_every_control_is_reached_and_used_by_keyboard(page):
     page.open_panel()
     page.new_triton_notebook()
     rows = page.section("Models").get_by_role("row")
-    expect(rows).to_have_count(10)  # with the head
+    expect(rows).to_have_count(11)  # including the header
     expect(page.section("Notebooks").get_by_text("connected", exact=True)).to_be_visible()
 
     def missed():
-        """The controls that have no ring when their turn comes."""
+        """The controls that show no focus ring when they have the focus."""
         page.panel.focus()
         controls = [control.element_handle() for control in page.panel.locator("button, input, a, summary").all()]
         assert len(controls) >= 12
@@ -120,7 +120,7 @@ def test_every_control_is_reached_and_used_by_keyboard(page):
                 found.append(control.get_attribute("title"))
         return found
 
-    # what the panel learns meanwhile may bring a control before those that have had their turn
+    # new data may insert a control before those that had the focus already
     assert not missed() or not missed() or not missed()
     page.panel.get_by_role("searchbox", name="Filter models by name").focus()
     page.tab.keyboard.type("PARTICLE")
@@ -134,7 +134,7 @@ def test_every_control_is_reached_and_used_by_keyboard(page):
 
 
 def prometheus_says(*labels):
-    """An answer to the query for everything: the utilization of GPUs with these labels."""
+    """An answer to the query for all metrics: the utilization of GPUs with these labels."""
     result = [
         {"metric": {"eaf_field": "dcgm_utilization", "UUID": str(number), **each}, "value": [0, "63"]}
         for number, each in enumerate(labels)
@@ -168,7 +168,7 @@ def test_hostile_and_huge_names_are_text(start_lab, visit, server, site):
     assert widths[0] == widths[1]  # nothing is wider than the panel
 
 
-def test_nothing_is_asked_while_the_panel_is_hidden(start_lab, visit, server, site):
+def test_a_hidden_panel_sends_no_requests(start_lab, visit, server, site):
     site.pages["/metrics"] = documented("triton_gpu")
     page = visit(start_lab(urls=[server.grpc], metrics_urls=[f"{site.url}/metrics"]))
     page.open_panel()
@@ -176,10 +176,10 @@ def test_nothing_is_asked_while_the_panel_is_hidden(start_lab, visit, server, si
     with page.streams[-1].expect_event("close"):
         page.hide_panel()
     asked, scraped = list(page.asked), site.asked["/metrics"]
-    page.tab.wait_for_timeout(SEVERAL_INTERVALS)  # that nothing happens takes its time
+    page.tab.wait_for_timeout(SEVERAL_INTERVALS)  # to see that nothing happens
     assert page.asked == asked
     assert len(page.streams) == 1
-    assert site.asked["/metrics"] - scraped <= 1  # the one that was under way
+    assert site.asked["/metrics"] - scraped <= 1  # a pending one
     scraped = site.asked["/metrics"]
     page.open_panel()
     expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=20_000)

@@ -1,4 +1,4 @@
-"""Somebody else's notebook, opened later: its outputs read well though nothing of them is trusted, and look past."""
+"""A saved notebook of another user: its untrusted outputs are readable, and look outdated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import nbformat
 from playwright.sync_api import expect
 
 import eaf_inference
-from eaf_inference.notebook.display import monitor_html
+from eaf_inference.notebook.static_views import monitor_html
 
 _OPEN = """async path => {
   const panel = await window.jupyterapp.commands.execute('docmanager:open', { path });
@@ -30,7 +30,7 @@ AS_BEFORE = {
 }
 
 
-def test_saved_outputs_keep_their_tables_untrusted_and_say_when_they_were_made(lab, server, page):
+def test_untrusted_saved_outputs_keep_their_tables_and_time(lab, server, page):
     with eaf_inference.connect(server.grpc) as triton:
         shown = [each._repr_html_() for each in (triton, triton.models(), triton.model("jet_regression"))]
     shown.append(monitor_html(None, (), None, None, problem="", live=False))
@@ -50,5 +50,5 @@ def test_saved_outputs_keep_their_tables_untrusted_and_say_when_they_were_made(l
         assert first.evaluate(_STYLE_OF) == AS_BEFORE
     state = models.get_by_role("row", name="particlenet").get_by_text("ready")
     trusted, colour = "var(--eaf-good)", state.evaluate("node => getComputedStyle(node).color")
-    assert trusted not in (state.get_attribute("style") or "")  # the notebook is untrusted indeed
+    assert trusted not in (state.get_attribute("style") or "")  # the notebook is untrusted
     assert colour == models.evaluate("node => getComputedStyle(node).color")

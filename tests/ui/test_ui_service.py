@@ -1,4 +1,4 @@
-"""The panel follows the service: one that starts, one that is killed and comes back, a page that is loaded again."""
+"""The panel follows the service: its start, a crash and restart, and a reload of the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import expect
 
-from eaf_inference.facility.triton import TritonServer
+from eaf_facility.servers.triton import TritonServer
 
 # What the panel looked like, whenever that changed: the dot's meaning, whether the chart is grey, banner and footer.
 WATCH = """() => {
@@ -34,14 +34,14 @@ WATCH = """() => {
 
 @contextmanager
 def eaf_inference_up(lab, *arguments):
-    """The command, as the user of this Lab types it in a terminal."""
+    """Run the command as the user of this Lab would in a terminal."""
     command = [sys.executable, "-m", "eaf_inference.cli", "up", "--json", *map(str, arguments)]
     with (
         lab.log.with_name("up.log").open("wb") as log,
         subprocess.Popen(command, env=lab.environment, stdout=subprocess.PIPE, stderr=log) as process,
     ):
         try:
-            yield json.loads(process.stdout.readline())  # once all is ready
+            yield json.loads(process.stdout.readline())  # when everything is ready
         finally:
             process.terminate()
 
@@ -52,7 +52,7 @@ def mortal_server(tiny_models):
         yield running
 
 
-def test_from_no_facility_to_live_by_the_panels_button(start_lab, visit, tiny_models):
+def test_a_started_facility_appears_after_the_panels_button(start_lab, visit, tiny_models):
     lab = start_lab()
     page = visit(lab)
     page.open_panel()
@@ -74,9 +74,7 @@ def test_from_no_facility_to_live_by_the_panels_button(start_lab, visit, tiny_mo
         expect(page.section("Notebooks").get_by_role("button", name="Connect")).to_have_count(0)
 
 
-def test_a_server_that_is_killed_is_stale_then_missing_and_comes_back_without_a_reload(
-    start_lab, visit, mortal_server
-):
+def test_a_killed_server_is_stale_then_missing_then_back(start_lab, visit, mortal_server):
     page = visit(start_lab(urls=[mortal_server.grpc], metrics_urls=[mortal_server.metrics]))
     page.open_panel()
     expect(page.section("Server")).to_contain_text(re.compile(r"CPU\s*\d+%"), timeout=20_000)
@@ -85,10 +83,10 @@ def test_a_server_that_is_killed_is_stale_then_missing_and_comes_back_without_a_
     mortal_server.kill()
     expect(page.panel.get_by_role("heading", name="Triton does not answer")).to_be_visible(timeout=30_000)
     expect(page.panel).to_contain_text(mortal_server.grpc)
-    expect(page.panel).to_contain_text("tried again by itself")
+    expect(page.panel).to_contain_text("Retrying automatically.")
     expect(page.panel.get_by_role("button", name="Try again")).to_be_visible()
     expect(page.status).not_to_contain_text("%")
-    stale = [each for each in page.tab.evaluate("window.seen") if each["health"] == "numbers are old"]
+    stale = [each for each in page.tab.evaluate("window.seen") if each["health"] == "numbers are outdated"]
     assert stale
     assert stale[-1]["filter"] == "grayscale(1)"
     assert re.match(r"No numbers for .+refused", stale[-1]["banner"]), stale[-1]
@@ -97,7 +95,7 @@ def test_a_server_that_is_killed_is_stale_then_missing_and_comes_back_without_a_
     expect(page.health("connected")).to_be_visible(timeout=90_000)
     expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=30_000)
     expect(page.status).to_contain_text(re.compile(r"CPU \d+%"))
-    assert page.tab.evaluate("window.seen.length > 0")  # it is the same page
+    assert page.tab.evaluate("window.seen.length > 0")  # the page was not reloaded
 
 
 def test_a_reload_restores_panel_and_notebooks_even_while_a_cell_runs(page):

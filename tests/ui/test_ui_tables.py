@@ -1,11 +1,10 @@
-"""The table of models in a browser, in a narrow window and in a wide one."""
+"""The table of models in a narrow and in a wide browser window."""
 
 from __future__ import annotations
 
 import pytest
 
-from eaf_inference.catalogue import ModelRow, ModelTable
-from eaf_inference.notebook.display import models_html
+from eaf_inference.inference.repository import ModelRow, ModelTable
 
 LONG = "particle_transformer_" + "with_a_rather_long_name_" * 6
 TENSORS = tuple(f"{LONG}{number}: FP32 [{number}, -1]" for number in range(2))
@@ -21,14 +20,14 @@ _CELLS = """() => [...document.querySelectorAll('td')].map(cell => {
 
 
 @pytest.mark.parametrize("width", [250, 1400])
-def test_long_names_fold_and_leave_every_column_readable(browser, width):
+def test_long_names_wrap_and_leave_every_column_readable(browser, width):
     rows = [
         ModelRow(f"{LONG}{place}", "1", TENSORS, TENSORS, ready=True, state="ready", queue_ms=0.0) for place in "ab"
     ]
     waits = ModelRow("jets", "1", ("x: FP32 [2]",), (), ready=False, state="no " + "backend" * 30, queue_ms=None)
     tab = browser.new_page(viewport={"width": width, "height": 900})
     try:
-        tab.set_content(models_html(ModelTable([*rows, waits])))
+        tab.set_content(ModelTable([*rows, waits]).html())
         cells = tab.evaluate(_CELLS)
         assert all(cell["inside"] for cell in cells)
         narrowest = min(cells[column]["width"] for column in (0, 2, 3))  # model, inputs and outputs
@@ -37,7 +36,7 @@ def test_long_names_fold_and_leave_every_column_readable(browser, width):
         page, table = tab.evaluate(
             "() => [document.documentElement.scrollWidth, document.querySelector('table').offsetWidth]"
         )
-        assert page <= width  # what has no room is scrolled to in the output, and the page stays as it is
+        assert page <= width  # a wide table scrolls inside its output, not the page
         assert width < 1400 or table <= width
     finally:
         tab.close()

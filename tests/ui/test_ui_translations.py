@@ -1,4 +1,4 @@
-"""Translators start from a template that is complete, and JupyterLab shows what they make of it."""
+"""The translators' template is complete, and JupyterLab shows translations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACK = "jupyterlab_language_pack_de_DE"
 
 
 class Recorder:
-    """A translator that only notes what it is asked for."""
+    """A translator that records its lookups."""
 
     def __init__(self) -> None:
         self.asked = set()
@@ -39,7 +39,7 @@ def catalogue():
     return read_po(io.BytesIO((ROOT / TEMPLATE).read_bytes()), locale="de_DE", domain=DOMAIN)
 
 
-def test_the_template_has_every_string_that_jupyterlab_translates_in_the_settings():
+def test_the_template_has_every_translated_string_of_the_settings():
     schema = json.loads((ROOT / SCHEMA).read_text())
     assert schema["jupyter.lab.internationalization"]["domain"] == DOMAIN
     recorder = Recorder()
@@ -49,7 +49,7 @@ def test_the_template_has_every_string_that_jupyterlab_translates_in_the_setting
     assert missing == []
 
 
-def test_a_template_that_is_out_of_date_fails_the_check_until_it_is_written_again(tmp_path):
+def test_an_outdated_template_fails_the_check(tmp_path):
     shutil.copytree(ROOT / "labextension", tmp_path / "labextension", ignore=shutil.ignore_patterns("lib"))
     (tmp_path / "node_modules").symlink_to(ROOT / "node_modules")
     (tmp_path / TEMPLATE).parent.mkdir(parents=True)
@@ -69,7 +69,7 @@ def test_a_template_that_is_out_of_date_fails_the_check_until_it_is_written_agai
 
 
 def make_pack(directory: Path) -> None:
-    """A German language pack, in which every string of ours begins with »."""
+    """A German language pack in which each of our strings begins with »."""
     translated = catalogue()
     for message in translated:
         if message.id:
@@ -94,7 +94,7 @@ def make_pack(directory: Path) -> None:
     (information / "entry_points.txt").write_text(f"[jupyterlab.languagepack]\nde_DE = {PACK}\n")
 
 
-def test_jupyterlab_shows_panel_command_and_settings_in_a_language_of_a_pack(start_lab, server, visit, tmp_path):
+def test_jupyterlab_shows_panel_command_and_settings_translated(start_lab, server, visit, tmp_path):
     make_pack(tmp_path)
     lab = start_lab(environment={"PYTHONPATH": str(tmp_path)}, urls=[server.grpc], metrics_urls=[server.metrics])
     settings = Path(lab.environment["JUPYTERLAB_SETTINGS_DIR"], "@jupyterlab", "translation-extension")
@@ -104,6 +104,6 @@ def test_jupyterlab_shows_panel_command_and_settings_in_a_language_of_a_pack(sta
     page.open_panel()
     expect(page.section("»Models")).to_be_visible(timeout=20_000)
     expect(page.tab.locator(".jp-LauncherCard", has_text="»New Triton notebook").first).to_be_visible()
-    # the list of all settings, which the editor shows, comes untranslated from jupyterlab_server for any extension
+    # jupyterlab_server does not translate the settings editor's list of extensions
     schema = page.tab.evaluate(_SCHEMA, [f"{lab.url}lab/api/settings/eaf-inference:plugin", lab.token])
     assert schema["properties"]["interval"]["title"] == "»Refresh interval"

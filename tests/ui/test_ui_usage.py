@@ -1,4 +1,4 @@
-"""The panel's section of the user's own usage; the token service that tells it is a stand-in."""
+"""The panel's section on the user's own usage, with a stand-in for the token service."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_totals_and_models_are_shown_and_a_setting_hides_them(start_hub_lab, vis
     rows = section.get_by_role("row")
     expect(rows.nth(1)).to_contain_text(re.compile(r"particlenet\s*1.24M\s*1,200\s*12"))
     expect(rows.nth(2)).to_contain_text("<img src=x")
-    expect(rows).to_have_count(6)  # with the head
+    expect(rows).to_have_count(6)  # including the header
     expect(section).to_contain_text("and 2 more")
     assert page.tab.locator('img[src="x"]').count() == 0
     page.set_panel_width(250)
@@ -42,12 +42,12 @@ def test_totals_and_models_are_shown_and_a_setting_hides_them(start_hub_lab, vis
     field(page, "sections_usage").uncheck()
     expect(section).to_have_count(0)
     expect(page.section("Notebooks")).to_be_visible()
-    page.tab.wait_for_timeout(SEVERAL_INTERVALS)  # that nothing happens takes its time
+    page.tab.wait_for_timeout(SEVERAL_INTERVALS)  # to see that nothing happens
     assert len([url for url in page.asked if "/api/usage" in url]) == 1
     assert token_giver.told == 1
 
 
-def test_one_model_is_its_total(start_hub_lab, visit, token_giver):
+def test_a_single_model_has_no_table(start_hub_lab, visit, token_giver):
     token_giver.usage = usage_of(used("particlenet", 1, 1))
     page = visit(start_hub_lab())
     page.open_panel()
@@ -58,7 +58,7 @@ def test_one_model_is_its_total(start_hub_lab, visit, token_giver):
     expect(section.get_by_role("table")).to_have_count(0)
 
 
-def test_why_there_are_no_numbers_is_said(start_hub_lab, visit, token_giver):
+def test_the_reason_for_missing_numbers_is_shown(start_hub_lab, visit, token_giver):
     message = "The facility's Prometheus cannot be read: no answer within 8 s."
     token_giver.usage = 503, {"error": "usage_unavailable", "message": message}
     page = visit(start_hub_lab())
@@ -66,7 +66,7 @@ def test_why_there_are_no_numbers_is_said(start_hub_lab, visit, token_giver):
     expect(page.section("My usage")).to_contain_text(message, timeout=30_000)
 
 
-def test_where_it_is_not_offered_there_is_no_section(start_hub_lab, visit, token_giver):
+def test_without_usage_there_is_no_section(start_hub_lab, visit, token_giver):
     page = visit(start_hub_lab())
     with page.tab.expect_response(re.compile("/api/usage"), timeout=30_000) as answer:
         page.open_panel()
