@@ -1,8 +1,12 @@
 # make demo   a facility on this machine, the quickstart on it, and what it measured
-# make test   every test, after `make check`; the browser's need Chromium
+# make test   every test and `make check`; the browser's need Chromium
+# make test-fast   the tests that start no server and no browser, in a minute
 # make bench  this client beside what users would pick instead, on one server
+# make gpu-kit   what benchmarks/gpu/run needs on a machine with a GPU and no network, in .gpu-kit/
 # make lab    JupyterLab on the quickstart, with a facility running
-# make check  ruff, mypy, tsc and eslint
+# make docs   the documentation site, in build/docs; warnings and broken internal links are errors
+# make dist   wheel and sdist, and a smoke test of the wheel in an environment without Node
+# make check  ruff, mypy, tsc, eslint, and the words and lengths that check_words.py knows
 # make labextension   what JupyterLab loads and the notebook widget, by npm (Node 20)
 
 PYTHON ?= python3
@@ -13,7 +17,8 @@ PIP := -m pip --disable-pip-version-check -q
 NPM := npm --silent
 LABEXTENSION := eaf_inference/labextension/package.json
 
-.PHONY: demo test test-beside check bench lab labextension train clean
+.PHONY: demo test test-client test-ui test-server test-oldest test-labextension test-fast
+.PHONY: check bench gpu-kit lab labextension train docs docs-links dist clean
 
 demo: $(VENV)/demo
 	@$(BIN)/eaf-inference demo --output build/demo
@@ -22,40 +27,75 @@ lab: $(VENV)/demo labextension
 	@$(BIN)/eaf-inference up & facility=$$!; trap 'kill $$facility' EXIT INT TERM; \
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
-# Two runs at once, as both wait more than they compute; the second one's output comes at the end.
-BESIDE := $(addprefix tests/integration/test_,bench.py study.py jupyterhub.py own_usage.py usage.py)
+# Several runs at once, as servers and browsers wait more than they compute; each one's output comes when it ends.
+test: $(VENV)/test $(OLDEST)/test labextension
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
+		test-client test-ui test-server check test-oldest test-labextension
 
-test: check labextension $(OLDEST)/test
-	@mkdir -p build
-	@$(MAKE) test-beside > build/test-beside.log 2>&1 & beside=$$!; trap 'kill $$beside 2> /dev/null' EXIT; \
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(BESIDE)); main=$$?; \
-	wait $$beside; others=$$?; cat build/test-beside.log; exit $$((main || others))
+test-client: $(VENV)/test
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
-test-beside:
-	$(NPM) test
-	$(OLDEST)/bin/python -m pytest tests/unit -q
-	$(BIN)/python -m pytest tests/server
+test-ui: $(VENV)/test $(VENV)/labextension
 	$(BIN)/python -m pytest tests/ui
-	$(BIN)/python -m pytest $(BESIDE)
+
+test-server: $(VENV)/test
+	$(BIN)/python -m pytest tests/server
+
+test-oldest: $(OLDEST)/test
+	$(OLDEST)/bin/python -m pytest tests/unit -q
+
+test-labextension: node_modules/.package-lock.json
+	$(NPM) test
+
+test-fast: $(VENV)/test test-labextension
+	$(BIN)/python -m pytest tests/unit -q -m "not slow"
 
 check: $(VENV)/test node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/check_words.py
 	$(BIN)/mypy
 	$(NPM) run check
 
 bench: $(VENV)/bench
-	@$(BIN)/eaf-inference bench --output build/bench
+	@$(BIN)/python -m benchmarks --output build/bench
+
+gpu-kit: $(VENV)/bench
+	@PYTHON=$(BIN)/python benchmarks/gpu/pack .gpu-kit
+
+docs: $(VENV)/docs node_modules/.package-lock.json
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+	@echo "built build/docs/index.html"
+
+# Asks every external host, so it needs a network.
+docs-links: $(VENV)/docs
+	@$(BIN)/sphinx-build --quiet -b linkcheck docs build/docs-links
+
+# The wheel is installed into an environment of its own, with nothing but that environment on PATH: no Node.
+dist: $(VENV)/dist $(LABEXTENSION)
+	@rm -rf dist build/wheel build/dist.log && mkdir -p build
+	@echo "building wheel and sdist"
+	@$(BIN)/python -m build --outdir dist . > build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	@du --apparent-size --bytes dist/*
+	@$(BIN)/python recipe/check.py
+	@$(BIN)/python -m venv build/wheel
+	@echo "installing the wheel with [notebook] into build/wheel"
+	@PATH=$(CURDIR)/build/wheel/bin build/wheel/bin/python $(PIP) install "$$(echo dist/*.whl)[notebook]"
+	@cd build && PATH=$(CURDIR)/build/wheel/bin wheel/bin/python -I ../tests/smoke_wheel.py
 
 train: $(VENV)/train
 	$(BIN)/python notebooks/train_particlenet.py all
+	$(BIN)/python notebooks/train_tracks.py
+
+labextension: $(VENV)/labextension
 
 # An editable install copies shared data or leaves them out, by the version of hatchling: links stand in for them.
-labextension: $(LABEXTENSION)
+$(VENV)/labextension: $(LABEXTENSION)
 	@rm -rf $(VENV)/share/jupyter/labextensions/eaf-inference
 	@mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
 	@ln -sfn $(CURDIR)/eaf_inference/labextension $(VENV)/share/jupyter/labextensions/eaf-inference
 	@ln -sf $(CURDIR)/jupyter-config/server-config/eaf_inference.json $(VENV)/etc/jupyter/jupyter_server_config.d/
+	@touch $@
 
 # jupyter-builder comes with JupyterLab.
 $(LABEXTENSION): node_modules/.package-lock.json tsconfig.json $(shell find labextension/src labextension/style labextension/schema -type f)
@@ -76,7 +116,7 @@ $(VENV)/%: pyproject.toml
 		"eaf-inference needs Python 3.10 or newer; this is %s. Name one: make PYTHON=python3.12" % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing eaf-inference[$*] into $(VENV)"
-	@rm -rf $(VENV)/share/jupyter/labextensions/eaf-inference # not through the link that `labextension` makes
+	@rm -rf $(VENV)/share/jupyter/labextensions/eaf-inference $(VENV)/labextension # not through the link
 	@SKIP_JUPYTER_BUILDER=1 $(BIN)/python $(PIP) install -e '.[$*]'
 	@touch $@
 
