@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.auth.sources import StaticToken
 from eaf_inference.auth.worker_session import worker_session
-from eaf_inference.connection import Connection, arrived, connections
+from eaf_inference.connection import Connection, connections
 from eaf_inference.inference.interrupts import stopping
 from eaf_inference.registry import DEFAULTS, Options
 
@@ -74,7 +74,7 @@ def connect(
             timeout=timeout,
         )
         if options == DEFAULTS and token is None and worker_session() is not None:
-            connection = arrived(options)
+            connection = connections.shared(options, Connection)
             connection.open()
             return connection
         connection = Connection(options, token)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from eaf_inference.inference.tuning import Tuning
     from eaf_inference.notebook.monitor import Monitor
     from eaf_inference.opening import Opened
-    from eaf_inference.registry import LinkedCluster
+    from eaf_inference.registry import Key, LinkedCluster
 
 __all__ = ["Connection", "arrived", "connections"]
 
@@ -366,12 +366,12 @@ class Connection:
         options = self._options
         if options.url is not None and self._opened is not None:
             options = replace(options, url=self._opened.endpoint.urls)  # without the model that a coffea URL names
-        return arrived, (options,)
+        return arrived, (options, connections.key(self))
 
 
 connections: Registry[Connection] = Registry()  # of this process, latest last
 
 
-def arrived(options: Options) -> Connection:
+def arrived(options: Options, key: Key) -> Connection:
     """Return the connection that a pickled one becomes in this process."""
-    return connections.shared(options, Connection)
+    return connections.unpickled(key, options, Connection)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DEFAULTS", "LinkedCluster", "Options", "Registry", "linked_clusters"]
+__all__ = ["DEFAULTS", "Key", "LinkedCluster", "Options", "Registry", "linked_clusters"]
+
+Key: TypeAlias = tuple[int, str, int]  # process id, registry, number of the connection in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,10 @@ class Registry(Generic[Made]):
         self._lock = threading.Lock()
         self._made: list[weakref.ref[Made]] = []  # oldest first
         self._arrived: dict[Options, Made] = {}
+        self._name = secrets.token_hex(8)  # process ids are equal on different machines
+        self._numbers: weakref.WeakKeyDictionary[Made, int] = weakref.WeakKeyDictionary()
+        self._pickled: weakref.WeakValueDictionary[Key, Made] = weakref.WeakValueDictionary()
+        self._count = count()
 
     def add(self, connection: Made) -> None:
         """Register a connection that a user made, and notify the clusters."""
@@ -76,8 +85,26 @@ class Registry(Generic[Made]):
             known = [each() for each in self._made]
         return next((each for each in reversed(known) if each is not None and not each.closed), None)
 
+    def key(self, connection: Made) -> Key:
+        """Return what its pickles carry, so that they become the same connection again in this process."""
+        with self._lock:
+            if connection not in self._numbers:
+                self._numbers[connection] = next(self._count)
+            key = os.getpid(), self._name, self._numbers[connection]
+            self._pickled[key] = connection
+        return key
+
+    def unpickled(self, key: Key, options: Options, make: Callable[[Options], Made]) -> Made:
+        """Return the connection that was pickled in this process, or the one for pickles of other processes.
+
+        A forked process is another one, since gRPC channels do not survive a fork.
+        """
+        with self._lock:
+            own = self._pickled.get(key) if key[0] == os.getpid() else None
+        return own if own is not None else self.shared(options, make)
+
     def shared(self, options: Options, make: Callable[[Options], Made]) -> Made:
-        """Return the connection that all pickled copies with these options share in this process."""
+        """Return the connection that all copies from other processes with these options share in this process."""
         with self._lock:
             connection = self._arrived.get(options)
             if connection is None or connection.closed:

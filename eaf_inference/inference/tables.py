@@ -189,7 +189,7 @@ _KINDS = {
 }
 
 
-def kind_of_table(value: Any) -> tuple[str, str]:
+def kind_of_table(value: object) -> tuple[str, str]:
     """Return the library and the class of a table or column, or of the one that it is derived from."""
     return _kind_of_type(type(value))
 

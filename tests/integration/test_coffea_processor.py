@@ -65,9 +65,6 @@ def no_other_facility(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
 
 
-@pytest.mark.xfail(
-    strict=False, reason="a pickled default connection gets the process's shared one, maybe of another test"
-)
 @pytest.mark.parametrize("executor", ["iterative", "futures", "dask"])
 @pytest.mark.parametrize("connects", ["in this process", "where it runs"])
 def test_each_executor_gives_the_scores_with_this_users_token(facility, executor, connects):
