@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import awkward as ak
 import numpy as np
@@ -191,7 +191,7 @@ _KINDS = {
 
 def kind_of_table(value: object) -> tuple[str, str]:
     """Return the library and the class of a table or column, or of the one that it is derived from."""
-    return _kind_of_type(type(value))
+    return _kind_of_type(cast("Hashable", type(value)))  # mypy looks for the hash of an instance
 
 
 @cache

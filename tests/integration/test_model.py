@@ -7,6 +7,7 @@ import pickle
 import warnings
 
 import awkward as ak
+import elsewhere
 import numpy as np
 import onnxruntime
 import pytest
@@ -357,6 +358,7 @@ def test_the_queue_time_covers_all_replicas(pair, jagged):
 def test_connections_and_models_travel_unopened(particlenet, jets, monkeypatch, triton):
     monkeypatch.setenv("EAF_TRITON_URL", triton.grpc)
     with eaf_inference.connect() as found:
-        arrived = pickle.loads(pickle.dumps(found.model("particlenet")))  # noqa: S301
-    assert "opened on first use" in repr(arrived._connection)
-    assert ak.all(arrived(jets[:5]).top == particlenet(jets[:5]).top)
+        travelled = pickle.dumps((found.model("particlenet"), jets[:5]))
+    connection, scores = elsewhere.scored(travelled)
+    assert "opened on first use" in connection
+    assert ak.all(scores.top == particlenet(jets[:5]).top)
