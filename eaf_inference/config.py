@@ -114,6 +114,29 @@ class Facility(Configurable):
     max_in_flight = Int(
         16, min=1, max=_MOST_IN_FLIGHT, help="The most requests in flight for one call; the window adapts below it."
     ).tag(config=True, served=True)
+    model_store = Unicode(
+        help="Where users' own models are kept, a repository that Triton reads: file:///… or s3://bucket/prefix; "
+        "empty: users cannot deploy models.",
+    ).tag(config=True, served=True)
+    model_store_endpoint = Unicode(help="URL of the S3 service of `model_store`; empty: AWS's.").tag(
+        config=True, served=True
+    )
+    model_store_service = Bool(
+        False,  # noqa: FBT003
+        help="The token service gives users short-lived keys to `model_store`, and checks and writes each "
+        "config.pbtxt; otherwise users write with their own permissions.",
+    ).tag(config=True, served=True)
+    model_control = Enum(
+        ("poll", "explicit"),
+        default_value="poll",
+        help="How Triton notices a new model: it polls `model_store`, or users load it by a call.",
+    ).tag(config=True, served=True)
+    most_models = Int(0, min=0, help="Models that each user may have in `model_store`; 0: no limit.").tag(
+        config=True, served=True
+    )
+    most_model_bytes = Int(0, min=0, help="Bytes that each user may have in `model_store`; 0: no limit.").tag(
+        config=True, served=True
+    )
     documentation_url = Unicode(
         help="Web page for this facility's users (http or https), which the JupyterLab panel opens."
     ).tag(config=True, served=True)

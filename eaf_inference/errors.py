@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BadReply",
     "ConfigurationError",
+    "DeploymentFailed",
+    "DeploymentRefused",
     "IncompleteRun",
     "InferenceError",
     "InvalidInput",
@@ -126,3 +128,11 @@ class BadReply(InferenceError):
 
 class ConfigurationError(InferenceError):
     """A setting, a URL, a file or a recipe is wrong."""
+
+
+class DeploymentRefused(InferenceError):
+    """A model is not put on the server: a check before the upload failed, or the facility does not allow it."""
+
+
+class DeploymentFailed(InferenceError):
+    """The server does not load a new version, or its scores differ from the local ones; the version is withdrawn."""

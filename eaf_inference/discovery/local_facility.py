@@ -52,13 +52,26 @@ class LocalGateway:
 
 @dataclass(frozen=True, slots=True)
 class LocalFacility:
-    """A facility on this machine, as `eaf-inference up --json` prints it."""
+    """A facility on this machine, as `eaf-inference up --json` prints it.
+
+    Attributes
+    ----------
+    model_store : str
+        URL of the model repository that users may write to; empty if there is none.
+    model_store_endpoint : str
+        URL of the S3 service, if the store is in S3.
+    model_store_keys : str
+        Path of a private JSON file with the ``key`` and ``secret`` for it.
+    """
 
     pid: int
     started: float  # seconds since the epoch
     replicas: tuple[Replica, ...]
     models: tuple[str, ...]
     gateway: LocalGateway | None = None
+    model_store: str = ""
+    model_store_endpoint: str = ""
+    model_store_keys: str = ""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -119,6 +132,7 @@ def _read(path: Path) -> LocalFacility | None:
                 replicas=tuple(Replica(**replica) for replica in data["replicas"]),
                 models=tuple(data["models"]),
                 gateway=LocalGateway(**data["gateway"]) if data.get("gateway") else None,
+                **{name: data.get(name, "") for name in ("model_store", "model_store_endpoint", "model_store_keys")},
             )
     except FileNotFoundError:  # ended since the directory was listed
         return None

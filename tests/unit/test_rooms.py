@@ -29,6 +29,7 @@ LAYERS = (
     {"eaf_inference.registry"},
     {"eaf_inference.replicas"},
     {"eaf_inference.opening"},
+    {"eaf_inference.deploy"},
     {"eaf_inference.connection"},
     {"eaf_inference.connecting"},
     {"eaf_inference.dataset"},
