@@ -51,7 +51,7 @@ def _add_up(commands: Commands) -> None:
             "--users, start what a facility for several users has: JupyterHub, its token service, Envoy, two "
             "Tritons, a Dask Gateway and Prometheus. A server that dies is started again."
         ),
-        examples=["up", "up --models ./models --triton 2", "up --users alice,bob"],
+        examples=["up", "up --models ./models --triton 2", "up --store ~/my-models", "up --users alice,bob"],
     )
     parser.add_argument(
         "--models",
@@ -80,6 +80,14 @@ def _add_up(commands: Commands) -> None:
             "an installed tritonserver, such as /opt/tritonserver/bin/tritonserver. It uses the backends of its own "
             "installation; its Python models run in the python3 beside it, or else in the first one on your PATH "
             "(default: the server of the nvidia-pytriton wheel, installed into your cache directory on first use)"
+        ),
+    )
+    parser.add_argument(
+        "--store",
+        metavar="DIR",
+        help=(
+            "the directory into which `triton.deploy` puts models, and from which they are served. It is made if "
+            "need be, and kept (default: a new directory, which is removed when the facility ends)"
         ),
     )
     parser.add_argument(
@@ -171,6 +179,7 @@ def _up(options: argparse.Namespace) -> int:
                     options.models,
                     replicas=1 if options.triton is None else options.triton,
                     triton_server=options.triton_server,
+                    store=options.store,
                     grpc_port=options.grpc_port,
                     progress=progress,
                 )
@@ -202,6 +211,7 @@ def _up_for_users(options: argparse.Namespace) -> int:
                     options.models,
                     replicas=2 if options.triton is None else options.triton,
                     triton_server=options.triton_server,
+                    store=options.store,
                     progress=progress,
                 )
             )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_facility.envoy.configuration import configuration
 from eaf_facility.envoy.settings import Envoy
+from eaf_facility.local.model_store import ModelStore, model_store
 from eaf_facility.local.single_user import make_tritons
 from eaf_facility.process.restarts import keep_running
 from eaf_facility.process.server import ignore, owned_directory
@@ -52,6 +53,7 @@ class SharedFacility:
     gateway: DaskGatewayServer
     hub: JupyterHubServer
     prometheus: PrometheusServer | None
+    store: ModelStore
 
     @property
     def servers(self) -> tuple[Server, ...]:
@@ -79,6 +81,7 @@ class SharedFacility:
             "ca": str(self.envoy.ca),
             "access_log": str(self.envoy.access_log),
             "cluster_logs": str(self.gateway.cluster_logs),
+            "model_store": self.store.url,
             "servers": {
                 server.name: {"url": self.addresses.get(server.name), "pid": server.pid, "log": str(server.log)}
                 for server in self.servers
@@ -98,6 +101,7 @@ def up_for(
     *,
     replicas: int = 2,
     triton_server: Path | str | None = None,
+    store: Path | str | None = None,
     progress: Callable[[str], None] = ignore,
 ) -> Iterator[SharedFacility]:
     """Run a facility for these users for the duration of a `with` block, which begins when it is ready.
@@ -106,7 +110,7 @@ def up_for(
     ----------
     users
         Their names; all may use inference. Their common password is in a file, see `SharedFacility.as_dict`.
-    models, replicas, triton_server, progress
+    models, replicas, triton_server, store, progress
         As for `eaf_facility.local.single_user.up`.
 
     Raises
@@ -117,15 +121,18 @@ def up_for(
         A server neither became ready nor ended.
     """
     members = {user: [GROUP] for user in check_names(users)}
-    tritons = make_tritons(models, replicas=replicas, triton_server=triton_server, progress=progress)
     with ExitStack() as stack:
+        models_of_users = stack.enter_context(model_store(store))
+        tritons = make_tritons(
+            models, replicas=replicas, triton_server=triton_server, store=models_of_users, progress=progress
+        )
         directory = stack.enter_context(owned_directory("eaf-inference-facility-"))
         hub = JupyterHubServer(members, progress=progress)
         token_service = TokenServiceServer(hub.api_url, {}, directory / "tokens")
         gateway = DaskGatewayServer(hub_api_url=hub.api_url)
         envoy = EnvoyServer(_envoy_for(tritons, token_service))
         prometheus = _prometheus(tritons, envoy, directory, progress)
-        facility = SharedFacility(members, tritons, envoy, token_service, gateway, hub, prometheus)
+        facility = SharedFacility(members, tritons, envoy, token_service, gateway, hub, prometheus, models_of_users)
         for server in facility.servers:
             stack.callback(server.stop)
         for server in facility.servers:  # runs before the stops above, so that all end at the same time
@@ -178,6 +185,9 @@ def _token_service_configuration(facility: SharedFacility) -> dict[str, dict[str
         "urls": [facility.envoy.url],
         "ca": facility.envoy.authority,
         "metrics_urls": [triton.metrics for triton in facility.tritons],
+        "model_store": facility.store.url,
+        "model_store_service": True,
+        "model_control": "poll",
     }
     if facility.prometheus:
         document["usage_prometheus_url"] = facility.prometheus.url

@@ -48,6 +48,7 @@ def show(facility: RunningFacility, console: Console) -> None:
         logs |= {facility.gateway.name: facility.gateway.log, "its clusters": facility.gateway.cluster_logs}
     for name, log in logs.items():
         console.print(f"log of {name}: {log}", soft_wrap=True, markup=False)
+    console.print(f"model store: {facility.store}", soft_wrap=True, markup=False)
     console.print(
         "\nIn a notebook: [bold]%load_ext eaf_inference[/], then [bold]%triton_connect[/]. Ctrl-C stops everything."
     )
@@ -68,6 +69,7 @@ def show_shared(facility: SharedFacility, console: Console) -> None:
         ("access log of the edge proxy", facility.envoy.access_log),
         ("logs of clusters", facility.gateway.cluster_logs),
         ("authority of the edge proxy's certificate", facility.envoy.ca),
+        ("model store", facility.store),
     ):
         console.print(f"{what}: {where}", soft_wrap=True, markup=False)
     console.print(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eaf_facility.local.model_store import ModelStore, model_store
 from eaf_facility.process.restarts import keep_running
 from eaf_facility.process.server import Server, ignore
 from eaf_facility.servers.dask_gateway import DaskGatewayServer, missing_packages
-from eaf_facility.servers.triton import MODELS, TritonServer, check_repositories
+from eaf_facility.servers.triton import MODELS, TritonServer, check_repositories, check_store
 from eaf_facility.servers.triton_environment import existing_installation, make_installation
 from eaf_inference.discovery.local_facility import LocalFacility, announced
 from eaf_inference.errors import ConfigurationError
@@ -29,6 +30,7 @@ class RunningFacility:
 
     servers: tuple[TritonServer, ...]
     gateway: DaskGatewayServer | None
+    store: ModelStore
     models: tuple[str, ...]
     started: float  # seconds since the epoch
     announce: Callable[[LocalFacility], object]
@@ -42,6 +44,7 @@ class RunningFacility:
             replicas=tuple(triton.replica for triton in self.servers if triton.launched),
             models=self.models,
             gateway=self.gateway.description if self.gateway else None,
+            model_store=self.store.url,
         )
 
     def watch(self, *, progress: Callable[[str], None] = ignore) -> Server:
@@ -60,6 +63,7 @@ def up(
     triton_server: Path | str | None = None,
     grpc_port: int | None = None,
     gateway: bool = True,
+    store: Path | str | None = None,
     progress: Callable[[str], None] = ignore,
 ) -> Iterator[RunningFacility]:
     """Run a facility for the duration of a `with` block, which begins when it is ready and announced.
@@ -76,6 +80,8 @@ def up(
         The first replica's gRPC port; the others get the following ports. By default all are free ports.
     gateway
         Whether to start a Dask Gateway too, if its packages are installed.
+    store
+        The model store; see `model_store.model_store`.
     progress
         Called with a short line for each step.
 
@@ -86,12 +92,18 @@ def up(
     ServerUnavailable
         A server neither became ready nor ended.
     """
-    tritons = make_tritons(
-        models, replicas=replicas, triton_server=triton_server, grpc_port=grpc_port, progress=progress
-    )
-    dask_gateway = _gateway(progress) if gateway else None
-    everything: list[Server] = [*tritons, *filter(None, [dask_gateway])]
     with ExitStack() as stack:
+        models_of_users = stack.enter_context(model_store(store))
+        tritons = make_tritons(
+            models,
+            replicas=replicas,
+            triton_server=triton_server,
+            grpc_port=grpc_port,
+            store=models_of_users,
+            progress=progress,
+        )
+        dask_gateway = _gateway(progress) if gateway else None
+        everything: list[Server] = [*tritons, *filter(None, [dask_gateway])]
         for server in everything:
             stack.callback(server.stop)
         for server in everything:  # runs before the stops above, so that all end at the same time
@@ -103,6 +115,7 @@ def up(
         facility = RunningFacility(
             tritons,
             dask_gateway,
+            models_of_users,
             models=tuple(sorted(tritons[0].models())),
             started=time.time(),
             announce=lambda description: stack.enter_context(announced(description)),  # replaces the last one
@@ -116,6 +129,7 @@ def make_tritons(
     *,
     replicas: int,
     triton_server: Path | str | None,
+    store: ModelStore,
     grpc_port: int | None = None,
     progress: Callable[[str], None] = ignore,
 ) -> tuple[TritonServer, ...]:
@@ -127,6 +141,7 @@ def make_tritons(
             f"{grpc_port} is not a valid first port for {replicas} Triton(s). Expected 1 to {65536 - replicas}."
         )
     repositories = check_repositories(models or (MODELS,))
+    check_store(store.directory, repositories)
     if triton_server is None:
         installation = make_installation(progress=progress)
     else:
@@ -137,6 +152,7 @@ def make_tritons(
             installation=installation,
             grpc_port=None if grpc_port is None else grpc_port + number,
             name=f"triton-{number}",
+            store=store.repository,
         )
         for number in range(replicas)
     )

@@ -9,6 +9,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from eaf_facility.process.http import OK, ask
@@ -20,17 +21,20 @@ from eaf_inference.discovery.local_facility import Replica
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Literal
 
     from eaf_facility.servers.triton_environment import Installation
 
-__all__ = ["MODELS", "SHARED_MEMORY", "TritonServer", "check_repositories"]
+__all__ = ["MODELS", "SHARED_MEMORY", "TritonServer", "check_repositories", "check_store"]
 
 MODELS = Path(__file__).with_name("models")  # the repository that comes with the package
 SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # prefix of the names of our Tritons' regions
 # Triton allows these calls only to a client that sends a header with this name and value. The name of an HTTP header
 # cannot contain a colon, so no client can send it.
 _RESTRICTED = "shared-memory,trace,logging:nobody:can=send-this"
+_CONTROL = {"none": (), "poll": ("--repository-poll-secs=1",), "explicit": ("--load-model=*",)}
+_NO_KEYS: Mapping[str, str] = MappingProxyType({})
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
 # Triton's Python backend starts each model by an unquoted line of shell. These characters break it, and Triton's
 # start then hangs.
@@ -56,6 +60,14 @@ class TritonServer(Server):
         Its gRPC port; by default a free one. The other ports are always free ones.
     name
         The server's name in messages and in the file name of its log.
+    store
+        A repository whose models come and go while Triton runs: a directory, or ``s3://http://HOST:PORT/bucket/path``.
+        It may be empty. Triton then polls all its repositories every second.
+    store_keys
+        Environment variables with which Triton reads the store, such as ``AWS_ACCESS_KEY_ID``.
+    control
+        Triton's model control mode. By default it polls if there is a store; otherwise its models stay as they are
+        at its start. With ``explicit`` it loads all models at its start, and then those that clients ask for.
 
     Attributes
     ----------
@@ -69,9 +81,14 @@ class TritonServer(Server):
         installation: Installation,
         grpc_port: int | None = None,
         name: str = "triton",
+        store: str = "",
+        store_keys: Mapping[str, str] = _NO_KEYS,
+        control: Literal["none", "poll", "explicit"] | None = None,
     ) -> None:
         self.name = name
         self.repositories = models
+        self._store, self._store_keys = store, store_keys
+        self._control = control or ("poll" if store else "none")
         self._installation = installation
         self._grpc_port, self._http_port = HeldPort(grpc_port), HeldPort()
         (self._metrics_port,) = free_ports(1)
@@ -85,13 +102,15 @@ class TritonServer(Server):
         *,
         installation: Installation | None = None,
         grpc_port: int | None = None,
+        store: str = "",
+        control: Literal["none", "poll", "explicit"] | None = None,
         timeout: float = 120.0,
         progress: Callable[[str], None] = ignore,
     ) -> Iterator[TritonServer]:
         """Run a Triton for the duration of a `with` block, which begins when it is ready."""
         repositories = check_repositories(models)
         installation = installation or make_installation(progress=progress)
-        server = cls(repositories, installation=installation, grpc_port=grpc_port)
+        server = cls(repositories, installation=installation, grpc_port=grpc_port, store=store, control=control)
         with server.running(timeout=timeout, progress=progress):
             yield server
 
@@ -121,7 +140,7 @@ class TritonServer(Server):
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{unique}")
         self._child = Child(
             self._command(region, links),
-            environment=plain_environment(first_on_path=self._installation.bin),
+            environment=plain_environment(first_on_path=self._installation.bin) | dict(self._store_keys),
             log=self.log,
             shared_memory=region,
             directory=links,
@@ -129,7 +148,9 @@ class TritonServer(Server):
         )
 
     def _command(self, region: str, links: Path) -> list[str]:
-        repositories = [_linked(path, links / f"models-{number}") for number, path in enumerate(self.repositories)]
+        repositories = [str(_linked(path, links / f"models-{n}")) for n, path in enumerate(self.repositories)]
+        if self._store:
+            repositories.append(_linked_whole(self._store, links / "store"))
         return [
             str(self._installation.server),
             *(f"--model-repository={path}" for path in repositories),
@@ -143,7 +164,8 @@ class TritonServer(Server):
             "--reuse-http-port=true",
             f"--metrics-address={LOOPBACK}",
             f"--metrics-port={self._metrics_port}",
-            "--model-control-mode=none",  # clients cannot load or unload models
+            f"--model-control-mode={self._control}",  # clients cannot load or unload models, unless it is `explicit`
+            *_CONTROL[self._control],
             f"--grpc-restricted-protocol={_RESTRICTED}",
             f"--http-restricted-api={_RESTRICTED}",
             f"--exit-timeout-secs={_EXIT_SECONDS}",
@@ -207,9 +229,10 @@ class TritonServer(Server):
 
     def left_out(self) -> dict[str, str]:
         """Return the models that cannot be loaded, each with Triton's reason."""
-        logged = triton_log.failed_models(self.log.read_text(encoding="utf-8", errors="replace"))
         served = self.models()
         listed = {model["name"]: model.get("reason", "it has no version") for model in self._index()}
+        logged = triton_log.failed_models(self.log.read_text(encoding="utf-8", errors="replace"))
+        logged = {name: why for name, why in logged.items() if name in listed}  # others have left the store
         unfit = {path.name: why for each in self.repositories for path in each.iterdir() if (why := _unfit(path))}
         return {name: why for name, why in sorted({**listed, **logged, **unfit}.items()) if name not in served}
 
@@ -228,6 +251,14 @@ def _linked(path: Path, link: Path) -> Path:
         if not _unfit(each):
             (link / each.name).symlink_to(each)
     return link
+
+
+def _linked_whole(store: str, link: Path) -> str:
+    """Return a path of the store that Triton can start with: the original, or a link to it."""
+    if store.startswith("s3://") or not _BREAKING.search(store):
+        return store
+    link.symlink_to(store)
+    return str(link)
 
 
 def _unfit(path: Path) -> str:
@@ -256,6 +287,27 @@ def check_repositories(paths: Sequence[Path | str]) -> list[Path]:
         One of them is not a model repository.
     """
     return [_check_repository(Path(path)) for path in paths]
+
+
+def check_store(path: Path, repositories: Sequence[Path]) -> None:
+    """Check that a Triton can serve the models of this store, a directory, beside those of the repositories.
+
+    Raises
+    ------
+    ConfigurationError
+        With one of its models, Triton would not start, or would serve neither of two models with the same name.
+    """
+    for model in path.iterdir():
+        if why := _unfit(model):
+            raise ConfigurationError(
+                f"the model {model.name!r} of the store {path} would keep Triton from starting: {why}. Correct it, "
+                "or move it out of the store."
+            )
+        if twin := next((each / model.name for each in repositories if (each / model.name).is_dir()), None):
+            raise ConfigurationError(
+                f"the model {model.name!r} is in the store {path} and in {twin.parent}, and Triton would serve "
+                "neither. Rename one of them, or move it out."
+            )
 
 
 def _check_repository(path: Path) -> Path:
