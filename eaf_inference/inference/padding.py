@@ -137,6 +137,13 @@ class PaddingCheck:
         with self._trying:
             self._found = {**found, **self._found}
 
+    def declared(self, inputs: Inputs) -> list[Declared]:
+        """Return what the model declares for each collection of these inputs."""
+        return [
+            Declared.of_all(self._declared.get(each.spec.name, Declared()) for each in collection.inputs)
+            for collection in inputs.collections
+        ]
+
     def padding(self, inputs: Inputs, send: Send) -> Padding:
         """Return how to pad these rows, after trying those unlike any that were tried before.
 
@@ -151,10 +158,7 @@ class PaddingCheck:
         InvalidInput
             The model refuses some rows without padding, and its scores depend on the padding.
         """
-        declared = [
-            Declared.of_all(self._declared.get(each.spec.name, Declared()) for each in collection.inputs)
-            for collection in inputs.collections
-        ]
+        declared = self.declared(inputs)
         unpadded = Padding(tuple(each.unpadded for each in declared))
         if not inputs.is_ragged:
             return unpadded
