@@ -23,7 +23,6 @@ from eaf_inference.inference.batching import batch_of
 from eaf_inference.inference.lengths import Lengths
 from eaf_inference.inference.marshal import prepare
 from eaf_inference.inference.padding import PaddingCheck
-from eaf_inference.inference.recipe import is_mask
 from eaf_inference.inference.trial import chosen, with_other_values
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class _RowChecks:
         found = self._batch_findings(alone)
         if not found:
             found = [*self._padding_findings(refused), *self._length_findings()]
-        return [*found, *self._value_findings(alone)]
+        return [*found, *self._value_findings(alone, constant=not found)]
 
     def _alone(self) -> tuple[dict[int, Outputs], dict[int, InferenceError]]:
         """Return the scores of each row alone and unpadded, and why others are refused."""
@@ -205,21 +204,14 @@ class _RowChecks:
 
     def _mixtures(self, batch: Batch, rows: NDArray[np.int64]) -> list[tuple[Batch, NDArray[np.bool_]]]:
         """Return the batch with other values in every second place."""
-        others = with_other_values(self._inputs.take(rows), self._masks()) if not self._inputs.matrices else None
+        others = (
+            with_other_values(self._inputs.take(rows), self._padding.masks) if not self._inputs.matrices else None
+        )
         if others is None:
             return []
         mixed = self._batch(2 * len(rows) + np.arange(len(rows)), others)  # those of positive and negative values
         even = np.arange(len(rows)) % 2 == 0
         return [(beside(batch, mixed, kept), kept) for kept in (even, ~even)]
-
-    def _masks(self) -> dict[str, list[bool]]:
-        recipe = self._spec.recipe
-        return {
-            each.name: [variable.is_mask for variable in recipe.inputs[each.name]]
-            if recipe and each.name in recipe.inputs
-            else [is_mask(each.name)]
-            for each in self._spec.inputs
-        }
 
     def _tolerance(self, alone: Mapping[int, Outputs], rows: NDArray[np.int64]) -> float:
         """Return the difference between equal scores, from rows beside copies of themselves."""
@@ -287,14 +279,14 @@ class _RowChecks:
                 found.append(texts.empty_rows_not_finite(name))
         return found
 
-    def _value_findings(self, alone: Mapping[int, Outputs]) -> list[Finding]:
-        """Check that scores are numbers, and that they differ."""
+    def _value_findings(self, alone: Mapping[int, Outputs], *, constant: bool) -> list[Finding]:
+        """Check that scores are numbers, and with `constant` that they differ."""
         name, found = self._spec.name, []
         wrong = [row for row, outputs in alone.items() if self._finite[row] and not_finite(outputs)]
         if wrong:
             at = int(self._rows[wrong[0]])
             found.append(texts.scores_not_finite(name, len(wrong), len(alone), at, generated=self._generated))
-        else:
+        elif constant:
             found += [
                 texts.constant(name, output, len(alone), generated=self._generated)
                 for output in constant_outputs(list(alone.values()))

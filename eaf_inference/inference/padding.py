@@ -132,6 +132,11 @@ class PaddingCheck:
         """The findings in words; empty if there is nothing to report."""
         return "; ".join(dict.fromkeys(each.note for each in self.found.values() if each.note))
 
+    @property
+    def masks(self) -> Mapping[str, Sequence[bool]]:
+        """By input, which channels are masks; inputs of no recipe are left out unless they are masks."""
+        return self._masks
+
     def adopt(self, found: Mapping[Key, Finding]) -> None:
         """Take over another process's findings, but keep this one's own."""
         with self._trying:
