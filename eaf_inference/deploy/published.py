@@ -1,0 +1,71 @@
+"""What a model's config.pbtxt says about its versions, and the texts that stand in for one.
+
+Triton completes a model without a config.pbtxt from its files, and then serves the newest version, complete or not.
+So a model in the store always has one: until the first version is published, and while it is removed, the text names
+a backend that no server has.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from eaf_inference.errors import ConfigurationError
+
+__all__ = ["deployment_of", "pinned_version_of", "placeholder", "removal", "stands_in"]
+
+_UPLOADING = "upload_in_progress"
+_REMOVING = "removal_in_progress"
+
+
+def placeholder(served_name: str) -> str:
+    """Return the config.pbtxt of a model of which no version is published yet; no server can load it."""
+    return f'name: "{served_name}"\nbackend: "{_UPLOADING}"\n'
+
+
+def removal(served_name: str) -> str:
+    """Return the config.pbtxt of a model while its files are removed; no server can load it."""
+    return f'name: "{served_name}"\nbackend: "{_REMOVING}"\n'
+
+
+def stands_in(served_name: str, text: str) -> bool:
+    """Return whether this is one of the two texts above."""
+    return text in (placeholder(served_name), removal(served_name))
+
+
+def pinned_version_of(text: str) -> int | None:
+    """Return the only version that Triton may serve by this config.pbtxt; None if it does not name exactly one.
+
+    Raises
+    ------
+    ConfigurationError
+        The text is not a model configuration.
+    """
+    policy = _parsed(text).version_policy
+    versions = list(policy.specific.versions) if policy.WhichOneof("policy_choice") == "specific" else []
+    return int(versions[0]) if len(versions) == 1 else None
+
+
+def deployment_of(text: str) -> dict[str, Any]:
+    """Return what the parameter `deployment` says about the upload; empty if it says nothing readable."""
+    parameters = _parsed(text).parameters
+    if "deployment" not in parameters:
+        return {}
+    try:
+        found = json.loads(parameters["deployment"].string_value)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _parsed(text: str) -> Any:
+    from google.protobuf import text_format
+
+    from eaf_inference.inference import protocol
+
+    try:
+        return text_format.Parse(text, protocol.ModelConfig(), allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise ConfigurationError(
+            f"The config.pbtxt cannot be read: {error}. Expected the text of a Triton model configuration."
+        ) from error
