@@ -119,7 +119,7 @@ class TritonPythonModel:
         value: np.ndarray[Any, Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
         if value.dtype == object:  # bytes; ONNX Runtime needs text, and would turn b"top" into "b'top'"
             value = np.array([each.decode() for each in value.flat], dtype=object).reshape(value.shape)
-        return value[:, 0] if name in self.squeezed else value
+        return value.reshape(len(value)) if name in self.squeezed else value  # Triton may have done it
 
     def shaped(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return value[:, np.newaxis] if name in self.squeezed else value
