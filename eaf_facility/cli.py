@@ -19,12 +19,15 @@ from eaf_inference.errors import ConfigurationError, ServerUnavailable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from rich.console import Console
 
     from eaf_facility.local.multi_user import SharedFacility
     from eaf_facility.local.single_user import RunningFacility
     from eaf_inference._commands import Commands
+    from eaf_inference.metrics.usage import Usage
+    from eaf_inference.metrics.usage_by_owner import OwnedUsage
 
 __all__ = ["add_commands"]
 
@@ -141,10 +144,17 @@ def _add_usage(commands: Commands) -> None:
         summary="print how much each user used each model, as recorded by Prometheus",
         description="Print the requests, inferences, bytes and failures of each user and model, as counted by the "
         "Envoy in front of the Tritons and recorded by Prometheus.",
-        examples=["usage", "usage --since 1w --user alice", "usage --json"],
+        examples=["usage", "usage --since 1w --user alice", "usage --by owner", "usage --json"],
     )
     parser.add_argument("--since", metavar="TIME", default="1d", help="30m, 12h, 1d, 2w (default: %(default)s)")
     parser.add_argument("--user", metavar="NAME", help="this user only")
+    parser.add_argument(
+        "--by",
+        choices=("model", "owner"),
+        default="model",
+        help="model: each user and model; owner: the users together, for all models that one user deployed (default: "
+        "%(default)s)",
+    )
     parser.add_argument(
         "--prometheus", metavar="URL", help="the Prometheus to query (default: Facility.prometheus_url)"
     )
@@ -274,18 +284,20 @@ def _envoy(options: argparse.Namespace) -> int:
 def _usage(options: argparse.Namespace) -> int:
     from eaf_inference.config import load_facility
     from eaf_inference.metrics.usage import ask_usage, seconds_of
+    from eaf_inference.metrics.usage_by_owner import by_owner
 
     facility = load_facility()
     facility.usage_prometheus_url = options.prometheus or facility.usage_prometheus_url
     rows = ask_usage(facility, options.user, since=seconds_of(options.since))
+    shown: Sequence[Usage | OwnedUsage] = by_owner(rows) if options.by == "owner" else rows
     if options.json:
-        print(json.dumps([row.as_dict() for row in rows]))
+        print(json.dumps([row.as_dict() for row in shown]))
         return 0
     console = make_console()
     from eaf_facility.local import report
 
-    if rows:
-        report.show_usage(rows, console)
+    if shown:
+        report.show_usage(shown, console)
     else:
         console.print(f"No usage in the last {options.since}.")
     return 0

@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["aligned", "cells", "did_you_mean", "number", "printable", "printable_lines"]
+__all__ = ["aligned", "cells", "did_you_mean", "duration", "file_size", "number", "printable", "printable_lines"]
 
 _NO_SPACE = re.compile(r"[^\S ]+")  # white space other than a space
+
+_DAY = 86400.0  # seconds
+_DURATIONS = (  # limit in seconds, unit in seconds, name
+    (120, 1, "s"),
+    (120 * 60, 60, "min"),
+    (2 * _DAY, 3600, "h"),
+    (730 * _DAY, _DAY, "days"),
+    (36525 * _DAY, 365.25 * _DAY, "years"),
+)
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def printable(text: str) -> str:
@@ -93,6 +103,20 @@ def number(value: float) -> str:
     if value == 0:
         return "0"
     return f"{value:,.1f}" if abs(value) >= 0.05 else "<0.1"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that a person would use."""
+    for limit, unit, name in _DURATIONS:
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return "more than 100 years"  # so distant a claim is a mistake
+
+
+def file_size(value: float) -> str:
+    """Return a number of bytes in the unit that a person would use: ``12.3 MB``."""
+    unit, name = next((each for each in _SIZES if value >= each[0]), (1.0, "B"))
+    return f"{value / unit:.3g} {name}" if value < 999.5 * unit else f"{value / unit:,.0f} {name}"
 
 
 def did_you_mean(given: object, known: Sequence[str]) -> str:

@@ -164,14 +164,21 @@ class Connection:
     def models(self) -> ModelTable:
         """Return the table of models: inputs, outputs, readiness, and mean queue time of the last minute.
 
-        The queue time needs two calls of `models` or `measure` in that minute.
+        The queue time needs two calls of `models` or `measure` in that minute. If there are models that users
+        deployed, the table has their owner, size and last use, and those of this user come first.
 
         Raises
         ------
         ServerUnavailable, NotAuthorized
             The server did not answer, or refused this user.
         """
-        return self.open().replicas.models()
+        from eaf_inference.deploy.owners import owner_as_seen_by
+
+        opened = self.open()
+        has_users = self.credentials.known is not None or bool(opened.endpoint.withheld)
+        is_local = opened.endpoint.source == "local facility"
+        owner = owner_as_seen_by(self.user, has_users=has_users, is_local=is_local)
+        return opened.replicas.models().owned(owner)
 
     @stopping(_STOPPED)
     def measure(self) -> None:

@@ -1,4 +1,6 @@
-"""Each user's own usage, read from the facility's Prometheus and cached for a few seconds.
+"""Each user's own usage, and all users' usage of her models, read from Prometheus and cached for a few seconds.
+
+Of the others who used her models, a user learns how many they are and how much they asked for, but no names.
 
 However many panels are open, Prometheus gets one query per user and period in that time, and few at once.
 """
@@ -13,16 +15,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._redact import redact
-from eaf_inference.errors import InferenceError
+from eaf_inference.deploy.names import escaped
+from eaf_inference.errors import ConfigurationError, InferenceError
 from eaf_inference.metrics.http import make_fetch
+from eaf_inference.metrics.reading import clip
 from eaf_inference.metrics.targets import prometheus_of
 from eaf_inference.metrics.usage import seconds_of, usage_of
+from eaf_inference.metrics.usage_by_owner import of_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eaf_inference.config import Facility
     from eaf_inference.metrics.usage import Usage
+    from eaf_inference.metrics.usage_by_owner import OwnedUsage
 
 __all__ = ["FRESH", "PERIODS", "Answer", "OwnUsage"]
 
@@ -47,18 +53,32 @@ class Answer:
         Time of the answer, in seconds since the epoch.
     rows : tuple of Usage
         One row per model.
+    owned : tuple of OwnedUsage
+        One row per model that this user deployed, for all users.
     problem : str or None
         Why there is no answer, as a sentence for the user.
     """
 
     at: float
     rows: tuple[Usage, ...] = ()
+    owned: tuple[OwnedUsage, ...] = ()
     problem: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the reply to the user, without user names: the models with the most inferences."""
         busiest = sorted(self.rows, key=lambda row: row.rows, reverse=True)[:_MAX_MODELS]
-        return {"at": self.at, "models": [_described(row) for row in busiest]}
+        owned = [
+            {
+                "model": row.model,
+                "users": row.users,
+                "requests": row.requests,
+                "inferences": row.rows,
+                "failures": row.failures,
+                "estimated": row.estimated,
+            }
+            for row in self.owned[:_MAX_MODELS]
+        ]
+        return {"at": self.at, "models": [_described(row) for row in busiest], "owned": owned}
 
 
 class OwnUsage:
@@ -67,7 +87,7 @@ class OwnUsage:
     Parameters
     ----------
     facility : Facility
-        Names the Prometheus and selects the Envoys.
+        Names the Prometheus and selects the Envoys. With a model store, users have models of their own.
     clock : callable
         Returns seconds from any starting point.
 
@@ -80,6 +100,7 @@ class OwnUsage:
     def __init__(self, facility: Facility, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._prometheus = prometheus_of(facility, usage=True)
         self._matchers = tuple(facility.prometheus_envoy_matchers)
+        self._users_deploy = bool(facility.model_store)
         self._clock = clock
         self._turns = asyncio.Semaphore(_CONCURRENT)
         self._asked: OrderedDict[tuple[str, str], tuple[float, asyncio.Task[Answer]]] = OrderedDict()
@@ -97,16 +118,25 @@ class OwnUsage:
         return await asyncio.shield(task)
 
     async def _ask(self, user: str, since: str) -> Answer:
+        owner = self._owner(user)
         try:
-            rows = await asyncio.wait_for(self._rows(user, since), _TIMEOUT)
+            rows = await asyncio.wait_for(self._rows(user, since, owner), _TIMEOUT)
         except asyncio.TimeoutError:
             return self._silence(f"no answer within {_TIMEOUT:.0f} s")
         except InferenceError as error:
             return self._silence(error.reason or redact(str(error)))
         self._silent = False
-        return Answer(time.time(), rows)
+        own = tuple(row for row in rows if row.user == clip(user))
+        return Answer(time.time(), own, of_owner(rows, owner) if owner else ())
 
-    async def _rows(self, user: str, since: str) -> tuple[Usage, ...]:
+    def _owner(self, user: str) -> str | None:
+        """Return the owner in the names of the user's models; None if she can have none."""
+        try:
+            return escaped(user) if self._users_deploy else None
+        except ConfigurationError:
+            return None
+
+    async def _rows(self, user: str, since: str, owner: str | None) -> tuple[Usage, ...]:
         async with self._turns:
             return await usage_of(
                 user,
@@ -114,6 +144,7 @@ class OwnUsage:
                 prometheus=self._prometheus,
                 fetch=make_fetch(),
                 matchers=self._matchers,
+                owner=owner,
             )
 
     def _silence(self, why: str) -> Answer:

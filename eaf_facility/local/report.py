@@ -10,6 +10,7 @@ from rich.text import Text
 
 from eaf_facility.local.multi_user import ONE_ACCOUNT
 from eaf_inference._text import number, printable
+from eaf_inference.metrics.usage_by_owner import OwnedUsage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,35 +93,42 @@ def show_demo(executed: Executed, console: Console) -> None:
         console.print(f"{what}: {where}", soft_wrap=True, markup=False)
 
 
-def show_usage(rows: Sequence[Usage], console: Console) -> None:
-    """Print each user's usage of each model: as a table, or as sentences if the terminal is too narrow for it."""
+def show_usage(rows: Sequence[Usage | OwnedUsage], console: Console) -> None:
+    """Print usage by user and model, or by owner: as a table, or as sentences if the terminal is too narrow."""
     table = usage(rows)
     unbounded = console.options.update(max_width=sys.maxsize)
     if console.measure(table, options=unbounded).minimum <= console.width:
         console.print(table)
         return
     for row in rows:
-        user, model, *counts = _usage_cells(row)
-        counted = ", ".join(f"{count} {head}" for count, head in zip(counts, _COUNTED, strict=True))
-        console.print(_text(f"{user}, {model}: {counted}"))
+        names, heads, counts = _usage_cells(row)
+        counted = ", ".join(f"{count} {head}" for count, head in zip(counts, heads, strict=True))
+        console.print(_text(f"{', '.join(names.values())}: {counted}"))
 
 
-def usage(rows: Sequence[Usage]) -> Table:
-    """Return a table of each user's usage of each model."""
+def usage(rows: Sequence[Usage | OwnedUsage]) -> Table:
+    """Return a table of each user's usage of each model, or of all users' usage of each owner's models."""
     table = Table(box=None, pad_edge=False)
-    for head in ("user", "model"):
-        table.add_column(head, overflow="fold", min_width=_NARROWEST)
-    for head in _COUNTED:
-        table.add_column(head, justify="right", no_wrap=True)  # part of a number would be misread
     for row in rows:
-        table.add_row(*map(_text, _usage_cells(row)))
+        names, heads, counts = _usage_cells(row)
+        if not table.columns:
+            for head in names:
+                table.add_column(head, overflow="fold", min_width=_NARROWEST)
+            for head in heads:
+                table.add_column(head, justify="right", no_wrap=True)  # part of a number would be misread
+        table.add_row(*map(_text, (*names.values(), *counts)))
     return table
 
 
-def _usage_cells(row: Usage) -> tuple[str, ...]:
-    model = f"{row.model or '-'}{' (about)' if row.estimated else ''}"
+def _usage_cells(row: Usage | OwnedUsage) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
+    """Return the names by their head, the heads of the numbers, and the numbers."""
+    about = " (about)" if row.estimated else ""
     counted = (f"{row.requests:,}", f"{row.rows:,}", f"{row.failures:,}")
-    return row.user or "nobody", model, *counted, number(row.bytes_in / 1e6), number(row.bytes_out / 1e6)
+    counts = (*counted, number(row.bytes_in / 1e6), number(row.bytes_out / 1e6))
+    if isinstance(row, OwnedUsage):
+        names = {"owner": f"{row.owner or 'the facility'}{about}"}
+        return names, ("models", "users", *_COUNTED), (f"{row.models:,}", f"{row.users:,}", *counts)
+    return {"user": row.user or "nobody", "model": f"{row.model or '-'}{about}"}, _COUNTED, counts
 
 
 def _table(*heads: str) -> Table:

@@ -14,6 +14,7 @@ import time
 from typing import NoReturn
 
 from eaf_inference._redact import SecretText
+from eaf_inference._text import duration
 from eaf_inference.errors import ConfigurationError
 
 __all__ = ["LARGEST_TOKEN", "SPACE", "Token", "describe_expiry"]
@@ -24,14 +25,6 @@ _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
 _RENEW_AHEAD = 60.0  # seconds before expiry at which a token is renewed, but never …
 _RENEW_AHEAD_SHARE = 0.2  # … before the last fifth of its life
 _LATEST = 1e12  # seconds since the epoch; a later time in a JWT, or NaN, is ignored
-_DAY = 86400.0  # seconds
-_UNITS = (  # limit in seconds, unit in seconds, name
-    (120, 1, "s"),
-    (120 * 60, 60, "min"),
-    (2 * _DAY, 3600, "h"),
-    (730 * _DAY, _DAY, "days"),
-    (36525 * _DAY, 365.25 * _DAY, "years"),
-)
 
 
 class Token:
@@ -112,16 +105,8 @@ def describe_expiry(expires_at: float | None, now: float | None = None, *, renew
         return "no expiry known"
     left = expires_at - (time.time() if now is None else now)
     if left <= 0:
-        return f"expired {_length(-left)} ago{', renewed on next use' if renewed else ''}"
-    return f"renewed automatically, {_length(left)} left" if renewed else f"expires in {_length(left)}"
-
-
-def _length(seconds: float) -> str:
-    """Return a duration in the unit that a person would use."""
-    for limit, unit, name in _UNITS:
-        if seconds < limit:
-            return f"{seconds / unit:.0f} {name}"
-    return "more than 100 years"  # so distant a claim is a mistake
+        return f"expired {duration(-left)} ago{', renewed on next use' if renewed else ''}"
+    return f"renewed automatically, {duration(left)} left" if renewed else f"expires in {duration(left)}"
 
 
 def _jwt_claims(text: str) -> dict[str, object]:

@@ -23,7 +23,7 @@ from eaf_inference.auth.token import Token
 from eaf_inference.errors import ConfigurationError, NotAuthorized, ServerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from eaf_inference._http import Reply
     from eaf_inference.errors import InferenceError
@@ -37,6 +37,7 @@ _HALF = (0.45, 0.55)  # of a token's life, after which it is renewed; random, so
 # errors from reading a malformed reply, such as one of nested brackets
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _COUNTED = ("requests", "inferences", "failures", "bytes_in", "bytes_out")
+_COUNTED_OF_OWNED = ("users", "requests", "inferences", "failures")
 
 
 def below(base: str, name: str) -> str:
@@ -110,7 +111,7 @@ class TokenService(TokenSource):
         return settings
 
     def usage(self, since: str) -> dict[str, Any] | None:
-        """Return the recent usage of the Hub token's user: ``{"at": …, "models": [{"model": …, …}]}``.
+        """Return the recent usage of the Hub token's user: ``{"at": …, "models": [{"model": …, …}], "owned": […]}``.
 
         Parameters
         ----------
@@ -199,15 +200,13 @@ class _NotThere(ServerUnavailable):
 
 
 def _usage(reply: Any) -> dict[str, Any]:
-    models = [
-        {
-            "model": each["model"][:],
-            **{name: index(each[name]) for name in _COUNTED},
-            "estimated": bool(each["estimated"]),
-        }
-        for each in reply["models"]
-    ]
-    return {"at": float(reply["at"]), "models": models}
+    def row(each: Any, counted: Iterable[str]) -> dict[str, Any]:
+        counts = {name: index(each[name]) for name in counted}
+        return {"model": each["model"][:], **counts, "estimated": bool(each["estimated"])}
+
+    models = [row(each, _COUNTED) for each in reply["models"]]
+    owned = [row(each, _COUNTED_OF_OWNED) for each in reply.get("owned", ())]  # an older service has none
+    return {"at": float(reply["at"]), "models": models, "owned": owned}
 
 
 def _described(status: int) -> str:

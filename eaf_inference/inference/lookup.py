@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import TypeAlias
 
+    from eaf_inference.inference.deployment_facts import DeploymentFacts
     from eaf_inference.inference.parameters import Chosen
     from eaf_inference.inference.queue_times import QueueTimes
     from eaf_inference.inference.spec import ModelSpec
 
     Ask: TypeAlias = Callable[..., list[Any]]  # questions -> answers
+    Described: TypeAlias = tuple[ModelSpec | InferenceError, DeploymentFacts | None]
 
 __all__ = ["about", "index", "spec_of", "statistics", "table"]
 
@@ -87,19 +89,24 @@ def table(ask: Ask, where: str, known: Collection[tuple[str, str]], queue_times:
     if found is None:
         found = _described(ask, where, ready, by_metadata=True) or {}
         remark = f"{remark} Recipes and class labels are unknown: the server does not show configurations.".strip()
-    keys = [(entry.name, entry.version) for entry in rows]
-    made = ModelTable(
-        ModelRow.of(entry, found.get(key), queue_times.of(*key), used=key in known)
-        for key, entry in zip(keys, rows, strict=True)
-    )
+    nothing: tuple[None, None] = (None, None)
+
+    def row(entry: Any) -> ModelRow:
+        key = entry.name, entry.version
+        spec, deployed = found.get(key, nothing)
+        queue, last_used = queue_times.of(*key), queue_times.last_used(*key)
+        return ModelRow.of(entry, spec, queue, used=key in known, last_used=last_used, deployed=deployed)
+
+    made = ModelTable(map(row, rows))
     made.remark = remark
     return made
 
 
 def _described(
     ask: Ask, where: str, entries: Sequence[Any], *, by_metadata: bool = False
-) -> dict[tuple[str, str], ModelSpec | InferenceError] | None:
-    """Return each model, or why it cannot be used; None if the server forbids such questions."""
+) -> dict[tuple[str, str], Described] | None:
+    """Return each model or why it cannot be used, and how it was deployed; None if the server forbids to ask."""
+    from eaf_inference.inference.deployment_facts import deployment_facts
     from eaf_inference.inference.spec import ModelSpec
 
     question = _metadata if by_metadata else _config
@@ -109,8 +116,9 @@ def _described(
         if error.restricted:
             return None
         raise
-    found: dict[tuple[str, str], ModelSpec | InferenceError] = {}
+    found: dict[tuple[str, str], Described] = {}
     for entry, reply in zip(entries, replies, strict=True):
+        deployed = None
         try:
             if isinstance(reply, InferenceError):
                 raise reply
@@ -118,9 +126,10 @@ def _described(
                 config = _as_config(metadata_of(reply, entry.name, where), batched=False)
             else:
                 config = config_of(reply, entry.name, where)
-            found[entry.name, entry.version] = ModelSpec.from_config(config, entry.version)
+                deployed = deployment_facts(config)
+            found[entry.name, entry.version] = ModelSpec.from_config(config, entry.version), deployed
         except _OF_ONE_MODEL as error:
-            found[entry.name, entry.version] = error
+            found[entry.name, entry.version] = error, deployed
     return found
 
 

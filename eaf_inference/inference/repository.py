@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference._html import dim, page
 from eaf_inference._redact import redact
 from eaf_inference._table import Cell, Table
-from eaf_inference._text import did_you_mean, number, printable
+from eaf_inference._text import did_you_mean, duration, file_size, number, printable
 from eaf_inference.errors import BadReply, InferenceError, ModelNotFound, ModelNotReady
 from eaf_inference.inference.failure_texts import without_internals
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from eaf_inference.inference.deployment_facts import DeploymentFacts
     from eaf_inference.inference.queue_times import QueueTime
     from eaf_inference.inference.spec import ModelSpec
 
@@ -54,6 +56,15 @@ class ModelRow:
         "ready", or why it is not.
     spec : ModelSpec or None
         None for a model that is not ready.
+    last_used : float or None
+        Time of the last inference of any user, in seconds since the epoch; 0 if there was none since the model was
+        loaded, None if the server does not tell.
+    deployed : DeploymentFacts or None
+        What was written down when a user deployed it; None for a model of the facility, or one that is not ready.
+    owner : str
+        The user who deployed it, by the model's name; empty for a model of the facility, or without users.
+    mine : bool
+        Whether this connection's user deployed it.
     """
 
     name: str
@@ -67,9 +78,22 @@ class ModelRow:
     since_start: int = 0
     used: bool = False
     spec: ModelSpec | None = field(default=None, repr=False, compare=False)
+    last_used: float | None = None
+    deployed: DeploymentFacts | None = None
+    owner: str = ""
+    mine: bool = False
 
     @classmethod
-    def of(cls, entry: Any, found: ModelSpec | InferenceError | None, queue: QueueTime, *, used: bool) -> ModelRow:
+    def of(
+        cls,
+        entry: Any,
+        found: ModelSpec | InferenceError | None,
+        queue: QueueTime,
+        *,
+        used: bool,
+        last_used: float | None = None,
+        deployed: DeploymentFacts | None = None,
+    ) -> ModelRow:
         """Combine Triton's index, configuration and statistics; an error says why the model cannot be used."""
         why = "" if entry.state == "READY" else _reason(entry) or redact(entry.state.lower()) or "not loaded"
         spec = None
@@ -89,6 +113,8 @@ class ModelRow:
             since_start=queue.since_start,
             used=used,
             spec=spec,
+            last_used=last_used,
+            deployed=deployed,
         )
 
     @property
@@ -100,15 +126,35 @@ class ModelRow:
             return "no requests"
         return "not measured yet" if self.ready else "not reported"
 
-    def cells(self) -> tuple[Cell | str, ...]:
-        """Return the row of the table."""
+    @property
+    def last_use(self) -> str:
+        """How long ago it was used, or why that is unknown."""
+        if self.last_used is None:
+            return "not reported"
+        if not self.last_used:
+            return "not since it was loaded"
+        return f"{duration(max(0.0, time.time() - self.last_used))} ago"
+
+    def cells(self, *, ownership: bool = False) -> tuple[Cell | str, ...]:
+        """Return the row of the table, with owner, size and last use if wanted."""
         return (
             self.name,
             self.version,
+            *(self._ownership() if ownership else ()),
             Cell(self.inputs, "code"),
             Cell(self.outputs, "code"),
             Cell(self.state, "good" if self.ready else "bad"),
             Cell(self.queue, "dim" if self.queue_ms is None else "plain"),
+        )
+
+    def _ownership(self) -> tuple[Cell | str, ...]:
+        size = self.deployed.size if self.deployed else None
+        return (
+            "you"
+            if self.mine
+            else self.owner or Cell("the facility" if self.deployed is None else "not named", "dim"),
+            Cell("not reported", "dim") if size is None else file_size(size),
+            Cell(self.last_use, "plain" if self.last_used else "dim"),
         )
 
 
@@ -133,6 +179,12 @@ class ModelTable(list[ModelRow]):
             return -(row.since_start if row.requests is None else row.requests), not row.used, row.name, row.version
 
         return self._with(sorted(self, key=place))
+
+    def owned(self, owner_of: Callable[[ModelRow], tuple[str, bool]]) -> ModelTable:
+        """Return the table with each model's owner and whether it is this user's, whose models then come first."""
+        owners = ((row, owner_of(row)) for row in self)
+        rows = [replace(row, owner=owner, mine=mine) for row, (owner, mine) in owners]
+        return self._with(sorted(rows, key=lambda row: not row.mine))
 
     def measured(self, loads: Mapping[tuple[str, str], tuple[int, float | None]], window: str) -> ModelTable:
         """Return the table with a server's measurements, by name and version: requests, and their mean wait in ms."""
@@ -173,8 +225,12 @@ class ModelTable(list[ModelRow]):
 
     def table(self) -> Table:
         """Return all rows as a table, for `text` and `html`."""
-        heads = ("model", "version", "inputs", "outputs", "state", f"queue ms ({self.window})")
-        return Table(heads, [row.cells() for row in self], numbers=(5,), folds=(0, 2, 3, 4))
+        with_owners = any(row.deployed or row.mine for row in self)  # a facility without users' models needs no more
+        more = ("owner", "size", "last used") if with_owners else ()
+        heads = ("model", "version", *more, "inputs", "outputs", "state", f"queue ms ({self.window})")
+        after = 2 + len(more)
+        rows = [row.cells(ownership=with_owners) for row in self]
+        return Table(heads, rows, numbers=(after + 3,), folds=(0, *range(2, after + 3)))
 
     def __str__(self) -> str:
         return self.text()

@@ -93,7 +93,13 @@ class Usage:
 
 
 async def usage_of(
-    user: str | None, *, since: float, prometheus: Prometheus, fetch: Fetch, matchers: Sequence[str] = ()
+    user: str | None,
+    *,
+    since: float,
+    prometheus: Prometheus,
+    fetch: Fetch,
+    matchers: Sequence[str] = (),
+    owner: str | None = None,
 ) -> tuple[Usage, ...]:
     """Return the usage of one user, or of all, in the last `since` seconds.
 
@@ -109,6 +115,8 @@ async def usage_of(
         From `eaf_inference.metrics.http.make_fetch`.
     matchers : sequence of str
         Select the facility's Envoys (`Facility.prometheus_envoy_matchers`).
+    owner : str or None
+        Also return all users' usage of the models of this owner, as their names give it.
 
     Raises
     ------
@@ -119,13 +127,13 @@ async def usage_of(
     async def ask(promql: str, at: float | None = None) -> Growth:
         return await asyncio.to_thread(growth_in, await prometheus.query(fetch, promql, timeout=_TIMEOUT, at=at))
 
-    first = await ask(usage_expression(user, since=since, matchers=matchers))
+    first = await ask(usage_expression(user, since=since, matchers=matchers, owner=owner))
     reset = {key for key, field in first if field.endswith(_RESET)}
     earlier: Growth = {}
     if reset:
         # a subquery evaluates whole multiples of its step only, so query at the next one
         at = math.ceil(time.time() / _step(since)) * _step(since)
-        earlier = await ask(earlier_lives(user, since=since, matchers=matchers), at)
+        earlier = await ask(earlier_lives(user, since=since, matchers=matchers, owner=owner), at)
     return rows_of(first, earlier, reset)
 
 
@@ -142,29 +150,31 @@ def ask_usage(facility: Facility, user: str | None, *, since: float) -> tuple[Us
     return asyncio.run(usage_of(user, since=since, prometheus=prometheus, fetch=make_fetch(), matchers=matchers))
 
 
-def usage_expression(user: str | None, *, since: float, matchers: Sequence[str] = ()) -> str:
-    """Return the PromQL expression of how much the counters of one user, or of all, grew in `since` seconds.
+def usage_expression(
+    user: str | None, *, since: float, matchers: Sequence[str] = (), owner: str | None = None
+) -> str:
+    """Return the PromQL expression of how much the counters of `usage_of` grew in `since` seconds.
 
     Raises
     ------
     ConfigurationError
         A matcher, the duration or the user name is invalid.
     """
-    counters = _counters(user, since, matchers)
+    counters = _counters(user, since, matchers, owner)
     seconds, uptime = round(since), f"{_UPTIME}{selector(matchers)}"
     return " or ".join(
         _summed(value, field + mark)
-        for field, counter in counters.items()
+        for field, counter in counters
         for mark, value in _questions(counter, uptime, seconds).items()
     )
 
 
-def earlier_lives(user: str | None, *, since: float, matchers: Sequence[str] = ()) -> str:
+def earlier_lives(user: str | None, *, since: float, matchers: Sequence[str] = (), owner: str | None = None) -> str:
     """Return the PromQL expression of the counters' values before they were reset; it is slower to evaluate."""
-    counters = _counters(user, since, matchers)
+    counters = _counters(user, since, matchers, owner)
     seconds, step = round(since), _step(since)
     parts = []
-    for field, counter in counters.items():
+    for field, counter in counters:
         fell = f"last_over_time({counter}[{_GONE}s] offset {step}s) > {counter}"
         parts.append(_summed(f"sum_over_time(({fell})[{seconds}s:{step}s])", field))
     return " or ".join(parts)
@@ -223,12 +233,15 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _counters(user: str | None, since: float, matchers: Sequence[str]) -> dict[str, str]:
-    """Return the selector of each field's counter."""
+def _counters(user: str | None, since: float, matchers: Sequence[str], owner: str | None) -> list[tuple[str, str]]:
+    """Return fields with the selectors of their counters: of the user and, if given, of the owner's models."""
     if not _UNITS["m"] <= since <= _LONGEST:
         raise ConfigurationError(f"Usage over {since:g} s is not available. Expected a minute to a year.")
-    selected = selector([*matchers, *([] if user is None else [f"user={_quoted(user)}"])])
-    return {field: f"{name}{selected}" for name, field in ENVOY.items()}
+    chosen = [[] if user is None else [f"user={_quoted(user)}"]]
+    if owner is not None:
+        chosen.append([f"model=~{_quoted(re.escape(owner) + '[.].+')}"])
+    selectors = [selector([*matchers, *each]) for each in chosen]
+    return [(field, f"{name}{selected}") for selected in selectors for name, field in ENVOY.items()]
 
 
 def _questions(counter: str, uptime: str, since: int) -> dict[str, str]:

@@ -162,6 +162,12 @@ def _described(rows: Sequence[ModelRow]) -> list[dict[str, Any]]:
             "inputs": [clip(each) for each in row.inputs[:_MOST_TENSORS]],
             "outputs": [clip(each) for each in row.outputs[:_MOST_TENSORS]],
             "queue_ms": row.queue_ms,
+            "owner": clip(row.owner),
+            "mine": row.mine,
+            "deployed": None
+            if row.deployed is None
+            else {"size": row.deployed.size, "time": row.deployed.time, "source": row.deployed.source},
+            "last_used": row.last_used,
             "cell": cell_for(row.name, row.version if versions[row.name] > 1 else None, row.spec),
         }
         for row in rows

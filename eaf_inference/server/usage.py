@@ -1,4 +1,4 @@
-"""This user's own usage of the facility in the last 24 hours, from the token service.
+"""This user's usage of the facility, and all users' of her models, in the last 24 hours, from the token service.
 
 The request uses the Hub token of the user's server, and runs in a thread, on demand.
 """
@@ -68,9 +68,11 @@ def _usage() -> dict[str, Any]:
         usage = TokenService(known.own.token_service, ca=known.own.ca or None, timeout=_WITHIN).usage(_SINCE)
     if usage is None:
         return _without_numbers(_NOT_OFFERED, offered=False)
-    models = [{**row, "model": clip(row["model"])} for row in usage["models"][:_MOST_MODELS]]
-    return {"offered": True, "since": _SINCE, "at": usage["at"], "models": models, "problem": None}
+    models, owned = (
+        [{**row, "model": clip(row["model"])} for row in usage[which][:_MOST_MODELS]] for which in ("models", "owned")
+    )
+    return {"offered": True, "since": _SINCE, "at": usage["at"], "models": models, "owned": owned, "problem": None}
 
 
 def _without_numbers(problem: str, *, offered: bool) -> dict[str, Any]:
-    return {"offered": offered, "since": _SINCE, "at": None, "models": [], "problem": redact(problem)}
+    return {"offered": offered, "since": _SINCE, "at": None, "models": [], "owned": [], "problem": redact(problem)}

@@ -21,6 +21,7 @@ export type IGpu = Schemas['Gpu'];
 export type IHistory = Schemas['History'];
 export type IModelLoad = Schemas['ModelLoad'];
 export type IModelUsage = Schemas['ModelUsage'];
+export type IOwnedUsage = Schemas['OwnedUsage'];
 export type IServedModel = Schemas['ServedModel'];
 export type ISession = Schemas['Session'];
 export type ISnapshot = Schemas['Snapshot'];

@@ -314,8 +314,25 @@ export interface components {
             inputs: string[];
             outputs: string[];
             queue_ms: number | null;
+            /** @description The user who deployed it; empty for the facility's, or if unknown */
+            owner: string;
+            /** @description Whether this user deployed it */
+            mine: boolean;
+            /** @description null for a model that no user deployed, or that is not ready */
+            deployed: components["schemas"]["Deployed"] | null;
+            /** @description Time of the last inference, in seconds since the epoch. 0: none since the model was loaded */
+            last_used: number | null;
             /** @description Python source of a cell that calls the model with its real input names */
             cell: string;
+        };
+        /** @description What was written down when a user deployed a model */
+        Deployed: {
+            /** @description Bytes of its files */
+            size: number | null;
+            /** @description Seconds since the epoch */
+            time: number | null;
+            /** @description What it was made from, such as torch 2.13.0; or empty */
+            source: string;
         };
         /** @description One place where discovery looked for a server */
         Attempt: {
@@ -344,7 +361,7 @@ export interface components {
             /** @description What the gateway did differently, such as applying a limit; or empty */
             remark: string;
         };
-        /** @description This user's own usage */
+        /** @description This user's own usage, and all users' usage of the models that this user deployed */
         Usage: {
             /** @description false: the facility has no token service that reports usage */
             offered: boolean;
@@ -356,6 +373,19 @@ export interface components {
             problem: string | null;
             /** @description In descending order of inferences */
             models: components["schemas"]["ModelUsage"][];
+            /** @description The models that this user deployed, in descending order of inferences */
+            owned: components["schemas"]["OwnedUsage"][];
+        };
+        /** @description All users' usage of one model, without their names */
+        OwnedUsage: {
+            model: string;
+            /** @description Users with answered requests, this one included */
+            users: number;
+            requests: number;
+            inferences: number;
+            failures: number;
+            /** @description A counter was reset in this period, so some usage may be missing */
+            estimated: boolean;
         };
         ModelUsage: {
             /** @description Empty for failed calls that named no known model */

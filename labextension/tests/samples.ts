@@ -47,6 +47,10 @@ export const served = (values: Partial<IServedModel> = {}): IServedModel => ({
   inputs: ['points'],
   outputs: ['softmax'],
   queue_ms: null,
+  owner: '',
+  mine: false,
+  deployed: null,
+  last_used: null,
   cell: 'triton.model("particlenet")',
   ...values
 });

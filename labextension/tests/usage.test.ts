@@ -19,6 +19,7 @@ const reported: IUsage = {
   since: '1d',
   at: 1000,
   models: [],
+  owned: [],
   problem: null
 };
 

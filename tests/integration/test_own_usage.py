@@ -167,10 +167,10 @@ def test_the_panel_shows_each_user_her_own_usage(counted):
     assert (carols["models"], carols["problem"]) == ([], f"not authorised for inference: ask {CONTACT}.")
 
 
-def answer_of(rows):
+def answer_of(rows, field="rows"):
     """Return a Prometheus answer: a counter's growth by user and model."""
     result = [
-        {"metric": {"user": user, "model": model, "eaf_field": "rows"}, "value": [0, str(value)]}
+        {"metric": {"user": user, "model": model, "eaf_field": field}, "value": [0, str(value)]}
         for user, model, value in rows
     ]
     return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
@@ -227,6 +227,22 @@ def test_answers_and_failures_are_cached_for_a_few_seconds(site):
         assert site.asked[PATH] == 2
 
     asyncio.run(ask_often())
+
+
+def test_an_owner_gets_the_use_of_her_models_without_names(site):
+    used = [("alice", "alice.tagger", 7), ("bob", "alice.tagger", 5), ("alice", "nap", 1)]
+    site.pages[PATH] = answer_of(used, field="requests")
+
+    async def ask(**settings):
+        usage = OwnUsage(Facility(prometheus_url=site.url, **settings))
+        return (await usage.of("alice", "1d")).as_dict()
+
+    found = asyncio.run(ask(model_store="s3://models/eaf"))
+    (owned,) = found["owned"]
+    assert owned.items() >= {"model": "alice.tagger", "users": 2, "requests": 12, "inferences": 0}.items()
+    assert {row["model"]: row["requests"] for row in found["models"]} == {"alice.tagger": 7, "nap": 1}
+    assert "bob" not in str(found)
+    assert asyncio.run(ask())["owned"] == []  # no model store, so nothing is asked about other users
 
 
 def test_the_number_of_cached_answers_is_bounded(site, monkeypatch):

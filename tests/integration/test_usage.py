@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from envoy_facility import Caller, counters, envoy
-from recorded.replay import until
+from recorded.replay import serve, until
 from test_faults import chunks, inferences
 
 import eaf_inference
@@ -48,9 +48,10 @@ def value_of(url, promql):
     return float(found[0]["value"][1]) if found else None
 
 
-def asked(prometheus, user=None, since=600.0):
+def asked(prometheus, user=None, since=600.0, owner=None):
     async def ask():
-        return await usage_of(user, since=since, prometheus=Prometheus(prometheus.url), fetch=make_fetch())
+        source = Prometheus(prometheus.url)
+        return await usage_of(user, since=since, prometheus=source, fetch=make_fetch(), owner=owner)
 
     return asyncio.run(ask())
 
@@ -105,6 +106,27 @@ def test_any_user_name_finds_that_users_usage_only(watched, issuer):
         assert [(row.user, row.rows) for row in asked(prometheus, name)] == [(name, rows)]
     assert asked(prometheus, 'x"} or vector(1) or {user="frank') == ()
     assert set(NAMES) <= {row.user for row in asked(prometheus)}
+
+
+@needs_prometheus
+def test_an_owner_sees_all_use_of_her_models_and_of_no_others():
+    used = {
+        ("alice", "nap"): 5,
+        ("alice", "al-ice.t"): 3,
+        ("bob", "al-ice.t"): 2,
+        ("bob", "al-ice2.t"): 9,
+        ("bob", "nap"): 1,
+    }
+    with serve() as site:
+        counters = "".join(
+            f'envoy_eaf_requests{{user="{user}",model="{model}"}} {count}\n' for (user, model), count in used.items()
+        )
+        site.pages["/metrics"] = f"envoy_server_uptime 1\n{counters}"
+        with PrometheusServer.start({"envoy": [f"{site.url}/metrics"]}, interval=1) as prometheus:
+            until(lambda: value_of(prometheus.url, "sum(envoy_eaf_requests)") == sum(used.values()))
+            rows = asked(prometheus, "alice", owner="al-ice")
+    found = {(row.user, row.model): row.requests for row in rows}
+    assert found == {key: used[key] for key in [("alice", "nap"), ("alice", "al-ice.t"), ("bob", "al-ice.t")]}
 
 
 @needs_prometheus

@@ -44,6 +44,7 @@ async def test_a_connected_facility_is_described(browser, configure, tiny_triton
     assert (affine["name"], affine["version"], affine["ready"], affine["state"]) == ("affine", "1", True, "ready")
     assert mirror["inputs"] == ["x: FP32 [2]"]
     assert mirror["outputs"] == ["y: FP32 [2]"]
+    assert (mirror["owner"], mirror["mine"], mirror["deployed"], mirror["last_used"]) == ("", False, None, 0)
     chosen = [attempt for attempt in reply["attempts"] if attempt["chosen"]]
     assert [(each["source"], each["value"]) for each in chosen] == [("facility configuration", tiny_triton.grpc)]
     assert chosen[0]["seconds"] > 0
@@ -75,6 +76,7 @@ def test_any_name_is_a_literal_in_its_cell():
     name = '\'); import os #\n\u2028"""<img src=x onerror=alert(1)>'
     assert len(cell_for(name, None, None).splitlines()) == 1
     assert eval(cell_for(name, "2", None), {"triton": Echo()}) == (name, "2")  # noqa: S307
+    assert eval(cell_for("alice.my_tagger", "3", None), {"triton": Echo()}) == ("alice.my_tagger", "3")  # noqa: S307
 
 
 class Echo:

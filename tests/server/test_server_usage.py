@@ -14,7 +14,8 @@ from eaf_inference.server import usage as server_usage
 
 COUNTS = {"requests": 3, "inferences": 48, "failures": 1, "bytes_in": 900, "bytes_out": 800}
 ROW = {"model": "particlenet", **COUNTS, "estimated": False}
-NOTHING = {"since": "1d", "at": None, "models": []}
+OWNED = {"model": "alice.tagger", "users": 2, "requests": 5, "inferences": 320, "failures": 0, "estimated": True}
+NOTHING = {"since": "1d", "at": None, "models": [], "owned": []}
 
 
 @pytest.fixture
@@ -27,10 +28,12 @@ def service(monkeypatch):
 
 
 async def test_one_request_to_the_token_service_serves_all_panels(browser, service):
-    service.usage = {"since": "1d", "at": 1000.5, "models": [ROW, {**ROW, "model": "x" * 10_000}]}
+    models = [ROW, {**ROW, "model": "x" * 10_000}]
+    service.usage = {"since": "1d", "at": 1000.5, "models": models, "owned": [{**OWNED, "user": "bob"}]}
     answers = await asyncio.gather(*(browser.get("usage") for _ in range(20)))
     assert answers == [answers[0]] * 20
     first, clipped = answers[0].pop("models")
+    assert answers[0].pop("owned") == [OWNED]
     assert answers[0] == {"offered": True, "since": "1d", "at": 1000.5, "problem": None}
     assert first == ROW
     assert len(clipped["model"]) == 200

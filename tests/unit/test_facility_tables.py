@@ -11,6 +11,7 @@ from rich.console import Console
 from eaf_facility.local import report
 from eaf_inference.doctor import Finding, State, as_text
 from eaf_inference.metrics.usage import Usage
+from eaf_inference.metrics.usage_by_owner import by_owner
 
 LOG = "/home/alice/.local/state/eaf-inference/logs/" + "very-long-" * 8 + "name-20261128.log"
 
@@ -74,6 +75,15 @@ def test_usage_folds_no_number(width):
         assert number in shown
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width
+    owned = [Usage(user, "alice.tagger", requests=1_234_567, rows=9) for user in ("alice", "bob")]
+    by_owners = printed(report.show_usage, by_owner([*owned, Usage("bob", "particlenet", requests=3)]), width)
+    assert "2,469,134" in by_owners
+    assert "the facility" in " ".join(by_owners.split())
+    assert max(map(len, by_owners.splitlines())) <= width
+    if width == 200:
+        lines = [" ".join(line.split()) for line in by_owners.splitlines()]
+        assert lines[0] == "owner models users requests inferences failures MB in MB out"
+        assert lines[2] == "alice 1 2 2,469,134 18 0 0 0"
 
 
 def test_the_doctors_findings_fit_a_terminal():

@@ -17,10 +17,11 @@ class Times(QueueTimes):
         self.now = 0.0
         super().__init__(lambda: self.now)
 
-    def read(self, at, requests, ms, *, replica="a", name="jets"):
+    def read(self, at, requests, ms, *, replica="a", name="jets", last_ms=0):
         """Add a reading at a second: requests since the start, and the ms that they waited in all."""
         queue = SimpleNamespace(count=requests, ns=int(ms * 1e6))
-        row = SimpleNamespace(name=name, version="1", inference_stats=SimpleNamespace(queue=queue))
+        counts = SimpleNamespace(queue=queue)
+        row = SimpleNamespace(name=name, version="1", last_inference=last_ms, inference_stats=counts)
         self.now = at
         self.add(replica, SimpleNamespace(model_stats=[row]))
 

@@ -12,7 +12,7 @@ export const ROWS = 20;
 export interface IModelRow {
   key: string;
   name: string;
-  /** Set only if there are several versions of the model. */
+  /** Set only if there are several versions of the model, or if it is this user's. */
   version: string | null;
   /** The server's state for a model that is not ready. */
   state: string | null;
@@ -23,6 +23,13 @@ export interface IModelRow {
   batch: number | null;
   failures: number | null;
   share: number | null;
+  /** The user who deployed it; empty for the facility's, or if unknown. */
+  owner: string;
+  /** Whether this user deployed it. */
+  mine: boolean;
+  deployed: IServedModel['deployed'];
+  /** Seconds since the epoch; 0: not since it was loaded, null: unknown. */
+  lastUsed: number | null;
   /** Source of a cell that calls the model, if it is ready. */
   cell: string | null;
 }
@@ -30,7 +37,7 @@ export interface IModelRow {
 const keyOf = (model: { name: string; version: string }) =>
   `${model.name}\n${model.version}`;
 
-/** All served or measured models, in descending order of load, then by name. */
+/** All served or measured models: this user's first, then in descending order of load, then by name. */
 export function modelRows(
   served: readonly IServedModel[],
   loads: readonly IModelLoad[]
@@ -55,7 +62,8 @@ export function modelRows(
     return {
       key,
       name,
-      version: (versions.get(name) ?? 0) > 1 ? version : null,
+      version:
+        (versions.get(name) ?? 0) > 1 || model?.mine ? version || null : null,
       state: model && !model.ready ? model.state : null,
       inputs: model?.inputs ?? [],
       outputs: model?.outputs ?? [],
@@ -64,11 +72,16 @@ export function modelRows(
       batch: load?.batch ?? null,
       failures: load?.failures_per_second ?? null,
       share: share(load?.inferences_per_second, total),
+      owner: model?.owner ?? '',
+      mine: model?.mine ?? false,
+      deployed: model?.deployed ?? null,
+      lastUsed: model?.last_used ?? null,
       cell: (model?.ready && model.cell) || null
     };
   });
   return rows.sort(
     (a, b) =>
+      Number(b.mine) - Number(a.mine) ||
       (b.rate ?? -1) - (a.rate ?? -1) ||
       (a.name < b.name ? -1 : a.name > b.name ? 1 : 0)
   );

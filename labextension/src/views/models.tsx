@@ -1,11 +1,12 @@
 /**
- * The models in descending order of load. A row can be dragged into a notebook.
+ * The models, this user's first, in descending order of load. A row can be dragged into a notebook.
  */
 import { addIcon } from '@jupyterlab/ui-components';
 import React from 'react';
 
 import { clip, number, percent } from '../models/format';
 import { FILTER_FROM, IModelRow, shownRows } from '../models/load';
+import { deploymentOf, ownershipOf } from '../models/ownership';
 import { levelOf } from '../models/status';
 import { Bar, Language, Remark, Section } from './parts';
 
@@ -91,17 +92,20 @@ function Row(props: { row: IModelRow; actions: IModelActions }): JSX.Element {
   const trans = React.useContext(Language);
   const { row, actions } = props;
   const name = clip(row.name);
+  const ownership = ownershipOf(row, Date.now(), trans);
   const about = [
     clip(row.name, 300),
+    deploymentOf(row, Date.now(), trans),
     row.inputs.length && trans.__('takes %1', clip(row.inputs.join(', '), 300)),
     row.outputs.length &&
       trans.__('gives %1', clip(row.outputs.join(', '), 300)),
     row.cell && trans.__('Drag into a notebook for a cell that calls it')
   ];
   const isSlow = row.queue !== null && row.queue >= LONG_WAIT;
+  const kinds = [row.cell && 'jp-mod-draggable', row.mine && 'jp-mod-mine'];
   return (
     <tr
-      className={row.cell ? 'jp-mod-draggable' : ''}
+      className={kinds.filter(Boolean).join(' ')}
       onPointerDown={event => row.cell && actions.drag(row, event)}
     >
       <th scope="row" title={about.filter(Boolean).join('\n')}>
@@ -124,6 +128,13 @@ function Row(props: { row: IModelRow; actions: IModelActions }): JSX.Element {
             </button>
           )}
         </div>
+        {ownership.length > 0 && (
+          <div className="jp-EafInference-ownership">
+            {ownership.map(each => (
+              <span key={each}>{each}</span>
+            ))}
+          </div>
+        )}
         <Bar
           label={trans.__('Share of %1 in all inferences', name)}
           value={row.share}

@@ -1,9 +1,9 @@
 /**
- * This user's own usage of the facility in the last 24 hours.
+ * This user's own usage of the facility in the last 24 hours, and all users' usage of her models.
  */
 import React from 'react';
 
-import type { IModelUsage, IUsage } from '../api';
+import type { IModelUsage, IOwnedUsage, IUsage } from '../api';
 import { clip, number, percent, share, size } from '../models/format';
 import { byModel, total } from '../models/usage';
 import { Bar, Language, Remark, Section } from './parts';
@@ -12,22 +12,77 @@ const SHOWN = 5;
 
 export function Usage({ usage }: { usage: IUsage }): JSX.Element {
   const trans = React.useContext(Language);
-  const { models, problem } = usage;
+  const { models, owned, problem } = usage;
+  return (
+    <>
+      <Section
+        name="usage"
+        title={trans.__('My usage')}
+        note={
+          total(models).estimated
+            ? trans.__('last 24 hours (about)')
+            : trans.__('last 24 hours')
+        }
+      >
+        {models.length > 0 && <All models={models} />}
+        {!models.length && problem === null && (
+          <Remark>{trans.__('No usage yet.')}</Remark>
+        )}
+        {problem !== null && <Remark>{clip(problem, 300)}</Remark>}
+      </Section>
+      {owned.length > 0 && <Owned models={owned} />}
+    </>
+  );
+}
+
+/** How much all users used the models that this user deployed; nobody is named. */
+function Owned({ models }: { models: IOwnedUsage[] }): JSX.Element {
+  const trans = React.useContext(Language);
+  const more = models.length - SHOWN;
   return (
     <Section
-      name="usage"
-      title={trans.__('My usage')}
+      name="owned"
+      title={trans.__('Use of my models')}
       note={
-        total(models).estimated
-          ? trans.__('last 24 hours (about)')
-          : trans.__('last 24 hours')
+        models.some(each => each.estimated)
+          ? trans.__('all users, last 24 hours (about)')
+          : trans.__('all users, last 24 hours')
       }
     >
-      {models.length > 0 && <All models={models} />}
-      {!models.length && problem === null && (
-        <Remark>{trans.__('No usage yet.')}</Remark>
-      )}
-      {problem !== null && <Remark>{clip(problem, 300)}</Remark>}
+      <table className="jp-EafInference-models">
+        <thead>
+          <tr>
+            <th scope="col">{trans.__('name')}</th>
+            <th
+              scope="col"
+              title={trans.__(
+                'Users whose requests were answered, you included'
+              )}
+            >
+              {trans.__('users')}
+            </th>
+            <th scope="col">{trans.__('requests')}</th>
+            <th scope="col" title={trans.__('Inferences (rows)')}>
+              {trans.__('inferences')}
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {models.slice(0, SHOWN).map(each => (
+            <tr key={each.model}>
+              <th scope="row" title={clip(each.model, 300)}>
+                <div className="jp-EafInference-modelName">
+                  <span>{clip(each.model)}</span>
+                </div>
+              </th>
+              <td>{number(each.users)}</td>
+              <td>{number(each.requests)}</td>
+              <td>{number(each.inferences)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      {more > 0 && <Remark>{trans.__('and %1 more', more)}</Remark>}
     </Section>
   );
 }

@@ -15,6 +15,7 @@ from eaf_inference.metrics.usage import (
     seconds_of,
     usage_expression,
 )
+from eaf_inference.metrics.usage_by_owner import OwnedUsage, by_owner, of_owner
 
 
 def answer(*series):
@@ -80,6 +81,44 @@ def test_durations_have_a_number_and_a_unit():
     for text in ("", "1", "d", "-1d", "1.5h", "1 d", "1y"):
         with pytest.raises(ConfigurationError, match="Expected one such as 30m"):
             seconds_of(text)
+
+
+def test_an_owners_models_are_queried_for_all_users_beside_her_own_usage():
+    for question in (usage_expression, earlier_lives):
+        alone, both = (question("alice", since=3600, matchers=['a="b"'], owner=each) for each in (None, "al-ice"))
+        assert both.startswith(f"{alone} or ")
+        assert r'{a="b",model=~"al\\-ice[.].+"}' in both
+        assert "model=~" not in alone
+    assert 'envoy_server_uptime{a="b"}' in both or "uptime" not in both
+
+
+USED = (
+    Usage("alice", "alice.tagger", requests=3, rows=300, bytes_in=10),
+    Usage("alice", "particlenet", requests=1, rows=1),
+    Usage("bob", "alice.tagger", requests=2, rows=20, failures=1, estimated=True),
+    Usage("bob", "alice.other", failures=4),
+    Usage("", "alice.other", failures=1),
+    Usage("carol", "alice.other", requests=1, rows=900),
+    Usage("carol", "alice2.tagger", requests=7),
+    Usage("bob", "", failures=2),
+)
+
+
+def test_an_owner_learns_how_many_users_her_models_have_and_no_names():
+    tagger = OwnedUsage(
+        "alice", "alice.tagger", users=2, requests=5, rows=320, failures=1, bytes_in=10, estimated=True
+    )
+    other = OwnedUsage("alice", "alice.other", users=1, requests=1, rows=900, failures=5)
+    assert of_owner(USED, "alice") == (other, tagger)
+    assert of_owner(USED, "bob") == ()
+    assert "bob" not in str([each.as_dict() for each in of_owner(USED, "alice")])
+
+
+def test_usage_by_owner_sums_over_models_and_users():
+    facility, alice, alice2 = by_owner(USED)
+    assert facility == OwnedUsage("", models=1, users=1, requests=1, rows=1, failures=2)
+    assert (alice.owner, alice.models, alice.users, alice.requests, alice.rows) == ("alice", 2, 3, 6, 1220)
+    assert alice2 == OwnedUsage("alice2", models=1, users=1, requests=7)
 
 
 def test_an_invalid_answer_is_refused():
