@@ -74,7 +74,7 @@ def parsed(text: str) -> Any:
         text_format.Parse(text, config, allow_unknown_field=True)
     except (text_format.ParseError, UnicodeError, RecursionError) as error:
         raise ConfigurationError(
-            f"The {NAME} cannot be read: line {str(error)[:300]} Expected Triton's text format, such as "
+            f"The {NAME} cannot be read: line {str(error)[:300].rstrip('.')}. Expected Triton's text format, such as "
             'name: "jets" and input [{ name: "x", data_type: TYPE_FP32, dims: [3] }].'
         ) from error
     return config

@@ -95,6 +95,7 @@ def merged(served_name: str, text: str, export: Exported, choices: Choices) -> s
     ConfigurationError
         It cannot be read, or says something else than `choices`.
     """
+    parsed(with_field(text, "version_policy", _pin(1)))  # before lines move; what it says of versions is replaced
     text = with_field(text, "name", f"name: {quoted(served_name)}", first=True)
     config = parsed(text)
     if not config.backend and not config.platform:
@@ -137,8 +138,7 @@ def pinned(text: str, version: int, deployment: Mapping[str, Any]) -> str:
     ConfigurationError
         The text cannot be read.
     """
-    policy = f"version_policy {{ specific {{ versions: [{version}] }} }}"
-    text = with_field(text, "version_policy", policy, comment="The version that is served.")
+    text = with_field(text, "version_policy", _pin(version), comment="The version that is served.")
     text = with_parameter(text, DEPLOYMENT, as_json(dict(deployment)), comment="Who deployed this version, and when.")
     config = parsed(text)
     if list(config.version_policy.specific.versions) != [version] or DEPLOYMENT not in config.parameters:
@@ -146,6 +146,10 @@ def pinned(text: str, version: int, deployment: Mapping[str, Any]) -> str:
             f"The {NAME} has a form in which no version can be set. Write it in Triton's format."
         )
     return text
+
+
+def _pin(version: int) -> str:
+    return f"version_policy {{ specific {{ versions: [{version}] }} }}"
 
 
 def _rows(onnx: OnnxFile, choices: Choices) -> int:
@@ -221,7 +225,7 @@ def _running(rows: int, choices: Choices) -> list[str]:
             "# Without an instance_group, Triton runs one copy on each of its GPUs, or on CPUs if it has none.",
             "",
         ]
-    return [*lines, "# The version that is served.", "version_policy { specific { versions: [1] } }", ""]
+    return [*lines, "# The version that is served.", _pin(1), ""]
 
 
 def _parameter(key: str, text: str) -> list[str]:
