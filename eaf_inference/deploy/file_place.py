@@ -11,11 +11,13 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from eaf_inference.deploy import places
 from eaf_inference.deploy.places import CLAIM, StoredFile
 from eaf_inference.deploy.storage_errors import explained
 from eaf_inference.errors import ConfigurationError
@@ -30,6 +32,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Triton's account reads what a user writes, whatever her umask is.
 _FILE_MODE, _DIRECTORY_MODE = 0o644, 0o755
+_DRAFT = ".draft-"  # names in the root, on their way into a model
 _LARGEST_READ = 16 * 1024 * 1024
 
 
@@ -72,7 +75,7 @@ class FilePlace:
 
     def begin(self, model: str, config: str) -> bool:
         # A directory with the file in it appears in one step, and never in place of one with anything in it.
-        draft = f".begin-{secrets.token_hex(8)}"
+        draft = f"{_DRAFT}{secrets.token_hex(8)}"
         with explained("write", str(self.root / model)), self._opened(()) as root:
             _make_directory(draft, root)
             try:
@@ -89,7 +92,9 @@ class FilePlace:
         return True
 
     def claim(self, model: str, version: int, note: bytes) -> bool:
-        with explained("write", str(self.root / model / str(version))), self._opened([model]) as directory:
+        with explained("write", str(self.root / model / str(version))), ExitStack() as stack:
+            _delete_old_drafts(stack.enter_context(self._opened(())))
+            directory = stack.enter_context(self._opened([model]))
             try:
                 _make_directory(str(version), directory)
             except FileExistsError:
@@ -118,7 +123,7 @@ class FilePlace:
         *directories, name = path.split("/")
         # The draft is a file in the root, where Triton looks for directories only: a new file beside a served
         # version makes it load that version again.
-        draft = f".draft-{secrets.token_hex(8)}"
+        draft = f"{_DRAFT}{secrets.token_hex(8)}"
         target = self.root / path
         with explained("write", str(target)), self._opened(()) as root, self._opened(directories) as directory:
             try:
@@ -180,6 +185,15 @@ def _make_directory(name: str, parent: int) -> None:
     with _opened(name, parent) as made:
         inherited = os.fstat(made).st_mode & stat.S_ISGID
         os.fchmod(made, _DIRECTORY_MODE | inherited)
+
+
+def _delete_old_drafts(root: int) -> None:
+    """Delete what killed processes left in the root, where Triton takes a directory for a model."""
+    for name in _names_in(root):
+        if name.startswith(_DRAFT):
+            with suppress(OSError):  # another user's, or deleted meanwhile
+                if os.stat(name, dir_fd=root, follow_symlinks=False).st_mtime < time.time() - places.ABANDONED:
+                    _delete(name, root)
 
 
 def _write(name: str, content: bytes, parent: int) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CLAIM", "Place", "StoredFile"]
+__all__ = ["ABANDONED", "CLAIM", "Place", "StoredFile"]
 
+ABANDONED = 86_400.0  # seconds after its last change, what is not published is left by an interrupted upload
 CLAIM = ".upload.json"  # in a version's directory, before all its other files: who holds the number, and what follows
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from eaf_inference.errors import ConfigurationError
-
 __all__ = ["deployment_of", "pinned_version_of", "placeholder", "removal", "stands_in"]
 
 _UPLOADING = "upload_in_progress"
@@ -59,13 +57,6 @@ def deployment_of(text: str) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    from google.protobuf import text_format
+    from eaf_inference.deploy.config_text import parsed  # with protobuf, which the names of models do not need
 
-    from eaf_inference.inference import protocol
-
-    try:
-        return text_format.Parse(text, protocol.ModelConfig(), allow_unknown_field=True)
-    except text_format.ParseError as error:
-        raise ConfigurationError(
-            f"The config.pbtxt cannot be read: {error}. Expected the text of a Triton model configuration."
-        ) from error
+    return parsed(text)

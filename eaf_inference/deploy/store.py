@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
+from eaf_inference.deploy import places
 from eaf_inference.deploy.names import checked_served_name, owner_of
 from eaf_inference.deploy.places import CLAIM, Place, StoredFile
 from eaf_inference.deploy.published import deployment_of, pinned_version_of, placeholder, removal, stands_in
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "DEPLOYED", "Publisher", "Store", "StoredModel", "Usage"]
 
-_ABANDONED = 86_400.0  # seconds after its last change, an unpublished version is an interrupted upload
 _MOST_CLAIMS = 1000
 _LARGEST_CONFIG = 8 * 1024 * 1024
 
@@ -241,7 +241,7 @@ class Store:
         found: dict[str, dict[str, StoredFile]] = {}
         for path, file in self._place.files("" if owner is None else f"{owner}.").items():
             name, _, inside = path.partition("/")
-            if inside and (owner is None or owner_of(name) == owner):
+            if inside and not name.startswith(".") and (owner is None or owner_of(name) == owner):
                 found.setdefault(name, {})[path] = file
         return found
 
@@ -316,7 +316,7 @@ class Store:
         for version, files in by_version(self._place.files(f"{served_name}/")).items():
             if version in (keep, pinned) or DEPLOYED in files:
                 continue
-            if max(file.time for file in files.values()) < time.time() - _ABANDONED:
+            if max(file.time for file in files.values()) < time.time() - places.ABANDONED:
                 self._place.delete(f"{served_name}/{version}")
             elif version in failed:
                 self._empty(served_name, version)
