@@ -56,11 +56,12 @@ def exchange(
     *,
     method: str = "GET",
     headers: Mapping[str, str],
+    body: str | None = None,
     timeout: float,
     tls: ssl.SSLContext | None = None,
     largest: int = _LARGEST,
 ) -> Reply:
-    """Send one request without a body and wait for the reply, also where an event loop is running.
+    """Send one request and wait for the reply, also where an event loop is running.
 
     Parameters and errors are those of `send`.
     """
@@ -70,7 +71,7 @@ def exchange(
 
     def run() -> None:
         try:
-            request = send(url, method=method, headers=headers, timeout=timeout, tls=tls, largest=largest)
+            request = send(url, method=method, headers=headers, body=body, timeout=timeout, tls=tls, largest=largest)
             reply.set_result(asyncio.run(request))
         except Exception as error:  # noqa: BLE001  (raised in the thread that waits)
             reply.set_exception(error)

@@ -19,11 +19,13 @@ from urllib.parse import urlsplit
 
 from eaf_facility.hub import audit
 from eaf_facility.hub.facility_document import facility_document
+from eaf_facility.hub.handler import Service
 from eaf_facility.hub.key_store import KeyStore
 from eaf_facility.hub.keys import Schedule
+from eaf_facility.hub.model_store import store_access
 from eaf_facility.hub.rate import Rate
-from eaf_facility.hub.service import Service, server
-from eaf_facility.hub.settings import TokenIssuer
+from eaf_facility.hub.service import server
+from eaf_facility.hub.settings import ModelStore, TokenIssuer
 from eaf_facility.hub.usage import OwnUsage
 from eaf_facility.token_policy import TokenPolicy
 from eaf_inference.config import configured, load_facility
@@ -96,6 +98,7 @@ def _service() -> Service:
         document=facility_document(facility),
         contact=issuer.contact,
         usage=OwnUsage(facility) if facility.usage_prometheus_url or facility.prometheus_url else None,
+        store=store_access(configured(ModelStore), facility) if facility.model_store_service else None,
     )
 
 

@@ -44,14 +44,23 @@ class Refusal(Exception):
         The caller, if known.
     retry_after : int or None
         Seconds after which to retry.
+    details : dict
+        What else the audit log says about it.
     """
 
     def __init__(
-        self, status: int, error: str, message: str, *, user: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        error: str,
+        message: str,
+        *,
+        user: str | None = None,
+        retry_after: int | None = None,
+        **details: object,
     ) -> None:
         super().__init__(message)
         self.status, self.error, self.message = status, error, message
-        self.user, self.retry_after = user, retry_after
+        self.user, self.retry_after, self.details = user, retry_after, details
 
 
 async def caller_of(authorization: str | None, hub: HubAuth, contact: str) -> Caller:

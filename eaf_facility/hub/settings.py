@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from traitlets import Float, Int, Unicode
+import json
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from traitlets import Float, Int, List, Unicode
 from traitlets.config import Configurable
 
+from eaf_inference._redact import SecretText
 from eaf_inference.errors import ConfigurationError
 
-__all__ = ["TokenIssuer"]
+if TYPE_CHECKING:
+    from eaf_inference.config import Facility
+
+__all__ = ["ModelStore", "TokenIssuer"]
 
 
 class TokenIssuer(Configurable):
@@ -52,3 +61,79 @@ class TokenIssuer(Configurable):
                 "Expected positive numbers: otherwise no user gets a token."
             )
         return self
+
+
+class ModelStore(Configurable):
+    """How the token service guards the model store, whose place and quota are in `Facility`."""
+
+    key_file = Unicode(
+        help='JSON file {"key": …, "secret": …} (mode 0600) with the S3 key of the token service; empty: the ambient '
+        "AWS credentials of its account.",
+    ).tag(config=True)
+    role = Unicode(
+        help="ARN of the role that the service assumes for its users, restricted to each one's own models by a "
+        "session policy. MinIO ignores it but wants one.",
+    ).tag(config=True)
+    region = Unicode("us-east-1", help="Region of the S3 service and its STS.").tag(config=True)
+    key_lifetime = Float(900.0, min=900.0, max=43_200.0, help="Seconds for which a user's keys are valid.").tag(
+        config=True
+    )
+    python_groups = List(
+        Unicode(),
+        help="Hub groups whose members may deploy models that run their own code on the server: of the Python "
+        "backend, or compiled by AOTInductor.",
+    ).tag(config=True)
+    backends = List(
+        Unicode(),
+        default_value=["ensemble", "onnxruntime"],
+        help="Triton's names of the backends that everybody may use. Models of pytorch and tensorflow are programs "
+        "that may read and write the server's files.",
+    ).tag(config=True)
+
+    def checked(self, facility: Facility) -> ModelStore:
+        """Return these settings after checking that they are consistent.
+
+        Raises
+        ------
+        ConfigurationError
+            They are not.
+        """
+        if not facility.model_store:
+            raise ConfigurationError(
+                "Facility.model_store_service is true and Facility.model_store is empty. Expected the store's URL."
+            )
+        if "python" in self.backends:
+            raise ConfigurationError(
+                "ModelStore.backends contains python, whose models run any code on the server. Give it to groups in "
+                "ModelStore.python_groups instead."
+            )
+        if facility.model_store.startswith("s3://") and not self.role:
+            raise ConfigurationError(
+                "ModelStore.role is empty. Expected the ARN of the role that the token service assumes for its users."
+            )
+        return self
+
+    def own_key(self) -> tuple[SecretText, SecretText] | None:
+        """Return the service's own key and secret; None for the ambient credentials.
+
+        Raises
+        ------
+        ConfigurationError
+            The file cannot be read, others may read it, or it holds no key.
+        """
+        if not self.key_file:
+            return None
+        path = Path(self.key_file).expanduser()
+        expected = 'Expected JSON, {"key": …, "secret": …}, in a file with mode 0600.'
+        try:
+            mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigurationError(f"ModelStore.key_file {path} cannot be read: {reason}. {expected}") from None
+        if stat.S_IMODE(mode) & 0o077:
+            raise ConfigurationError(f"ModelStore.key_file {path} can be read by others. {expected}")
+        try:
+            found = json.loads(text)
+            return SecretText(found["key"][:]), SecretText(found["secret"][:])
+        except (ValueError, LookupError, TypeError):
+            raise ConfigurationError(f"ModelStore.key_file {path} holds no key. {expected}") from None

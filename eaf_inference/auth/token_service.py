@@ -20,7 +20,7 @@ from eaf_inference._redact import SecretText, redact
 from eaf_inference.auth.sources import TokenSource
 from eaf_inference.auth.tls import pem_text, tls_context
 from eaf_inference.auth.token import Token
-from eaf_inference.errors import ConfigurationError, NotAuthorized, ServerUnavailable
+from eaf_inference.errors import ConfigurationError, DeploymentRefused, NotAuthorized, ServerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -92,9 +92,7 @@ class TokenService(TokenSource):
             The service does not answer, or its reply has no token.
         """
         # a number has no slice
-        token: Token = self._answer(
-            "token", "POST", "token", lambda reply: Token(SecretText(reply["access_token"][:]))
-        )
+        token: Token = self.ask("token", "POST", "token", lambda reply: Token(SecretText(reply["access_token"][:])))
         return token
 
     def facility(self) -> dict[str, Any]:
@@ -105,7 +103,7 @@ class TokenService(TokenSource):
         NotAuthorized, ServerUnavailable
             As for `read`.
         """
-        settings: dict[str, Any] = self._answer(
+        settings: dict[str, Any] = self.ask(
             "facility.json", "GET", "facility document", lambda reply: dict(reply["facility"])
         )
         return settings
@@ -129,12 +127,42 @@ class TokenService(TokenSource):
             As for `read`.
         """
         try:
-            told: dict[str, Any] = self._answer(f"usage?since={since}", "GET", "usage", _usage)
+            told: dict[str, Any] = self.ask(f"usage?since={since}", "GET", "usage", _usage)
         except _NotThere:
             return None
         return told
 
-    def _answer(self, name: str, method: str, what: str, read: Callable[[Any], Any]) -> Any:
+    def ask(
+        self,
+        name: str,
+        method: str,
+        what: str,
+        read: Callable[[Any], Any],
+        *,
+        body: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send one request in the name of the Hub token's user, and return what `read` makes of its JSON.
+
+        Parameters
+        ----------
+        name : str
+            The resource below the service's URL.
+        method, what : str
+            HTTP's method, and what is requested, for messages.
+        read : callable
+            Any error that it raises for a reply of another form is reported as such.
+        body : str, optional
+        timeout : float, optional
+            Seconds; by default the service's.
+
+        Raises
+        ------
+        NotAuthorized, ServerUnavailable
+            As for `read`.
+        DeploymentRefused
+            The service refuses what is requested (409 or 422); the message is the service's own.
+        """
         # alive until the reply is read, so that it is masked if the service repeats it
         hub_token = SecretText(self._environment.get("JUPYTERHUB_API_TOKEN", ""))
         if not hub_token:
@@ -147,7 +175,8 @@ class TokenService(TokenSource):
                 below(self.url, name),
                 method=method,
                 headers={"Authorization": SecretText("token " + hub_token)},
-                timeout=self._timeout,
+                body=body,
+                timeout=self._timeout if timeout is None else timeout,
                 tls=tls_context(self.url, self.ca),
             )
         except OSError as error:
@@ -178,6 +207,8 @@ class TokenService(TokenSource):
                 or f"The token service {self.url} refuses your JupyterHub token ({status}). "
                 "Ask the facility for access to inference, or restart your server from the Hub."
             )
+        if said and reply.status in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+            return DeploymentRefused(said)
         if 300 <= reply.status < 400:
             said = f"{status}: it redirects, but your JupyterHub token is not sent elsewhere"
         kind = _NotThere if reply.status == HTTPStatus.NOT_FOUND else ServerUnavailable

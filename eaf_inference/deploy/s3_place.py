@@ -68,6 +68,10 @@ class S3Place:
                 if _is_no_bucket(error):
                     raise
                 return None
+            except PermissionError:  # S3's answer for a missing object, to keys that list their own prefix only
+                if path in self.files(path):
+                    raise
+                return None
         return content
 
     def begin(self, model: str, config: str) -> bool:

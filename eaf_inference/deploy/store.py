@@ -101,6 +101,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
+    @property
+    def publisher(self) -> Publisher:
+        """Who writes config.pbtxt."""
+        return self._publisher
+
     def upload(self, served_name: str, files: Mapping[str, Path]) -> int:
         """Upload a new version, which nobody serves yet, and return its number.
 
@@ -216,6 +221,12 @@ class Store:
         """Return the numbers of all versions, also of those that are being uploaded."""
         checked_served_name(served_name)
         return sorted(by_version(self._place.files(f"{served_name}/")))
+
+    def files(self, served_name: str) -> dict[str, int]:
+        """Return the size of each file of a model, by path below its directory."""
+        checked_served_name(served_name)
+        start = len(served_name) + 1
+        return {path[start:]: each.size for path, each in self._place.files(f"{served_name}/").items()}
 
     def config(self, served_name: str) -> str | None:
         """Return the published config.pbtxt; None if nothing is published."""
