@@ -2,9 +2,11 @@
 
 Envoy counts only what it has verified or measured itself, or what a request states and Triton has accepted. A model
 becomes a label of the counters only if Triton has answered for it or the operator has named it, so that users cannot
-fill the counters with invented names. `rows` is the first dimension of the first input, summed over the answered
-requests. Triton checks it against the data, and for every model with a batch dimension it is the number of
-inferences. A hand-encoded message with unpacked dimensions can still make it show another number.
+fill the counters with invented names; the filter `owners` refuses requests from which Envoy and Triton would read
+different names. The owner of a user's model is what stands before the first dot. `rows` is the first dimension of the
+first input, summed over the answered requests. Triton checks it against the data, and for every model with a batch
+dimension it is the number of inferences. A hand-encoded message with unpacked dimensions can still make it show
+another number.
 """
 
 from __future__ import annotations

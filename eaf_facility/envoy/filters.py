@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
+from eaf_facility.envoy.owners import owners_script
 from eaf_facility.envoy.uploads import uploads_script
 from eaf_inference.inference import protocol
 
@@ -53,8 +54,8 @@ COMPRESSED = tuple(
     {"name": name, "string_match": {"exact": "identity"}, "invert_match": True}
     for name in ("grpc-encoding", "content-encoding")
 )
-# Excluded: loading models, trace and log settings, and shared memory, which would affect every user; and
-# ModelStreamInfer, whose messages Envoy could not count.
+# Excluded: trace and log settings, and shared memory, which would affect every user; and ModelStreamInfer, whose
+# messages Envoy could not count.
 _FOR_USERS = (
     "ModelConfig",
     INFER,
@@ -64,6 +65,7 @@ _FOR_USERS = (
     "RepositoryIndex",
     "ServerMetadata",
 )
+_CONTROL = ("RepositoryModelLoad", "RepositoryModelUnload")  # with `Envoy.model_control`
 _SMALL_BODY = "envoy.filters.http.body_size_limit"
 _CLOCK_SKEW = 5  # seconds
 _MOST_USERS = 1000  # buckets of users and of addresses kept at the same time; the least recently used is dropped
@@ -82,11 +84,12 @@ def http_filters(settings: Envoy, policy: TokenPolicy) -> list[Part]:
     """Return all filters, in order."""
     filters = [
         verified_token(policy),
-        admitted_calls(),
+        admitted_calls(settings),
         fair_share(settings),
         few_uploads(settings),
         small_body(),
         whole_body(settings),
+        owners(settings),
         request_fields(),
     ]
     if settings.affinity:
@@ -130,7 +133,7 @@ def verified_token(policy: TokenPolicy) -> Part:
     }
 
 
-def admitted_calls() -> Part:
+def admitted_calls(settings: Envoy) -> Part:
     """Answer PERMISSION_DENIED to a token without a user, and to calls of methods reserved for operators.
 
     Compressed requests are refused too: a few kilobytes could become gigabytes in a Triton.
@@ -141,9 +144,10 @@ def admitted_calls() -> Part:
         "value": {"string_match": {"safe_regex": {"regex": r"\S(.*\S)?"}}},
     }
     any_user = {"sourced_metadata": {"metadata_matcher": named, "metadata_source": "DYNAMIC"}}
+    for_users = _FOR_USERS + (_CONTROL if settings.model_control else ())
     policies = {
         "open": {"permissions": [_uncompressed(OPEN)], "principals": [{"any": True}]},
-        "users": {"permissions": [_uncompressed(_FOR_USERS)], "principals": [any_user]},
+        "users": {"permissions": [_uncompressed(for_users)], "principals": [any_user]},
     }
     return {
         "name": "envoy.filters.http.rbac",
@@ -213,10 +217,7 @@ def fair_share(settings: Envoy) -> Part:
 def few_uploads(settings: Envoy) -> Part:
     """Answer RESOURCE_EXHAUSTED to a user who is already sending the maximum number of requests."""
     script = uploads_script(settings.max_uploads, USER_HEADER, round(1000 * _PUSHBACK))
-    return {
-        "name": "envoy.filters.http.lua",
-        "typed_config": typed("extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": script}),
-    }
+    return _lua("envoy.filters.http.lua", script)
 
 
 def small_body() -> Part:
@@ -236,6 +237,11 @@ def whole_body(settings: Envoy) -> Part:
         "name": "envoy.filters.http.buffer",
         "typed_config": typed("extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.largest_body),
     }
+
+
+def owners(settings: Envoy) -> Part:
+    """Refuse calls for models that are not this user's to load, or to see, and requests with an ambiguous model."""
+    return _lua("eaf_inference.owners", owners_script(settings))
 
 
 def request_fields() -> Part:
@@ -272,6 +278,11 @@ def model_header() -> Part:
 
 def path_of(method: str) -> str:
     return f"/{SERVICE}/{method}"
+
+
+def _lua(name: str, script: str) -> Part:
+    source = {"inline_string": script}
+    return {"name": name, "typed_config": typed("extensions.filters.http.lua.v3.Lua", default_source_code=source)}
 
 
 def _uncompressed(methods: Sequence[str]) -> Part:

@@ -74,6 +74,23 @@ class Envoy(Configurable):
         help="Models whose failures are counted by name. Failures of all other names are counted together, because a "
         "user can request any name.",
     ).tag(config=True)
+    model_control = Bool(
+        False,  # noqa: FBT003
+        help="Users may load and unload their own models, whose names begin with the user and a dot, and `operators` "
+        "all. Only for a single Triton in explicit mode: a call reaches one Triton.",
+    ).tag(config=True)
+    private_models = Bool(
+        False,  # noqa: FBT003
+        help="Users can neither use nor see other users' models. In a model's name, what stands before the first dot "
+        "is its owner; names without a dot are everybody's.",
+    ).tag(config=True)
+    shared_models = List(
+        Unicode(), help="With `private_models`: models with a dot in their names that everybody may use."
+    ).tag(config=True)
+    operators = List(
+        Unicode(),
+        help="Users (`sub` in the token) who may load, unload, use and see every model.",
+    ).tag(config=True)
     affinity = Bool(
         False,  # noqa: FBT003
         help="Send all requests for one model to the same Triton, instead of to the least busy one.",
@@ -140,12 +157,13 @@ class Envoy(Configurable):
             ) from error
         return text
 
-    @validate("models")
+    @validate("models", "shared_models")
     def _check_names(self, proposal: dict[str, Any]) -> list[str]:
         for name in proposal["value"]:
             if not _NAME.fullmatch(name):
                 raise TraitError(
-                    f"Envoy.models contains {name!r}. Expected model names, as in Triton's model repository."
+                    f"Envoy.{proposal['trait'].name} contains {name!r}. Expected model names, as in Triton's model "
+                    "repository."
                 )
         return proposal["value"]  # type: ignore[no-any-return]
 
@@ -177,6 +195,12 @@ def check(settings: Envoy, jwks_url: str) -> tuple[Address, ...]:
     if encrypted := [each.url for each in upstreams if each.tls]:
         raise ConfigurationError(
             f"Envoy.upstreams contains {encrypted[0]}. Expected grpc://host:port: Triton's own port has no TLS."
+        )
+    if settings.model_control and len(upstreams) > 1:
+        raise ConfigurationError(
+            f"Envoy.model_control is set, and Envoy.upstreams has {len(upstreams)} addresses. A call to load a model "
+            "reaches only one of them, so requests to the others would fail. Have the Tritons poll the model store "
+            "(--model-control-mode=poll) and leave model_control out, or name one Triton."
         )
     if not jwks_url:
         raise ConfigurationError(

@@ -45,8 +45,8 @@ def test_the_committed_example_is_what_the_command_writes(monkeypatch):
 def test_the_token_is_verified_first_and_not_forwarded():
     filters = filters_of(made())
     assert list(filters) == [
-        *("jwt_authn", "rbac", "local_ratelimit", "lua", "body_size_limit", "buffer", "grpc_field_extraction"),
-        "router",
+        *("jwt_authn", "rbac", "local_ratelimit", "lua", "body_size_limit", "buffer", "owners"),
+        *("grpc_field_extraction", "router"),
     ]
     provider = filters["jwt_authn"]["providers"]["facility"]
     assert (provider["issuer"], provider["audiences"]) == ("eaf-inference", ["triton"])
@@ -83,6 +83,26 @@ def test_the_token_services_certificate_is_verified():
     assert context["trusted_ca"]["filename"]
 
 
+def test_only_with_model_control_may_users_load_models():
+    for settings in ({}, {"model_control": True}):
+        users = json.dumps(filters_of(made(**settings))["rbac"]["rules"]["policies"]["users"])
+        assert ("RepositoryModelLoad" in users, "RepositoryModelUnload" in users) == (bool(settings),) * 2
+
+
+def test_names_in_the_settings_cannot_become_part_of_the_script():
+    names = {"operators": ["a.b", '"] = true }', "é"], "shared_models": ["resnet.v2"]}
+    filters = filters_of(made(private_models=True, **names))
+    script = filters["owners"]["default_source_code"]["inline_string"]
+    assert "$" not in script  # SuperSONIC passes it through envsubst
+    assert script.splitlines()[:5] == [
+        "local settings = {",
+        "  private_models = true,",
+        '  shared_models = {["resnet.v2"] = true},',
+        '  operators = {["a_2eb"] = true, ["_22_5d_20_3d_20true_20_7d"] = true, ["_c3_a9"] = true},',
+        "}",
+    ]
+
+
 def test_envoy_gets_the_description_of_tritons_messages():
     inline = filters_of(made())["grpc_field_extraction"]["descriptor_set"]["inline_bytes"]
     assert base64.b64decode(inline) == protocol.DESCRIPTOR_SET
@@ -108,6 +128,11 @@ def test_the_written_file_is_complete_and_private(tmp_path):
         ({"jwks_url": "https://user:password@hub/jwks"}, r"not a usable URL\. Expected http://host:port/path"),
         ({"key": ""}, "tokens would travel unencrypted"),
         ({"behind_tls": True}, "Set only one"),
+        (
+            {"upstreams": ["grpc://a:8001", "grpc://b:8001"], "model_control": True},
+            "reaches only one of them",
+        ),
+        ({"operators": [""]}, "user name '' cannot own models"),
     ],
 )
 def test_inconsistent_settings_are_refused(settings, message):
@@ -129,6 +154,7 @@ def test_inconsistent_settings_are_refused(settings, message):
         ({"tiers": {"interactive": 4, "batch": 0}}, "at least 1"),
         ({"tiers": {"interactive": 4, "a b": 1}}, "at least 1"),
         ({"models": ["a'] or true or ['"]}, "Expected model names"),
+        ({"shared_models": ['x"] = true']}, r"Envoy\.shared_models contains .* Expected model names"),
     ],
 )
 def test_an_invalid_setting_is_refused(settings, message):
