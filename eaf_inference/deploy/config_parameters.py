@@ -11,6 +11,7 @@ from eaf_inference._text import did_you_mean
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.collections import axes_of, declared_of, prefix_of
 from eaf_inference.inference.feature_names import width_of
+from eaf_inference.inference.lengths import Declared
 from eaf_inference.inference.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -270,13 +271,17 @@ def _collections(
     """Return the inputs that have one named axis of constituents, where their names do not say it already."""
     if spec is None or onnx is None or graph:
         return {}
-    jagged = {each.name for each in spec.inputs if declared_of(each.name, each.shape, recipe) is not None}
+    declared = {each.name: declared_of(each.name, each.shape, recipe) for each in spec.inputs}
+    jagged = {name: each for name, each in declared.items() if each is not None}
     found: dict[str, list[str]] = {}
     for symbol, names in onnx.shared_axes.items():
         known = any(set(names) <= set(each.inputs) for each in spec.collections)
-        if known or not jagged.issuperset(names) or (spec.batch_axis is None and not spec.max_batch_size):
+        if known or not jagged.keys() >= set(names) or (spec.batch_axis is None and not spec.max_batch_size):
+            continue
+        together = Declared.of_all(jagged[each] for each in names)
+        if together.maximum is not None and together.minimum > together.maximum:  # the recipe knows better
             continue
         prefixes = {prefix_of(name) for name in names}
         name = prefixes.pop() if len(prefixes) == 1 else ""
-        found[name or (symbol if symbol.isidentifier() else names[0])] = list(names)
+        found[name or (symbol if symbol.isalpha() else names[0])] = list(names)  # torch's own symbols are s0, s1
     return found

@@ -178,11 +178,18 @@ def test_inputs_with_one_named_axis_become_a_collection():
     own = spec_of(write(onnx, collections={"pf": ["cpf", "track"], "sv": ["sv"]}))
     assert [each.name for each in own.collections] == ["pf", "sv"]
     assert "collections" not in parsed(write(JAGGED)).parameters  # the mask says it
+    for symbol, known_as in (("s77", "a"), ("n_pf", "a"), ("tracks", "tracks")):
+        onnx = file([tensor("a", ["n", 3, symbol]), tensor("b", ["n", 2, symbol])], [tensor("y", ["n", 2])])
+        assert [each.name for each in spec_of(write(onnx)).collections] == [known_as]
+    apart = json.loads(recipe_of(a=["u", "v", "w"], b=["u", "v"]))
+    apart["a"]["max_length"], apart["b"]["min_length"] = 8, 16
+    assert len(spec_of(write(onnx, recipe=json.dumps(apart))).collections) == 2
 
 
 # Labels and features
 
 
+@settings(max_examples=40)
 @given(
     labels=st.lists(NAMES, min_size=2, max_size=2, unique=True),
     features=st.lists(NAMES, min_size=3, max_size=3, unique=True),
@@ -447,7 +454,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(CONFIGS, st.integers(1, 9), st.booleans(), st.booleans(), TEXTS)
 def test_any_configuration_keeps_all_else(config, version, one_line, raw, owner):
     text = text_format.MessageToString(config, as_one_line=one_line, as_utf8=raw, use_short_repeated_primitives=raw)
