@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eaf_facility.hub.checked_config import checked_config
 from eaf_inference.deploy.config_text import fields_of, parsed, with_field, with_parameter
 from eaf_inference.deploy.configuration import Choices, merged, pinned, written
 from eaf_inference.deploy.onnx_file import OnnxFile, OnnxTensor
@@ -477,3 +478,18 @@ def test_a_text_that_protobuf_reads_is_read(text):
             text_format.Parse(text, protocol.ModelConfig(), allow_unknown_field=True)
     else:
         assert [each.start for each in fields] == sorted(each.start for each in fields)
+
+
+def test_the_token_service_accepts_what_is_written():
+    for onnx, choices in (
+        (FLAT, {"labels": ["top", 'q"'], "features": ["a", "b", "c"]}),
+        (JAGGED, {"recipe": RECIPE}),
+        (GRAPH, {"graph": AS_GRAPH}),
+        (file([tensor("x", ["n"])], [tensor("y", ["n"])]), {"gpu": True, "pad_batches_to": 8}),
+    ):
+        text = pinned(write(onnx, **choices), 3, FACTS)
+        checked = checked_config(
+            text.encode(), served_name=NAME, files=["3/model.onnx"], backends=["onnxruntime"], python=False
+        )
+        assert (checked.version, checked.backend) == (3, "onnxruntime")
+        assert spec_of(checked.text) == spec_of(text)
