@@ -16,12 +16,14 @@ from marimo_server import running_marimo
 from page import LabPage, running_browser
 from playwright.sync_api import expect
 from recorded.replay import serve
+from samples import deployed
 from tiny_models import save_affine
 
 from eaf_facility.servers.triton import MODELS, TritonServer
 
 expect.set_options(timeout=20_000)  # ms: a busy machine is no failure, and nothing waits that is there
-MORE_MODELS = [f"affine_{number}" for number in range(1, 8)]  # enough for the panel to show its filter
+MORE_MODELS = [f"affine_{number}" for number in range(1, 6)]  # enough for the panel to show its filter
+DEPLOYED = ["alice.my_tagger", "bob.affine"]  # by users; alice is the one who looks
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,8 @@ def server(tmp_path_factory):
     repository = tmp_path_factory.mktemp("more")
     for name in MORE_MODELS:
         save_affine(repository / name)
+    for name in DEPLOYED:
+        save_affine(repository / name, config=deployed())
     with TritonServer.start([MODELS, repository]) as running:
         yield running
 

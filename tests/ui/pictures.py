@@ -26,21 +26,23 @@ import nbformat
 
 sys.path.extend(str(Path(__file__).parents[1] / each) for each in ("", "integration", "server"))
 import awkward as ak
+import numpy as np
 from hub import HubPage, furnish
 from lab import Lab, running_lab
 from page import DARK, LIGHT, LabPage, prompt, running_browser
 from playwright.sync_api import expect
 from pretender import refusing
 from recorded.replay import serve
-from samples import usage_of, used
+from samples import deployed, usage_of, used, used_by
 from stand_in import Gpu, Load, dcgm, triton
 from test_metrics import prometheus
+from tiny_models import save_affine
 from token_service import HUB_TOKEN, token_service
 
 import eaf_inference
 from eaf_facility.local.multi_user import up_for
 from eaf_facility.process.ports import free_ports
-from eaf_facility.servers.triton import TritonServer
+from eaf_facility.servers.triton import MODELS, TritonServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -290,6 +292,26 @@ def usage(studio: Studio) -> Iterator[None]:
         studio.panels(page, name)
 
 
+def deployments(studio: Studio) -> Iterator[None]:
+    """Models that users deployed: this user's first, one of another, and how much all users used hers."""
+    repository = studio.directory("deployed")
+    for name in ("alice.my_tagger", "alice.tagger_with_a_name_that_is_rather_long", "bob.tau_id"):
+        save_affine(repository / name, config=deployed())
+    server = studio.stack.enter_context(TritonServer.start([MODELS, repository]))
+    loads = [*EASY, Load("alice.my_tagger", 640, 32, 1.1, 2), Load("bob.tau_id", 210, 8, 0.4, 1)]
+    site = studio.metrics(lambda seconds: triton(seconds, loads, [Gpu(0, "ampere-01", typical=0.63, memory=0.36)]))
+    service = studio.stack.enter_context(token_service({}))
+    service.usage = usage_of(*USED[:2], owned=(used_by("alice.my_tagger", 4, 5210, 1_870_000),))
+    environment = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN, "EAF_TOKEN_SERVICE": service.url}
+    settings = {"urls": [server.grpc], "metrics_urls": [f"{site.url}/metrics"]}
+    page = studio.visit(studio.lab("deployments", environment=environment, **settings))
+    with eaf_inference.connect(server.grpc) as connection:
+        connection.model("alice.my_tagger")(np.zeros((4, 2), "float32"))
+    yield
+    expect(page.section("Use of my models")).to_contain_text("alice.my_tagger")
+    studio.panels(page, "deployments")
+
+
 def unmeasured(studio: Studio) -> Iterator[None]:
     """A facility without configured metrics."""
     page = studio.visit_facility("unmeasured")
@@ -395,7 +417,7 @@ def static_pictures(studio: Studio, lab: Lab) -> None:
 
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
-    for scene in (notebook, dashboard, gpu, mig, replicas, many, usage, unmeasured, empty, missing, hub)
+    for scene in (notebook, dashboard, gpu, mig, replicas, many, usage, deployments, unmeasured, empty, missing, hub)
 }
 
 

@@ -1,11 +1,11 @@
-"""The panel's section on the user's own usage, with a stand-in for the token service."""
+"""The user's own usage and own models in the panel, with a stand-in for the token service."""
 
 from __future__ import annotations
 
 import re
 
 from playwright.sync_api import expect
-from samples import usage_of, used
+from samples import usage_of, used, used_by
 from test_ui_panel import HOSTILE, LONG, SEVERAL_INTERVALS, field
 
 
@@ -47,8 +47,8 @@ def test_totals_and_models_are_shown_and_a_setting_hides_them(start_hub_lab, vis
     assert token_giver.told == 1
 
 
-def test_a_single_model_has_no_table(start_hub_lab, visit, token_giver):
-    token_giver.usage = usage_of(used("particlenet", 1, 1))
+def test_my_models_are_first_and_drag_and_one_use_has_no_table(start_hub_lab, visit, token_giver):
+    token_giver.usage = usage_of(used("particlenet", 1, 1), owned=(used_by("alice.my_tagger", 3, 70, 1_240_000),))
     page = visit(start_hub_lab())
     page.open_panel()
     section = page.section("My usage")
@@ -56,6 +56,23 @@ def test_a_single_model_has_no_table(start_hub_lab, visit, token_giver):
     expect(section).to_contain_text("none failed")
     expect(section).not_to_contain_text("about")
     expect(section.get_by_role("table")).to_have_count(0)
+    others = page.section("Use of my models")
+    expect(others.get_by_role("row").last).to_contain_text(re.compile(r"alice.my_tagger\s*3\s*70\s*1.24M"))
+    models = page.section("Models").get_by_role("row")
+    mine = models.nth(1)  # after the header
+    expect(mine).to_contain_text("alice.my_taggerv1")
+    expect(mine).to_contain_text(re.compile(r"yours\s*12 MB\s*not used since it was loaded"))
+    expect(models.filter(has_text="bob.affine")).to_contain_text("by bob")
+    expect(models.filter(has_text="mallory")).to_have_count(0)
+    page.new_triton_notebook()
+    mine.hover()
+    mine.get_by_role("button", name="Insert a cell for alice.my_tagger").click()
+    expect(page.cells.last.locator(".cm-content")).to_contain_text("model = triton.model('alice.my_tagger')")
+    page.execute("notebook:run-cell")
+    page.wait_until_ended(page.cells.last)
+    table = page.output(page.run("triton.models()"))
+    expect(table).to_contain_text(re.compile(r"alice.my_tagger\s*1\s*you\s*12.3 MB\s*\d+ s ago"))
+    expect(mine).to_contain_text("used just now", timeout=30_000)
 
 
 def test_the_reason_for_missing_numbers_is_shown(start_hub_lab, visit, token_giver):

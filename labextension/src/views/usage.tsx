@@ -45,8 +45,8 @@ function Owned({ models }: { models: IOwnedUsage[] }): JSX.Element {
       title={trans.__('Use of my models')}
       note={
         models.some(each => each.estimated)
-          ? trans.__('all users, last 24 hours (about)')
-          : trans.__('all users, last 24 hours')
+          ? trans.__('last 24 hours (about)')
+          : trans.__('last 24 hours')
       }
     >
       <table className="jp-EafInference-models">
