@@ -54,7 +54,13 @@ def _add_up(commands: Commands) -> None:
             "--users, start what a facility for several users has: JupyterHub, its token service, Envoy, two "
             "Tritons, a Dask Gateway and Prometheus. A server that dies is started again."
         ),
-        examples=["up", "up --models ./models --triton 2", "up --store ~/my-models", "up --users alice,bob"],
+        examples=[
+            "up",
+            "up --models ./models --triton 2",
+            "up --store ~/my-models",
+            "up --store s3",
+            "up --users alice,bob",
+        ],
     )
     parser.add_argument(
         "--models",
@@ -89,8 +95,9 @@ def _add_up(commands: Commands) -> None:
         "--store",
         metavar="DIR",
         help=(
-            "the directory into which `triton.deploy` puts models, and from which they are served. It is made if "
-            "need be, and kept (default: a new directory, which is removed when the facility ends)"
+            "the directory into which `triton.deploy` puts models, and from which they are served; it is made if "
+            "need be, and kept. s3 stands for a bucket of the S3 stand-in (moto), which keeps them in memory "
+            "(default: a new directory, which is removed when the facility ends)"
         ),
     )
     parser.add_argument(

@@ -59,13 +59,14 @@ class SharedFacility:
     def servers(self) -> tuple[Server, ...]:
         """All servers, each after those it depends on."""
         prometheus = (self.prometheus,) if self.prometheus else ()
-        behind = (*self.tritons, self.token_service, self.envoy, *prometheus)
+        behind = (*self.store.servers, *self.tritons, self.token_service, self.envoy, *prometheus)
         return (*behind, self.gateway.proxy, self.gateway, self.hub.proxy, self.hub)
 
     @property
     def addresses(self) -> dict[str, str]:
         """The address of each server, by its name, for people to read."""
         found = {triton.name: triton.grpc for triton in self.tritons}
+        found |= {server.name: server.endpoint for server in self.store.servers}
         found |= {self.envoy.name: self.envoy.url, self.token_service.name: self.token_service.base_url}
         found |= {self.gateway.name: self.gateway.address, self.hub.name: self.hub.url}
         return found | ({self.prometheus.name: self.prometheus.url} if self.prometheus else {})
@@ -82,6 +83,7 @@ class SharedFacility:
             "access_log": str(self.envoy.access_log),
             "cluster_logs": str(self.gateway.cluster_logs),
             "model_store": self.store.url,
+            "model_store_endpoint": self.store.endpoint,
             "servers": {
                 server.name: {"url": self.addresses.get(server.name), "pid": server.pid, "log": str(server.log)}
                 for server in self.servers
@@ -122,9 +124,15 @@ def up_for(
     """
     members = {user: [GROUP] for user in check_names(users)}
     with ExitStack() as stack:
-        models_of_users = stack.enter_context(model_store(store))
+        models_of_users = stack.enter_context(model_store(store, progress=progress))
         tritons = make_tritons(
-            models, replicas=replicas, triton_server=triton_server, store=models_of_users, progress=progress
+            models,
+            replicas=replicas,
+            triton_server=triton_server,
+            store=models_of_users,
+            # the token service writes users' configurations: nothing else may make Triton load a model
+            complete_configs=models_of_users.stand_in is None,
+            progress=progress,
         )
         directory = stack.enter_context(owned_directory("eaf-inference-facility-"))
         hub = JupyterHubServer(members, progress=progress)
@@ -185,13 +193,16 @@ def _token_service_configuration(facility: SharedFacility) -> dict[str, dict[str
         "urls": [facility.envoy.url],
         "ca": facility.envoy.authority,
         "metrics_urls": [triton.metrics for triton in facility.tritons],
-        "model_store": facility.store.url,
         "model_store_service": True,
-        "model_control": "poll",
+        **facility.store.served_settings(),
     }
     if facility.prometheus:
         document["usage_prometheus_url"] = facility.prometheus.url
-    return {"Facility": document, "TokenIssuer": {"contact": "the person who started this facility"}}
+    return {
+        "Facility": document,
+        "ModelStore": facility.store.service_settings(),
+        "TokenIssuer": {"contact": "the person who started this facility"},
+    }
 
 
 def _prometheus(

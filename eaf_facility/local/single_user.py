@@ -13,7 +13,7 @@ from eaf_facility.local.model_store import ModelStore, model_store
 from eaf_facility.process.restarts import keep_running
 from eaf_facility.process.server import Server, ignore
 from eaf_facility.servers.dask_gateway import DaskGatewayServer, missing_packages
-from eaf_facility.servers.triton import MODELS, TritonServer, check_repositories, check_store
+from eaf_facility.servers.triton import MODELS, TritonServer, check_repositories
 from eaf_facility.servers.triton_environment import existing_installation, make_installation
 from eaf_inference.discovery.local_facility import LocalFacility, announced
 from eaf_inference.errors import ConfigurationError
@@ -45,13 +45,17 @@ class RunningFacility:
             models=self.models,
             gateway=self.gateway.description if self.gateway else None,
             model_store=self.store.url,
+            model_store_endpoint=self.store.endpoint,
+            model_store_keys=self.store.keys,
         )
 
     def watch(self, *, progress: Callable[[str], None] = ignore) -> Server:
         """Restart every server that dies and announce it, until one keeps crashing; see `restarts.keep_running`."""
         gateway: tuple[Server, ...] = (self.gateway.proxy, self.gateway) if self.gateway else ()
         return keep_running(
-            [*self.servers, *gateway], progress=progress, changed=lambda: self.announce(self.description)
+            [*self.store.servers, *self.servers, *gateway],
+            progress=progress,
+            changed=lambda: self.announce(self.description),
         )
 
 
@@ -93,7 +97,7 @@ def up(
         A server neither became ready nor ended.
     """
     with ExitStack() as stack:
-        models_of_users = stack.enter_context(model_store(store))
+        models_of_users = stack.enter_context(model_store(store, progress=progress))
         tritons = make_tritons(
             models,
             replicas=replicas,
@@ -130,6 +134,7 @@ def make_tritons(
     replicas: int,
     triton_server: Path | str | None,
     store: ModelStore,
+    complete_configs: bool = True,
     grpc_port: int | None = None,
     progress: Callable[[str], None] = ignore,
 ) -> tuple[TritonServer, ...]:
@@ -141,7 +146,7 @@ def make_tritons(
             f"{grpc_port} is not a valid first port for {replicas} Triton(s). Expected 1 to {65536 - replicas}."
         )
     repositories = check_repositories(models or (MODELS,))
-    check_store(store.directory, repositories)
+    store.check(repositories)
     if triton_server is None:
         installation = make_installation(progress=progress)
     else:
@@ -153,6 +158,8 @@ def make_tritons(
             grpc_port=None if grpc_port is None else grpc_port + number,
             name=f"triton-{number}",
             store=store.repository,
+            store_keys=store.reader,
+            complete_configs=complete_configs,
         )
         for number in range(replicas)
     )

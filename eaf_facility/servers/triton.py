@@ -35,6 +35,7 @@ SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # prefix of the names of
 _RESTRICTED = "shared-memory,trace,logging:nobody:can=send-this"
 _CONTROL = {"none": (), "poll": ("--repository-poll-secs=1",), "explicit": ("--load-model=*",)}
 _NO_KEYS: Mapping[str, str] = MappingProxyType({})
+_INDEX_SECONDS = 30
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
 # Triton's Python backend starts each model by an unquoted line of shell. These characters break it, and Triton's
 # start then hangs.
@@ -65,6 +66,9 @@ class TritonServer(Server):
         It may be empty. Triton then polls all its repositories every second.
     store_keys
         Environment variables with which Triton reads the store, such as ``AWS_ACCESS_KEY_ID``.
+    complete_configs
+        Whether Triton completes a configuration, and makes one for a model that has none. It must not where users
+        can write models, but not their configurations.
     control
         Triton's model control mode. By default it polls if there is a store; otherwise its models stay as they are
         at its start. With ``explicit`` it loads all models at its start, and then those that clients ask for.
@@ -83,11 +87,13 @@ class TritonServer(Server):
         name: str = "triton",
         store: str = "",
         store_keys: Mapping[str, str] = _NO_KEYS,
+        complete_configs: bool = True,
         control: Literal["none", "poll", "explicit"] | None = None,
     ) -> None:
         self.name = name
         self.repositories = models
         self._store, self._store_keys = store, store_keys
+        self._complete_configs = complete_configs
         self._control = control or ("poll" if store else "none")
         self._installation = installation
         self._grpc_port, self._http_port = HeldPort(grpc_port), HeldPort()
@@ -166,6 +172,7 @@ class TritonServer(Server):
             f"--metrics-port={self._metrics_port}",
             f"--model-control-mode={self._control}",  # clients cannot load or unload models, unless it is `explicit`
             *_CONTROL[self._control],
+            *(() if self._complete_configs else ("--disable-auto-complete-config",)),
             f"--grpc-restricted-protocol={_RESTRICTED}",
             f"--http-restricted-api={_RESTRICTED}",
             f"--exit-timeout-secs={_EXIT_SECONDS}",
@@ -237,7 +244,12 @@ class TritonServer(Server):
         return {name: why for name, why in sorted({**listed, **logged, **unfit}.items()) if name not in served}
 
     def _index(self) -> list[dict[str, str]]:
-        _, body = ask(self._http_port.number, "/v2/repository/index", method="POST")
+        # with a store in S3, Triton looks there before it answers
+        status, body = ask(self._http_port.number, "/v2/repository/index", method="POST", timeout=_INDEX_SECONDS)
+        if status != OK:
+            raise ServerUnavailable(
+                f"{self.name} does not list its models within {_INDEX_SECONDS} s. Its log: {self.log}"
+            )
         index: list[dict[str, str]] = json.loads(body)
         return index
 

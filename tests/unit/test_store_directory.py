@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_a_directory_is_made_and_kept(tmp_path):
 
 def test_a_store_of_its_own_is_removed_in_the_end():
     with model_store(None) as store:
-        made = store.directory
+        made = Path(store.repository)
         assert stat.S_IMODE(made.parent.stat().st_mode) == 0o700
         assert "removed when the facility ends" in str(store)
     assert not made.parent.exists()
