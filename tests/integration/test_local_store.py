@@ -79,6 +79,8 @@ def test_a_model_in_the_store_is_served_replaced_and_removed(sums_models, versio
 
 
 def test_triton_reads_a_model_from_the_s3_stand_in(sums_models, versions):
+    for needed in ("moto.server", "flask_cors", "s3fs"):
+        pytest.importorskip(needed)
     with single_user.up([sums_models], gateway=False, store="s3") as facility:
         (announced,) = local_facility.running()
         key_file = Path(announced.model_store_keys)
