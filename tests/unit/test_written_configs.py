@@ -161,9 +161,8 @@ def test_a_graph_network_gets_its_parameter():
 
 
 def test_a_gpu_is_required_only_if_there_is_one():
-    assert [str(each).strip() for each in parsed(write(FLAT, gpu=True)).instance_group] == [
-        "count: 1\nkind: KIND_GPU"
-    ]
+    (group,) = parsed(write(FLAT, gpu=True)).instance_group
+    assert (group.count, group.kind) == (1, protocol.ModelInstanceGroup(kind="KIND_GPU").kind)
 
 
 def test_inputs_with_one_named_axis_become_a_collection():
@@ -450,7 +449,8 @@ CONFIGS = st.builds(
     output=st.lists(TENSORS, max_size=2),
     version_policy=POLICIES,
     parameters=st.dictionaries(
-        st.sampled_from(["deployment", "a", "version_policy"]), TEXTS.map(lambda text: {"string_value": text})
+        st.sampled_from(["deployment", "a", "version_policy"]),
+        TEXTS.map(lambda text: protocol.ModelParameter(string_value=text)),
     ),
 )
 
