@@ -1,0 +1,141 @@
+"""Take a model from a directory that is laid out for Triton: its own directory, or a repository with one model."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from eaf_inference.deploy.config_text import parsed
+from eaf_inference.deploy.exported import Export
+from eaf_inference.deploy.saved import KINDS, files_inside, onnx_files, saved_model_export
+from eaf_inference.errors import DeploymentRefused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["export_directory"]
+
+_CONFIG = "config.pbtxt"
+_LARGEST_CONFIG = 4 << 20  # bytes
+# Triton's own names of files, with the backend that reads them and the platform's older names of backends.
+_BACKENDS = {
+    "model.onnx": "onnxruntime",
+    "model.pt": "pytorch",
+    "model.plan": "tensorrt",
+    "model.graphdef": "tensorflow",
+    "model.savedmodel": "tensorflow",
+    "model.py": "python",
+    "model.xml": "openvino",
+}
+_PLATFORMS = {
+    "onnxruntime_onnx": "onnxruntime",
+    "pytorch_libtorch": "pytorch",
+    "tensorrt_plan": "tensorrt",
+    "tensorflow_graphdef": "tensorflow",
+    "tensorflow_savedmodel": "tensorflow",
+}
+_LABEL_FILE = re.compile(r"""[,;]?\s*\blabel_filename\s*:\s*("[^"\n]*"|'[^'\n]*')(\s*[,;])?""")
+
+
+def export_directory(directory: Path) -> Export:
+    """Take a SavedModel, a model's directory of a Triton repository, or the only model of a repository.
+
+    The highest version is taken, with its configuration if there is one.
+
+    Raises
+    ------
+    DeploymentRefused
+        It is none of them, or a repository with several models.
+    """
+    if (directory / "saved_model.pb").is_file():
+        return saved_model_export(directory)
+    if _versions(directory):
+        return _model(directory)
+    models = [each for each in sorted(directory.iterdir()) if each.is_dir() and _versions(each)]
+    if len(models) > 1:
+        raise DeploymentRefused(
+            f"{directory} is a repository with {len(models)} models: {', '.join(each.name for each in models)}. "
+            f"Expected one: pass its directory, such as {models[0]}."
+        )
+    if not models:
+        unfinished = (directory / _CONFIG).is_file()
+        raise DeploymentRefused(
+            f"{directory} has {'a config.pbtxt but no version' if unfinished else 'no model'}. Expected {KINDS}: "
+            "config.pbtxt, and the model's files in a directory named by a version's number, such as 1/model.onnx."
+        )
+    return _model(models[0])
+
+
+def _versions(directory: Path) -> list[Path]:
+    """Return the directories that Triton takes for versions, in order."""
+    numbered = [each for each in directory.iterdir() if each.name.isascii() and each.name.isdigit() and each.is_dir()]
+    return sorted((each for each in numbered if int(each.name) > 0), key=lambda each: int(each.name))
+
+
+def _model(directory: Path) -> Export:
+    version = _versions(directory)[-1]
+    files = files_inside(version)
+    if not files:
+        raise DeploymentRefused(f"{version} is empty. Expected the model's files, such as model.onnx.")
+    path = directory / _CONFIG
+    text, remarks, labels, name, label_files = "", [], {}, "", set()
+    backend = next((each for file, each in _BACKENDS.items() if file in {part.split("/")[0] for part in files}), "")
+    if path.is_file():
+        text = _read(path)
+        config = parsed(text)
+        if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
+            raise DeploymentRefused(
+                f"{directory} is an ensemble, which calls other models. Expected a model of its own: deploy the "
+                "models one by one, or ask the facility's operators."
+            )
+        backend = config.backend or _PLATFORMS.get(config.platform, "") or backend
+        name = config.default_model_filename
+        label_files = {each.label_filename for each in config.output if each.label_filename}
+        labels = {each.name: _labels(directory, each) for each in config.output if each.label_filename}
+        if labels:
+            text = _LABEL_FILE.sub("", text)
+            remarks.append("The label files become the parameter 'labels': only the version's files are uploaded.")
+    if not backend:
+        raise DeploymentRefused(
+            f"{directory} does not say which backend runs it. Expected a backend in its config.pbtxt, such as "
+            'backend: "onnxruntime", or a file with Triton\'s name for it, such as model.onnx.'
+        )
+    onnx = version / (name or "model.onnx")
+    is_onnx = backend == "onnxruntime" and onnx.is_file()
+    if is_onnx:
+        for location in onnx_files(onnx):
+            if location not in ("model.onnx", *files):
+                raise DeploymentRefused(f"{onnx} needs {location}, which is not in {version}. Expected it there.")
+    known = {_CONFIG, *label_files, *(each.name for each in _versions(directory))}
+    others = [each.name for each in sorted(directory.iterdir()) if each.name not in known and each.name[0] != "."]
+    if others:
+        remarks.append(f"Not uploaded, because only the files of version {version.name} are: {', '.join(others)}.")
+    return Export(
+        files=files,
+        backend=backend,
+        onnx=onnx if is_onnx else None,
+        source=f"version {version.name} of {directory}",
+        labels=labels,
+        config=text,
+        remarks=tuple(remarks),
+    )
+
+
+def _read(path: Path) -> str:
+    if path.stat().st_size > _LARGEST_CONFIG:
+        raise DeploymentRefused(f"{path} is larger than {_LARGEST_CONFIG >> 20} MiB. Expected a config.pbtxt.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DeploymentRefused(f"{path} is not UTF-8 text: {error}. Expected a config.pbtxt.") from error
+
+
+def _labels(directory: Path, output: Any) -> tuple[str, ...]:
+    """Return the class names of an output from its label file, one on each line."""
+    name = output.label_filename
+    if "/" in name or name in (".", "..") or name not in files_inside(directory):
+        raise DeploymentRefused(
+            f"The output {output.name!r} names the label file {name!r}, and there is no such file in {directory}. "
+            "Expected it there, or no label_filename."
+        )
+    return tuple(line for line in _read(directory / name).splitlines() if line)

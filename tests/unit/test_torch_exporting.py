@@ -1,0 +1,324 @@
+"""Torch networks and files become ONNX files that give what the network gives."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from eaf_inference.deploy.export import export
+from eaf_inference.errors import DeploymentRefused, InvalidInput
+from eaf_inference.inference.recipe import Recipe
+
+onnxruntime = pytest.importorskip("onnxruntime")
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+# torch says so of TorchScript, of which these tests make files
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.[a-z]+` is deprecated:DeprecationWarning")
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+VARIABLES = {"points": ["part_deta", "part_dphi"], "features": ["part_pt_log", "part_e_log"], "mask": ["part_mask"]}
+
+
+class DeepSets(nn.Module):
+    """Variables first, constituents last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each = nn.Sequential(nn.Linear(2, 8), nn.ReLU())
+        self.all = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 2), nn.Softmax(-1))
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.all((self.each(features.transpose(1, 2)) * mask.transpose(1, 2)).sum(1))
+
+
+class Attention(nn.Module):
+    """Variables last; attention layers are what the exporter that traces gets wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(2, 8)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.score = nn.Linear(8, 2)
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        each = self.embed(features)
+        each, _ = self.attend(each, each, each, key_padding_mask=mask[:, :, 0] < 0.5)
+        return self.score((each * mask).sum(1))
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x if x.sum() > 0 else x
+
+
+def recipe_of(*inputs: str, **more: object) -> Recipe:
+    described = {name: {"var_names": VARIABLES[name], "min_length": 8, "max_length": 32, **more} for name in inputs}
+    return Recipe.parse(json.dumps({"output_names": ["top", "qcd"], "input_names": inputs, **described}), model="x")
+
+
+@pytest.fixture(scope="module")
+def jets() -> ak.Array:
+    random = np.random.default_rng(0)
+    counts = random.integers(1, 30, 40)
+    flat = {
+        name: random.normal(size=counts.sum()) for name in ("part_deta", "part_dphi", "part_pt_log", "part_e_log")
+    }
+    return ak.unflatten(ak.zip(flat), counts)
+
+
+def shapes_of(path: Path) -> dict[str, list[object]]:
+    session = onnxruntime.InferenceSession(path)
+    return {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
+
+
+def check(made, arrays: dict[str, np.ndarray]) -> None:
+    """Compare the ONNX file with the network for these arrays, and for one row of them."""
+    session = onnxruntime.InferenceSession(made.onnx)
+    for rows in (slice(None), slice(1)):
+        some = {name: array[rows] for name, array in arrays.items()}
+        values = session.run(None, some)
+        for value, (name, own) in zip(values, made.reference(some).items(), strict=True):
+            assert value.shape == own.shape, name
+            np.testing.assert_allclose(value, own, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2), nn.Softmax(-1)
+    )
+
+
+def test_a_network_in_training_is_exported_in_evaluation_mode(tmp_path):
+    net = mlp().train()
+    net[1].eval()  # as with frozen statistics
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net[0].weight.grad = gradient = torch.ones_like(net[0].weight)
+    rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    made = export(net, tmp_path, example=rows)
+    assert shapes_of(made.onnx) == {"input": ["batch", 3], "output": ["batch", 2]}
+    check(made, {"input": rows})
+    assert [each.training for each in net] == [True, False, True, True, True, True]
+    assert net.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert net[0].weight.grad is gradient
+    assert all(each.requires_grad for each in net.parameters())
+    assert torch.is_grad_enabled()
+    assert made.source.startswith("torch 2")
+    assert list(made.files) == ["model.onnx"]
+
+
+def test_constituents_stay_free_along_the_recipes_axis(tmp_path, jets):
+    made = export(DeepSets(), tmp_path, example=jets, recipe=recipe_of("features", "mask"))
+    shapes = shapes_of(made.onnx)
+    assert shapes["features"] == ["batch", 2, "features_length"]
+    assert shapes["output"] == ["batch", 2]
+    random = np.random.default_rng(1)
+    for length in (8, 31):
+        features = random.normal(size=(20, 2, length)).astype(np.float32)
+        check(made, {"features": features, "mask": np.ones((20, 1, length), np.float32)})
+    assert not made.remarks
+
+
+def test_particlenet_gives_the_same_scores(tmp_path, jets, monkeypatch):
+    monkeypatch.syspath_prepend(NOTEBOOKS)
+    from jet_networks import ParticleNetLite
+
+    torch.manual_seed(0)
+    made = export(ParticleNetLite(2, 2), tmp_path, example=jets, recipe=recipe_of("points", "features", "mask"))
+    random = np.random.default_rng(1)
+    arrays = {name: random.normal(size=(20, 2, 24)).astype(np.float32) for name in ("points", "features")}
+    check(made, arrays | {"mask": np.ones((20, 1, 24), np.float32)})
+
+
+def test_attention_with_variables_last(tmp_path, jets):
+    pytest.importorskip("onnxscript")
+    made = export(Attention(), tmp_path, example=jets, recipe=recipe_of("features", "mask"))
+    assert shapes_of(made.onnx)["features"][2] == 2
+    for length in (8, 31):
+        features = np.random.default_rng(1).normal(size=(20, length, 2)).astype(np.float32)
+        check(made, {"features": features, "mask": np.ones((20, length, 1), np.float32)})
+
+
+def test_a_network_of_one_length_keeps_it(tmp_path, jets):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    made = export(net, tmp_path, example=jets, recipe=recipe_of("features", min_length=32))
+    assert shapes_of(made.onnx) == {"features": ["batch", 2, 32], "output": ["batch", 3]}
+    assert "only with 32 constituents" in made.remarks[0]
+
+
+def test_several_outputs_are_named_as_the_network_does(tmp_path):
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"mass": (x * scale).sum(1), "twice": 2 * x}
+
+    rows = np.random.default_rng(0).normal(size=(5, 3))
+    arrays = {"scale": np.array([[1], [2], [3], [1], [2]]), "x": rows}  # by name, in another order
+    made = export(Two(), tmp_path, example=arrays)
+    assert shapes_of(made.onnx)["mass"] == ["batch", 1]
+    assert "shape [1] for each row" in made.remarks[0]
+    check(made, arrays)
+
+
+def test_float64_examples_are_cast_for_a_float32_network(tmp_path):
+    made = export(mlp(), tmp_path, example=np.random.default_rng(0).normal(size=(4, 3)))
+    assert onnxruntime.InferenceSession(made.onnx).get_inputs()[0].type == "tensor(float)"
+
+
+def test_lists_without_a_recipe_are_padded(tmp_path):
+    class Sums(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sum(1)
+
+    lists = ak.unflatten(np.arange(12, dtype=np.float32).reshape(6, 2), [1, 3, 2])
+    made = export(Sums(), tmp_path, example=lists)
+    assert shapes_of(made.onnx)["x"] == ["batch", "x_length", 2]
+    check(made, {"x": np.ones((4, 7, 2), np.float32)})
+
+
+def test_a_network_that_cannot_be_exported_is_refused_and_restored(tmp_path):
+    pytest.importorskip("onnxscript")
+    net = nn.Sequential(nn.Dropout(), Branching()).train()
+    with pytest.raises(DeploymentRefused, match=r"cannot be exported.*exporting\.py line.*torch\.where"):
+        export(net, tmp_path, example=np.ones((4, 2), np.float32))
+    assert all(each.training for each in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("example", "words"),
+    [
+        (np.ones((4, 5), np.float32), r"fails when it is called with the example, input of float32 \[3, 5\].*mat1"),
+        ({"a": np.ones((4, 3)), "b": np.ones((4, 3))}, "takes input, and there are 2 inputs: a, b"),
+        (np.ones((0, 3)), "has no rows"),
+        (None, "Pass a few rows"),
+    ],
+)
+def test_examples_that_do_not_fit_are_refused(tmp_path, example, words):
+    with pytest.raises(DeploymentRefused, match=words):
+        export(mlp(), tmp_path, example=example)
+
+
+def test_scores_that_do_not_count_rows_are_refused(tmp_path):
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean()
+
+    with pytest.raises(DeploymentRefused, match=r"shape \[\] for 5 rows"):
+        export(Mean(), tmp_path, example=np.ones((4, 3), np.float32))
+
+
+def test_an_example_without_the_recipes_variables_is_refused(tmp_path, jets):
+    with pytest.raises(InvalidInput, match="part_e_log"):
+        export(DeepSets(), tmp_path, example=jets[["part_deta"]], recipe=recipe_of("features", "mask"))
+
+
+def test_torchscript_is_converted(tmp_path):
+    torch.jit.save(torch.jit.script(mlp().eval()), tmp_path / "net.pt")
+    rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    (out := tmp_path / "out").mkdir()
+    made = export(tmp_path / "net.pt", out, example=rows)
+    assert made.source.startswith("TorchScript")
+    assert made.onnx == out / "model.onnx"
+    check(made, {"input": rows})
+
+
+def test_torchscript_without_an_example_is_served_as_it_is(tmp_path):
+    torch.jit.save(torch.jit.script(mlp().eval()), tmp_path / "anything.bin")
+    made = export(tmp_path / "anything.bin", tmp_path)
+    assert (made.backend, made.onnx) == ("pytorch", None)
+    assert made.files == {"model.pt": tmp_path / "anything.bin"}
+    assert "NAME__0" in made.remarks[0]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "net.pt2"
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(mlp().eval(), (torch.ones(3, 3),), dynamic_shapes=shapes), path)
+    return path
+
+
+def test_a_torch_export_file_is_converted(tmp_path, program):
+    pytest.importorskip("onnxscript")
+    made = export(str(program), tmp_path)
+    rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(made.onnx)
+    for some in (rows, rows[:1]):
+        with torch.no_grad():
+            np.testing.assert_allclose(
+                session.run(None, {"input": some})[0], mlp().eval()(torch.from_numpy(some)), atol=1e-5
+            )
+
+
+class Attack:
+    """Loading it would make a file."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.place,)
+
+
+def changed(program: Path, to: Path, change) -> Path:
+    """Write a copy of an archive, in which each part's bytes are changed; those that become None are left out."""
+    with zipfile.ZipFile(program) as old, zipfile.ZipFile(to, "w") as new:
+        for name in old.namelist():
+            if (content := change(name, old.read(name))) is not None:
+                new.writestr(name, content)
+    return to
+
+
+@pytest.mark.parametrize("attack", ["weights", "inputs", "compiled"])
+def test_pickles_in_a_torch_export_file_are_not_loaded(tmp_path, program, attack):
+    place = tmp_path / "ran"
+    torch.save(Attack(place), tmp_path / "attack")
+    pickled = (tmp_path / "attack").read_bytes()
+
+    def change(name: str, content: bytes) -> bytes:
+        if attack == "weights" and name.endswith("weight_0"):
+            return pickled
+        if attack == "weights" and name.endswith("weights_config.json"):
+            return content.replace(b'"use_pickle": false', b'"use_pickle": true')
+        return pickled if attack == "inputs" and name.endswith("model.pt") else content
+
+    file = changed(program, tmp_path / "attack.pt2", change)
+    if attack == "compiled":
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("net/data/aotinductor/model/model.so", b"\x7fELF")
+    with pytest.raises(DeploymentRefused, match="may run code"):
+        export(file, tmp_path)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("kind", ["network", "state_dict", "legacy", "pickle"])
+@pytest.mark.parametrize("name", ["net.pt", "net.onnx"])
+def test_pickles_are_recognised_by_content_and_never_loaded(tmp_path, kind, name):
+    place, file = tmp_path / "ran", tmp_path / name
+    if kind == "pickle":
+        file.write_bytes(pickle.dumps(Attack(place)))
+    else:
+        saved = mlp().state_dict() if kind == "state_dict" else Attack(place)
+        torch.save(saved, file, _use_new_zipfile_serialization=kind != "legacy")
+    with pytest.raises(DeploymentRefused, match=r"is a pickle.*never loaded.*torch\.jit\.save.*torch\.onnx\.export"):
+        export(file, tmp_path)
+    assert not place.exists()
+
+
+def test_a_state_dict_needs_its_network(tmp_path):
+    with pytest.raises(DeploymentRefused, match="pass the network that has loaded them"):
+        export(mlp().state_dict(), tmp_path, example=np.ones((4, 3)))
+
+
+def test_a_missing_exporter_is_named_with_its_pip_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(DeploymentRefused, match="pip install onnxscript"):
+        export(Branching(), tmp_path, example=np.ones((4, 2), np.float32))
