@@ -30,20 +30,12 @@ ODD_USERS = [
 ]
 
 
-class Explicit(TritonServer):
-    """A Triton that loads all its models, and then those that clients ask for."""
-
-    def _command(self, *arguments):
-        command = [each for each in super()._command(*arguments) if not each.startswith("--model-control-mode")]
-        return [*command, "--model-control-mode=explicit", "--load-model=*"]
-
-
 @pytest.fixture(scope="module")
 def explicit(tmp_path_factory):
     repository = tmp_path_factory.mktemp("explicit")
     for name in EVERYTHING:
         save_affine(repository / name)
-    with Explicit.start([repository]) as server:
+    with TritonServer.start([repository], control="explicit") as server:
         yield server
 
 
