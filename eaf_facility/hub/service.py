@@ -22,7 +22,7 @@ from eaf_facility.hub.usage import FRESH, PERIODS
 
 __all__ = ["server"]
 
-_LARGEST_BODY = LARGEST_CONFIG  # bytes; no other request has a body
+_LARGEST_BODY = 4 * LARGEST_CONFIG  # bytes; the sender of a larger one learns no reason
 _LARGEST_HEADER = 32 * 1024
 _BODY_TIMEOUT = 5.0  # seconds
 _IDLE_TIMEOUT = 60.0  # seconds to wait for a request's headers, on a new or a kept connection

@@ -274,10 +274,12 @@ def test_only_members_of_a_group_have_python_models(facility, model):
 def test_a_huge_body_is_refused_before_it_is_read(facility):
     with pytest.raises(DeploymentRefused, match=r"has 300000 bytes\. Expected at most 262144"):
         HubPublisher(facility.service_of("bob")).write_config("bob.m", "#" * 300_000)
+    status, reply = facility.put("bob", "bob.m", "#" * 300_000)
+    assert (status, reply["error"]) == (422, "too_large")
     address = urlsplit(facility.tokens.base_url)
     connection = HTTPConnection(address.netloc, timeout=30)
     connection.putrequest("PUT", f"{address.path}store/models/bob.m/config")
-    connection.putheader("Content-Length", "300000")
+    connection.putheader("Content-Length", "10000000")
     connection.endheaders()
     assert connection.getresponse().status == 400
     connection.close()
