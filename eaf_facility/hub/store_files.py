@@ -14,7 +14,7 @@ __all__ = ["CODE", "CONFIGS", "OWN_CODE", "TRAVERSAL", "harmful"]
 CONFIGS = ("*/config.pbtxt", "*/configs/*")
 CODE = ("*libtriton_*", "*.so", "*.so.*")
 OWN_CODE = ("*.py", "*.pyc", "*.pt2")  # Python, and what AOTInductor compiled
-TRAVERSAL = ("*/../*", "*/./*", "*//*")
+TRAVERSAL = ("*/../*", "*/./*", "*//*", "*/")
 
 
 def harmful(name: str, *, python: bool) -> str:

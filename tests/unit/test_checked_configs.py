@@ -245,6 +245,7 @@ BUCKET = "arn:aws:s3:::models"
         ("PutObject", "users/alice.tagger/libtriton_upload_in_progress.so", False),
         ("PutObject", "users/alice.tagger/3/../../bob.tagger/1/x", False),
         ("PutObject", "users/alice.tagger//config.pbtxt", False),
+        ("PutObject", "users/alice.tagger/3/", False),  # no file, which the quota does not count
         ("PutObject", "users/alice.tagger/3/model.py", False),
         ("PutObject", "users/alice2.tagger/1/x", False),
         ("PutObject", "users/alice_2ex.tagger/1/x", False),
