@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from eaf_inference import __version__, client_commands, run_command
+from eaf_inference import __version__, check_command, client_commands, run_command
 from eaf_inference._commands import FAILED, INTERRUPTED, help_text
 from eaf_inference._text import printable_lines
 from eaf_inference.errors import InferenceError
@@ -79,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     client_commands.add_commands(commands)
     run_command.add_commands(commands)
+    check_command.add_commands(commands)
     for entry in entry_points(group="eaf_inference.commands"):
         entry.load()(commands)
     return parser

@@ -152,7 +152,8 @@ def random_scores(name: str, path: Path) -> Finding:
         ERROR,
         f"{name!r} gives other scores each time for the same row.",
         "the same scores for the same row",
-        "Call net.eval() before the export, so that dropout is off, and draw no random numbers in the network."
+        "Call net.eval() before the export, so that dropout is off and a BatchNorm keeps its trained mean, and draw "
+        "no random numbers in the network."
         f"{randomness(path)}",
     )
 

@@ -23,7 +23,7 @@ def mixing_rows(path: Path) -> str:
     return _named(
         path,
         lambda node, constants: (
-            (node.op_type == "BatchNormalization" and _attribute(node, "training_mode", 0) == 1)
+            _is_training(node)
             or (
                 node.op_type in ("Softmax", "LogSoftmax", "Hardmax", "ArgMax", "TopK")
                 and _attribute(node, "axis", -1) == 0
@@ -37,7 +37,7 @@ def mixing_rows(path: Path) -> str:
 
 def randomness(path: Path) -> str:
     """Return a sentence about nodes that draw random numbers; empty if there is none."""
-    return _named(path, lambda node, _: node.op_type in (*_RANDOM, "Dropout"))
+    return _named(path, lambda node, _: node.op_type in (*_RANDOM, "Dropout") or _is_training(node))
 
 
 def fixing_size(path: Path) -> str:
@@ -50,6 +50,10 @@ def fixing_size(path: Path) -> str:
             and len(_constant(node, 1, constants)) > 1
         ),
     )
+
+
+def _is_training(node: Any) -> bool:
+    return bool(node.op_type == "BatchNormalization" and _attribute(node, "training_mode", 0) == 1)
 
 
 def _named(path: Path, fits: Any) -> str:

@@ -173,6 +173,8 @@ def _fields(data: mmap, start: int, end: int) -> Iterator[tuple[int, int | tuple
     while at < end:
         tag, at = _varint(data, at, end)
         number, kind = tag >> 3, tag & 7
+        if not number:  # as in zeros, which an upload that stopped may leave
+            raise NotOnnx("is cut off, or no ONNX model")
         if kind == _VARINT:
             value, at = _varint(data, at, end)
             yield number, value

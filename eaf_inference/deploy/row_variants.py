@@ -71,6 +71,7 @@ def resized(inputs: Inputs, lengths: Sequence[int | None]) -> Inputs:
 
 def beside(batch: Batch, others: Batch, kept: NDArray[np.bool_]) -> Batch:
     """Return the batch with the values of others in the places that are not kept; both have the same shapes."""
+    kept = np.append(kept, np.zeros(len(batch.tensors[0]) - len(kept), np.bool_))  # copies that fill the batch
     tensors = [
         np.where(kept.reshape(-1, *(1 for _ in own.shape[1:])), own, other)
         for own, other in zip(batch.tensors, others.tensors, strict=True)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["score_findings"]
 
 _MOST_ROWS = 64  # of the example that are tried
+_REPEATED = 8  # rows that are scored again and again
 _SIZES = (2, 3, 16)  # of batches that are tried
 _OTHER_SIZES = (4, 8, 10, 32, 64, 100, 128, 256, 1000)  # tried if the model refuses a single row
 _LONGEST = 4096  # constituents: the longest row that is tried
@@ -111,13 +112,13 @@ class _RowChecks:
         short = sorted(row for row in refused if not self._recovers(row))
         if short:
             return [texts.refused_rows(name, len(short), self._length_of(short[0]), str(refused[short[0]]))]
-        row = next(iter(alone))
-        again = self._model.send([self._batch(np.array([row])), self._batch(np.array([row]))])
-        if any(isinstance(each, InferenceError) or not agree(alone[row], each, 0, TOLERANCE) for each in again):
-            return [texts.random_scores(name, self._path)]
+        for row in 3 * list(alone)[:_REPEATED]:  # dropout leaves a row as it was now and then
+            (again,) = self._model.send([self._batch(np.array([row]))])
+            if isinstance(again, InferenceError) or not agree(alone[row], again, 0, TOLERANCE):
+                return [texts.random_scores(name, self._path)]
         found = self._batch_findings(alone)
         if not found:
-            found = [*self._padding_findings(refused), *self._length_findings()]
+            found = self._padding_findings(refused) or self._length_findings()
         return [*found, *self._value_findings(alone, constant=not found)]
 
     def _alone(self) -> tuple[dict[int, Outputs], dict[int, InferenceError]]:

@@ -12,7 +12,7 @@ import pytest
 
 from eaf_facility.local.doctor import leftovers
 
-COMMANDS = ("connect", "models", "up", "demo", "doctor", "envoy", "usage", "study")
+COMMANDS = ("connect", "models", "check", "up", "demo", "doctor", "envoy", "usage", "study")
 
 REINSTALL = "run: SKIP_JUPYTER_BUILDER=1 .venv/bin/pip install --no-deps -e ."
 PROGRAM = Path(__file__).with_name("without_extras.py")
@@ -26,7 +26,12 @@ def results(tmp_path_factory):
         'c.Envoy.upstreams = ["grpc://127.0.0.1:1"]\nc.Envoy.behind_tls = True\n'
         'c.TokenPolicy.jwks_url = "http://127.0.0.1:1"\n'
     )
-    lines = [*([each] for each in COMMANDS), *([each, "--help"] for each in COMMANDS), ["--help"]]
+    lines = [
+        *([each] for each in COMMANDS if each != "check"),
+        ["check", "."],
+        *([each, "--help"] for each in COMMANDS),
+        ["--help"],
+    ]
     lines.append(["up", "--users", "alice"])
     done = subprocess.run(
         [sys.executable, PROGRAM, json.dumps(lines)],
@@ -49,6 +54,7 @@ def test_the_installed_package_declares_the_commands():
     ("command", "extra"),
     [
         *((each, "facility") for each in ("up", "up --users alice", "envoy")),
+        ("check .", "deploy"),
         ("demo", "demo"),
         ("study", "study"),
     ],

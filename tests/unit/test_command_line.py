@@ -12,7 +12,7 @@ from eaf_inference import __version__, client_commands, doctor
 from eaf_inference.cli import main, make_parser
 from eaf_inference.doctor import Finding, State
 
-COMMANDS = ("connect", "models", "run", "doctor", "up", "demo", "envoy", "usage", "study")
+COMMANDS = ("connect", "models", "run", "check", "doctor", "up", "demo", "envoy", "usage", "study")
 
 
 def run(*arguments):

@@ -35,7 +35,7 @@ LAYERS = (
     {"eaf_inference.dataset"},
     {"eaf_inference._commands", "eaf_inference.doctor", "eaf_inference.metrics"},
     {"eaf_inference._connection_options", "eaf_inference._run_arguments"},
-    {"eaf_inference.client_commands", "eaf_inference.run_command"},
+    {"eaf_inference.check_command", "eaf_inference.client_commands", "eaf_inference.run_command"},
     {"eaf_inference.cli"},
     {"eaf_inference.dask", "eaf_inference.notebook", "eaf_inference.server"},
     {"eaf_facility.token_policy"},

@@ -1,0 +1,396 @@
+"""Broken files, names and configurations, each with the expected finding and words of its remedy."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from model_cases import (
+    FLOAT,
+    INT64,
+    JAGGED,
+    X2,
+    Y2,
+    broken,
+    config,
+    constant,
+    dense,
+    dims,
+    double,
+    graph_of,
+    jagged,
+    node,
+    recipe,
+    save,
+    tensor,
+)
+from onnx import helper
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# The configuration against the file
+
+
+@broken("dims-differ", "dims: [2]")
+def wrong_dims(directory: Path) -> None:
+    save(directory, double(), config(dims("input", "x", [3]), Y2))
+
+
+@broken("dims-differ", "dims: [2]")
+def batch_axis_in_the_dims(directory: Path) -> None:
+    save(directory, double(), config(dims("input", "x", [-1, 2]), Y2))
+
+
+@broken("dims-differ", "dynamic_axes")
+def length_that_is_fixed_in_the_file(directory: Path) -> None:
+    model = graph_of(
+        [node("ReduceSum", "x axes", keepdims=0)],
+        [tensor("x", "rows", 2, 100)],
+        [tensor("y", "rows", 2)],
+        [constant("axes", [2], INT64)],
+    )
+    save(directory, model, config(JAGGED, Y2))
+
+
+@broken("type-differs", "TYPE_FP32", "float()")
+def wrong_type(directory: Path) -> None:
+    save(directory, double(), config(dims("input", "x", [2], "FP64"), Y2))
+
+
+@broken("input-unknown", "input_names", "Did you mean 'features'")
+def misspelled_input(directory: Path) -> None:
+    model = graph_of([node("Add", "features features")], [tensor("features", "r", 2)], [tensor("y", "r", 2)])
+    save(directory, model, config(dims("input", "feature", [2]), Y2))
+
+
+@broken("output-unknown", "output_names")
+def output_that_is_missing(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, dims("output", "regression", [1])))
+
+
+@broken("input-missing", "config.pbtxt")
+def input_that_the_config_lacks(directory: Path) -> None:
+    model = graph_of([node("Add", "x mask")], [tensor("x", "r", 2), tensor("mask", "r", 2)], [tensor("y", "r", 2)])
+    save(directory, model, config(X2, Y2))
+
+
+@broken("no-batching", "max_batch_size: 1024")
+def no_batching_although_the_axis_is_free(directory: Path) -> None:
+    save(directory, double(), config(dims("input", "x", [-1, 2]), dims("output", "y", [-1, 2]), size=0))
+
+
+@broken("max-batch-size", "max_batch_size: 1024")
+def negative_batch_size(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, size=-1))
+
+
+@broken("labels", "labels=[")
+def three_labels_for_two_scores(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, labels={"y": ["top", "qcd", "w"]}))
+
+
+@broken("labels", "labels=[")
+def labels_of_another_output(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, labels={"scores": ["top", "qcd"]}))
+
+
+@broken("features", "features=[")
+def three_features_for_two_columns(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, features={"x": ["pt", "eta", "phi"]}))
+
+
+@broken("recipe", "input_names")
+def recipe_of_another_input(directory: Path) -> None:
+    model = jagged([node("ReduceSum", "x axes", keepdims=0)])
+    save(directory, model, config(JAGGED, Y2, preprocess=recipe(inputs="pf_features")))
+
+
+@broken("recipe", "var_names")
+def recipe_with_a_variable_too_many(directory: Path) -> None:
+    model = jagged([node("ReduceSum", "x axes", keepdims=0)])
+    save(directory, model, config(JAGGED, Y2, preprocess=recipe(("pt", "eta", "phi"))))
+
+
+@broken("recipe", "recipe")
+def recipe_that_is_no_json(directory: Path) -> None:
+    save(directory, jagged([node("ReduceSum", "x axes", keepdims=0)]), config(JAGGED, Y2, preprocess="{'pt'}"))
+
+
+@broken("collections", "collections")
+def collection_of_no_input(directory: Path) -> None:
+    model = jagged([node("ReduceSum", "x axes", keepdims=0)])
+    save(directory, model, config(JAGGED, Y2, collections={"pf": ["particles"]}))
+
+
+@broken("graph", "graph")
+def graph_without_edges_in_the_parameter(directory: Path) -> None:
+    save(
+        directory,
+        double(),
+        config(dims("input", "x", [-1, 2]), dims("output", "y", [-1, 2]), size=0, graph={"x": "x"}),
+    )
+
+
+@broken("lengths", "lengths")
+def lengths_of_a_model_without_any(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, lengths=[64]))
+
+
+# Names
+
+
+@broken("model-name", "my_tagger", directory="my tagger")
+def name_with_a_space(directory: Path) -> None:
+    save(directory, double())
+
+
+@broken("model-name", "my_tagger", directory="tagger..v2")
+def name_with_two_dots(directory: Path) -> None:
+    save(directory, double())
+
+
+@broken("config-name", 'name: "tagger"')
+def name_of_another_model(directory: Path) -> None:
+    save(directory, double(), 'name: "other"\n' + config(X2, Y2))
+
+
+@broken("tensor-name", "input_names")
+def input_with_a_line_break(directory: Path) -> None:
+    model = graph_of([node("Add", "x x")], [tensor("x", "r", 2)], [tensor("y", "r", 2)])
+    save(directory, model, config(dims("input", "x\\n", [2]), Y2))
+
+
+# The repository
+
+
+@broken("config-unreadable", "config.pbtxt", "line 1")
+def config_that_cannot_be_parsed(directory: Path) -> None:
+    save(directory, double(), 'backend: onnxruntime" max_batch_size')
+
+
+@broken("config-missing", "config.pbtxt")
+def no_config(directory: Path) -> None:
+    save(directory, double(), None)
+
+
+@broken("unknown-backend", "onnxruntime", "Did you mean 'onnxruntime'")
+def misspelled_backend(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2).replace("onnxruntime", "onnx_runtime"))
+
+
+@broken("unknown-backend", "platform")
+def unknown_platform(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2).replace('backend: "onnxruntime"', 'platform: "caffe2_netdef"'))
+
+
+@broken("upload-unfinished", "deploy")
+def placeholder_of_an_upload(directory: Path) -> None:
+    save(directory, double(), 'backend: "upload_in_progress"')
+
+
+@broken("python-backend", "ONNX", "--allow-python")
+def model_in_python(directory: Path) -> None:
+    (directory / "1").mkdir(parents=True)
+    (directory / "1" / "model.py").write_text("import os", encoding="utf-8")
+    (directory / "config.pbtxt").write_text(config(X2, Y2).replace("onnxruntime", "python"), encoding="utf-8")
+
+
+@broken("no-version", "1")
+def model_without_versions(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "config.pbtxt").write_text(config(X2, Y2), encoding="utf-8")
+
+
+@broken("no-version", "Rename 01 to 1")
+def version_with_a_leading_zero(directory: Path) -> None:
+    save(directory, double(), version="01")
+
+
+@broken("version-name", "whole number")
+def version_that_is_no_number(directory: Path) -> None:
+    save(directory, double())
+    (directory / "v2").mkdir()
+
+
+@broken("empty-version", "version")
+def version_without_files(directory: Path) -> None:
+    save(directory, double())
+    (directory / "2").mkdir()
+
+
+@broken("pinned-version-missing", "versions: [1]")
+def pinned_version_that_is_not_there(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2) + "version_policy { specific { versions: [3] } }")
+
+
+@broken("member-missing", "model_name")
+def ensemble_of_a_missing_model(directory: Path) -> None:
+    (directory / "1").mkdir(parents=True)
+    step = 'ensemble_scheduling { step { model_name: "preprocessing" model_version: -1 } }\n'
+    text = f'platform: "ensemble"\nmax_batch_size: 8\n{X2}{Y2}{step}'
+    (directory / "config.pbtxt").write_text(text, encoding="utf-8")
+
+
+# Files
+
+
+@broken("empty-file", "Upload it again")
+def file_of_zero_bytes(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "model.onnx").write_bytes(b"")
+
+
+@broken("onnx-unreadable", "again")
+def file_that_is_cut_off(directory: Path) -> None:
+    save(directory, double())
+    path = directory / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@broken("onnx-unreadable", "git lfs pull")
+def pointer_of_git_lfs(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "model.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+
+
+@broken("onnx-unreadable", "zipmap")
+def probabilities_as_maps(directory: Path) -> None:
+    maps = helper.make_value_info(
+        "y",
+        helper.make_sequence_type_proto(helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, []))),
+    )
+    model = graph_of(
+        [node("ZipMap", "x", classlabels_int64s=[0, 1], domain="ai.onnx.ml")], [tensor("x", "r", 2)], [maps]
+    )
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    save(directory, model)
+
+
+@broken("partial-upload", "Delete it")
+def upload_that_stopped(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "model.onnx.part").write_bytes(b"\x08")
+
+
+@broken("model-file-missing", "Rename", "default_model_filename")
+def file_of_another_name(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "model.onnx").rename(directory / "1" / "tagger.onnx")
+
+
+def with_external_weights(directory: Path) -> Path:
+    model = dense([node("Mul", "x weight")], [constant("weight", [[2.0, 3.0]] * 1)])
+    (directory / "1").mkdir(parents=True)
+    onnx.save(
+        model,
+        directory / "1" / "model.onnx",
+        save_as_external_data=True,
+        location="model.onnx.data",
+        size_threshold=0,
+    )
+    (directory / "config.pbtxt").write_text(config(X2, Y2), encoding="utf-8")
+    return directory / "1" / "model.onnx.data"
+
+
+@broken("external-data-missing", "external_data=False")
+def weights_that_were_not_uploaded(directory: Path) -> None:
+    with_external_weights(directory).unlink()
+
+
+@broken("truncated-file", "Upload it again")
+def weights_that_are_cut_off(directory: Path) -> None:
+    with_external_weights(directory).write_bytes(b"\x00")
+
+
+@broken("external-data-outside", "save_as_external_data")
+def weights_outside_of_the_version(directory: Path) -> None:
+    with_external_weights(directory)
+    path = directory / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"model.onnx.data", b"../../other.dat"))
+
+
+@broken("protobuf-limit", "external_data=True")
+def file_above_two_gib(directory: Path) -> None:
+    save(directory, double())
+    with (directory / "1" / "model.onnx").open("r+b") as file:
+        file.truncate((2 << 30) + 1)  # sparse
+
+
+@broken("too-large", "half", most_bytes=1 << 30)
+def weights_above_the_limit(directory: Path) -> None:
+    with with_external_weights(directory).open("r+b") as file:
+        file.truncate(20 << 30)  # sparse
+
+
+@broken("pickle", "torch.onnx.export")
+def pickle_beside_the_model(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "scaler.pkl").write_bytes(pickle.dumps([1.0]))
+
+
+@broken("pickle", "torch.jit.script")
+def state_saved_by_torch(directory: Path) -> None:
+    (directory / "1").mkdir(parents=True)
+    (directory / "config.pbtxt").write_text(config(X2, Y2).replace("onnxruntime", "pytorch"), encoding="utf-8")
+    with zipfile.ZipFile(directory / "1" / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02")
+
+
+@broken("truncated-file", "Upload it again")
+def torchscript_that_is_cut_off(directory: Path) -> None:
+    (directory / "1").mkdir(parents=True)
+    (directory / "config.pbtxt").write_text(config(X2, Y2).replace("onnxruntime", "pytorch"), encoding="utf-8")
+    (directory / "1" / "model.pt").write_bytes(b"PK\x03\x04 and no end")
+
+
+@broken("code", "ONNX")
+def script_beside_the_model(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "preprocess.py").write_text("import os", encoding="utf-8")
+
+
+@broken("archive", "Unpack")
+def archive_beside_the_model(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "model.tar.gz").write_bytes(b"\x1f\x8b")
+
+
+@broken("link-outside", "cp -L")
+def link_out_of_the_repository(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "weights.bin").symlink_to("/etc/hostname")
+
+
+# What the server reads
+
+
+@broken("opset", "opset_version=15", opset_limit=15)
+def newer_opset_than_the_server(directory: Path) -> None:
+    save(directory, double())
+
+
+@broken("ir-version", "ir_version = 10", opset_limit=21)
+def newer_ir_version_than_the_server(directory: Path) -> None:
+    save(directory, double(ir_version=11))
+
+
+@broken("custom-operators", "custom_translation_table")
+def operator_of_an_own_library(directory: Path) -> None:
+    model = dense([node("DeltaR", "x", domain="my.physics")])
+    model.opset_import.append(helper.make_opsetid("my.physics", 1))
+    save(directory, model)
+
+
+@broken("does-not-load", "onnxruntime.InferenceSession")
+def graph_that_contradicts_itself(directory: Path) -> None:
+    save(directory, dense([node("MatMul", "x weights")], [constant("weights", np.ones((3, 2)))]))
+
+
+@broken("client-cannot-use", "configuration")
+def model_that_streams(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2) + "model_transaction_policy { decoupled: true }")

@@ -1,0 +1,124 @@
+"""Models of several kinds in which the checks find nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broken_repositories import ensemble_of_a_missing_model, model_in_python, with_external_weights
+from model_cases import (
+    INT64,
+    JAGGED,
+    ROWS,
+    X2,
+    Y2,
+    config,
+    constant,
+    dense,
+    dims,
+    double,
+    good,
+    graph_of,
+    jagged,
+    node,
+    recipe,
+    save,
+    tensor,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# Good ones
+
+
+@good(example=ROWS)
+def rows_of_numbers(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, labels={"y": ["top", "qcd"]}, features={"x": ["pt", "eta"]}))
+
+
+@good()
+def generated_rows_of_numbers(directory: Path) -> None:
+    save(directory, double())
+
+
+@good()
+def sum_over_constituents(directory: Path) -> None:
+    save(directory, jagged([node("ReduceSum", "x axes", keepdims=0)]), config(JAGGED, Y2))
+
+
+@good()
+def sum_with_a_recipe(directory: Path) -> None:
+    text = config(JAGGED, Y2, preprocess=recipe(min_length=1, max_length=50))
+    save(directory, jagged([node("ReduceSum", "x axes", keepdims=0)]), text)
+
+
+@good()
+def mean_that_was_trained_at_one_length(directory: Path) -> None:
+    text = config(JAGGED, Y2, preprocess=recipe(var_length=50))
+    save(directory, jagged([node("ReduceMean", "x", axes=[2], keepdims=0)]), text)
+
+
+@good()
+def mean_with_declared_lengths(directory: Path) -> None:
+    text = config(JAGGED, Y2, lengths=[64])
+    save(directory, jagged([node("ReduceMean", "x", axes=[2], keepdims=0)]), text)
+
+
+@good()
+def value_of_each_constituent(directory: Path) -> None:
+    model = graph_of([node("Add", "x x")], [tensor("x", "r", 2, "n")], [tensor("y", "r", 2, "n")])
+    save(directory, model, config(JAGGED, dims("output", "y", [2, -1])))
+
+
+@good()
+def masked_mean(directory: Path) -> None:
+    # (Σ x·mask) / max(Σ mask, 1)
+    nodes = [
+        node("Mul", "pf_x pf_mask", "real"),
+        node("ReduceSum", "real axes", "sum", keepdims=0),
+        node("ReduceSum", "pf_mask axes", "number", keepdims=0),
+        node("Max", "number one", "least"),
+        node("Div", "sum least"),
+    ]
+    inputs = [tensor("pf_x", "r", 2, "n"), tensor("pf_mask", "r", 1, "n")]
+    model = graph_of(nodes, inputs, [tensor("y", "r", 2)], [constant("axes", [2], INT64), constant("one", 1.0)])
+    save(directory, model, config(dims("input", "pf_x", [2, -1]), dims("input", "pf_mask", [1, -1]), Y2))
+
+
+@good()
+def batch_norm_in_evaluation_mode(directory: Path) -> None:
+    ones, zeros = constant("one", [1, 1]), constant("zero", [0.5, 0])
+    save(directory, dense([node("BatchNormalization", "x one zero zero one")], [ones, zeros]))
+
+
+@good()
+def graph_network(directory: Path) -> None:
+    nodes = [node("Add", "x x")]
+    inputs = [tensor("x", "nodes", 2), tensor("edge_index", 2, "edges", kind=INT64)]
+    tensors = dims("input", "x", [-1, 2]), dims("input", "edge_index", [2, -1], "INT64"), dims("output", "y", [-1, 2])
+    declared = {"x": "x", "edge_index": "edge_index", "outputs": {"y": "node"}}
+    save(directory, graph_of(nodes, inputs, [tensor("y", "nodes", 2)]), config(*tensors, size=0, graph=declared))
+
+
+@good()
+def weights_in_a_file_of_their_own(directory: Path) -> None:
+    with_external_weights(directory)
+
+
+@good()
+def batches_of_one_size(directory: Path) -> None:
+    tensors = dims("input", "x", [8, 2]), dims("output", "y", [8, 2])
+    save(directory, double(8), config(*tensors, size=0, batch_axis="0", pad_batches_to=8))
+
+
+@good(allow_python=True)
+def python_where_it_is_allowed(directory: Path) -> None:
+    model_in_python(directory)
+
+
+@good()
+def ensemble_of_itself(directory: Path) -> None:
+    ensemble_of_a_missing_model(directory)
+    path = directory / "config.pbtxt"
+    path.write_text(path.read_text(encoding="utf-8").replace("preprocessing", directory.name), encoding="utf-8")
