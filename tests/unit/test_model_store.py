@@ -331,3 +331,23 @@ def test_s3_keys_are_shown_nowhere():
 def test_incomplete_keys_are_refused():
     with pytest.raises(ConfigurationError, match="not complete"):
         Store("s3://bucket/models", key=("AKIA",))
+
+
+def test_a_rollback_skips_a_version_that_was_never_served(store, model, root):
+    deploy(store, model)
+    version = store.upload("alice.tagger", {"model.onnx": model})
+    (root / "alice.tagger" / str(version) / "deployed.pbtxt").write_text(
+        config_of("alice.tagger", 2), encoding="utf-8"
+    )
+    assert deploy(store, model) == 3  # the publication of version 2 was killed in its last step
+    assert store.rollback("alice.tagger") == 1
+
+
+def test_a_withdrawal_leaves_a_later_publication_alone(store, model):
+    deploy(store, model)
+    previous = store.config("alice.tagger")
+    deploy(store, model)
+    deploy(store, model)
+    store.withdraw("alice.tagger", 2, previous)
+    assert store.pinned_version("alice.tagger") == 3
+    assert store.models("alice")[0].versions == (1, 3)
