@@ -215,7 +215,7 @@ class Flows:
     def prepare(self, name: str) -> Store:
         """Return the store in which the flow starts."""
         store = self.make_store()
-        for _ in range({"first": 0, "second": 1, "withdraw_first": 0, "withdraw_second": 1}.get(name, 2)):
+        for _ in range({"first": 0, "withdraw_first": 0, "rollback": 2}.get(name, 1)):
             with self.watch.between_polls():
                 self.deploy(store)
         return store
@@ -255,7 +255,7 @@ SERVED = {
     "rollback": [None, 1, 2, 1],
     "withdraw_first": [None, 1, None],
     "withdraw_second": [None, 1, 2, 1],
-    "remove": [None, 1, 2, None],
+    "remove": [None, 1, None],
 }
 
 
