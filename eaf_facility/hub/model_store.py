@@ -126,7 +126,9 @@ class StoreAccess:
             raise Refusal(
                 HTTPStatus.UNPROCESSABLE_ENTITY, error.code, str(error), user=caller.name, model=served_name
             ) from None
-        await self._check_room(caller, owner, served_name, version=checked.version)
+        # what is published already may be published again, which withdraws a version that was refused
+        if await _asked(self.store.config, served_name, caller=caller) != checked.text:
+            await self._check_room(caller, owner, served_name, version=checked.version)
         await _asked(publisher.write_config, served_name, checked.text, caller=caller)
         return {"model": served_name, "version": checked.version, "backend": checked.backend}
 

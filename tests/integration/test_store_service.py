@@ -294,6 +294,7 @@ def test_the_quota_counts_what_is_in_the_store(facility, model):
     assert facility.put("alice", "alice.m", config())[0] == 200, "bob's models are not alice's"
     facility.s3("bob").put_object(Bucket="models", Key="users/bob.m/2/model.onnx", Body=b"x" * MOST_BYTES)
     assert facility.put("bob", "bob.m", config(2))[1]["error"] == "quota_exceeded"
+    assert facility.put("bob", "bob.m", config())[0] == 200, "version 2 can be withdrawn"
     assert not facility.request("bob", "POST", "keys", b"")[1]["writes"]
     full = facility.s3("bob")
     assert refused(full.put_object, Key="users/bob.m/3/model.onnx", Body=b"x") == "AccessDenied"

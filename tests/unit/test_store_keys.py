@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -89,3 +91,18 @@ def test_the_services_own_key_is_read_from_its_file(tmp_path):
     path.write_text(json.dumps({"key": "AKIA", "secret": SECRET}), encoding="utf-8")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each[:] for each in settings(key_file=str(path)).own_key()] == ["AKIA", SECRET]
+
+
+WITHOUT_LIBRARIES = """
+import sys
+for name in ("s3fs", "fsspec", "botocore", "moto"):
+    sys.modules[name] = None
+import eaf_facility.hub.__main__ as program
+print(program.make_parser().prog)
+"""
+
+
+def test_the_plain_token_service_needs_no_library_for_s3():
+    command = [sys.executable, "-c", WITHOUT_LIBRARIES]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert done.stdout == "python -m eaf_facility.hub\n", done.stderr
