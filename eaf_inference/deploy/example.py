@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExampleInputs", "example_inputs", "feature_rows"]
 
-_ROWS = 64  # enough to export a network
+_ROWS = 20  # enough to export a network
 
 
 class ExampleInputs(dict[str, "NDArray[Any]"]):

@@ -48,11 +48,14 @@ def evaluating(net: Any) -> Iterator[None]:
     """Put a network into evaluation mode, and every part of it back into its own mode afterwards."""
     torch = library("torch", "to run the network")
     modes = [(each, each.training) for each in net.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()  # it has no ONNX, and cuts padding off
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
         net.eval()
         with torch.no_grad():
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for each, training in modes:
             each.training = training
 
