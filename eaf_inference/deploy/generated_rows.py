@@ -31,11 +31,18 @@ _LONGEST = 256
 _FREE_SIZE = 6  # … and of further free axes
 
 
-def generated_rows(spec: ModelSpec) -> dict[str, Any] | None:
-    """Return random rows as `Model.__call__` takes them; None for a model that takes strings."""
+def generated_rows(spec: ModelSpec, *, positive: bool = False) -> dict[str, Any] | None:
+    """Return random rows as `Model.__call__` takes them; None for a model that takes strings.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    positive : bool, optional
+        All numbers are above 0, for a model that takes logarithms of them.
+    """
     if any(tensor.datatype == "BYTES" for tensor in spec.inputs):
         return None
-    random = np.random.default_rng(0)
+    random: np.random.Generator = _Positive(np.random.PCG64(0)) if positive else np.random.default_rng(0)
     if spec.graph is not None:
         return _graphs(spec, spec.graph, random)
     found: dict[str, Any] = {}
@@ -62,6 +69,13 @@ def generated_rows(spec: ModelSpec) -> dict[str, Any] | None:
             counts = of_collections.setdefault(own, _lengths(random, own.minimum or 1, own.maximum))
         found[tensor.name] = _jagged(tensor, counts, random, batched=spec.largest_batch > 0)
     return found
+
+
+class _Positive(np.random.Generator):
+    """Draws from a normal distribution only what is above 0."""
+
+    def normal(self, *arguments: Any, **options: Any) -> Any:
+        return np.abs(super().normal(*arguments, **options)) + 0.1
 
 
 def _lengths(random: np.random.Generator, least: int, most: int | None) -> NDArray[np.int64]:

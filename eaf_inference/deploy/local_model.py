@@ -74,7 +74,12 @@ class LocalModel:
         self.spec = spec
         self._outputs = [each.name for each in spec.outputs]
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it prints a second attempt
+            )
         except Exception as error:  # each of its errors has a class of its own, without a common base
             raise ConfigurationError(f"ONNX Runtime does not load it: {reason(error)}") from error
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference._text import did_you_mean
 from eaf_inference.deploy.config_text import NAME, parsed
+from eaf_inference.deploy.exported import Export
 from eaf_inference.deploy.file_checks import left_over_versions
 from eaf_inference.deploy.findings import ERROR, WARNING, Finding, Findings
 from eaf_inference.deploy.generated_rows import generated_rows
@@ -23,7 +24,7 @@ from eaf_inference.errors import ConfigurationError, InvalidInput
 from eaf_inference.inference.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Checked", "Rules", "check_model", "check_repository"]
 
@@ -65,16 +66,6 @@ class Checked:
     name: str
     findings: Findings = field(default_factory=Findings)
     scores: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """One version, as an export is."""
-
-    files: Mapping[str, Path]
-    backend: str
-    onnx: Path | None = None
-    config: str = ""
 
 
 def check_repository(root: Path, rules: Rules, *, model: str | None = None) -> list[Checked]:
@@ -131,7 +122,7 @@ def check_model(directory: Path, rules: Rules, *, example: Any = None, names: Se
     versions, others = _versions(directory)
     found = Findings(left_over_versions(name, others))
     if config is not None and config.HasField("ensemble_scheduling"):
-        found += static_findings(name, _Version({}, "ensemble", config=text or ""), None, text or "")
+        found += static_findings(name, Export({}, "ensemble", config=text or ""), None, text or "")
         found += _members(name, config, names)
         return Checked(name, found, "its scores were not checked: it is an ensemble")
     if not versions:
@@ -163,7 +154,7 @@ def _check_version(
             unreadable = _unreadable(name, str(error))
     found = static_findings(
         name,
-        _Version(files, backend, onnx=path, config=text or ""),
+        Export(files, backend, onnx=path, config=text or ""),
         onnx,
         text or "",
         opset_limit=rules.opset_limit,
@@ -189,7 +180,11 @@ def _check_version(
     rows = generated_rows(spec)
     if rows is None:
         return found, "its scores were not checked: it takes strings"
-    found += score_findings(onnx.path, spec, rows, generated=True)
+    of_scores = score_findings(onnx.path, spec, rows, generated=True)
+    if "not-finite" in of_scores.codes:  # it may take logarithms
+        rows = generated_rows(spec, positive=True)
+        of_scores = min(of_scores, score_findings(onnx.path, spec, rows, generated=True), key=len)
+    found += of_scores
     return found, "its scores were checked with generated rows, which are random numbers"
 
 

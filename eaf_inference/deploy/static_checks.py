@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from eaf_inference._text import did_you_mean
 from eaf_inference.deploy.config_text import parsed
@@ -14,9 +14,9 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable
 
+    from eaf_inference.deploy.exported import Export
     from eaf_inference.deploy.onnx_file import OnnxFile
 
 __all__ = ["PLACEHOLDER_BACKEND", "backend_of", "static_findings"]
@@ -64,22 +64,9 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-class Version(Protocol):
-    """What is read of an export, or of a version in a repository."""
-
-    @property
-    def files(self) -> Mapping[str, Path]: ...
-    @property
-    def backend(self) -> str: ...
-    @property
-    def onnx(self) -> Path | None: ...
-    @property
-    def config(self) -> str: ...
-
-
 def static_findings(
     name: str,
-    export: Version,
+    export: Export,
     onnx: OnnxFile | None,
     config_text: str,
     *,
