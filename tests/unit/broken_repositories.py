@@ -252,6 +252,13 @@ def file_that_is_cut_off(directory: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
 
+@broken("onnx-unreadable", "again")
+def file_of_zeros(directory: Path) -> None:
+    save(directory, double())
+    path = directory / "1" / "model.onnx"
+    path.write_bytes(bytes(path.stat().st_size))  # its place was reserved, and nothing came
+
+
 @broken("onnx-unreadable", "git lfs pull")
 def pointer_of_git_lfs(directory: Path) -> None:
     save(directory, double())

@@ -43,6 +43,11 @@ def generated_rows_of_numbers(directory: Path) -> None:
 
 
 @good()
+def logarithm_of_generated_rows(directory: Path) -> None:
+    save(directory, dense([node("Log", "x")]))
+
+
+@good()
 def sum_over_constituents(directory: Path) -> None:
     save(directory, jagged([node("ReduceSum", "x axes", keepdims=0)]), config(JAGGED, Y2))
 
