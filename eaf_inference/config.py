@@ -131,6 +131,14 @@ class Facility(Configurable):
         default_value="poll",
         help="How Triton notices a new model: it polls `model_store`, or users load it by a call.",
     ).tag(config=True, served=True)
+    python_models = Bool(
+        False,  # noqa: FBT003
+        help="Users may deploy models of Triton's Python backend, which run their code on the server. With "
+        "`model_store_service`, the token service decides by group instead.",
+    ).tag(config=True, served=True)
+    onnx_opset = Int(
+        0, min=0, help="The newest ONNX opset that Triton's ONNX Runtime reads; 0: that of the one installed here."
+    ).tag(config=True, served=True)
     most_models = Int(0, min=0, help="Models that each user may have in `model_store`; 0: no limit.").tag(
         config=True, served=True
     )

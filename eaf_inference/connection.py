@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference._html import dim, page
 from eaf_inference._redact import SecretText
 from eaf_inference._text import printable
+from eaf_inference.deploy.methods import OwnModels
 from eaf_inference.discovery.attempts import Attempts
 from eaf_inference.discovery.hub_document import known_facility
 from eaf_inference.errors import ConfigurationError, InvalidInput
@@ -53,7 +54,7 @@ __all__ = ["Connection", "arrived", "connections"]
 _STOPPED = "Stopped while the server was asked; nothing is returned."
 
 
-class Connection:
+class Connection(OwnModels):
     """One Triton, or several replicas of it, and the user's credentials for it.
 
     Made by `connect`. It is pickled without channels or credentials: where it arrives, it connects on first use with

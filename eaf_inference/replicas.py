@@ -72,6 +72,27 @@ class Replicas:
             self._find(name, version, self._countdown())
         return self._serving[name, version]
 
+    def states(self, name: str) -> list[list[Any]]:
+        """Return what each replica that answers lists of a model: its versions, their states and reasons."""
+        found = self._of_each(lambda answers, where: lookup.about(answers, where, name, ""), self._countdown())
+        return [[row for row in rows if row.name == name] for rows, _ in found.values()]
+
+    def load(self, name: str) -> None:
+        """Have each replica load a model from its repository, where Triton is controlled by such calls."""
+        self._control(lookup.loading(name))
+
+    def unload(self, name: str) -> None:
+        """Have each replica unload a model."""
+        self._control(lookup.unloading(name))
+
+    def _control(self, question: Question) -> None:
+        left = self._countdown()
+        for channel in self._channels:
+            ask([channel], [question], Limits(time_budget=left(), request_timeout=left()))
+        self._serving = {
+            key: channels for key, channels in self._serving.items() if key[0] != question.message.model_name
+        }
+
     def close(self) -> None:
         """Close the channels; requests in flight fail."""
         for channel in self._channels:

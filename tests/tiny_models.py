@@ -60,6 +60,35 @@ def save_affine(directory: Path, *, rows: str | int = "rows", config: str = "") 
     return directory
 
 
+def save_sums(path: Path, factor: float = 2.0) -> Path:
+    """Save y = factor × Σ of the real constituents' two variables, for any number of rows and constituents."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Mul", ["pf", "mask"], ["real"]),
+        helper.make_node("ReduceSum", ["real", "axes"], ["sums"], keepdims=0),
+        helper.make_node("Mul", ["sums", "factor"], ["y"]),
+    ]
+    constants = [
+        helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor]),
+        helper.make_tensor("axes", TensorProto.INT64, [1], [2]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [
+            info("pf", TensorProto.FLOAT, ["rows", 2, "constituents"]),
+            info("mask", TensorProto.FLOAT, ["rows", 1, "constituents"]),
+        ],
+        [info("y", TensorProto.FLOAT, ["rows", 2])],
+        constants,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
 def save_mirror(directory: Path) -> Path:
     """Make a model in plain Python that swaps the two columns of its input."""
     (directory / "1").mkdir(parents=True)

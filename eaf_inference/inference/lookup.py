@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Ask: TypeAlias = Callable[..., list[Any]]  # questions -> answers
     Described: TypeAlias = tuple[ModelSpec | InferenceError, DeploymentFacts | None]
 
-__all__ = ["about", "index", "spec_of", "statistics", "table"]
+__all__ = ["about", "index", "loading", "spec_of", "statistics", "table", "unloading"]
 
 _LARGEST_BATCH = re.compile(r"batch-size must be <= (\d+)")
 _OF_ONE_MODEL = (BadReply, ConfigurationError, InvalidInput, ModelNotFound, ModelNotReady)
@@ -267,3 +267,18 @@ def _metadata(name: str, version: str) -> Question:
     from eaf_inference.inference import protocol
 
     return Question("ModelMetadata", protocol.ModelMetadataRequest(name=name, version=version), f"model {name!r}")
+
+
+def loading(name: str) -> Question:
+    """Return the request to load a model from the server's repository."""
+    from eaf_inference.inference import protocol
+
+    return Question("RepositoryModelLoad", protocol.RepositoryModelLoadRequest(model_name=name), f"model {name!r}")
+
+
+def unloading(name: str) -> Question:
+    """Return the request to unload a model."""
+    from eaf_inference.inference import protocol
+
+    message = protocol.RepositoryModelUnloadRequest(model_name=name)
+    return Question("RepositoryModelUnload", message, f"model {name!r}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("MOST_SHOWN", "ModelRow", "ModelTable", "config_of", "index_of", "metadata_of"),
-    *("ready_versions", "why_not"),
+    *("ready_versions", "reason_of", "why_not"),
 ]
 
 _MOST_MODELS = 10_000  # versions of models
@@ -95,7 +95,7 @@ class ModelRow:
         deployed: DeploymentFacts | None = None,
     ) -> ModelRow:
         """Combine Triton's index, configuration and statistics; an error says why the model cannot be used."""
-        why = "" if entry.state == "READY" else _reason(entry) or redact(entry.state.lower()) or "not loaded"
+        why = "" if entry.state == "READY" else reason_of(entry) or redact(entry.state.lower()) or "not loaded"
         spec = None
         if isinstance(found, InferenceError):
             why = why or found.reason or str(found)
@@ -312,7 +312,7 @@ def why_not(index: Sequence[Any], name: str, version: str, *, unlisted: str = ""
     rows = [row for row in index if row.name == name]
     matching = [row for row in rows if version in ("", row.version)]
     if matching:
-        reason = _reason(matching[0]) or redact(matching[0].state) or "it is not loaded"
+        reason = reason_of(matching[0]) or redact(matching[0].state) or "it is not loaded"
         return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
     if rows:
         versions = _listed({row.version for row in rows})
@@ -329,7 +329,7 @@ def why_not(index: Sequence[Any], name: str, version: str, *, unlisted: str = ""
     )
 
 
-def _reason(entry: Any) -> str:
+def reason_of(entry: Any) -> str:
     """Return why the server does not serve a model, without its stack."""
     return redact(without_internals(printable(entry.reason)))
 

@@ -14,6 +14,7 @@ from management import successes
 from recorded.replay import until
 from shared_users import SAMPLE, User, running
 from test_other_local_users import umasks_below
+from tiny_models import save_sums
 
 import eaf_inference
 from eaf_facility.local.multi_user import check_names, up_for
@@ -107,6 +108,49 @@ client.close()
 cluster.close()
 gateway.close()
 """
+# Deploys a model of her own, and scores with it.
+DEPLOY = """
+import json, sys
+import numpy as np
+import eaf_inference
+lines = []
+with eaf_inference.connect() as triton:
+    example = {"pf": np.ones((8, 2, 3), np.float32), "mask": np.ones((8, 1, 3), np.float32)}
+    model = triton.deploy("sums", sys.argv[1], example=example, progress=lines.append)
+    print(json.dumps([model.name, model(example).tolist(), lines]))
+"""
+# Uses another user's model, and tries to replace, unload and remove it, with what a user can get.
+USE_AND_ATTACK = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import eaf_inference
+from eaf_inference.deploy.facility_store import store_of
+from eaf_inference.errors import InferenceError, NotAuthorized
+refused = {}
+
+def attempt(name, act):
+    try:
+        act()
+    except InferenceError as error:
+        refused[name] = [type(error).__name__, str(error)]
+    else:
+        refused[name] = ["done", ""]
+
+with eaf_inference.connect() as triton:
+    example = {"pf": np.ones((8, 2, 3), np.float32), "mask": np.ones((8, 1, 3), np.float32)}
+    scores = triton.model("alice.sums")(example).tolist()
+    opened = triton.open()
+    store = store_of(opened)
+    attempt("upload", lambda: store.upload("alice.sums", {"model.onnx": Path(sys.argv[1])}))
+    attempt("read", lambda: store.config("alice.sums"))
+    attempt("publish", lambda: store._publisher.write_config("alice.sums", 'name: "alice.sums"'))
+    attempt("remove", lambda: store.remove("alice.sums"))
+    attempt("unload", lambda: opened.replicas.unload("alice.sums"))
+    attempt("load", lambda: opened.replicas.load("alice.sums"))
+    attempt("undeploy", lambda: triton.undeploy("alice.sums"))
+    print(json.dumps([scores, refused]))
+"""
 CONNECT_AS_ANOTHER = """
 import contextlib
 import json
@@ -121,7 +165,7 @@ except NotAuthorized as error:
 
 @pytest.fixture(scope="module")
 def shared():
-    with up_for(["alice", "bob"]) as facility:
+    with up_for(["alice", "bob"], store="s3") as facility:
         yield facility
 
 
@@ -162,8 +206,12 @@ def calls(shared):
 
 def minted(shared):
     """Return the token service's log lines about signed tokens."""
-    lines = [line for line in shared.token_service.log.read_text().splitlines() if line.startswith("{")]
-    return [line for line in map(json.loads, lines) if line["event"] == "mint"]
+    return [line for line in audit(shared) if line["event"] == "mint"]
+
+
+def audit(shared):
+    """Return the token service's log lines."""
+    return [json.loads(line) for line in shared.token_service.log.read_text().splitlines() if line.startswith("{")]
 
 
 def inferences(shared, user):
@@ -179,6 +227,29 @@ def test_users_connect_as_themselves_without_arguments_with_equal_scores(shared,
         assert ak.almost_equal(scores, expected, rtol=0, atol=1e-6)
     jets = sum(map(len, expected))  # plus a few, which check whether padding changes the scores
     until(lambda: all(jets <= inferences(shared, user) < jets + 150 for user in users))
+
+
+def test_a_users_model_is_served_to_all_and_changed_by_none(shared, users, tmp_path):
+    """In the S3 stand-in, from which the Tritons read; keys and configuration come from the token service."""
+    alice, bob = users
+    path = save_sums(tmp_path / "model.onnx")
+    tmp_path.chmod(0o755)
+    name, hers, lines = alice.run(DEPLOY, path)
+    assert (name, hers) == ("alice.sums", [[6.0, 6.0]] * 8)
+    assert "largest difference 0 in 16 numbers" in lines[-1]
+    his, refused = bob.run(USE_AND_ATTACK, path)
+    assert his == hers
+    assert {
+        attack: kind for attack, (kind, _) in refused.items() if kind not in ("NotAuthorized", "ModelNotFound")
+    } == {}
+    assert refused["undeploy"][0] == "ModelNotFound"
+    tried = [line for line in audit(shared) if line.get("user") == "bob" and line["event"] == "refuse"]
+    assert any("alice.sums" in json.dumps(line) for line in tried)
+    loads = [
+        line["method"] for line in calls(shared) if (line["user"], line["grpc_status"]) == ("bob", "PermissionDenied")
+    ]
+    assert {method.rpartition("/")[2] for method in loads} == {"RepositoryModelLoad", "RepositoryModelUnload"}
+    assert alice.run(DEPLOY, path)[1] == hers  # as version 2
 
 
 @pytest.mark.slow
