@@ -89,7 +89,8 @@ class Prepared:
         variables = features(constituents)[:, :MAX_LENGTH]
         counts = ak.to_numpy(ak.num(variables)).astype(np.int64)
         fields = {name: ak.to_numpy(ak.flatten(variables[name])) for name in variables.fields}
-        channels = Recipe.parse(json.dumps(recipe()), model="particlenet").apply(fields, counts.sum())
+        dtypes = dict.fromkeys(INPUTS, np.dtype(np.float32))
+        channels = Recipe.parse(json.dumps(recipe()), model="particlenet").apply(fields, counts.sum(), dtypes)
         values = {name: np.stack([column for column, _ in each], axis=1) for name, each in channels.items()}
         return cls(values, counts)
 
