@@ -152,6 +152,8 @@ def test_the_command_prints_usage(watched, issuer, monkeypatch, tmp_path):
     until_all_is_seen(server, prometheus, "hal")
     (row,) = json.loads(run("--since", "1h", "--user", "hal", "--json", "--prometheus", prometheus.url).stdout)
     assert row | {"bytes_in": 0, "bytes_out": 0} == Usage("hal", "nap", requests=1, rows=12).as_dict()
+    owners = json.loads(run("--by", "owner", "--user", "hal", "--json", "--prometheus", prometheus.url).stdout)
+    assert [(each["owner"], each["models"], each["users"], each["rows"]) for each in owners] == [("", 1, 1, 12)]
     directory = tmp_path / "configured"
     directory.mkdir()
     (directory / "eaf_inference_config.py").write_text(f"c.Facility.prometheus_url = {prometheus.url!r}")

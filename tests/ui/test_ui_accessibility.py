@@ -6,7 +6,7 @@ import pytest
 from page import DARK, HIGH_CONTRAST, LIGHT
 from playwright.sync_api import expect
 from recorded.replay import documented
-from samples import usage_of, used
+from samples import usage_of, used, used_by
 from server.pretender import refusing
 
 from eaf_facility.process.ports import free_ports
@@ -105,9 +105,13 @@ def test_gpus_and_then_outdated_numbers(start_lab, visit, server, site):
 
 def test_a_users_own_usage(start_hub_lab, visit, token_giver):
     token_giver.usage = usage_of(
-        used("particlenet", 1200, 1_240_000, 12, estimated=True), used("jet_regression", 20, 5000)
+        used("particlenet", 1200, 1_240_000, 12, estimated=True),
+        used("jet_regression", 20, 5000),
+        owned=(used_by("alice.my_tagger", 3, 70, 1_240_000),),
     )
     page = visit(start_hub_lab())
     page.open_panel()
     expect(page.section("My usage").get_by_role("row")).to_have_count(3, timeout=30_000)
+    expect(page.section("Use of my models").get_by_role("row")).to_have_count(2)
+    expect(page.section("Models").get_by_role("row").nth(1)).to_contain_text("yours")
     assert found_in_any_theme(page, PANEL) == []
