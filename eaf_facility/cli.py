@@ -7,6 +7,7 @@ its help is there without the extra that it needs.
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -135,11 +136,24 @@ def _add_envoy(commands: Commands) -> None:
         extra="facility",
         summary="print the configuration of the Envoy in front of a facility's Tritons",
         description="Generate Envoy's configuration from the sections Envoy and TokenPolicy of "
-        "eaf_inference_config.py, and print it.",
-        examples=["envoy --validate", "envoy --output /etc/envoy/envoy.yaml"],
+        "eaf_inference_config.py, and print it. Envoy reads where its certificate is from a second, small file, "
+        "Envoy.tls_secret, so that it notices when the certificate is renewed.",
+        examples=[
+            "envoy --validate",
+            "envoy --output /etc/envoy/envoy.yaml",
+            "envoy --tls-secret > /etc/envoy/tls-secret.yaml",
+        ],
     )
     parser.add_argument("--validate", action="store_true", help="have Envoy check the configuration first")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="write it to a file that only you can read")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write it to a file that only you can read, and the file named by Envoy.tls_secret beside it",
+    )
+    parser.add_argument(
+        "--tls-secret", action="store_true", help="print the content of the file Envoy.tls_secret instead"
+    )
 
 
 def _add_usage(commands: Commands) -> None:
@@ -271,20 +285,29 @@ def _study(options: argparse.Namespace) -> int:
 def _envoy(options: argparse.Namespace) -> int:
     from eaf_facility.envoy.configuration import as_yaml, configuration
     from eaf_facility.envoy.settings import Envoy
+    from eaf_facility.envoy.tls import tls_secret, with_fixed_certificate
     from eaf_facility.token_policy import TokenPolicy
     from eaf_inference._files import write_private
     from eaf_inference.config import configured
 
-    made = configuration(configured(Envoy), configured(TokenPolicy))
-    text = as_yaml(made)
+    settings = configured(Envoy)
+    made = configuration(settings, configured(TokenPolicy))
+    if settings.behind_tls and options.tls_secret:
+        raise ConfigurationError("Envoy.behind_tls is set, so Envoy needs no certificate. Leave out --tls-secret.")
+    secret = as_yaml(tls_secret(settings.certificate, settings.key))
     if options.validate:
         from eaf_facility.servers.envoy import validate
 
-        validate(made)
+        validate(with_fixed_certificate(made, settings))
     if options.output:
-        write_private(options.output, text)
+        write_private(options.output, as_yaml(made))
+        if not settings.behind_tls:
+            beside = options.output.absolute().with_name(Path(settings.tls_secret).name)
+            write_private(beside, secret)
+            if beside != Path(settings.tls_secret):
+                print(f"Envoy will look for {beside} at {settings.tls_secret} (Envoy.tls_secret).", file=sys.stderr)
     else:
-        print(text, end="")
+        print(secret if options.tls_secret else as_yaml(made), end="")
     return 0
 
 

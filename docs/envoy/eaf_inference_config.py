@@ -1,4 +1,4 @@
-"""Example: the settings from which envoy.yaml beside this file is made.
+"""Example: the settings from which envoy.yaml and tls-secret.yaml beside this file are made.
 
 JUPYTER_CONFIG_DIR=docs/envoy eaf-inference envoy --output docs/envoy/envoy.yaml
 """

@@ -1,4 +1,4 @@
-"""Envoy's listeners: TLS, the headers removed from each call, its route and its retries; and the metrics pages."""
+"""Envoy's listeners: the headers removed from each call, its route and its retries; and the metrics pages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from eaf_facility.envoy.filters import (
     path_of,
     typed,
 )
+from eaf_facility.envoy.tls import tls
 from eaf_facility.token_policy import DEFAULT_TIER
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def edge_proxy(settings: Envoy, policy: TokenPolicy) -> Part:
         "transport_socket_connect_timeout": _seconds(settings.handshake_timeout),
     }
     if not settings.behind_tls:
-        chain["transport_socket"] = _tls(settings)
+        chain["transport_socket"] = tls(settings)
     return {
         "name": "edge_proxy",
         "address": _address(settings.address, settings.port),
@@ -130,21 +131,6 @@ def metrics(settings: Envoy) -> Part:
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
-    }
-
-
-def _tls(settings: Envoy) -> Part:
-    certificate = {"certificate_chain": {"filename": settings.certificate}, "private_key": {"filename": settings.key}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": typed(
-            "extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            common_tls_context={
-                "alpn_protocols": ["h2"],
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                "tls_certificates": [certificate],
-            },
-        ),
     }
 
 

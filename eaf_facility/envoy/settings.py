@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,6 +51,11 @@ class Envoy(Configurable):
     port = Int(8001, help="Port on which Envoy listens.").tag(config=True)
     certificate = Unicode(help="PEM file of Envoy's TLS certificate and its chain.").tag(config=True)
     key = Unicode(help="PEM file of the private key of `certificate`.").tag(config=True)
+    tls_secret = Unicode(
+        "/etc/envoy/tls-secret.yaml",
+        help="File from which Envoy learns where `certificate` and `key` are, so that it notices when they are "
+        "renewed. `eaf-inference envoy --output FILE` writes it beside FILE.",
+    ).tag(config=True)
     behind_tls = Bool(
         False,  # noqa: FBT003  (traitlets takes its default by position)
         help="An ingress in front of Envoy terminates TLS: Envoy needs no certificate, and listens unencrypted.",
@@ -215,6 +221,11 @@ def check(settings: Envoy, jwks_url: str) -> tuple[Address, ...]:
     if settings.behind_tls and (settings.certificate or settings.key):
         raise ConfigurationError(
             "Envoy.behind_tls says that an ingress terminates TLS, Envoy.certificate that Envoy does. Set only one."
+        )
+    if not settings.behind_tls and not PurePosixPath(settings.tls_secret).is_absolute():
+        raise ConfigurationError(
+            f"Envoy.tls_secret is {settings.tls_secret!r}. Expected the absolute path of the file beside Envoy's "
+            "configuration, such as /etc/envoy/tls-secret.yaml."
         )
     if not settings.behind_tls and not (settings.certificate and settings.key):
         raise ConfigurationError(

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eaf_facility.envoy.tls import tls_secret
 from eaf_facility.process.http import OK, ask
 from eaf_facility.process.ports import LOOPBACK, HeldPort, free_ports, listens
 from eaf_facility.process.server import Child, Server, ignore, log_file, plain_environment
@@ -48,6 +49,7 @@ class Place:
     admin_port: int
     certificate: str
     key: str
+    tls_secret: str
     access_log: str
 
 
@@ -168,6 +170,7 @@ class EnvoyServer(Server):
             admin_port=self._admin_port,
             certificate=str(self._directory / "certificate.pem"),
             key=str(self._directory / "key.pem"),
+            tls_secret=str(self._directory / "tls-secret.json"),
             access_log=str(self.access_log),
         )
 
@@ -181,6 +184,8 @@ class EnvoyServer(Server):
         write_private(self.ca, self.authority)
         write_private(Path(self.place.certificate), self._certificates.certificate)
         write_private(Path(self.place.key), self._certificates.key)
+        secret = tls_secret(self.place.certificate, self.place.key)
+        write_private(Path(self.place.tls_secret), json.dumps(secret, indent=1))
         self._write_resources(configuration)
         bootstrap = self._directory / "envoy.json"
         write_private(bootstrap, json.dumps(_watching(configuration, self._directory), indent=1))

@@ -7,6 +7,7 @@ import socket
 import ssl
 import stat
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -14,13 +15,17 @@ import jwt
 import numpy as np
 import psutil
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from envoy_facility import SERVICE, Caller, Log, counters, envoy, inference
 from recorded.replay import until
 
 import eaf_inference
+from eaf_facility.envoy.tls import tls_secret
 from eaf_facility.process.ports import free_ports
+from eaf_facility.servers.certificates import make_certificates
 from eaf_facility.servers.envoy import EnvoyServer
+from eaf_inference._files import write_private
 from eaf_inference.errors import ConfigurationError, InvalidInput
 from eaf_inference.inference import protocol
 
@@ -233,14 +238,69 @@ def test_a_new_configuration_is_applied_without_ending_calls(pair, issuer):
         assert call.result()
         assert caller.infer(issuer.token()).status == "OK"
         until(lambda: "cluster.triton-batch.upstream_cx_total" not in server.statistics("triton-batch"))
-        settings["certificate"] = __file__
+        settings["access_log"] = "/nowhere/access.log"
         with pytest.raises(ConfigurationError, match="refuses the new configuration"):
             server.reload()
         assert caller.infer(issuer.token()).status == "OK"
 
 
+def served(server):
+    """Return the serial number of the certificate that Envoy serves to new connections."""
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    context = ssl._create_unverified_context()  # noqa: S323 - its authority changes with it
+    with socket.create_connection(address, timeout=10) as connection, context.wrap_socket(connection) as tls:
+        return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True)).serial_number
+
+
+def serial_of(certificates):
+    return x509.load_pem_x509_certificate(certificates.certificate.encode()).serial_number
+
+
+def test_a_renewed_certificate_is_served_and_a_wrong_pair_is_not(pair, issuer):
+    token = issuer.token()
+    with envoy(issuer, pair) as server, Caller(server) as caller:
+        certificate, key = Path(server.place.certificate), Path(server.place.key)
+        first, new = served(server), make_certificates()
+        write_private(certificate, new.certificate)  # without its key
+        until(lambda: "KEY_VALUES_MISMATCH" in server.log.read_text(encoding="utf-8"))
+        assert served(server) == first
+        call = caller.begin("ModelInfer", inference(), token)
+        write_private(key, new.key)
+        until(lambda: served(server) == serial_of(new))
+        assert call.result()
+        assert caller.infer(token).status == "OK"  # on the connection from before
+        write_private(certificate, new.certificate[:300])
+        until(lambda: "Failed to load certificate chain" in server.log.read_text(encoding="utf-8"))
+        assert served(server) == serial_of(new)
+        with urlopen(server.metrics, timeout=10) as page:  # noqa: S310 - loopback
+            assert 'envoy_sds_key_rotation_failed{envoy_xds_resource_name="edge_proxy"} 2' in page.read().decode()
+
+
+def test_a_certificate_that_kubernetes_swaps_is_served(pair, issuer, tmp_path):
+    def mount(version, certificates):  # as the kubelet does for a Secret
+        (tmp_path / version).mkdir()
+        for name, text in (("tls.crt", certificates.certificate), ("tls.key", certificates.key)):
+            write_private(tmp_path / version / name, text)
+        (tmp_path / "..new").symlink_to(version)
+        (tmp_path / "..new").rename(tmp_path / "..data")
+
+    first, new = make_certificates(), make_certificates()
+    mount("..1", first)
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    with envoy(issuer, pair) as server:
+        secret = tls_secret(str(tmp_path / "tls.crt"), str(tmp_path / "tls.key"))
+        write_private(Path(server.place.tls_secret), json.dumps(secret))
+        until(lambda: served(server) == serial_of(first))
+        mount("..2", new)
+        until(lambda: served(server) == serial_of(new))
+
+
 def test_a_failed_start_gives_the_reason_and_leaves_nothing_behind(pair, issuer, shared_envoy):
-    with pytest.raises(ConfigurationError, match=r"/nowhere\.pem"), envoy(issuer, pair, key="/nowhere.pem"):
+    with (
+        pytest.raises(ConfigurationError, match="/nowhere/access"),
+        envoy(issuer, pair, access_log="/nowhere/access"),
+    ):
         pass
     taken = int(shared_envoy.url.rpartition(":")[2])
     with pytest.raises(ConfigurationError, match=f"port {taken} on 127.0.0.1 is taken by another process"):

@@ -62,6 +62,19 @@ def test_it_writes_a_private_file(configure, tmp_path):
     assert yaml.safe_load(file.read_text())["admin"]["address"]["socket_address"]["address"] == "127.0.0.1"
 
 
+def test_it_writes_the_certificates_file_beside_the_configuration(configure, tmp_path):
+    file, secret = tmp_path / "envoy.yaml", tmp_path / "tls-secret.yaml"
+    pair = ('c.Envoy.behind_tls, c.Envoy.certificate, c.Envoy.key = False, "/tls/tls.crt", "/tls/tls.key"',)
+    configure(*behind_an_ingress(), *pair, f"c.Envoy.tls_secret = {str(secret)!r}")
+    done = run("--output", file)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert str(secret) in file.read_text(encoding="utf-8")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert run("--tls-secret").stdout == secret.read_text(encoding="utf-8")
+    configure(*behind_an_ingress(), *pair)
+    assert f"Envoy will look for {secret} at /etc/envoy/tls-secret.yaml" in run("--output", file).stderr
+
+
 def test_it_reports_missing_and_wrong_settings(configure, shared_envoy):
     assert "Envoy.upstreams is empty" in run(code=1).stderr
     configure(*behind_an_ingress(), "c.Envoy.share = 0")

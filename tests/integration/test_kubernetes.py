@@ -215,8 +215,12 @@ def test_envoy_accepts_the_configuration_that_its_pod_makes(tmp_path, as_configu
     certificates = make_certificates()
     (tmp_path / "tls.crt").write_text(certificates.certificate)
     (tmp_path / "tls.key").write_text(certificates.key)
-    text = yaml.safe_dump(made).replace(str(mounts["tls"]), str(tmp_path))
-    validate(yaml.safe_load(text))
+    assert PurePosixPath(settings.tls_secret).parent == mounts["made"]
+    for name in ("envoy.yaml", "tls-secret.yaml"):  # the init container makes both
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        text = text.replace(str(mounts["tls"]), str(tmp_path)).replace(str(mounts["made"]), str(tmp_path))
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    validate(yaml.safe_load((tmp_path / "envoy.yaml").read_text(encoding="utf-8")))
 
 
 def rendered(directory):

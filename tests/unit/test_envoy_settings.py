@@ -13,6 +13,7 @@ from traitlets import TraitError
 
 from eaf_facility.envoy.configuration import as_yaml, configuration
 from eaf_facility.envoy.settings import Envoy
+from eaf_facility.envoy.tls import tls_secret, with_fixed_certificate
 from eaf_facility.token_policy import TokenPolicy
 from eaf_inference._files import write_private
 from eaf_inference.config import configured
@@ -34,12 +35,40 @@ def filters_of(configured):
     return {each["name"].rpartition(".")[2]: each["typed_config"] for each in manager["typed_config"]["http_filters"]}
 
 
+def tls_context(configured):
+    chain = configured["static_resources"]["listeners"][0]["filter_chains"][0]
+    return chain["transport_socket"]["typed_config"]["common_tls_context"]
+
+
 def test_the_committed_example_is_what_the_command_writes(monkeypatch):
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(EXAMPLE))
     monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
-    made = as_yaml(configuration(configured(Envoy), configured(TokenPolicy)))
+    settings = configured(Envoy)
+    made = as_yaml(configuration(settings, configured(TokenPolicy)))
+    secret = as_yaml(tls_secret(settings.certificate, settings.key))
     renew = "JUPYTER_CONFIG_DIR=docs/envoy eaf-inference envoy --output docs/envoy/envoy.yaml"
     assert made == (EXAMPLE / "envoy.yaml").read_text(), f"renew it: {renew}"
+    assert secret == (EXAMPLE / "tls-secret.yaml").read_text(encoding="utf-8"), f"renew it: {renew}"
+
+
+def test_envoy_watches_the_certificates_directory():
+    (secret,) = tls_secret("/tls/tls.crt", "/tls/tls.key")["resources"]
+    assert secret["tls_certificate"]["watched_directory"] == {"path": "/tls"}
+    (secret,) = tls_secret("/certificates/a.crt", "/private/a.key")["resources"]
+    assert "watched_directory" not in secret["tls_certificate"]  # it watches the files themselves
+
+
+def test_the_secret_is_named_alike_and_the_check_sees_the_files():
+    settings = Envoy(**ENOUGH)
+    (secret,) = tls_secret(settings.certificate, settings.key)["resources"]
+    written = made()
+    (source,) = tls_context(written).pop("tls_certificate_sds_secret_configs")
+    assert source["name"] == secret["name"]
+    assert source["sds_config"]["path_config_source"] == {"path": settings.tls_secret}
+    fixed = with_fixed_certificate(made(), settings)
+    (pair,) = tls_context(fixed).pop("tls_certificates")
+    assert pair == {"certificate_chain": {"filename": "/tls/tls.crt"}, "private_key": {"filename": "/tls/tls.key"}}
+    assert fixed == written
 
 
 def test_the_token_is_verified_first_and_not_forwarded():
@@ -128,6 +157,7 @@ def test_the_written_file_is_complete_and_private(tmp_path):
         ({"jwks_url": "https://user:password@hub/jwks"}, r"not a usable URL\. Expected http://host:port/path"),
         ({"key": ""}, "tokens would travel unencrypted"),
         ({"behind_tls": True}, "Set only one"),
+        ({"tls_secret": "tls-secret.yaml"}, r"Envoy\.tls_secret is 'tls-secret.yaml'\. Expected the absolute path"),
         (
             {"upstreams": ["grpc://a:8001", "grpc://b:8001"], "model_control": True},
             "reaches only one of them",

@@ -18,6 +18,7 @@ c.TokenIssuer.contact = "triton-help@example.org"
 c.Envoy.upstreams = ["grpc://supersonic-triton:8001"]  # a headless Service, whose name resolves to every Triton
 c.Envoy.certificate = "/etc/envoy/tls/tls.crt"
 c.Envoy.key = "/etc/envoy/tls/tls.key"
+c.Envoy.tls_secret = "/etc/envoy/made/tls-secret.yaml"  # beside the configuration that the init container writes
 c.Envoy.share = 100  # for each replica of Envoy
 c.Envoy.memory = 2 * 1024**3  # below the container's limit in edge-proxy.yaml
 c.Envoy.metrics_address = "0.0.0.0"
