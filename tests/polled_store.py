@@ -76,8 +76,10 @@ class Watch:
         self._watching = True
         self.reset()
 
-    def reset(self, at: int = 0, error: type[BaseException] | None = None, meanwhile: Callable | None = None) -> None:
-        """Count operations from here; at the one with this number, fail before it or run something after it."""
+    def reset(
+        self, at: int | str = 0, error: type[BaseException] | None = None, meanwhile: Callable | None = None
+    ) -> None:
+        """Count from here; at the operation with this number or name, fail before it or run something after it."""
         self.count, self._dead = 0, False
         self._at, self._error, self._meanwhile = at, error, meanwhile
 
@@ -115,15 +117,16 @@ class Watch:
             raise Killed
         self.count += 1
         self.names.append(name)
-        if self.count == self._at and self._error is not None:
+        if self._at in (self.count, name) and self._error is not None:
             self._dead = self._error is Killed
             raise self._error
-        result = operation(*arguments, **options)
-        self.poll()
-        if self.count == self._at and (meanwhile := self._meanwhile):
-            self.reset()
-            meanwhile()
-        return result
+        try:
+            return operation(*arguments, **options)
+        finally:
+            self.poll()
+            if self._at in (self.count, name) and (meanwhile := self._meanwhile):
+                self.reset()
+                meanwhile()
 
 
 class WatchedOs:
@@ -131,36 +134,37 @@ class WatchedOs:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
+        self._names: dict[int, str] = {}  # of the files that were made, by descriptor
 
     def __getattr__(self, name: str):
         function = getattr(os, name)
         if name in ("mkdir", "rename", "unlink", "rmdir"):
-            return lambda *arguments, **options: self._watch.around(name, function, *arguments, **options)
+            return lambda *paths, **options: self._watch.around(f"{name} {paths[-1]}", function, *paths, **options)
         return function
 
     def open(self, path, flags, mode=0o777, *, dir_fd=None) -> int:
-        if flags & os.O_CREAT:
-            return self._watch.around(f"create {path}", os.open, path, flags, mode, dir_fd=dir_fd)
-        return os.open(path, flags, mode, dir_fd=dir_fd)
+        if not flags & os.O_CREAT:
+            return os.open(path, flags, mode, dir_fd=dir_fd)
+        descriptor = self._watch.around(f"create {path}", os.open, path, flags, mode, dir_fd=dir_fd)
+        self._names[descriptor] = path
+        return descriptor
 
     def fdopen(self, descriptor: int, mode: str):
-        return (
-            _WatchedFile(os.fdopen(descriptor, mode, buffering=0), self._watch)
-            if "w" in mode
-            else os.fdopen(descriptor, mode)
-        )
+        if mode == "rb":
+            return os.fdopen(descriptor, mode)
+        return _WatchedFile(os.fdopen(descriptor, mode, buffering=0), self._names[descriptor], self._watch)
 
 
 class _WatchedFile:
     """A file that is written in two halves."""
 
-    def __init__(self, file, watch: Watch) -> None:
-        self._file, self._watch = file, watch
+    def __init__(self, file, name: str, watch: Watch) -> None:
+        self._file, self._name, self._watch = file, name, watch
 
     def write(self, content) -> int:
         half = len(content) // 2
-        for part in (content[:half], content[half:]):
-            self._watch.around("write", self._file.write, part)
+        self._watch.around(f"write half of {self._name}", self._file.write, content[:half])
+        self._watch.around(f"write the rest of {self._name}", self._file.write, content[half:])
         return len(content)
 
     def flush(self) -> None:
@@ -206,12 +210,12 @@ class Flows:
     NAMES = ("first", "second", "rollback", "withdraw_first", "withdraw_second", "remove")
 
     def __init__(self, watch: Watch, make_store: Callable[[], Store], directory: Path) -> None:
-        self.watch, self._make_store, self._directory = watch, make_store, directory
+        self.watch, self.make_store, self._directory = watch, make_store, directory
 
     def prepare(self, name: str) -> Store:
         """Return the store in which the flow starts."""
-        store = self._make_store()
-        for _ in range({"first": 0, "second": 1, "withdraw_first": 0, "withdraw_second": 1}.get(name, 2)):
+        store = self.make_store()
+        for _ in range({"first": 0, "withdraw_first": 0, "rollback": 2}.get(name, 1)):
             with self.watch.between_polls():
                 self.deploy(store)
         return store
@@ -251,5 +255,35 @@ SERVED = {
     "rollback": [None, 1, 2, 1],
     "withdraw_first": [None, 1, None],
     "withdraw_second": [None, 1, 2, 1],
-    "remove": [None, 1, 2, None],
+    "remove": [None, 1, None],
 }
+
+
+def watched_s3() -> type:
+    """Return s3fs's file system with a poll, by its `watch`, after every call that changes the store."""
+    import s3fs
+    from fsspec.asyn import sync
+
+    class WatchedFileSystem(s3fs.S3FileSystem):
+        watch: Watch
+
+        def pipe_file(self, *arguments, **options):
+            return self.watch.around("pipe", sync, self.loop, self._pipe_file, *arguments, **options)
+
+        def put_file(self, *arguments, **options):
+            return self.watch.around("put", sync, self.loop, self._put_file, *arguments, **options)
+
+        def rm(self, *arguments, **options):
+            return self.watch.around("rm", sync, self.loop, self._rm, *arguments, **options)
+
+    return WatchedFileSystem
+
+
+def watch_moto(bucket: str, prefix: str) -> Watch:
+    """Watch what is below this prefix in moto's S3, which runs in this process."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    keys = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[bucket].keys
+    start = f"{prefix}/"
+    return Watch(lambda: {path[len(start) :]: keys[path].value for path in list(keys) if path.startswith(start)})

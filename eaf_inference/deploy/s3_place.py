@@ -64,12 +64,9 @@ class S3Place:
         with explained("read", self._shown(path)):
             try:
                 content: bytes = self._fs().cat_file(f"{self.root}/{path}")
-            except FileNotFoundError as error:
-                if _is_no_bucket(error):
-                    raise
-                return None
-            except PermissionError:  # S3's answer for a missing object, to keys that list their own prefix only
-                if path in self.files(path):
+            except (FileNotFoundError, PermissionError) as error:
+                # S3 says 403 of what is not there to keys that may list a prefix only
+                if _is_no_bucket(error) or (isinstance(error, PermissionError) and path in self.files(path)):
                     raise
                 return None
         return content

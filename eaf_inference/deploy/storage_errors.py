@@ -105,7 +105,9 @@ def _explanation(error: Exception) -> tuple[type[InferenceError], str]:
         return ServerUnavailable, f"the S3 service's certificate is not trusted here; {_ASK} for its authority"
     if isinstance(error, TimeoutError) or "Timeout" in name:
         return ServerUnavailable, f"the S3 service does not answer. Try again later, or {_ASK}"
-    if isinstance(error, OSError) and error.errno in _NUMBERS:
+    if not code and isinstance(error, PermissionError):
+        return _NUMBERS[errno.EACCES]
+    if not code and isinstance(error, OSError) and error.errno in _NUMBERS:
         return _NUMBERS[error.errno]
     detail = redact(" ".join(str(error).split())).rstrip(".")
     return DeploymentFailed, f"{detail or name}. Try again, or {_ASK}"

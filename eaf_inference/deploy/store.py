@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eaf_inference.deploy import places
 from eaf_inference.deploy.names import checked_served_name, owner_of
@@ -138,7 +138,8 @@ class Store:
             with suppress(InferenceError):  # the first error counts, and the next upload tries again
                 self._empty(served_name, version)
             raise
-        self._clean_up(served_name, keep=version)
+        with suppress(InferenceError):  # what others left does not concern this upload
+            self._clean_up(served_name, keep=version)
         return version
 
     def publish(self, served_name: str, version: int, config: str) -> None:
@@ -153,8 +154,11 @@ class Store:
         """
         checked_served_name(served_name)
         check_pins(config, version)
-        if self.pinned_version(served_name) != version:  # no file of a version that is served may change
-            self._check_complete(served_name, version)
+        pinned = self.pinned_version(served_name)
+        if pinned != version:  # no file of a version that is served may change
+            note = self._note(served_name, version)
+            self._check_complete(served_name, version, note["files"])
+            self._place.replace(f"{served_name}/{version}/{CLAIM}", json.dumps(note | {"previous": pinned}).encode())
             self._place.replace(f"{served_name}/{version}/{DEPLOYED}", config.encode())
         self._publisher.write_config(served_name, config)
 
@@ -169,12 +173,14 @@ class Store:
             What `config` returned before the version was published; None removes the model.
         """
         checked_served_name(served_name)
-        if previous_config is None:
+        pinned = self.pinned_version(served_name)
+        if previous_config is None and pinned in (version, None):
             self.remove(served_name)
             return
-        if pinned_version_of(previous_config) == version:
-            raise ConfigurationError(f"Version {version} of {served_name!r} cannot be withdrawn in favour of itself.")
-        self._publisher.write_config(served_name, previous_config)
+        if previous_config is not None and pinned == version:
+            if pinned_version_of(previous_config) == version:
+                raise ConfigurationError(f"Version {version} of {served_name!r} cannot replace itself.")
+            self._publisher.write_config(served_name, previous_config)
         self._empty(served_name, version)
 
     def rollback(self, served_name: str, version: int | None = None) -> int:
@@ -184,7 +190,7 @@ class Store:
         ----------
         served_name : str
         version : int, optional
-            By default the last one before the version that is published now.
+            By default the one that was published before the version that is now.
 
         Raises
         ------
@@ -194,14 +200,13 @@ class Store:
         checked_served_name(served_name)
         pinned = self.pinned_version(served_name)
         published = self._published(served_name)
-        older = [each for each in published if pinned is None or each < pinned]
-        if version is None and older:
-            version = older[-1]
-        if version not in published or version is None:
+        if version is None and pinned is not None:
+            version = self._note(served_name, pinned).get("previous")
+        if version is None or version not in published:
             raise ModelNotFound(no_such_version(served_name, version, pinned, published))
         text = self._text(f"{served_name}/{version}/{DEPLOYED}") or ""
         check_pins(text, version)
-        self._check_complete(served_name, version)
+        self._check_complete(served_name, version, self._note(served_name, version)["files"])
         self._publisher.write_config(served_name, text)
         return version
 
@@ -290,10 +295,8 @@ class Store:
             "uploads of this model are running; try again when they are done."
         )
 
-    def _check_complete(self, served_name: str, version: int, sizes: Mapping[str, int] | None = None) -> None:
+    def _check_complete(self, served_name: str, version: int, sizes: Mapping[str, int]) -> None:
         prefix = f"{served_name}/{version}/"
-        if sizes is None:
-            sizes = self._promised(served_name, version)
         arrived = self._place.files(prefix)
         for path, size in sizes.items():
             found = arrived.get(f"{prefix}{path}")
@@ -304,16 +307,18 @@ class Store:
                     f"{size} bytes. Nothing was published; upload it again."
                 )
 
-    def _promised(self, served_name: str, version: int) -> dict[str, int]:
-        text = self._text(f"{served_name}/{version}/{CLAIM}")
+    def _note(self, served_name: str, version: int) -> dict[str, Any]:
+        """Return what the upload noted: the sizes of its files, and the version that was published before."""
         try:
-            files = json.loads(text or "")["files"]
-            return {str(path): int(size) for path, size in files.items()}
+            note: dict[str, Any] = json.loads(self._text(f"{served_name}/{version}/{CLAIM}") or "")
+            sizes = {str(path): int(size) for path, size in note["files"].items()}
+            previous = note.get("previous")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DeploymentFailed(
                 f"{self.url} has no version {version} of {served_name!r} that was uploaded by triton.deploy. "
                 f"It has {listed(self.versions(served_name))}."
             ) from error
+        return note | {"files": sizes, "previous": previous if isinstance(previous, int) else None}
 
     def _published(self, served_name: str) -> list[int]:
         versions = by_version(self._place.files(f"{served_name}/"))
