@@ -236,8 +236,8 @@ class _RowChecks:
                     self._padding.padding(each, self._model.send)
             except InvalidInput:
                 return [texts.depends_on_padding(name)]
-        declared_full = all(each.full or each.only for each in self._declared)
-        if "depend" in self._padding.note and not declared_full:
+        # a rule without padding is the client's last resort; one that is declared is what the model was made for
+        if any(each.lengths.exact and not each.lengths.only for each in self._padding.found.values()):
             return [texts.depends_on_padding(name)]
         filled = [row for row in refused if any(self._length_of(row))]
         if filled:

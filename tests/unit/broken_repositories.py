@@ -6,7 +6,6 @@ import pickle
 import zipfile
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from model_cases import (
     FLOAT,
@@ -371,33 +370,3 @@ def archive_beside_the_model(directory: Path) -> None:
 def link_out_of_the_repository(directory: Path) -> None:
     save(directory, double())
     (directory / "1" / "weights.bin").symlink_to("/etc/hostname")
-
-
-# What the server reads
-
-
-@broken("opset", "opset_version=15", opset_limit=15)
-def newer_opset_than_the_server(directory: Path) -> None:
-    save(directory, double())
-
-
-@broken("ir-version", "ir_version = 10", opset_limit=21)
-def newer_ir_version_than_the_server(directory: Path) -> None:
-    save(directory, double(ir_version=11))
-
-
-@broken("custom-operators", "custom_translation_table")
-def operator_of_an_own_library(directory: Path) -> None:
-    model = dense([node("DeltaR", "x", domain="my.physics")])
-    model.opset_import.append(helper.make_opsetid("my.physics", 1))
-    save(directory, model)
-
-
-@broken("does-not-load", "onnxruntime.InferenceSession")
-def graph_that_contradicts_itself(directory: Path) -> None:
-    save(directory, dense([node("MatMul", "x weights")], [constant("weights", np.ones((3, 2)))]))
-
-
-@broken("client-cannot-use", "configuration")
-def model_that_streams(directory: Path) -> None:
-    save(directory, double(), config(X2, Y2) + "model_transaction_policy { decoupled: true }")

@@ -27,7 +27,7 @@ from model_cases import (
     save,
     tensor,
 )
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -245,3 +245,33 @@ def graph_with_a_mean_over_all_nodes(directory: Path) -> None:
     tensors = dims("input", "x", [-1, 2]), dims("input", "edge_index", [2, -1], "INT64"), dims("output", "y", [-1, 2])
     declared = {"x": "x", "edge_index": "edge_index", "outputs": {"y": "node"}}
     save(directory, graph_of(nodes, inputs, [tensor("y", "nodes", 2)]), config(*tensors, size=0, graph=declared))
+
+
+# What the server reads
+
+
+@broken("opset", "opset_version=15", opset_limit=15)
+def newer_opset_than_the_server(directory: Path) -> None:
+    save(directory, double())
+
+
+@broken("ir-version", "ir_version = 10", opset_limit=21)
+def newer_ir_version_than_the_server(directory: Path) -> None:
+    save(directory, double(ir_version=11))
+
+
+@broken("custom-operators", "custom_translation_table")
+def operator_of_an_own_library(directory: Path) -> None:
+    model = dense([node("DeltaR", "x", domain="my.physics")])
+    model.opset_import.append(helper.make_opsetid("my.physics", 1))
+    save(directory, model)
+
+
+@broken("does-not-load", "onnxruntime.InferenceSession")
+def graph_that_contradicts_itself(directory: Path) -> None:
+    save(directory, dense([node("MatMul", "x weights")], [constant("weights", np.ones((3, 2)))]))
+
+
+@broken("client-cannot-use", "configuration")
+def model_that_streams(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2) + "model_transaction_policy { decoupled: true }")

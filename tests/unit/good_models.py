@@ -24,6 +24,7 @@ from model_cases import (
     save,
     tensor,
 )
+from onnx import TensorProto
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,3 +128,66 @@ def ensemble_of_itself(directory: Path) -> None:
     ensemble_of_a_missing_model(directory)
     path = directory / "config.pbtxt"
     path.write_text(path.read_text(encoding="utf-8").replace("preprocessing", directory.name), encoding="utf-8")
+
+
+@good()
+def two_collections_and_a_jet(directory: Path) -> None:
+    # one is padded to its training's length, on which its scores depend; the other to any
+    nodes = [
+        node("ReduceSum", "pf_x axes", "pf", keepdims=0),
+        node("ReduceMean", "sv_x", "sv", axes=[2], keepdims=0),
+        node("Add", "pf sv", "both"),
+        node("Add", "both jet_x"),
+    ]
+    inputs = [tensor("pf_x", "r", 2, "n"), tensor("sv_x", "r", 1, "m"), tensor("jet_x", "r", 2)]
+    described = {
+        "input_names": ["pf_x", "sv_x", "jet_x"],
+        "pf_x": {"var_names": ["pf_pt", "pf_eta"], "var_infos": {"pf_pt": {"median": 3, "norm_factor": 0.5}}},
+        "sv_x": {"var_names": ["sv_pt"], "var_length": 10},
+        "jet_x": {"var_names": ["jet_pt", "jet_eta"]},
+    }
+    tensors = dims("input", "pf_x", [2, -1]), dims("input", "sv_x", [1, -1]), dims("input", "jet_x", [2]), Y2
+    model = graph_of(nodes, inputs, [tensor("y", "r", 2)], [constant("axes", [2], INT64)])
+    save(directory, model, config(*tensors, preprocess=described))
+
+
+@good()
+def pairs_of_constituents(directory: Path) -> None:
+    inputs = [tensor("pairs", "r", "n", "n"), tensor("x", "r", 2)]
+    nodes = [
+        node("ReduceSum", "pairs axes", "total", keepdims=0),
+        node("Unsqueeze", "total last", "sum"),
+        node("Mul", "sum x"),
+    ]
+    constants = [constant("axes", [1, 2], INT64), constant("last", [1], INT64)]
+    model = graph_of(nodes, inputs, [tensor("y", "r", 2)], constants)
+    save(directory, model, config(dims("input", "pairs", [-1, -1]), X2, Y2))
+
+
+@good()
+def integers_half_precision_and_two_outputs(directory: Path) -> None:
+    half = TensorProto.FLOAT16
+    nodes = [node("Add", "x x"), node("Add", "number number", "twice")]
+    inputs = [tensor("x", "r", 2, kind=half), tensor("number", "r", 1, kind=INT64)]
+    outputs = [tensor("y", "r", 2, kind=half), tensor("twice", "r", 1, kind=INT64)]
+    tensors = dims("input", "x", [2], "FP16"), dims("output", "y", [2], "FP16")
+    more = dims("input", "number", [1], "INT64"), dims("output", "twice", [1], "INT64")
+    save(directory, graph_of(nodes, inputs, outputs), config(*tensors, *more))
+
+
+@good()
+def strings_are_not_run(directory: Path) -> None:
+    kind = TensorProto.STRING
+    model = graph_of([node("Identity", "x")], [tensor("x", "r", 1, kind=kind)], [tensor("y", "r", 1, kind=kind)])
+    save(directory, model, config(dims("input", "x", [1], "STRING"), dims("output", "y", [1], "STRING")))
+
+
+@good()
+def one_row_per_request(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2, size=1))
+
+
+@good()
+def model_without_a_batch_axis(directory: Path) -> None:
+    model = graph_of([node("Add", "x x")], [tensor("x", 2)], [tensor("y", 2)])
+    save(directory, model, config(X2, Y2, size=0))
