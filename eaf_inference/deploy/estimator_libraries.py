@@ -174,6 +174,7 @@ def _converted(estimator: Any, root: str, name: str, width: int, output: str, *,
     """Return the ONNX model."""
     if root == "sklearn":
         skl2onnx = library("skl2onnx", "to convert scikit-learn estimators to ONNX")
+        estimator = _by_position(estimator)
         _register_boosters(skl2onnx)
         types = library("skl2onnx.common.data_types", "to convert scikit-learn estimators", install="skl2onnx")
         initial = [(name, (types.DoubleTensorType if double else types.FloatTensorType)([None, width]))]
@@ -184,11 +185,11 @@ def _converted(estimator: Any, root: str, name: str, width: int, output: str, *,
             options = {id(estimator): {"zipmap": False}}
             return skl2onnx.to_onnx(estimator, initial_types=initial, options=options, target_opset=target)
         last = id(estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator)
-        raw: dict[str, Any] = {"raw_scores": True}
+        raw: dict[str, Any] = {"raw_scores": True, "zipmap": False}
         try:
             return skl2onnx.to_onnx(estimator, initial_types=initial, options={last: raw}, target_opset=target)
         except NameError:  # an option that the converter lacks for this class; no common interface lists them
-            raw["zipmap"] = False
+            del raw["zipmap"]
         return skl2onnx.to_onnx(estimator, initial_types=initial, options={last: raw}, target_opset=target)
     onnxmltools = library("onnxmltools", f"to convert {_title(root)} models to ONNX")
     types = library("onnxmltools.convert.common.data_types", "to convert models", install="onnxmltools")
@@ -197,6 +198,25 @@ def _converted(estimator: Any, root: str, name: str, width: int, output: str, *,
     if root == "lightgbm":
         return onnxmltools.convert_lightgbm(estimator, initial_types=initial, zipmap=False, target_opset=_OPSET)
     return onnxmltools.convert_xgboost(_without_names(estimator), initial_types=initial, target_opset=_OPSET)
+
+
+def _by_position(estimator: Any) -> Any:
+    """Return a copy whose first step selects columns by position, if it is a ColumnTransformer with names."""
+    names = list(getattr(estimator, "feature_names_in_", ()))
+    first = estimator.steps[0][1] if hasattr(estimator, "steps") else estimator
+    if not names or type(first).__name__ != "ColumnTransformer":
+        return estimator
+    estimator = copy.deepcopy(estimator)
+    first = estimator.steps[0][1] if hasattr(estimator, "steps") else estimator
+    first.transformers_ = [
+        (name, step, [names.index(each) for each in columns] if _are_names(columns) else columns)
+        for name, step, columns in first.transformers_
+    ]
+    return estimator
+
+
+def _are_names(columns: Any) -> bool:
+    return isinstance(columns, list) and all(isinstance(each, str) for each in columns)
 
 
 def _register_boosters(skl2onnx: Any) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from eaf_inference.deploy import estimator_libraries
 from eaf_inference.deploy.example import feature_rows
-from eaf_inference.deploy.exported import Export, library, short
+from eaf_inference.deploy.exported import Export, library, reason, short
 from eaf_inference.errors import DeploymentRefused
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ class _Candidate:
                 if double:
                     return cls(b"", wrong=short(error))
                 raise DeploymentRefused(
-                    f"{known.source}: {known.converter} cannot convert this {known.kind}: {short(error)}. Expected "
+                    f"{known.source}: {known.converter} cannot convert this {known.kind}: {reason(error)}. Expected "
                     f"an estimator that it supports: try pip install --upgrade {known.converter}, or choose another "
-                    "one; of a ColumnTransformer, select columns by position."
+                    "one."
                 ) from error
         model = _with_one_output(model, known.output)
         found = _compared(known, model.SerializeToString(), rows, double=double)
@@ -161,6 +161,8 @@ def _compared(known: Estimator, content: bytes, rows: NDArray[Any] | None, *, do
         if not given:  # an estimator of categories, say, takes no random numbers
             return _Candidate(content)
         raise DeploymentRefused(f"{known.source} fails for the example: {short(error)}.") from error
+    if not isinstance(value, np.ndarray):
+        return _Candidate(content, wrong="scores that are no array")
     if value.shape != own.shape:
         return _Candidate(content, wrong=f"scores of shape {value.shape} instead of {own.shape}")
     converted = _apart(value, likewise)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Export", "library", "short"]
+__all__ = ["Export", "library", "reason", "short"]
 
 _SHOWN = 600  # characters of another library's message
 
@@ -82,7 +82,14 @@ def library(name: str, purpose: str, *, install: str = "") -> Any:
         ) from error
 
 
+def reason(error: BaseException) -> str:
+    """Return the message of the error at the bottom of a chain: libraries wrap it in advice or in all their data."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return short(error)
+
+
 def short(error: object) -> str:
     """Return another library's message as one line of limited length."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

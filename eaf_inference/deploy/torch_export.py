@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eaf_inference.deploy.exported import Export, library, short
+from eaf_inference.deploy.exported import Export, library, reason, short
 from eaf_inference.deploy.torch_network import Network, evaluating, plain
 from eaf_inference.errors import DeploymentRefused
 
@@ -177,14 +177,7 @@ def translate(torch: Any, model: Any, path: Path, **settings: Any) -> None:
         try:
             torch.onnx.export(model, f=str(path), opset_version=_OPSET[1], dynamo=True, verbose=False, **settings)
         except Exception as error:
-            raise DeploymentRefused(f"torch says: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return the message of the error at the bottom of a chain, which is the network's; torch wraps it in advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return short(error)
+            raise DeploymentRefused(f"torch says: {reason(error)}") from error
 
 
 @contextlib.contextmanager

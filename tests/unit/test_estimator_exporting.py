@@ -14,12 +14,13 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pd = pytest.importorskip("pandas")
 pytest.importorskip("skl2onnx")
 pytest.importorskip("onnxmltools")
+from sklearn.compose import ColumnTransformer  # noqa: E402
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression  # noqa: E402
 from sklearn.neural_network import MLPClassifier  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler  # noqa: E402
-from sklearn.svm import LinearSVC  # noqa: E402
+from sklearn.svm import SVC, LinearSVC  # noqa: E402
 from sklearn.tree import DecisionTreeClassifier  # noqa: E402
 
 # the libraries' own, of one another's versions
@@ -138,8 +139,17 @@ def test_classifiers_without_probabilities_give_their_decision(tmp_path):
     made = export(three, tmp_path, example=ROWS)
     check(made, three, three.decision_function(ROWS))
     assert made.labels == {"scores": ("qcd", "top", "w")}
+    vectors = SVC().fit(ROWS, THREE)
+    check(export(vectors, tmp_path, example=ROWS), vectors, vectors.decision_function(ROWS))
     decision = two.decision_function(ROWS)
     check(export(two, tmp_path, example=ROWS), two, np.stack([-decision, decision], axis=1))
+
+
+def test_columns_may_be_selected_by_name(tmp_path):
+    chosen = ColumnTransformer([("scaled", StandardScaler(), ["mass", "pt"])], remainder="passthrough")
+    estimator = make_pipeline(chosen, LogisticRegression()).fit(TABLE, TWO)
+    check(export(estimator, tmp_path, example=TABLE), estimator, estimator.predict_proba(TABLE))
+    assert chosen.transformers_[0][2] == ["mass", "pt"]
 
 
 @pytest.mark.parametrize("objective", ["binary:logistic", "multi:softprob", "reg:squarederror"])
