@@ -41,7 +41,7 @@ def show(facility: RunningFacility, console: Console) -> None:
     for name, why in facility.servers[0].left_out().items():
         models.add_row(_text(name), _text(f"left out: {_first_line(why)}"))
     console.print(servers, "", models, "")
-    logs = {server.name: server.log for server in facility.servers}
+    logs = {server.name: server.log for server in (*facility.store.servers, *facility.servers)}
     if facility.gateway:
         gateway = _table("Dask Gateway", "pid")
         gateway.add_row(facility.gateway.address, str(facility.gateway.pid))

@@ -33,7 +33,6 @@ SHARED_MEMORY = "triton_python_backend_shm_region_eaf"  # prefix of the names of
 # Triton allows these calls only to a client that sends a header with this name and value. The name of an HTTP header
 # cannot contain a colon, so no client can send it.
 _RESTRICTED = "shared-memory,trace,logging:nobody:can=send-this"
-_CONTROL = {"none": (), "poll": ("--repository-poll-secs=1",), "explicit": ("--load-model=*",)}
 _NO_KEYS: Mapping[str, str] = MappingProxyType({})
 _INDEX_SECONDS = 30
 _EXIT_SECONDS = 5  # for requests in flight, when it is stopped
@@ -63,7 +62,7 @@ class TritonServer(Server):
         The server's name in messages and in the file name of its log.
     store
         A repository whose models come and go while Triton runs: a directory, or ``s3://http://HOST:PORT/bucket/path``.
-        It may be empty. Triton then polls all its repositories every second.
+        It may be empty. Triton then polls all its repositories every second or two.
     store_keys
         Environment variables with which Triton reads the store, such as ``AWS_ACCESS_KEY_ID``.
     complete_configs
@@ -171,7 +170,7 @@ class TritonServer(Server):
             f"--metrics-address={LOOPBACK}",
             f"--metrics-port={self._metrics_port}",
             f"--model-control-mode={self._control}",  # clients cannot load or unload models, unless it is `explicit`
-            *_CONTROL[self._control],
+            *self._control_options(),
             *(() if self._complete_configs else ("--disable-auto-complete-config",)),
             f"--grpc-restricted-protocol={_RESTRICTED}",
             f"--http-restricted-api={_RESTRICTED}",
@@ -179,6 +178,13 @@ class TritonServer(Server):
             "--exit-on-error=false",  # if a model cannot be loaded, the others are served
             "--strict-readiness=false",  # and the server is ready
         ]
+
+    def _control_options(self) -> Sequence[str]:
+        if self._control == "explicit":
+            return ("--load-model=*",)
+        if self._control == "poll":  # in S3, a poll sends about 45 requests for each model
+            return (f"--repository-poll-secs={2 if self._store.startswith('s3://') else 1}",)
+        return ()
 
     def port_is_taken(self) -> bool:
         return triton_log.address_in_use(self.log.read_text(encoding="utf-8", errors="replace"))

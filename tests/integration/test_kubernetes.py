@@ -7,6 +7,7 @@ docs/operators/kubernetes.md.
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 import subprocess
 import sys
@@ -25,17 +26,18 @@ from traitlets.config import Config
 
 from eaf_facility.envoy.settings import Envoy
 from eaf_facility.hub.facility_document import facility_document
-from eaf_facility.hub.settings import TokenIssuer
+from eaf_facility.hub.settings import ModelStore, TokenIssuer
 from eaf_facility.process.ports import LOOPBACK, free_ports
 from eaf_facility.process.server import Child, plain_environment
 from eaf_facility.servers.certificates import make_certificates
 from eaf_facility.servers.envoy import validate
 from eaf_facility.servers.prometheus import RULES
+from eaf_facility.servers.triton_environment import make_installation
 from eaf_facility.token_policy import TokenPolicy
 from eaf_inference.config import configured, load_facility
 
 FILES = Path(__file__).parents[2] / "docs" / "kubernetes"
-FACILITY, SUPERSONIC_ENVOY = FILES / "facility", FILES / "supersonic-envoy"
+FACILITY, SUPERSONIC_ENVOY, MODEL_STORE = FILES / "facility", FILES / "supersonic-envoy", FILES / "model-store"
 KUBERNETES = "1.34"
 KUBECTL = shutil.which("kubectl")
 
@@ -272,6 +274,35 @@ def test_supersonics_envoy_can_be_the_edge_proxy(tmp_path, as_configured):
     assert reaches(policies, USER, theirs, 8001)
     assert not reaches(policies, own, TRITON, 8001)
     assert not reaches(policies, own, TOKENS, 8010)
+
+
+@pytest.mark.skipif(KUBECTL is None, reason="the program kubectl is missing")
+def test_the_token_service_gets_the_stores_settings_and_key():
+    made = rendered(MODEL_STORE)
+    for each in made:
+        if not is_custom(each):
+            check(each)
+    kinds = {(each["kind"], each["metadata"]["name"]): each for each in made}
+    (files,) = (each["data"] for (kind, _), each in kinds.items() if kind == "ConfigMap")
+    assert set(files) == {"eaf_inference_config.py", "eaf_inference_config.json"}
+    (container,) = kinds["Deployment", "triton-token"]["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "model-store-service"}}]
+    assert container["env"] == container_of("triton-token")["env"]
+
+
+def test_triton_reads_the_store_in_which_users_write(as_configured):
+    as_configured(FACILITY, MODEL_STORE)
+    facility = load_facility()
+    assert facility.urls == ["grpcs://triton.example.org:443"]  # both files are read
+    configured(ModelStore).checked(facility)
+    (command,) = values("supersonic-store-values.yaml")["triton"]["args"]
+    options = dict(re.findall(r"(--[a-z-]+)(?:=(\S+))?", command))  # the last --model-repository
+    bucket = facility.model_store.removeprefix("s3://")
+    assert options["--model-repository"] == f"s3://{facility.model_store_endpoint}:443/{bucket}"
+    assert options["--model-control-mode"] == facility.model_control
+    installation = make_installation(progress=print)
+    known = subprocess.run([installation.server, "--help"], capture_output=True, text=True, check=False)
+    assert [each for each in options if each not in known.stdout + known.stderr] == []
 
 
 NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
