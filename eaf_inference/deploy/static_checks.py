@@ -87,8 +87,8 @@ def static_findings(
     config_text : str
         The ``config.pbtxt``.
     opset_limit : int, optional
-        The newest opset that the server's ONNX Runtime reads, such as 21 for Triton 2.51; by default that of the
-        ONNX Runtime installed here, since a server does not tell.
+        The newest opset that the server's ONNX Runtime reads, such as 21 for Triton 2.51: the facility's setting
+        `onnx_opset`. By default that of the ONNX Runtime installed here, since a server does not tell.
     allow_python : bool, optional
         The operators allow models that run Python code on the server.
     most_bytes : int, optional
