@@ -84,6 +84,7 @@ def test_a_missing_hub_token_is_explained():
 
 
 USED = {"model": "nap", "requests": 3, "inferences": 48, "failures": 1, "bytes_in": 900, "bytes_out": 800}
+OWNED = {"model": "alice.m", "users": 2, "requests": 5, "inferences": 9, "failures": 0, "estimated": True}
 
 
 def test_usage_is_read_if_the_service_publishes_it():
@@ -91,10 +92,10 @@ def test_usage_is_read_if_the_service_publishes_it():
     with token_service({}) as service:
         assert TokenService(service.url, environment=HUB).usage("1d") is None
         service.usage = told
-        assert TokenService(service.url, environment=HUB).usage("1d") == {
-            "at": 1000.5,
-            "models": [{**USED, "estimated": False}],
-        }
+        read = {"at": 1000.5, "models": [{**USED, "estimated": False}]}
+        assert TokenService(service.url, environment=HUB).usage("1d") == {**read, "owned": []}  # an older service
+        service.usage = {**told, "owned": [{**OWNED, "user": "bob"}]}
+        assert TokenService(service.url, environment=HUB).usage("1d") == {**read, "owned": [OWNED]}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,7 @@ def test_usage_is_read_if_the_service_publishes_it():
         (200, {"at": 1, "models": [USED]}, "its reply holds no usage"),
         (200, {"at": 1, "models": [{**USED, "requests": "3", "estimated": False}]}, "its reply holds no usage"),
         (200, {"at": "now", "models": []}, "its reply holds no usage"),
+        (200, {"at": 1, "models": [], "owned": [{**OWNED, "users": None}]}, "its reply holds no usage"),
         (200, [], "its reply holds no usage"),
     ],
 )

@@ -8,6 +8,8 @@ import time
 import pytest
 
 from eaf_inference._text import duration, file_size
+from eaf_inference.deploy.config_text import parsed
+from eaf_inference.deploy.configuration import pinned
 from eaf_inference.deploy.owners import owner_as_seen_by
 from eaf_inference.inference import protocol
 from eaf_inference.inference.deployment_facts import DeploymentFacts, deployment_facts
@@ -34,6 +36,8 @@ def test_the_parameter_gives_size_time_source_and_hash_only(monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1.9e9)
     assert facts_in(json.dumps(SAID)) == DeploymentFacts(12_345_678, 1_795_917_600.0, "torch 2.13.0", "ab" * 32)
     assert deployment_facts(protocol.ModelConfig(name="m")) is None
+    written = pinned('name: "alice.m"\nbackend: "onnxruntime"\n', 3, SAID)
+    assert deployment_facts(parsed(written)).size == 12_345_678
 
 
 @pytest.mark.parametrize(
