@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eaf_inference._text import did_you_mean
+from eaf_inference._text import did_you_mean, file_size
 from eaf_inference.deploy.comparison import compared
 from eaf_inference.deploy.config_text import parsed
 from eaf_inference.deploy.configuration import Choices, merged, pinned, written
@@ -117,10 +117,11 @@ def deploy(
     store = store_of(opened)
     steps = _Steps(progress)
     with _drafted(served, source, example, asked) as draft:
-        steps.done(f"{draft.export.source}, {_size(_bytes(draft.export))}")
+        steps.done(f"{draft.export.source}, {file_size(_bytes(draft.export))}")
         for remark in draft.export.remarks:
             steps.note(remark)
         expected = _checked(draft, example, opened.facility, steps)
+        _check_name(store, opened, served)
         _check_quota(store, draft, opened.facility)
         before = store.config(served)
         version = store.upload(served, draft.export.files)
@@ -266,6 +267,21 @@ def _refuse(draft: _Draft, found: Findings) -> None:
         raise DeploymentRefused(f"{draft.name!r} is not deployed:\n{reasons}")
 
 
+def _check_name(store: Store, opened: Opened, served: str) -> None:
+    """Refuse a name that the facility's own repository has: Triton serves neither of two models of one name.
+
+    Raises
+    ------
+    DeploymentRefused
+        The server has it, and the store does not.
+    """
+    if not store.versions(served) and any(opened.replicas.states(served)):
+        raise DeploymentRefused(
+            f"{served!r} is not deployed: the server already has a model of this name, which is not in the store of "
+            "users' models. Choose another name."
+        )
+
+
 def _check_quota(store: Store, draft: _Draft, facility: Facility) -> None:
     """Refuse a model that would exceed what a user may have, before it is uploaded.
 
@@ -282,8 +298,8 @@ def _check_quota(store: Store, draft: _Draft, facility: Facility) -> None:
         why = f"you have {usage.models} models, and each user may have {facility.most_models}"
     elif facility.most_model_bytes and usage.bytes + new > facility.most_model_bytes:
         why = (
-            f"it has {_size(new)} and your models have {_size(usage.bytes)}, and each user may have "
-            f"{_size(facility.most_model_bytes)}"
+            f"it has {file_size(new)} and your models have {file_size(usage.bytes)}, and each user may have "
+            f"{file_size(facility.most_model_bytes)}"
         )
     else:
         return
@@ -339,10 +355,6 @@ def _facts(draft: _Draft, user: str | None) -> dict[str, Any]:
 
 def _bytes(made: Export) -> int:
     return sum(path.stat().st_size for path in made.files.values())
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e6:,.1f} MB" if number >= 1e5 else f"{number / 1e3:,.1f} kB"
 
 
 class _Steps:

@@ -121,7 +121,11 @@ def test_a_model_that_fails_a_check_is_not_uploaded(triton, tmp_path, recipe, st
         triton.deploy("wrong", path, example=JETS, recipe=recipe)
     with pytest.raises(ConfigurationError, match=r"'\.\./wrong' is not allowed"):
         triton.deploy("../wrong", path, example=JETS, recipe=recipe)
+    good = save_sums(tmp_path / "good.onnx")
+    with pytest.raises(DeploymentRefused, match="already has a model of this name"):
+        triton.deploy("affine", good, example=JETS, recipe=recipe)  # Triton would serve neither
     assert sorted(stored.rglob("*")) == before
+    assert "affine" in triton.names()
 
 
 def test_the_drafted_configuration_can_be_edited_and_given_back(triton, tmp_path, recipe):
