@@ -61,6 +61,7 @@ def _add_up(commands: Commands) -> None:
             "up --store ~/my-models",
             "up --store s3",
             "up --users alice,bob",
+            "up --batch slurm",
         ],
     )
     parser.add_argument(
@@ -77,6 +78,15 @@ def _add_up(commands: Commands) -> None:
         help="the number of Triton replicas (default: 1; 2 with --users)",
     )
     parser.add_argument("--users", metavar="NAMES", help="start a facility for these users, separated by commas")
+    parser.add_argument(
+        "--batch",
+        choices=("slurm",),
+        help=(
+            "run Dask's schedulers and workers as jobs of a Slurm, which is started on this machine too (needs "
+            "Debian's slurm-wlm, munge and, for jobs of several users, root and sudo). As root, each user's clusters "
+            "are that user's jobs"
+        ),
+    )
     parser.add_argument(
         "--grpc-port",
         metavar="PORT",
@@ -212,6 +222,7 @@ def _up(options: argparse.Namespace) -> int:
                     triton_server=options.triton_server,
                     store=options.store,
                     grpc_port=options.grpc_port,
+                    batch=options.batch,
                     progress=progress,
                 )
             )
@@ -234,6 +245,8 @@ def _up_for_users(options: argparse.Namespace) -> int:
         raise ConfigurationError(
             "--grpc-port cannot be combined with --users: users reach Triton through Envoy only. Leave it out."
         )
+    if options.batch is not None:
+        raise ConfigurationError("--batch cannot be combined with --users. Leave one of them out.")
     with signals_as_interrupts(), ExitStack() as stack:
         with progress_line(console) as progress:
             facility = stack.enter_context(

@@ -47,6 +47,9 @@ def show(facility: RunningFacility, console: Console) -> None:
         gateway.add_row(facility.gateway.address, str(facility.gateway.pid))
         console.print(gateway, "")
         logs |= {facility.gateway.name: facility.gateway.log, "its clusters": facility.gateway.cluster_logs}
+    if facility.slurm:
+        logs |= {server.name: server.log for server in facility.slurm.servers}
+        console.print(f"Slurm: export SLURM_CONF={facility.slurm.configuration}\n", soft_wrap=True, markup=False)
     for name, log in logs.items():
         console.print(f"log of {name}: {log}", soft_wrap=True, markup=False)
     console.print(f"model store: {facility.store}", soft_wrap=True, markup=False)

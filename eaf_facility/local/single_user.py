@@ -13,6 +13,7 @@ from eaf_facility.local.model_store import ModelStore, model_store
 from eaf_facility.process.restarts import keep_running
 from eaf_facility.process.server import Server, ignore
 from eaf_facility.servers.dask_gateway import DaskGatewayServer, missing_packages
+from eaf_facility.servers.slurm import Slurm
 from eaf_facility.servers.triton import MODELS, TritonServer, check_repositories
 from eaf_facility.servers.triton_environment import existing_installation, make_installation
 from eaf_inference.discovery.local_facility import LocalFacility, announced
@@ -30,6 +31,7 @@ class RunningFacility:
 
     servers: tuple[TritonServer, ...]
     gateway: DaskGatewayServer | None
+    slurm: Slurm | None
     store: ModelStore
     models: tuple[str, ...]
     started: float  # seconds since the epoch
@@ -52,8 +54,9 @@ class RunningFacility:
     def watch(self, *, progress: Callable[[str], None] = ignore) -> Server:
         """Restart every server that dies and announce it, until one keeps crashing; see `restarts.keep_running`."""
         gateway: tuple[Server, ...] = (self.gateway.proxy, self.gateway) if self.gateway else ()
+        slurm = self.slurm.servers if self.slurm else ()
         return keep_running(
-            [*self.store.servers, *self.servers, *gateway],
+            [*self.store.servers, *self.servers, *slurm, *gateway],
             progress=progress,
             changed=lambda: self.announce(self.description),
         )
@@ -67,6 +70,7 @@ def up(
     triton_server: Path | str | None = None,
     grpc_port: int | None = None,
     gateway: bool = True,
+    batch: str | None = None,
     store: Path | str | None = None,
     progress: Callable[[str], None] = ignore,
 ) -> Iterator[RunningFacility]:
@@ -84,6 +88,9 @@ def up(
         The first replica's gRPC port; the others get the following ports. By default all are free ports.
     gateway
         Whether to start a Dask Gateway too, if its packages are installed.
+    batch
+        The batch system whose jobs the gateway's schedulers and workers are: ``"slurm"``, which is started too. By
+        default they are processes.
     store
         The model store; see `model_store.model_store`.
     progress
@@ -97,6 +104,7 @@ def up(
         A server neither became ready nor ended.
     """
     with ExitStack() as stack:
+        slurm = _slurm(stack, progress) if batch == "slurm" else None  # first, as its packages may be missing
         models_of_users = stack.enter_context(model_store(store, progress=progress))
         tritons = make_tritons(
             models,
@@ -106,7 +114,7 @@ def up(
             store=models_of_users,
             progress=progress,
         )
-        dask_gateway = _gateway(progress) if gateway else None
+        dask_gateway = _gateway(slurm, progress) if gateway else None
         everything: list[Server] = [*tritons, *filter(None, [dask_gateway])]
         for server in everything:
             stack.callback(server.stop)
@@ -119,6 +127,7 @@ def up(
         facility = RunningFacility(
             tritons,
             dask_gateway,
+            slurm,
             models_of_users,
             models=tuple(sorted(tritons[0].models())),
             started=time.time(),
@@ -165,8 +174,16 @@ def make_tritons(
     )
 
 
-def _gateway(progress: Callable[[str], None]) -> DaskGatewayServer | None:
+def _slurm(stack: ExitStack, progress: Callable[[str], None]) -> Slurm:
+    """Start Slurm for the gateway; it ends after the gateway."""
+    progress("starting Slurm")
+    if missing := missing_packages():
+        raise ConfigurationError(f"--batch needs a Dask Gateway, for which {', '.join(missing)} is not installed")
+    return stack.enter_context(Slurm.start())
+
+
+def _gateway(slurm: Slurm | None, progress: Callable[[str], None]) -> DaskGatewayServer | None:
     if missing := missing_packages():
         progress(f"no Dask Gateway: {', '.join(missing)} not installed (the extra 'facility' has all it needs)")
         return None
-    return DaskGatewayServer()
+    return DaskGatewayServer(slurm=slurm)

@@ -1,16 +1,17 @@
 """A Dask Gateway on this machine: its server, its proxy and the clusters that it starts, all on loopback.
 
 It is the real server, with two differences from a facility's. Schedulers and workers run as this user's own
-processes, without isolation from one another (`UnsafeLocalBackend`). Without a JupyterHub, a random password gives
-access; dashboards need no password, as always with Dask Gateway. Configuration and password are in a directory that
-only this user can read. The clusters work in the same directory, which is removed when the gateway ends, for whatever
-reason.
+processes, without isolation from one another (`UnsafeLocalBackend`), or as jobs of a Slurm on this machine. Without a
+JupyterHub, a random password gives access; dashboards need no password, as always with Dask Gateway. Configuration and
+password are in a directory that only this user can read. The clusters work in the same directory, or in Slurm's, which
+is removed when the gateway ends, for whatever reason.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import secrets
+import shlex
 import sys
 import tempfile
 import time
@@ -24,12 +25,15 @@ from eaf_facility.process.ports import LOOPBACK, HeldPort, free_ports
 from eaf_facility.process.restarting_server import RestartingServer
 from eaf_facility.process.server import ignore, log_file, plain_environment
 from eaf_facility.servers.dask_gateway_proxy import DaskGatewayProxy
+from eaf_facility.servers.slurm import check_python
 from eaf_inference._files import write_private
 from eaf_inference.discovery.local_facility import LocalGateway
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from eaf_facility.servers.slurm import Slurm
 
 __all__ = ["PACKAGES", "DaskGatewayServer", "missing_packages"]
 
@@ -44,21 +48,12 @@ PACKAGES = {
 
 # A default worth knowing: the gateway gives up on workers and clusters that take more than 60 s to start.
 _CONFIGURATION = """\
-import os
 from functools import partial
 
 from aiohttp import web
-from dask_gateway_server.backends.local import UnsafeLocalBackend
-
-
-class Backend(UnsafeLocalBackend):
-    def get_logs_directory(self, workdir):  # the default is in workdir, which is removed with the cluster
-        return os.path.join({logs!r}, os.path.basename(workdir))
-
 
 web.TCPSite = partial(web.TCPSite, reuse_port=True)  # because a `ports.HeldPort` is bound to the port
 c.DaskGateway.address = {private!r}
-c.DaskGateway.backend_class = Backend
 {authentication}
 c.Proxy.address = {public!r}  # HTTP, and the schedulers' TLS on the same port
 c.Proxy.externally_managed = True
@@ -72,14 +67,48 @@ c.ClusterConfig.worker_memory = "2 G"
 c.ClusterConfig.adaptive_period = 1
 c.ClusterConfig.idle_timeout = 600
 
+c.DBBackendBase.db_url = "sqlite:///" + {database!r}
+c.DBBackendBase.db_encrypt_keys = [{database_key!r}]
+c.DBBackendBase.stop_clusters_on_shutdown = False  # they end with the directory's owner
+{backend}
+"""
+
+_LOCAL_PROCESSES = """\
+import os
+
+from dask_gateway_server.backends.local import UnsafeLocalBackend
+
+
+class Backend(UnsafeLocalBackend):
+    def get_logs_directory(self, workdir):  # the default is in workdir, which is removed with the cluster
+        return os.path.join({logs!r}, os.path.basename(workdir))
+
+
+c.DaskGateway.backend_class = Backend
 c.UnsafeLocalBackend.clusters_directory = {clusters!r}
-c.UnsafeLocalBackend.db_url = "sqlite:///" + {database!r}
-c.UnsafeLocalBackend.db_encrypt_keys = [{database_key!r}]
-c.UnsafeLocalBackend.stop_clusters_on_shutdown = False  # they end with the directory's owner
 c.UnsafeLocalBackend.inherited_environment = {inherited!r}
 # a worker that runs a task takes 10 s to stop by itself; a killed one leaves nothing behind either
 c.UnsafeLocalBackend.sigint_timeout = 1
 c.UnsafeLocalBackend.sigterm_timeout = 0
+"""
+_SLURM_JOBS = """\
+from eaf_facility.servers.slurm_backend import SlurmJobs
+
+c.DaskGateway.backend_class = SlurmJobs
+c.SlurmJobs.slurm_conf = {slurm_conf!r}
+c.SlurmJobs.dask_gateway_jobqueue_launcher = {launcher!r}
+c.SlurmClusterConfig.staging_directory = {jobs!r}
+for command in (c.ClusterConfig.scheduler_cmd, c.ClusterConfig.worker_cmd):
+    command += ["--local-directory", "."]  # the staging directory, which is removed with the cluster
+# a job that was cancelled is noticed, and replaced, within seconds
+c.DBBackendBase.cluster_status_period = 2
+c.DBBackendBase.worker_status_period = 2
+c.DBBackendBase.cluster_heartbeat_period = 3
+c.DBBackendBase.cluster_heartbeat_timeout = 60
+"""
+_LAUNCHER = """\
+#!/bin/sh
+exec {python} -I -S {script}
 """
 
 _WITHOUT_HUB = """\
@@ -112,13 +141,17 @@ class DaskGatewayServer(RestartingServer):
     hub_api_url : str, optional
         The JupyterHub whose users may use the gateway; their tokens need the scope of the service ``dask-gateway``.
         By default, the password gives access.
+    slurm : Slurm, optional
+        Runs schedulers and workers as jobs. Started by root, each is the job of the user who made the cluster;
+        otherwise all are this user's. By default they are processes of this user.
     """
 
     name = "dask-gateway"
 
-    def __init__(self, *, hub_api_url: str | None = None) -> None:
+    def __init__(self, *, hub_api_url: str | None = None, slurm: Slurm | None = None) -> None:
         super().__init__()
         self._hub_api_url = hub_api_url
+        self._slurm = slurm
         self._password: str
         self._private_port = HeldPort()
         self._choose_ports()
@@ -133,11 +166,12 @@ class DaskGatewayServer(RestartingServer):
         cls,
         *,
         hub_api_url: str | None = None,
+        slurm: Slurm | None = None,
         timeout: float = 60.0,
         progress: Callable[[str], None] = ignore,
     ) -> Iterator[DaskGatewayServer]:
         """Run a gateway for the duration of a `with` block, which begins when it is ready."""
-        server = cls(hub_api_url=hub_api_url)
+        server = cls(hub_api_url=hub_api_url, slurm=slurm)
         with server.running(timeout=timeout, progress=progress):
             yield server
 
@@ -152,7 +186,7 @@ class DaskGatewayServer(RestartingServer):
 
     @property
     def cluster_logs(self) -> Path:
-        return self.directory / "logs"
+        return self._slurm.jobs_directory if self._slurm else self.directory / "logs"
 
     @property
     def description(self) -> LocalGateway:
@@ -171,6 +205,8 @@ class DaskGatewayServer(RestartingServer):
                 f"a Dask Gateway needs {', '.join(missing)}: "
                 f"{sys.executable} -m pip install 'eaf-inference[facility]'"
             )
+        if self._slurm:
+            check_python("dask", "dask_gateway_server", "eaf_inference")
         self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
         self.directory = Path(tempfile.mkdtemp(prefix="eaf-inference-gateway-"))  # 0700
         self.proxy.launch()
@@ -188,21 +224,35 @@ class DaskGatewayServer(RestartingServer):
         write_private(
             configuration,
             _CONFIGURATION.format(
-                logs=str(self.cluster_logs),
                 private=f"{LOOPBACK}:{self._private_port.number}",
                 public=f"{LOOPBACK}:{self._port}",
                 loopback=LOOPBACK,
                 authentication=authentication,
                 python=sys.executable,
                 proxy_token=self.proxy.token,
-                clusters=str(self.directory / "clusters"),
                 database=str(self.directory / "gateway.sqlite"),
                 database_key=b64encode(secrets.token_bytes(32)).decode(),
-                inherited=list(environment),
+                backend=self._backend(inherited=list(environment)),
             ),
         )
         self.launch_with_restarter(
             [sys.executable, "-m", "dask_gateway_server", "--config", str(configuration)], environment=environment
+        )
+
+    def _backend(self, *, inherited: list[str]) -> str:
+        if self._slurm:
+            launcher = self._slurm.directory / "dask-gateway-jobqueue-launcher"  # which sudo can run as each user
+            script = importlib.util.find_spec("dask_gateway_server.backends.jobqueue.launcher")
+            command = _LAUNCHER.format(python=shlex.quote(sys.executable), script=shlex.quote(str(script.origin)))
+            launcher.write_text(command, encoding="utf-8")
+            launcher.chmod(0o755)
+            return _SLURM_JOBS.format(
+                slurm_conf=str(self._slurm.configuration),
+                launcher=str(launcher),
+                jobs=str(self._slurm.jobs_directory),
+            )
+        return _LOCAL_PROCESSES.format(
+            logs=str(self.cluster_logs), clusters=str(self.directory / "clusters"), inherited=inherited
         )
 
     def has_failed(self) -> bool:

@@ -56,7 +56,7 @@ def test_up_truncates_nothing_either(width):
         models=lambda: {"m" * 100: "READY"},
         left_out=lambda: {"broken": "unable to find backend library " + "b" * 90},
     )
-    shown = printed(report.show, SimpleNamespace(servers=[server], gateway=None), width)
+    shown = printed(report.show, SimpleNamespace(servers=[server], gateway=None, slurm=None), width)
     assert "…" not in shown
     for character, times in (("m", 100), ("b", 90)):
         assert shown.count(character) >= times
