@@ -49,6 +49,7 @@ class RunningFacility:
             model_store=self.store.url,
             model_store_endpoint=self.store.endpoint,
             model_store_keys=self.store.keys,
+            slurm_conf=str(self.slurm.configuration) if self.slurm else "",
         )
 
     def watch(self, *, progress: Callable[[str], None] = ignore) -> Server:

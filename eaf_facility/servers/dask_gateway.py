@@ -1,10 +1,10 @@
 """A Dask Gateway on this machine: its server, its proxy and the clusters that it starts, all on loopback.
 
 It is the real server, with two differences from a facility's. Schedulers and workers run as this user's own
-processes, without isolation from one another (`UnsafeLocalBackend`), or as jobs of a Slurm on this machine. Without a
-JupyterHub, a random password gives access; dashboards need no password, as always with Dask Gateway. Configuration and
-password are in a directory that only this user can read. The clusters work in the same directory, or in Slurm's, which
-is removed when the gateway ends, for whatever reason.
+processes, without isolation from one another (`UnsafeLocalBackend`), or as jobs of a Slurm on this machine. Without
+a JupyterHub, a random password gives access; dashboards need no password, as always with Dask Gateway. Configuration
+and password are in a directory that only this user can read. The clusters work in the same directory, or in Slurm's,
+which is removed when the gateway ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from eaf_facility.process.http import OK, ask
 from eaf_facility.process.ports import LOOPBACK, HeldPort, free_ports
 from eaf_facility.process.restarting_server import RestartingServer
 from eaf_facility.process.server import ignore, log_file, plain_environment
-from eaf_facility.servers.dask_gateway_proxy import DaskGatewayProxy
+from eaf_facility.servers.dask_gateway_proxy import DaskGatewayProxy, proxy_program
 from eaf_facility.servers.slurm import check_python
 from eaf_inference._files import write_private
 from eaf_inference.discovery.local_facility import LocalGateway
@@ -98,8 +98,7 @@ c.DaskGateway.backend_class = SlurmJobs
 c.SlurmJobs.slurm_conf = {slurm_conf!r}
 c.SlurmJobs.dask_gateway_jobqueue_launcher = {launcher!r}
 c.SlurmClusterConfig.staging_directory = {jobs!r}
-for command in (c.ClusterConfig.scheduler_cmd, c.ClusterConfig.worker_cmd):
-    command += ["--local-directory", "."]  # the staging directory, which is removed with the cluster
+c.ClusterConfig.worker_cmd += ["--local-directory", "."]  # the staging directory, which is removed with the cluster
 # a job that was cancelled is noticed, and replaced, within seconds
 c.DBBackendBase.cluster_status_period = 2
 c.DBBackendBase.worker_status_period = 2
@@ -108,6 +107,7 @@ c.DBBackendBase.cluster_heartbeat_timeout = 60
 """
 _LAUNCHER = """\
 #!/bin/sh
+umask 077  # of staging directory and jobs
 exec {python} -I -S {script}
 """
 
@@ -242,8 +242,8 @@ class DaskGatewayServer(RestartingServer):
     def _backend(self, *, inherited: list[str]) -> str:
         if self._slurm:
             launcher = self._slurm.directory / "dask-gateway-jobqueue-launcher"  # which sudo can run as each user
-            script = importlib.util.find_spec("dask_gateway_server.backends.jobqueue.launcher")
-            command = _LAUNCHER.format(python=shlex.quote(sys.executable), script=shlex.quote(str(script.origin)))
+            script = proxy_program().parents[1] / "backends" / "jobqueue" / "launcher.py"
+            command = _LAUNCHER.format(python=shlex.quote(sys.executable), script=shlex.quote(str(script)))
             launcher.write_text(command, encoding="utf-8")
             launcher.chmod(0o755)
             return _SLURM_JOBS.format(

@@ -85,25 +85,26 @@ def check_python(*modules: str) -> None:
     """
     if os.geteuid() != 0:
         return
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {', '.join(modules)}"],
-        user=_NOBODY,
-        group=_NOBODY,
-        extra_groups=[],
-        env={},
-        cwd="/",
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        reason = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
-        raise ConfigurationError(
-            f"Slurm's jobs run as their users, and other users cannot run {sys.executable}: {reason}. Install "
-            "eaf-inference, and the Python it uses, where all users may read: /opt/eaf-inference, say, and not "
-            "below /root."
+    try:
+        subprocess.run(
+            [sys.executable, "-c", f"import {', '.join(modules)}"],
+            user=_NOBODY,
+            group=_NOBODY,
+            extra_groups=[],
+            env={},
+            cwd="/",
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
         )
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        raise ConfigurationError(
+            f"Slurm's jobs run as their users, and other users cannot run {sys.executable}: "
+            f"{said.strip().splitlines()[-1]}. Install eaf-inference, and its Python, where all users may read, "
+            "such as /opt/eaf-inference. /root is closed to them."
+        ) from None
 
 
 def _found(name: str) -> str | None:

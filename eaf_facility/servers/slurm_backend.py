@@ -32,6 +32,10 @@ class SlurmJobs(SlurmBackend):  # type: ignore[misc] # dask_gateway_server has n
 
     def get_submit_cmd_env_stdin(self, cluster: Any, worker: Any = None) -> tuple[list[str], dict[str, str], str]:
         command, environment, script = super().get_submit_cmd_env_stdin(cluster, worker)
+        output = next(place for place, option in enumerate(command) if option.startswith("--output="))
+        log = Path(command[output].partition("=")[2])
+        # beside the staging directory, which is removed with the cluster
+        command[output] = f"--output={log.parent.parent / f'{cluster.name}-{log.name}'}"
         return command, environment | self._where(), script  # Slurm passes its own variables on to jobs
 
     def get_stop_cmd_env(self, job_id: str) -> tuple[list[str], dict[str, str]]:

@@ -27,6 +27,8 @@ __all__ = ["LocalFacility", "LocalGateway", "Replica", "announced", "running", "
 
 log = logging.getLogger(__name__)
 
+_OPTIONAL = ("model_store", "model_store_endpoint", "model_store_keys", "slurm_conf")
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -62,6 +64,8 @@ class LocalFacility:
         URL of the S3 service, if the store is in S3.
     model_store_keys : str
         Path of a private JSON file with the ``key`` and ``secret`` for it.
+    slurm_conf : str
+        Path of slurm.conf, if it has a Slurm; ``sbatch`` and the other commands read it from ``SLURM_CONF``.
     """
 
     pid: int
@@ -72,6 +76,7 @@ class LocalFacility:
     model_store: str = ""
     model_store_endpoint: str = ""
     model_store_keys: str = ""
+    slurm_conf: str = ""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -132,7 +137,7 @@ def _read(path: Path) -> LocalFacility | None:
                 replicas=tuple(Replica(**replica) for replica in data["replicas"]),
                 models=tuple(data["models"]),
                 gateway=LocalGateway(**data["gateway"]) if data.get("gateway") else None,
-                **{name: data.get(name, "") for name in ("model_store", "model_store_endpoint", "model_store_keys")},
+                **{name: data.get(name, "") for name in _OPTIONAL},
             )
     except FileNotFoundError:  # ended since the directory was listed
         return None
