@@ -308,7 +308,8 @@ def _resolved(value: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]
 
 
 def _schema_of(message: dict[str, Any]) -> dict[str, Any]:
-    return dict(message["content"]["application/json"]["schema"])
+    (content,) = message["content"].values()  # JSON, or the text of a configuration
+    return dict(content["schema"])
 
 
 def _parameters(parameters: list[dict[str, Any]]) -> str:
