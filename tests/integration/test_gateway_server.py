@@ -6,12 +6,13 @@ import copy
 import json
 import os
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -24,6 +25,7 @@ from yarl import URL
 from eaf_facility.local import single_user
 from eaf_facility.servers import dask_gateway as module
 from eaf_facility.servers.dask_gateway import DaskGatewayServer
+from eaf_inference._files import write_private
 from eaf_inference.dask.auth import LocalGatewayAuth
 from eaf_inference.dask.gateway import use_local_gateway
 from eaf_inference.discovery import local_facility
@@ -75,6 +77,24 @@ def test_an_announced_gateway_is_found_and_its_cluster_scales_and_computes(facil
         assert {path.name.partition("-")[0] for path in logs.iterdir()} == {"scheduler.log", "worker"}
         assert "distributed.scheduler" in (logs / "scheduler.log").read_text()
     assert logs.exists()  # kept until the gateway ends: they may explain why a cluster ended
+
+
+def test_a_gateway_with_a_restored_database_knows_its_clusters(facility, gateway_server, tmp_path):
+    """The database is lost, and restored from a copy; the key that encrypts it is in the gateway's configuration."""
+    database, copy_of_it = gateway_server.directory / "gateway.sqlite", tmp_path / "copy.sqlite"
+    assert use_local_gateway(facility)
+    with Gateway() as gateway, gateway.new_cluster() as cluster:
+        scheduler = Path(gateway_server.cluster_logs) / cluster.name / "scheduler.log"
+        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy_of_it)) as target:
+            source.backup(target)  # consistent, although the gateway runs
+        database.unlink()
+        write_private(database, copy_of_it.read_bytes())
+        gateway_server.kill()
+        gateway_server.wait_until_ready()
+        with Gateway() as another, another.connect(cluster.name) as found, found.get_client() as client:
+            assert [each.name for each in another.list_clusters()] == [cluster.name]
+            assert client.run_on_scheduler(os.getppid)  # over TLS, with the restored key of the cluster
+        assert len(scheduler.read_text(encoding="utf-8").split("Scheduler at:")) == 2  # it was started once
 
 
 def test_a_gateway_keeps_secrets_and_ends_with_its_running_cluster(monkeypatch):
