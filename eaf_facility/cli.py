@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,7 +21,7 @@ from eaf_inference.errors import ConfigurationError, ServerUnavailable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -40,6 +41,7 @@ def add_commands(commands: Commands) -> None:
     _add_envoy(commands)
     _add_usage(commands)
     _add_study(commands)
+    _add_to_doctor(commands)
 
 
 def _add_up(commands: Commands) -> None:
@@ -207,6 +209,23 @@ def _add_study(commands: Commands) -> None:
     study.add_arguments(parser)
 
 
+def _add_to_doctor(commands: Commands) -> None:
+    parser = commands.choices["doctor"]
+    parser.add_argument(
+        "--operator",
+        action="store_true",
+        help="check a live facility from inside instead, by the operator's eaf_inference_config.py",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        default="",
+        help="with --operator: a token for the edge proxy (default: the token service is asked for one, with the "
+        "Hub token in JUPYTERHUB_API_TOKEN)",
+    )
+    parser.set_defaults(run=partial(_doctor, otherwise=parser.get_default("run")), extra="facility")
+
+
 def _up(options: argparse.Namespace) -> int:
     if options.users is not None:
         return _up_for_users(options)
@@ -322,6 +341,16 @@ def _envoy(options: argparse.Namespace) -> int:
     else:
         print(secret if options.tls_secret else as_yaml(made), end="")
     return 0
+
+
+def _doctor(options: argparse.Namespace, *, otherwise: Callable[[argparse.Namespace], int]) -> int:
+    if not options.operator:
+        return otherwise(options)
+    from eaf_facility.inspection.checks import findings
+    from eaf_facility.inspection.setup import Setup
+    from eaf_inference.client_commands import show_findings
+
+    return show_findings(findings(Setup.read(options.token_file)), as_json=options.json)
 
 
 def _usage(options: argparse.Namespace) -> int:

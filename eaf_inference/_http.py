@@ -41,10 +41,11 @@ for _name in ("httpcore.connection", "httpcore.http11"):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A server's reply, whatever its status."""
+    """A server's reply, whatever its status; `date` is the header with the time of its clock."""
 
     status: int
     body: bytes
+    date: str = ""
 
 
 class NotHttp(OSError):
@@ -166,7 +167,7 @@ async def _reply(request: httpx.Request, tls: ssl.SSLContext | None, largest: in
                 body += piece
                 if len(body) > largest:
                     raise OSError(f"its answer is larger than {largest} bytes")
-            return Reply(response.status_code, bytes(body))
+            return Reply(response.status_code, bytes(body), response.headers.get("date", ""))
     finally:
         for stream in streams:  # httpcore leaves it open if the TLS handshake is interrupted
             await stream.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ from eaf_inference._connection_options import URL, add_connection_options, conne
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from eaf_inference._commands import Commands
+    from eaf_inference.doctor import Finding
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "show_findings"]
 
 _MOST_MODELS = 10  # that `connect` shows, as %triton_connect does
 _MEASURED = 1.0  # seconds
@@ -44,15 +47,16 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("url", metavar="URL", nargs="?", help=URL)
     add_connection_options(parser)
-    add_command(
+    parser = add_command(
         commands,
         "doctor",
         _doctor,
         summary="check what is installed, reachable and ready, and say how to fix the rest",
         description="Print what is installed, reachable and ready, and how to fix the rest. The exit code is 1 if "
         "there is a problem.",
-        examples=["doctor", "doctor > doctor.txt"],
+        examples=["doctor", "doctor --json", "doctor > doctor.txt"],
     )
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per finding")
 
 
 def _connect(options: argparse.Namespace) -> int:
@@ -74,13 +78,19 @@ def _models(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has no options
-    """Print the doctor's findings, in colour where rich is installed."""
-    from eaf_inference.doctor import State, as_text, findings
+def _doctor(options: argparse.Namespace) -> int:
+    """Print the doctor's findings."""
+    from eaf_inference.doctor import findings
 
-    found = list(findings())
-    text = as_text(found, width=terminal_width())
-    if find_spec("rich") is None:
+    return show_findings(list(findings()), as_json=options.json)
+
+
+def show_findings(found: Sequence[Finding], *, as_json: bool) -> int:
+    """Print findings as JSON or as a table, in colour where rich is installed, and return the exit code."""
+    from eaf_inference.doctor import State, as_text
+
+    text = json.dumps([each.as_dict() for each in found]) if as_json else as_text(found, width=terminal_width())
+    if as_json or find_spec("rich") is None:
         print(text)
     else:
         from rich.console import Console

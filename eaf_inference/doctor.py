@@ -49,6 +49,9 @@ class Finding:
     what: str
     remedy: str = ""
 
+    def as_dict(self) -> dict[str, str]:
+        return {"state": self.state.value, "subject": self.subject, "finding": self.what, "remedy": self.remedy}
+
 
 Check = Callable[[], Iterator[Finding]]
 

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
+import shutil
 import stat
+from pathlib import Path
 
 import awkward as ak
 import psutil
 import pytest
+import trustme
 from hub_facility import processes_with
 from management import successes
+from operators_view import configured_by, found_now, printed, sections_of
 from recorded.replay import until
 from shared_users import SAMPLE, User, running
 from test_other_local_users import umasks_below
 from tiny_models import save_sums
 
 import eaf_inference
+from eaf_facility.inspection.calls import call, get
+from eaf_facility.inspection.setup import HUB_TOKEN
+from eaf_facility.inspection.token_service import key_ids
 from eaf_facility.local.multi_user import check_names, up_for
+from eaf_inference._files import write_private
+from eaf_inference.address import parse_urls
+from eaf_inference.auth.token_service import TokenService
+from eaf_inference.doctor import State
 from eaf_inference.errors import ConfigurationError
 
 EVENTS = 60
@@ -377,6 +389,130 @@ def test_keys_that_rotate_during_a_run_cause_no_refusal(shared, users, expected,
         for user, run in zip(users, runs, strict=True):
             assert run.finish()[::2] == [user.name, 0]
         assert {line["grpc_status"] for line in calls(shared)[begun:]} == {"OK"}
+
+
+@pytest.fixture
+def operator(shared, users, tmp_path, monkeypatch):
+    """Return the operator's findings by subject, with changed sections."""
+
+    def look(**changed):
+        sections = sections_of(shared)
+        for section, settings in changed.items():
+            sections[section] |= settings
+        hub_token = users[0].environment[HUB_TOKEN]
+        with configured_by(sections, tmp_path / "etc", monkeypatch, hub_token):
+            return found_now()
+
+    return look
+
+
+def problems(found):
+    """Return what is wrong and what to do, by the first word of the subject."""
+    texts = {}
+    for each in found.values():
+        if each.state is State.PROBLEM:
+            texts.setdefault(each.subject.partition(" ")[0], []).append(f"{each.what} → {each.remedy}")
+    return {word: "\n".join(lines) for word, lines in texts.items()}
+
+
+def test_the_operators_doctor_finds_nothing_wrong(shared, users, tmp_path, monkeypatch):
+    hub_token = users[0].environment[HUB_TOKEN]
+    with configured_by(sections_of(shared), tmp_path, monkeypatch, hub_token):
+        code, text = printed()
+        found = found_now()
+    assert code == 0, text
+    assert hub_token not in text
+    assert text.split()[:4] == ["state", "finding", "→", "remedy"]
+    assert problems(found) == {}
+    assert found[f"edge proxy {shared.envoy.url}, good token"].what == "admitted as alice"
+    assert found["models"].what.startswith("all 2 Tritons serve the same")
+    assert found["Envoy"].what == "2 of 2 Tritons pass its health checks"
+
+
+def test_the_operators_doctor_names_a_wrong_setting(shared, operator):
+    wrong = problems(
+        operator(
+            TokenPolicy={"jwks_url": f"{shared.token_service.url}/x/.well-known/jwks.json"},
+            Facility={
+                "urls": [shared.tritons[0].grpc],
+                "prometheus_matchers": ['job="other"'],
+                "model_store": "file:///x",
+            },
+        )
+    )
+    assert "answers 404 → correct TokenPolicy.jwks_url" in wrong["token"]
+    assert "admitted: everybody can use Triton → Facility.urls must lead to Envoy" in wrong["edge"]
+    assert "cannot be read: No such file or directory → create it" in wrong["model"]
+    if shared.prometheus:
+        assert "prometheus_matchers matches none of" in wrong["Prometheus"]
+        assert 'the first series has job="triton"' in wrong["Prometheus"]
+
+
+def test_the_operators_doctor_names_a_server_that_is_down(shared, operator):
+    triton = psutil.Process(shared.tritons[0].pid)
+    stopped = [shared.token_service, *filter(None, [shared.prometheus])]
+    triton.suspend()  # starting it again would take longer
+    for server in stopped:
+        server.kill()
+    try:
+        wrong = problems(operator())
+    finally:
+        triton.resume()
+        for server in stopped:
+            server.restart()
+    assert "does not answer: Connection refused → start it" in wrong["token"]
+    assert "no token: " in wrong["edge"]
+    assert "does not answer: DEADLINE_EXCEEDED" in wrong["Triton"]
+    if shared.prometheus:
+        assert "Connection refused → start it" in wrong["Prometheus"]
+
+
+def test_the_operators_doctor_sees_an_expired_certificate(shared, operator):
+    certificate, key = Path(shared.envoy.place.certificate), Path(shared.envoy.place.key)
+    before = certificate.read_text(encoding="utf-8"), key.read_text(encoding="utf-8")
+    ended = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=2)
+    made = trustme.CA().issue_cert("127.0.0.1", not_before=ended - datetime.timedelta(days=9), not_after=ended)
+    try:
+        write_private(certificate, made.cert_chain_pems[0].bytes())  # without its key: Envoy keeps the old one
+        assert "holds another certificate than the one served → Envoy's log" in problems(operator())["certificate"]
+        write_private(key, made.private_key_pem.bytes())
+        until(lambda: "expired 2 days ago → renew Envoy.certificate" in problems(operator())["certificate"])
+    finally:
+        write_private(key, before[1])
+        write_private(certificate, before[0])
+    until(lambda: problems(operator()) == {})
+
+
+def test_restored_keys_keep_tokens_valid(shared, users, tmp_path):
+    """The key directory is lost and restored from a copy; a token from before is used all the time."""
+    hub_token = users[0].environment[HUB_TOKEN]
+    token = TokenService(shared.token_service.base_url, environment={HUB_TOKEN: hub_token}).read()
+    keys, statuses = shared.token_service.keys, []
+    shutil.copytree(keys, tmp_path / "backup")
+
+    def published():
+        return key_ids(get(shared.token_service.jwks_url).body)
+
+    def use():
+        (address,) = parse_urls(shared.envoy.url)
+        statuses.append(call(address, "ServerMetadata", ca=str(shared.envoy.ca), token=token).status)
+
+    before = published()
+    shared.token_service.kill()
+    shutil.rmtree(keys)
+    use()  # Envoy still has the keys
+    shutil.copytree(tmp_path / "backup", keys)
+    shared.token_service.restart()
+    fetches = fetched(shared.envoy)
+    until(lambda: fetched(shared.envoy) > fetches + 1)  # Envoy has the keys of the restored service
+    use()
+    assert published() == before
+    assert statuses == ["OK", "OK"]
+
+
+def fetched(envoy):
+    """Return how often Envoy has fetched the token service's keys."""
+    return sum(envoy.statistics("jwt_authn.jwks_fetch_success").values())
 
 
 def test_no_secret_is_readable_by_others(shared, users):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+from eaf_facility.inspection import checks
 from eaf_inference import __version__, client_commands, doctor
 from eaf_inference.cli import main, make_parser
 from eaf_inference.doctor import Finding, State
@@ -60,6 +62,14 @@ def test_the_doctors_exit_code_is_1_only_if_there_is_a_problem(monkeypatch, caps
     monkeypatch.setattr(doctor, "findings", lambda: iter([Finding("Triton", state, "installed")]))
     assert run("doctor") == code
     assert capsys.readouterr().out.splitlines()[-1].split() == [state.value, "Triton", "installed"]
+
+
+def test_the_operators_doctor_prints_its_own_findings(monkeypatch, capsys):
+    found, path = Finding("edge proxy", State.PROBLEM, "expired", "renew it"), "/run/user/1000/bt_u1000"
+    monkeypatch.setattr(checks, "findings", lambda setup: [found] if setup.token_file == path else [])
+    assert run("doctor", "--operator", "--token-file", path, "--json") == 1
+    assert json.loads(capsys.readouterr().out) == [found.as_dict()]
+    assert list(found.as_dict().values()) == ["problem", "edge proxy", "expired", "renew it"]
 
 
 def test_the_exit_code_of_a_failed_command_is_1(monkeypatch, capsys):

@@ -42,7 +42,7 @@ LAYERS = (
     {"eaf_facility.hub", "eaf_facility.envoy"},
     {"eaf_facility.process", "eaf_facility._terminal"},
     {"eaf_facility.servers"},
-    {"eaf_facility.local"},
+    {"eaf_facility.local", "eaf_facility.inspection"},
     {"eaf_facility.study"},
     {"eaf_facility.cli"},
     {"benchmarks"},

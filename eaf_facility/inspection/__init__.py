@@ -1,0 +1,1 @@
+"""The checks of `eaf-inference doctor --operator`: a live facility, seen from inside."""
