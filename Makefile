@@ -14,6 +14,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 PIP := -m pip --disable-pip-version-check -q
+# $(call install,ENVIRONMENT,WHAT): by uv, which resolves the tests' packages in seconds instead of minutes; by pip if only
+# pip is configured for this machine's package index. SKIP_JUPYTER_BUILDER: an editable install needs no Node.
+install = export SKIP_JUPYTER_BUILDER=1 UV_SYSTEM_CERTS=true; \
+	{ $(1)/bin/python $(PIP) install uv && $(1)/bin/uv pip install -q --python $(1)/bin/python $(2); } \
+	|| { echo "uv failed; installing by pip, which takes minutes"; $(1)/bin/python $(PIP) install $(2); }
 NPM := npm --silent
 LABEXTENSION := eaf_inference/labextension/package.json
 
@@ -117,15 +122,15 @@ $(VENV)/%: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing eaf-inference[$*] into $(VENV)"
 	@rm -rf $(VENV)/share/jupyter/labextensions/eaf-inference $(VENV)/labextension # not through the link
-	@SKIP_JUPYTER_BUILDER=1 $(BIN)/python $(PIP) install -e '.[$*]'
+	@$(call install,$(VENV),-e '.[$*]')
 	@touch $@
 
 # The oldest versions that pyproject.toml allows.
 $(OLDEST)/test: tests/oldest-requirements.txt
 	@echo "installing the oldest supported versions into $(OLDEST)"
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python $(PIP) install --require-hashes -r tests/oldest-requirements.txt
-	@SKIP_JUPYTER_BUILDER=1 $(OLDEST)/bin/python $(PIP) install --no-deps -e .
+	@$(call install,$(OLDEST),--require-hashes -r tests/oldest-requirements.txt)
+	@$(call install,$(OLDEST),--no-deps -e .)
 	@touch $@
 
 clean:
