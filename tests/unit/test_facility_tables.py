@@ -14,6 +14,7 @@ from eaf_inference.metrics.usage import Usage
 from eaf_inference.metrics.usage_by_owner import by_owner
 
 LOG = "/home/alice/.local/state/eaf-inference/logs/" + "very-long-" * 8 + "name-20261128.log"
+STORE = SimpleNamespace(servers=())
 
 
 def printed(show, what, width):
@@ -31,6 +32,7 @@ def shared_facility():
         tritons=[SimpleNamespace(left_out=dict)],
         envoy=SimpleNamespace(access_log=LOG, ca=LOG),
         gateway=SimpleNamespace(cluster_logs=LOG),
+        store=STORE,
         users=("alice", "bob"),
         hub=SimpleNamespace(url="http://127.0.0.1:8000", password_file=LOG),
     )
@@ -56,7 +58,7 @@ def test_up_truncates_nothing_either(width):
         models=lambda: {"m" * 100: "READY"},
         left_out=lambda: {"broken": "unable to find backend library " + "b" * 90},
     )
-    shown = printed(report.show, SimpleNamespace(servers=[server], gateway=None, slurm=None), width)
+    shown = printed(report.show, SimpleNamespace(servers=[server], gateway=None, slurm=None, store=STORE), width)
     assert "…" not in shown
     for character, times in (("m", 100), ("b", 90)):
         assert shown.count(character) >= times
