@@ -11,6 +11,8 @@ from eaf_facility.inspection.edge_proxy import admission, certificates
 from eaf_facility.inspection.monitoring import prometheus
 from eaf_facility.inspection.token_service import hub, token_service
 from eaf_facility.inspection.tritons import model_store, tritons
+from eaf_inference._redact import redact
+from eaf_inference._text import printable
 from eaf_inference.doctor import Finding, State
 from eaf_inference.errors import InferenceError
 
@@ -41,8 +43,8 @@ def findings(setup: Setup) -> list[Finding]:
     def run(subject: str) -> list[Finding]:
         try:
             return list(CHECKS[subject](setup))
-        except InferenceError as error:
-            return [Finding(subject, State.PROBLEM, str(error), "correct the setting")]
+        except (InferenceError, OSError, ValueError) as error:  # ValueError: a host's name that cannot exist
+            return [Finding(subject, State.PROBLEM, printable(redact(str(error))), "correct the setting")]
 
     with ThreadPoolExecutor(len(CHECKS)) as pool:
         return [finding for found in pool.map(run, CHECKS) for finding in found]

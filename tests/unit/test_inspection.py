@@ -128,6 +128,13 @@ def test_an_empty_configuration_gives_notes_and_no_problem():
     assert {each.state for each in findings(Setup())} == {NOTE}
 
 
+def test_a_wrong_setting_is_one_finding_and_no_traceback():
+    wrong = Setup(facility=Facility(urls=[f"grpcs://{'x' * 70}:443"], ca="/absent.pem"))
+    assert PROBLEM in {each.state for each in findings(wrong)}
+    found = {each.subject: each.what for each in findings(Setup(facility=Facility(urls=["grpcs://a/model"])))}
+    assert "only triton+grpc://" in found["edge proxy"]
+
+
 def test_no_check_waits_long_for_a_machine_that_never_answers(monkeypatch):
     for module, name in ((calls, "SECONDS"), (edge_proxy, "SECONDS"), (monitoring, "_SECONDS")):
         monkeypatch.setattr(module, name, 0.3)
