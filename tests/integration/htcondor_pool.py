@@ -239,7 +239,7 @@ class Pool:
 
 @contextmanager
 def htcondor_pool(directory: Path):
-    """Launch a pool, without waiting until it is ready; skip the test if none can be had."""
+    """Launch a pool, without waiting until it is ready; skip the test if there is no HTCondor."""
     prefix = programs()
     if prefix is None:
         pytest.skip("no HTCondor: run tests/htcondor.sh build/htcondor, or on Debian 13 apt-get install htcondor")
