@@ -39,6 +39,24 @@ __all__ = [
 _REAPER = Path(__file__).with_name("reaper.py")
 _KEPT_LOGS = 20
 _OLD = 7 * 86400  # seconds
+_LONGEST_USE = 20.0  # seconds, longer than servers have to end
+_WAIT_FOR_USERS = """
+import os, pathlib, signal, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.sigwait([signal.SIGTERM])
+own = {os.getpid(), os.getppid()}
+
+def is_used():
+    for command in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if os.fsencode(sys.argv[1]) in command.read_bytes() and int(command.parent.name) not in own:
+                return True
+        except OSError:  # it has just ended
+            pass
+
+while is_used():
+    time.sleep(0.05)
+"""
 _MOVES = 2  # to other ports, when another process has just taken the chosen ones
 _TAKEN = re.compile("address already in use|EADDRINUSE", re.IGNORECASE)
 
@@ -286,11 +304,14 @@ def plain_environment(*, first_on_path: Path) -> dict[str, str]:
 
 @contextmanager
 def owned_directory(prefix: str) -> Iterator[Path]:
-    """Make a directory for this user alone, which is removed when the block or this process ends."""
+    """Make a directory for this user alone, which is removed when the block or this process ends.
+
+    If this process is killed, servers whose command lines name the directory end first, as they may write to it.
+    """
     path = Path(tempfile.mkdtemp(prefix=prefix))  # 0700
     log = log_file(path.name)
-    command = [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"]
-    owner = Child(command, environment={}, log=log, directory=path)
+    command = [sys.executable, "-I", "-S", "-c", _WAIT_FOR_USERS, str(path)]
+    owner = Child(command, environment={}, log=log, directory=path, grace=_LONGEST_USE)
     try:
         yield path
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import awkward as ak
 import numpy as np
+import psutil
 import pytest
 from slurm_facility import (
     facility_with_slurm,
@@ -107,6 +108,17 @@ given = json.loads(sys.stdin.readline())
 gateway = Gateway(given["gateway"], auth=BasicAuth(given["user"], given["password"]))
 with gateway.new_cluster() as cluster, cluster.get_client() as client:
     print(json.dumps([client.run_on_scheduler(os.getuid), len(gateway.list_clusters())]), flush=True)
+"""
+OWNER = """
+import sys, time
+from eaf_facility.servers.slurm import Slurm
+with Slurm.start() as slurm:
+    started = slurm.jobs_directory / "started"
+    slurm.run("sbatch", "--output=/dev/null", f"--wrap=sleep 600 & touch {started}; wait")
+    while not started.exists():
+        time.sleep(0.02)
+    print(slurm.directory, flush=True)
+    sys.stdin.read()
 """
 READ = """
 import sys
@@ -288,3 +300,16 @@ def test_a_directory_that_other_users_cannot_enter_is_named(monkeypatch, tmp_pat
     with pytest.raises(ConfigurationError, match="other users cannot enter .*Set TMPDIR"), Slurm.start():
         pass
     assert list(closed.iterdir()) == []
+
+
+def test_jobs_daemons_and_files_end_when_their_owner_is_killed():
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as owner:
+        directory = Path(owner.stdout.readline().strip())
+        family = psutil.Process(owner.pid).children(recursive=True)
+        assert {"munged", "slurmctld", "slurmd", "slurmstepd", "sleep"} <= {process.name() for process in family}
+        owner.kill()
+        _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    assert not directory.exists()
