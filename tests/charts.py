@@ -116,6 +116,7 @@ def settings(values: dict[str, Any], known: Any, path: str = "") -> dict[str, li
     return found
 
 
+@cache
 def names(chart: Chart) -> dict[str, Any]:
     """Return a tree of the settings of a chart: in its schema, its default values, and its templates."""
     source = chart.source()
@@ -199,6 +200,7 @@ def facts(name: str) -> dict[str, Any]:
             found["pods"][title] = {
                 "labels": {key: value for key, value in pod["metadata"]["labels"].items() if key not in CHANGING},
                 "ports": {port["name"]: port["containerPort"] for port in ports},
+                "grace": pod["spec"].get("terminationGracePeriodSeconds", 30),
             }
         elif each["kind"] == "Service":
             ports = [{key: port[key] for key in ("port", "targetPort")} for port in spec["ports"]]

@@ -315,7 +315,8 @@ CHARTED = json.loads(charts.RECORDED.read_text(encoding="utf-8"))
 
 
 def charted(chart, name):
-    return Pod(**CHARTED[chart]["pods"][name])
+    found = CHARTED[chart]["pods"][name]
+    return Pod(found["labels"], found["ports"])
 
 
 # labels of this project's pods from its manifests, of the charts' pods as Helm renders them, of the others from the

@@ -11,6 +11,12 @@ import kubernetes_validate
 import pytest
 import yaml
 from charts import CHARTS, VALUES
+from traitlets.config.loader import JSONFileConfigLoader, PyFileConfigLoader
+
+from eaf_facility.envoy.settings import Envoy
+from eaf_facility.hub.settings import ModelStore, TokenIssuer
+from eaf_facility.token_policy import TokenPolicy
+from eaf_inference.config import Facility
 
 RECORDED = json.loads(charts.RECORDED.read_text(encoding="utf-8"))
 GUIDE = (VALUES.parent / "operators" / "kubernetes.md").read_text(encoding="utf-8")
@@ -118,6 +124,23 @@ def test_every_image_is_built_here_or_named_in_the_guide():
         registry, _, name = image.partition("/")
         assert registry == "registry.example.org", image
         assert name.partition(":")[0] in built or f"`{image.partition(':')[0]}`" in GUIDE, f"the guide lacks {image}"
+
+
+def test_triton_ends_before_kubernetes_kills_it():
+    grace = RECORDED["supersonic"]["pods"]["supersonic-triton"]["grace"]
+    for each in ("supersonic-values.yaml", "supersonic-store-values.yaml"):
+        (script,) = charts.combined(each)["triton"]["args"]
+        (seconds,) = re.findall(r"--exit-timeout-secs=(\d+)", script)
+        assert int(seconds) < grace
+
+
+def test_every_setting_of_this_project_exists():
+    sections = {each.__name__: each for each in (Envoy, Facility, ModelStore, TokenIssuer, TokenPolicy)}
+    assert len(SETTINGS) >= 3
+    for path in SETTINGS:
+        loader = JSONFileConfigLoader if path.suffix == ".json" else PyFileConfigLoader
+        for section, settings in loader(path.name, str(path.parent)).load_config().items():
+            assert settings.keys() <= set(sections[section].class_trait_names(config=True)), path
 
 
 def test_probes_and_services_name_ports_of_their_pods():
