@@ -210,7 +210,7 @@ class Pool:
             assert self._main.poll() is None, self.logs()
             time.sleep(0.1)
 
-    def run(self, command, *, cwd=None, timeout=120, **environment) -> subprocess.CompletedProcess[str]:
+    def run(self, command, *, cwd=None, timeout=300, **environment) -> subprocess.CompletedProcess[str]:
         """Run a command as the pool's user on its node, where she would submit jobs."""
         children = Path(f"/proc/{self._main.pid}/task/{self._main.pid}/children").read_text(encoding="utf-8").split()
         if not children:
