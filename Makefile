@@ -1,5 +1,6 @@
 # make demo   a facility on this machine, the quickstart on it, and what it measured
-# make test   every test and `make check`; the browser's need Chromium
+# make test   every test but the extended ones, and `make check`; the browser's need Chromium
+# make test-extended   Slurm and HTCondor where they are installed, model stores and own models at length
 # make test-fast   the tests that start no server and no browser, in a minute
 # make bench  this client beside what users would pick instead, on one server
 # make gpu-kit   what benchmarks/gpu/run needs on a machine with a GPU and no network, in .gpu-kit/
@@ -22,7 +23,7 @@ install = export SKIP_JUPYTER_BUILDER=1 UV_SYSTEM_CERTS=true; \
 NPM := npm --silent
 LABEXTENSION := eaf_inference/labextension/package.json
 
-.PHONY: demo test test-client test-ui test-server test-oldest test-labextension test-fast
+.PHONY: demo test test-extended test-client test-ui test-server test-oldest test-labextension test-fast
 .PHONY: check bench gpu-kit lab labextension train docs docs-links dist clean
 
 demo: $(VENV)/demo
@@ -38,7 +39,10 @@ test: $(VENV)/test $(OLDEST)/test labextension
 		test-client test-ui test-server check test-oldest test-labextension
 
 test-client: $(VENV)/test
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "not extended"
+
+test-extended: $(VENV)/test
+	$(BIN)/python -m pytest -m extended
 
 test-ui: $(VENV)/test $(VENV)/labextension
 	$(BIN)/python -m pytest tests/ui

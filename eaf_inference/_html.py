@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["code", "column", "dim", "escape", "page", "span", "table"]
 
+# The page of an output takes the keyboard's focus, so that a wide table can be scrolled without a mouse.
 # Styles are inline because JupyterLab removes <style> from an untrusted notebook. From style attributes it removes
 # what uses a CSS variable; size, alignment and weight stay, and the text takes the page's colours.
 _PAGE = (
@@ -88,4 +89,4 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Colle
 
 def page(body: str) -> str:
     """Return an output with this body, in the project's font and colours."""
-    return f'<div class="eaf-inference" style="{_PAGE}">{body}</div>'
+    return f'<div class="eaf-inference" tabindex="0" style="{_PAGE}">{body}</div>'

@@ -7,6 +7,8 @@ import pytest
 from eaf_facility.local.demo import NOTEBOOKS, execute
 from eaf_facility.local.single_user import up
 
+pytestmark = pytest.mark.extended
+
 for library in ("torch", "onnxscript", "skl2onnx", "xgboost", "onnxmltools"):
     pytest.importorskip(library)
 

@@ -22,6 +22,8 @@ import numpy as np
 from htcondor_pool import htcondor_pool
 from hub_facility import SCOPE, hub_facility
 
+pytestmark = pytest.mark.extended
+
 BATCH_JOBS = Path(__file__).parents[2] / "docs" / "how-to" / "batch-jobs.md"
 
 # The options that the client asks for, and no workers of the gateway beside the client's jobs.

@@ -78,6 +78,7 @@ def test_a_model_in_the_store_is_served_replaced_and_removed(sums_models, versio
     assert not directory.exists()
 
 
+@pytest.mark.extended
 def test_triton_reads_a_model_from_the_s3_stand_in(sums_models, versions):
     for needed in ("moto.server", "flask_cors", "s3fs"):
         pytest.importorskip(needed)

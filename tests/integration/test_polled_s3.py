@@ -15,6 +15,8 @@ moto = pytest.importorskip("moto.server")
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("s3fs")
 
+pytestmark = pytest.mark.extended
+
 KEY = ("AKIAEXAMPLE", "s3cr3t-0f-the-t3st")
 BUCKET = "models"
 

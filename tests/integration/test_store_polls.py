@@ -12,6 +12,8 @@ from tiny_models import infer, save_mirror
 from eaf_facility.servers.triton import TritonServer
 from eaf_inference.deploy.store import Store
 
+pytestmark = pytest.mark.extended
+
 MODEL = "alice.shift"
 X = np.zeros((1, 2), dtype=np.float32)
 # Loads with half of its data, too; then it adds less.

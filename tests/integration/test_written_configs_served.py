@@ -19,6 +19,8 @@ from eaf_facility.servers.triton import TritonServer
 from eaf_inference.deploy.configuration import Choices, pinned, written
 from eaf_inference.deploy.onnx_file import OnnxFile
 
+pytestmark = pytest.mark.extended
+
 OWNER = "al_5fice"
 SOURCE = SimpleNamespace(backend="onnxruntime", features={}, labels={})
 LABELS = ["top", 'q"c\\d', "Ψ's"]
