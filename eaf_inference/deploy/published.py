@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["deployment_of", "pinned_version_of", "placeholder", "removal", "stands_in"]
+__all__ = ["deployment_of", "names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
 
 _UPLOADING = "upload_in_progress"
 _REMOVING = "removal_in_progress"
@@ -60,3 +60,8 @@ def _parsed(text: str) -> Any:
     from eaf_inference.deploy.config_text import parsed  # with protobuf, which the names of models do not need
 
     return parsed(text)
+
+
+def names_stand_in(reason: str) -> bool:
+    """Return whether Triton's reason for not serving a model is a text that stood in for its config.pbtxt."""
+    return _UPLOADING in reason or _REMOVING in reason

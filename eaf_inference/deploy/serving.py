@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from eaf_inference.deploy.published import names_stand_in
 from eaf_inference.errors import DeploymentFailed
 from eaf_inference.inference.repository import reason_of
 
@@ -45,7 +46,7 @@ def wait_until_served(states: States, name: str, version: int, timeout: float) -
         replicas = states(name)
         for rows in replicas:
             for row in rows:
-                if row.version == str(version) and row.state == "UNAVAILABLE" and row.reason not in ("", _UNLOADED):
+                if row.version == str(version) and row.state == "UNAVAILABLE" and _is_final(row.reason):
                     raise DeploymentFailed(f"Triton cannot load version {version} of {name!r}: {reason_of(row)}")
         ready = bool(replicas) and all(_is_ready(rows, version) for rows in replicas)
         agreeing = agreeing + 1 if ready else 0
@@ -78,6 +79,11 @@ def wait_until_gone(states: States, name: str, timeout: float) -> None:
             )
         if agreeing < _AGREEING:
             time.sleep(_LOOK_EVERY if serving else _LOOK_EVERY / 5)
+
+
+def _is_final(reason: str) -> bool:
+    """Whether Triton has tried the version: it may have looked before its configuration was there."""
+    return reason not in ("", _UNLOADED) and not names_stand_in(reason)
 
 
 def _is_ready(rows: Sequence[Any], version: int) -> bool:

@@ -270,7 +270,7 @@ def test_a_gateway_that_dies_or_restarts_loses_no_task(gateway_server):
 
 
 def test_a_gateway_that_cannot_start_names_its_log(monkeypatch):
-    monkeypatch.setattr(module, "_CONFIGURATION", "c.DaskGateway.backend_class = 'nonsense'  # {logs}")
+    monkeypatch.setattr(module, "_CONFIGURATION", "c.DaskGateway.backend_class = 'nonsense'  # {private}")
     with pytest.raises(ConfigurationError, match="Its log: ") as caught, DaskGatewayServer.start():
         pass
     log = Path(str(caught.value).rpartition(": ")[2])
