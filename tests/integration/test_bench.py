@@ -30,6 +30,8 @@ from eaf_facility.study.clients import EAF_INFERENCE, Job
 from eaf_facility.study.workloads import prepare
 from eaf_inference.errors import BadReply, ConfigurationError
 
+pytestmark = pytest.mark.extended
+
 COFFEA = COFFEA_WRAPPER.using(batch=64)
 TOO_LARGE = TRITONCLIENT.using(batch=1000)  # more rows than the model accepts
 JETS = 128
