@@ -65,6 +65,7 @@ def test_the_doctors_exit_code_is_1_only_if_there_is_a_problem(monkeypatch, caps
 
 
 def test_the_operators_doctor_prints_its_own_findings(monkeypatch, capsys):
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # older versions of jupyter_core warn without it
     found, path = Finding("edge proxy", State.PROBLEM, "expired", "renew it"), "/run/user/1000/bt_u1000"
     monkeypatch.setattr(checks, "findings", lambda setup: [found] if setup.token_file == path else [])
     assert run("doctor", "--operator", "--token-file", path, "--json") == 1

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("cryptography", reason="the oldest environment has no [hub]")
-
 from eaf_facility.hub.key_store import KeyStore
 from eaf_facility.hub.keys import Key, Schedule, advanced, next_change, signing
 from eaf_inference.errors import ConfigurationError
