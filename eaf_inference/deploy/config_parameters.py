@@ -56,10 +56,6 @@ class Choices:
         The only padded lengths, of all jagged inputs or by collection or input.
     pad_batches_to : int, sequence of int, or None
         The only sizes of batches.
-    gpu : bool
-        The facility has GPUs for certain, and the model is to run there only.
-    warm_up : bool
-        Triton sends the model a row before it is ready, where such a row is known to be accepted.
     """
 
     recipe: str | None = None
@@ -70,8 +66,6 @@ class Choices:
     max_batch_size: int | None = None
     lengths: Sequence[int] | Mapping[str, Sequence[int]] | None = None
     pad_batches_to: int | Sequence[int] | None = None
-    gpu: bool = False
-    warm_up: bool = True
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -218,14 +218,14 @@ def _running(rows: int, choices: Choices) -> list[str]:
             f"dynamic_batching {{ max_queue_delay_microseconds: {_DELAY} }}",
             "",
         ]
-    if choices.gpu:
-        lines += ["# One copy of the model on each GPU.", "instance_group { kind: KIND_GPU count: 1 }", ""]
-    else:
-        lines += [
-            "# Without an instance_group, Triton runs one copy on each of its GPUs, or on CPUs if it has none.",
-            "",
-        ]
-    return [*lines, "# The version that is served.", _pin(1), ""]
+    return [
+        *lines,
+        "# Without an instance_group, Triton runs one copy on each of its GPUs, or on CPUs if it has none.",
+        "",
+        "# The version that is served.",
+        _pin(1),
+        "",
+    ]
 
 
 def _parameter(key: str, text: str) -> list[str]:
@@ -239,8 +239,6 @@ def _parameter(key: str, text: str) -> list[str]:
 
 def _warm_up(spec: ModelSpec, onnx: OnnxFile, rows: int, choices: Choices) -> list[str]:
     """Return the block that has Triton send a row of zeros, or a comment that says why there is none."""
-    if not choices.warm_up:
-        return []
     sizes = {} if spec.graph is not None else _safe_lengths(spec)
     inputs = []
     for tensor in onnx.inputs:

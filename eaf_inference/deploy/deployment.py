@@ -36,12 +36,11 @@ from eaf_inference.errors import (
     InferenceError,
     ModelNotFound,
 )
-from eaf_inference.inference.parameters import Chosen
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from eaf_inference.config import Facility
     from eaf_inference.deploy.export import Export
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from eaf_inference.inference.model import Model
     from eaf_inference.opening import Opened
 
-__all__ = ["Asked", "Target", "deploy", "draft_config", "rollback", "undeploy"]
+__all__ = ["Choices", "Target", "deploy", "draft_config", "rollback", "undeploy"]
 
 _BLOCK = 1 << 20  # bytes
 _FOLLOWS_WITHIN = 60.0  # seconds, after a failure
@@ -74,21 +73,6 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the user says of the model; see `OwnModels.deploy`."""
-
-    recipe: str | os.PathLike[str] | None = None
-    labels: Sequence[str] | Mapping[str, Sequence[str]] | None = None
-    features: Sequence[str] | Mapping[str, Sequence[str]] | None = None
-    collections: Mapping[str, Sequence[str]] | None = None
-    graph: Mapping[str, Any] | None = None
-    lengths: Sequence[int] | Mapping[str, Sequence[int]] | None = None
-    pad_batches_to: int | Sequence[int] | None = None
-    max_batch_size: int | None = None
-    config: str | os.PathLike[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Draft:
     """A model that could be uploaded, in files of a directory that is deleted with it."""
 
@@ -103,8 +87,9 @@ def deploy(
     name: str,
     source: Any,
     example: Any,
-    asked: Asked,
+    choices: Choices,
     *,
+    config: str | os.PathLike[str] | None,
     tolerance: float,
     timeout: float,
     progress: Callable[[str], object],
@@ -116,7 +101,7 @@ def deploy(
     served = served_name(target.user, checked_name(name))
     store = store_of(opened)
     steps = _Steps(progress)
-    with _drafted(served, source, example, asked) as draft:
+    with _drafted(served, source, example, choices, config) as draft:
         steps.done(f"{draft.export.source}, {file_size(_bytes(draft.export))}")
         for remark in draft.export.remarks:
             steps.note(remark)
@@ -145,10 +130,10 @@ def deploy(
     return model
 
 
-def draft_config(target: Target, name: str, source: Any, example: Any, asked: Asked) -> str:
+def draft_config(target: Target, name: str, source: Any, example: Any, choices: Choices) -> str:
     """Return the configuration that `deploy` would write."""
     served = served_name(target.user, checked_name(name))
-    with _drafted(served, source, example, asked) as draft:
+    with _drafted(served, source, example, choices, None) as draft:
         return draft.config
 
 
@@ -190,24 +175,15 @@ def _existing(target: Target, opened: Opened, name: str) -> tuple[str, Store]:
 
 
 @contextmanager
-def _drafted(served: str, source: Any, example: Any, asked: Asked) -> Iterator[_Draft]:
+def _drafted(
+    served: str, source: Any, example: Any, choices: Choices, config: str | os.PathLike[str] | None
+) -> Iterator[_Draft]:
     """Export a model and write its configuration, in a directory that is deleted at the end."""
-    chosen = Chosen.of(preprocess=asked.recipe)
-    recipe = None if chosen.preprocess is None else Recipe.parse(chosen.preprocess, model=served)
+    recipe = None if choices.recipe is None else Recipe.parse(choices.recipe, model=served)
     with TemporaryDirectory(prefix="eaf-inference-deploy-") as directory:
         made = export(source, Path(directory), example=example, recipe=recipe)
         onnx = OnnxFile.read(made.onnx) if made.onnx is not None else None
-        choices = Choices(
-            recipe=chosen.preprocess,
-            labels=asked.labels,
-            features=asked.features,
-            collections=asked.collections,
-            graph=asked.graph,
-            lengths=asked.lengths,
-            pad_batches_to=asked.pad_batches_to,
-            max_batch_size=asked.max_batch_size,
-        )
-        given = made.config if asked.config is None else _text_of(asked.config)
+        given = made.config if config is None else _text_of(config)
         text = merged(served, given, made, choices) if given else written(served, onnx, made, choices)
         yield _Draft(served, made, onnx, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.inference.interrupts import stopping
+from eaf_inference.inference.parameters import Chosen
 
 if TYPE_CHECKING:
     import os
@@ -91,11 +92,22 @@ class OwnModels:
         ConfigurationError
             The facility has no model store, or an argument cannot be used.
         """
-        from eaf_inference.deploy.deployment import Asked, deploy
+        from eaf_inference.deploy.deployment import Choices, deploy
 
-        asked = Asked(recipe, labels, features, collections, graph, lengths, pad_batches_to, max_batch_size, config)
+        text = Chosen.of(preprocess=recipe).preprocess
+        choices = Choices(text, labels, features, collections, graph, max_batch_size, lengths, pad_batches_to)
         with stopping("Stopped; the model is not deployed."):
-            return deploy(self, name, source, example, asked, tolerance=tolerance, timeout=timeout, progress=progress)
+            return deploy(
+                self,
+                name,
+                source,
+                example,
+                choices,
+                config=config,
+                tolerance=tolerance,
+                timeout=timeout,
+                progress=progress,
+            )
 
     def draft_config(
         self: Target,
@@ -116,10 +128,11 @@ class OwnModels:
 
         Parameters and errors are those of `deploy`. Nothing is uploaded.
         """
-        from eaf_inference.deploy.deployment import Asked, draft_config
+        from eaf_inference.deploy.deployment import Choices, draft_config
 
-        asked = Asked(recipe, labels, features, collections, graph, lengths, pad_batches_to, max_batch_size)
-        return draft_config(self, name, source, example, asked)
+        text = Chosen.of(preprocess=recipe).preprocess
+        choices = Choices(text, labels, features, collections, graph, max_batch_size, lengths, pad_batches_to)
+        return draft_config(self, name, source, example, choices)
 
     def rollback(self: Target, name: str, version: int | None = None, *, timeout: float = 120.0) -> Model:
         """Serve an earlier version of an own model again.

@@ -81,7 +81,6 @@ def test_a_flat_model_has_rows_and_is_warmed_up():
     (warm_up,) = config.model_warmup
     assert (warm_up.batch_size, list(warm_up.inputs["x"].dims), warm_up.inputs["x"].zero_data) == (1, [3], True)
     assert text.startswith("# ")
-    assert not parsed(write(FLAT, warm_up=False)).model_warmup
 
 
 def test_every_block_says_what_it_is_for():
@@ -158,11 +157,6 @@ def test_a_graph_network_gets_its_parameter():
         "edges",
         {"node": "node", "edge": "edge"},
     )
-
-
-def test_a_gpu_is_required_only_if_there_is_one():
-    (group,) = parsed(write(FLAT, gpu=True)).instance_group
-    assert (group.count, group.kind) == (1, protocol.ModelInstanceGroup(kind="KIND_GPU").kind)
 
 
 def test_inputs_with_one_named_axis_become_a_collection():
@@ -485,7 +479,7 @@ def test_the_token_service_accepts_what_is_written():
         (FLAT, {"labels": ["top", 'q"'], "features": ["a", "b", "c"]}),
         (JAGGED, {"recipe": RECIPE}),
         (GRAPH, {"graph": AS_GRAPH}),
-        (file([tensor("x", ["n"])], [tensor("y", ["n"])]), {"gpu": True, "pad_batches_to": 8}),
+        (file([tensor("x", ["n"])], [tensor("y", ["n"])]), {"pad_batches_to": 8}),
     ):
         text = pinned(write(onnx, **choices), 3, FACTS)
         checked = checked_config(
