@@ -83,7 +83,7 @@ def _check(status: os.stat_result, path: Path, owners: frozenset[int] | None) ->
     if owners is None:
         return
     if status.st_uid not in owners:
-        raise Unusable(f"it belongs to {_name_of(status.st_uid)}. Expected a file of yours")
+        raise Unusable(f"it belongs to {_name_of(status.st_uid)}")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(status.st_mode)
         raise Unusable(f"others may write to it (mode {mode:04o}). If it is yours: chmod 600 {path}")

@@ -28,7 +28,7 @@ _FILESETS = (".json", ".json.gz")
 def positive(text: str) -> int:
     """Return a number of at least 1, for argparse."""
     if not re.fullmatch("[0-9]+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number. Expected 1 or more")
     return int(text)
 
 

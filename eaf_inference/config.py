@@ -153,7 +153,7 @@ class Facility(Configurable):
     def _is_a_number(self, proposal: dict[str, Any]) -> float:
         seconds = float(proposal["value"])
         if math.isnan(seconds):  # no bound excludes NaN
-            raise TraitError(f"{proposal['trait'].name} is not a number of seconds.")
+            raise TraitError(f"{proposal['trait'].name} is not a number of seconds. Expected one such as 120.")
         return seconds
 
     @validate("documentation_url")
@@ -194,7 +194,7 @@ def configured(section: type[_Section], *, defaults: Mapping[str, Any] | None = 
     except TraitError as error:
         raise ConfigurationError(
             f"The facility's configuration ({CONFIG_NAME}.py or .json on Jupyter's configuration path) "
-            f"is wrong: {redact(str(error))}"
+            f"is wrong: {redact(str(error)).rstrip('.')}. Correct the file, or ask your facility's operators."
         ) from error
 
 

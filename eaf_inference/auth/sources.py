@@ -190,7 +190,10 @@ def _read_named(path: Path) -> SecretText | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigurationError(f"The token file cannot be read: {path}: {reason_of(error)}.") from error
+        raise ConfigurationError(
+            f"The token file cannot be read: {path}: {reason_of(error)}. Expected a regular file with one token, "
+            "which belongs to you or root and which others cannot write to."
+        ) from error
 
 
 def _read_found(path: Path, ignored: dict[str, str]) -> SecretText | None:

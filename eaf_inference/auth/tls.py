@@ -44,9 +44,15 @@ def pem_text(value: str | os.PathLike[str], what: str) -> str:
     try:
         content = read_regular(path, _LARGEST).decode(errors="replace")
     except (OSError, ValueError) as error:  # ValueError: not a valid path
-        raise ConfigurationError(f"The file of the {what} cannot be read: {path}: {reason_of(error)}.") from error
+        raise ConfigurationError(
+            f"The file of the {what} cannot be read: {path}: {reason_of(error)}. Expected a PEM file that you may "
+            "read."
+        ) from error
     if _PEM not in content:
-        raise ConfigurationError(f"The file of the {what}, {path}, is not a PEM file.")
+        raise ConfigurationError(
+            f"The file of the {what}, {path}, is not a PEM file. Expected one that contains {_PEM}…; openssl "
+            "converts other formats."
+        )
     return content
 
 
@@ -66,7 +72,9 @@ def tls_context(url: str, ca: str | os.PathLike[str] | None) -> ssl.SSLContext |
         return ssl.create_default_context(cadata=pem_text(ca, "certificate authorities"))
     except ssl.SSLError as error:
         named = "given as text" if _PEM in os.fspath(ca) else os.fspath(ca)
-        raise ConfigurationError(f"The certificate authorities {named} cannot be used: {error}") from error
+        raise ConfigurationError(
+            f"The certificate authorities {named} cannot be used: {error}. Expected certificates in the PEM format."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,10 @@ class WorkerToken(TokenSource):
         if refused is not None and refused["token"] is not None:
             held.refuse(refused["issued"])
             if not held.wait_until(lambda: held.values is not refused, _CLIENT_ANSWERS_WITHIN):
-                raise ServerUnavailable("Your notebook has brought this worker no younger token.")
+                raise ServerUnavailable(
+                    "The server refused this worker's token, and your notebook has sent no newer one within "
+                    f"{_CLIENT_ANSWERS_WITHIN:.0f} s. See %triton_status there."
+                )
         return self.read()
 
     def __repr__(self) -> str:

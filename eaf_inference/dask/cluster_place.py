@@ -110,7 +110,8 @@ class Cluster:
             return question()
         except (OSError, ClosedClientError) as error:
             raise InferenceError(
-                f"The Dask cluster does not answer: {error}. Its scheduler or client is gone."
+                f"The Dask cluster does not answer: {error}. Its scheduler or client is gone: make a "
+                "new client, and start the run again."
             ) from error
 
     def send(

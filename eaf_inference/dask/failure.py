@@ -30,7 +30,8 @@ def part_failure(part: str, error: BaseException) -> InferenceError:
         return killed
     if isinstance(error, distributed.CancelledError):
         return ConfigurationError(
-            f"{part} was cancelled: its cluster or client is gone, or has forgotten it. {error}"
+            f"{part} was cancelled: its cluster or client is gone, or has forgotten it. Start the run again with a "
+            f"client of a running cluster. {error}"
         )
     if isinstance(error, RuntimeError) and "deserialization of the task graph" in str(error):
         cause = error.__cause__ or error

@@ -127,7 +127,8 @@ class NanoReader:
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             name = self._schema.__name__
             raise NotReadable(
-                f"not as {name} expects", f"does not have what {name} expects: {type(error).__name__}: {error}"
+                f"not as {name} expects",
+                f"does not have what {name} expects: {type(error).__name__}: {error}. Pass the schema of its format.",
             ) from error
 
 

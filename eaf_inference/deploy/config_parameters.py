@@ -121,7 +121,9 @@ def as_json(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, default=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{str(value)[:200]} cannot be written as JSON: {error}.") from error
+        raise ConfigurationError(
+            f"{str(value)[:200]} cannot be written as JSON: {error}. Expected texts, numbers, lists and dictionaries."
+        ) from error
     return text if text.isprintable() else json.dumps(value, default=_plain)
 
 

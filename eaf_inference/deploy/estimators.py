@@ -160,7 +160,9 @@ def _compared(known: Estimator, content: bytes, rows: NDArray[Any] | None, *, do
     except Exception as error:
         if not given:  # an estimator of categories, say, takes no random numbers
             return _Candidate(content)
-        raise DeploymentRefused(f"{known.source} fails for the example: {short(error)}.") from error
+        raise DeploymentRefused(
+            f"{known.source} fails for the example: {short(error)}. Expected rows with the features of its training."
+        ) from error
     if not isinstance(value, np.ndarray):
         return _Candidate(content, wrong="scores that are no array")
     if value.shape != own.shape:

@@ -95,7 +95,9 @@ def _of_path(path: Path, directory: Path, example: Any, recipe: Recipe | None) -
         if kind is FileKind.PROGRAM:
             return export_program(read_program(path), directory, _names(recipe, example), recipe)
     except OSError as error:
-        raise DeploymentRefused(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise DeploymentRefused(
+            f"{path} cannot be read: {error.strerror or error}. Expected a file that you may read."
+        ) from error
     script = read_script(path)
     arrays = None if example is None else example_inputs(recipe, example, forward_names(script))
     return export_script(script, path, directory, arrays, recipe)

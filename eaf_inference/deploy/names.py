@@ -56,7 +56,9 @@ def escaped(user: str) -> str:
             each if _PLAIN.fullmatch(each) else "".join(f"_{byte:02x}" for byte in each.encode()) for each in user
         )
     except UnicodeEncodeError as error:
-        raise ConfigurationError(f"The user name {_shown(user)} is not valid Unicode.") from error
+        raise ConfigurationError(
+            f"The user name {_shown(user)} is not valid Unicode. Expected the subject of a token."
+        ) from error
 
 
 def served_name(user: str | None, name: str) -> str:

@@ -153,7 +153,9 @@ class OnnxFile:
         try:
             found, size = content_of(path), path.stat().st_size
         except OSError as error:
-            raise ConfigurationError(f"The ONNX file {path} cannot be read: {error.strerror or error}.") from error
+            raise ConfigurationError(
+                f"The ONNX file {path} cannot be read: {error.strerror or error}. Expected a file that you may read."
+            ) from error
         except NotOnnx as error:
             raise ConfigurationError(f"The file {path.name} {_what_it_is(path, error)}.") from error
         if not found.graphs or not found.outputs:

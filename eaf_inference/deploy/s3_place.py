@@ -184,7 +184,8 @@ def _checked_endpoint(endpoint: str) -> str:
 def _secret(key: tuple[str, ...]) -> tuple[SecretText, ...]:
     if not 2 <= len(key) <= 3 or not key[0] or not key[1]:
         raise ConfigurationError(
-            "The S3 keys are not complete. Expected an access key, its secret and, or not, a token."
+            "The S3 keys are not complete. Expected an access key and its secret, and for temporary keys a "
+            "session token."
         )
     return tuple(SecretText(each[:]) for each in key if each)
 

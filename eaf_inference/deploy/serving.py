@@ -47,7 +47,10 @@ def wait_until_served(states: States, name: str, version: int, timeout: float) -
         for rows in replicas:
             for row in rows:
                 if row.version == str(version) and row.state == "UNAVAILABLE" and _is_final(row.reason):
-                    raise DeploymentFailed(f"Triton cannot load version {version} of {name!r}: {reason_of(row)}")
+                    raise DeploymentFailed(
+                        f"Triton cannot load version {version} of {name!r}: {reason_of(row).rstrip('.')}. Export the "
+                        "model for this server, or ask the facility's operators."
+                    )
         ready = bool(replicas) and all(_is_ready(rows, version) for rows in replicas)
         agreeing = agreeing + 1 if ready else 0
         if time.monotonic() > ends:
@@ -75,7 +78,8 @@ def wait_until_gone(states: States, name: str, timeout: float) -> None:
         agreeing = 0 if serving else agreeing + 1
         if time.monotonic() > ends:
             raise DeploymentFailed(
-                f"{name!r} is deleted from the model store, but Triton still serves it after {timeout:g} s."
+                f"{name!r} is deleted from the model store, but Triton still serves it after {timeout:g} s. If it "
+                "stays, tell the facility's operators."
             )
         if agreeing < _AGREEING:
             time.sleep(_LOOK_EVERY if serving else _LOOK_EVERY / 5)

@@ -84,7 +84,9 @@ def checked_files(files: Mapping[str, Path]) -> dict[str, int]:
         try:
             sizes[path] = source.stat().st_size
         except OSError as error:
-            raise ConfigurationError(f"The file {source} cannot be read: {error.strerror}.") from error
+            raise ConfigurationError(
+                f"The file {source} cannot be read: {error.strerror}. Expected a file that you may read."
+            ) from error
         if not source.is_file():
             raise ConfigurationError(f"{source} is not a regular file. Expected the files of a version one by one.")
     return sizes

@@ -139,5 +139,7 @@ def _served(settings: Mapping[str, Any], url: str) -> dict[str, Any]:
     try:
         Facility(**taken)
     except Exception as error:  # noqa: BLE001  (traitlets may raise anything)
-        raise ConfigurationError(f"The facility document {url} is wrong: {redact(str(error))}") from None
+        raise ConfigurationError(
+            f"The facility document {url} is wrong: {redact(str(error)).rstrip('.')}. Tell the facility's operators."
+        ) from None
     return taken

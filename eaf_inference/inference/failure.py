@@ -73,6 +73,13 @@ _ACTIONS: dict[str, tuple[Action, type[InferenceError]]] = {
     "UNIMPLEMENTED": (Action.GIVE_UP, ConfigurationError),
 }
 _OTHERWISE = (Action.GIVE_UP, BadReply)
+# What to do about an error that no retry can mend.
+_REMEDIES: dict[type[InferenceError], str] = {
+    ModelNotFound: "See triton.models() for what it serves.",
+    InvalidInput: "Compare the input with what the model takes, which triton.model(NAME) shows.",
+    ConfigurationError: "Check the address, or ask the server's operators to allow this call.",
+    BadReply: "Tell the model's owner, or the server's operators.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +183,7 @@ def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> Infe
         Why the token could not be renewed.
     """
     last = failures[-1]
-    kind, advice = last.error, f"{last.server} failed on {subject}: {last.cause}."
+    kind, advice = last.error, f"{last.server} failed on {subject}: {last.cause}. {_REMEDIES.get(last.error, '')}"
     if kind is ServerUnavailable and NOT_READY.search(last.details):
         kind, advice = ModelNotReady, f"The server cannot serve {subject} now: {last.quote}.{_history(failures)}"
     elif kind is ServerUnavailable:
@@ -194,7 +201,7 @@ def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> Infe
         separator = "; " if remedy[:1].islower() else ". "  # the token service's own text stays unchanged
         advice = f"{last.server} {last.cause.removeprefix('it ')}{separator}{remedy}"
     elif kind is InvalidInput:
-        advice = f"The server refused the input of {subject}: {last.quote}."
+        advice = f"The server refused the input of {subject}: {last.quote}. {_REMEDIES[kind]}"
     error = kind(advice)
     error.reason = last.cause
     error.restricted = last.restricted

@@ -187,7 +187,10 @@ def _job(
 ) -> Job:
     """Check that all inputs belong to the same rows, and put them together."""
     if not flat:
-        raise InvalidInput(f"{spec.name!r} got no array at all.")
+        raise InvalidInput(
+            f"{spec.name!r} got no array at all. Expected {{input name: array}} with "
+            f"{'; '.join(map(str, spec.inputs))}."
+        )
     first, outer = flat[0]
     for each, other in flat[1:]:
         if not outer.same_as(other):
@@ -258,7 +261,10 @@ def _by_name(data: Any, spec: ModelSpec, *, without: Collection[str] = ()) -> di
             raise InvalidInput(f"{spec.name!r} has no input {name!r}.{did_you_mean(name, names)} Expected {inputs}.")
     absent = [tensor for tensor in wanted if tensor.name not in data and not tensor.optional]
     if absent:
-        raise InvalidInput(f"{spec.name!r} lacks an array for {'; '.join(map(str, absent))}.")
+        raise InvalidInput(
+            f"{spec.name!r} lacks an array for {'; '.join(map(str, absent))}. Expected {{input name: array}} with "
+            f"{inputs}."
+        )
     return {each.name: _as_array(data[each.name], each, spec) for each in wanted if each.name in data}
 
 

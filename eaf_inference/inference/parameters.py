@@ -69,7 +69,9 @@ class Chosen:
             try:
                 recipe = Path(preprocess).expanduser().read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(f"The recipe {preprocess} cannot be read: {error}") from error
+                raise ConfigurationError(
+                    f"The recipe {preprocess} cannot be read: {error}. Expected the path of a preprocess.json."
+                ) from error
         names = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
         if (outputs is not None and not names) or not all(isinstance(name, str) for name in names):
             raise ConfigurationError(

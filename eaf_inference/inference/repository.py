@@ -313,7 +313,10 @@ def why_not(index: Sequence[Any], name: str, version: str, *, unlisted: str = ""
     matching = [row for row in rows if version in ("", row.version)]
     if matching:
         reason = reason_of(matching[0]) or redact(matching[0].state) or "it is not loaded"
-        return ModelNotReady(f"The server has {name!r} but cannot serve it: {reason}.")
+        return ModelNotReady(
+            f"The server has {name!r} but cannot serve it: {reason.rstrip('.')}. Tell the model's owner, or choose "
+            "another model of triton.models()."
+        )
     if rows:
         versions = _listed({row.version for row in rows})
         return ModelNotFound(f"{name!r} has no version {version}. Expected one of {versions}.")

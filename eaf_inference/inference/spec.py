@@ -333,7 +333,7 @@ def _tensor(model: str, tensor: Any, *, split_at: Sequence[int], optional: bool 
     """Read an input or output; `split_at`: the sizes that its first axis may have, if it is the batch axis."""
     name, dims, datatype = _short(tensor.name), list(tensor.dims[: _MOST_AXES + 1]), _datatype(tensor)
     if any(size < 1 and size != -1 for size in dims):
-        raise _unserved(model, f"{name} has the shape {dims}")
+        raise _unserved(model, f"{name} has the shape {dims}; sizes of -1 or at least 1 are supported")
     if len(dims) > _MOST_AXES:
         raise _unserved(model, f"{name} has {len(tensor.dims):,} axes; at most {_MOST_AXES} are supported")
     if split_at:
@@ -389,4 +389,7 @@ def _check_recipe(model: str, recipe: Recipe, inputs: tuple[TensorSpec, ...], *,
 
 
 def _unserved(model: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f"The model {model!r} cannot be used through this client: {why}.")
+    return ConfigurationError(
+        f"The model {model!r} cannot be used through this client: {why}. Tell the model's owner, or choose another "
+        "model."
+    )

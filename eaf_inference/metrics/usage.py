@@ -266,5 +266,7 @@ def _quoted(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ConfigurationError(f"{text!r} is not a user name: it is not Unicode text.") from error
+        raise ConfigurationError(
+            f"{text!r} is not a user name: it is not Unicode text. Expected a name as the Hub has it."
+        ) from error
     return json.dumps(text, ensure_ascii=False)

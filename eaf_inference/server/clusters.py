@@ -36,7 +36,7 @@ _KNOWN = 60.0  # seconds for which it is used for advice and for new browsers
 _WITHIN = 8.0  # seconds for the gateway and all schedulers to answer
 _SCHEDULER_WITHIN = 4.0  # seconds for one scheduler to answer
 _MOST = 20  # clusters that are listed
-_LATE = f"The Dask Gateway did not answer within {_WITHIN:.0f} s."
+_LATE = f"The Dask Gateway did not answer within {_WITHIN:.0f} s. Try again, or tell its operators."
 
 T = TypeVar("T")
 
@@ -192,7 +192,9 @@ async def _scale(gateway: Any, name: str, workers: int) -> str:
 
 
 def _failed(error: Exception) -> str:
-    return redact(f"The request to the Dask Gateway failed ({type(error).__name__}: {error}).")
+    return redact(
+        f"The request to the Dask Gateway failed ({type(error).__name__}: {error}). Try again, or tell its operators."
+    )
 
 
 def _configured_gateway() -> Callable[[], Any] | None:

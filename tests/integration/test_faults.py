@@ -245,14 +245,14 @@ def test_a_server_that_is_silent_twice_is_reported(guarded, jagged):
 @pytest.mark.parametrize(
     ("status", "error", "message"),
     [
-        (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput, "refused the input of model 'sums': because"),
-        (grpc.StatusCode.NOT_FOUND, ModelNotFound, "because"),
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput, "model 'sums': because. Compare the input with"),
+        (grpc.StatusCode.NOT_FOUND, ModelNotFound, "because.*See triton.models"),
         (
             grpc.StatusCode.PERMISSION_DENIED,
             NotAuthorized,
             "refuses access, and says .because",
         ),
-        (grpc.StatusCode.INTERNAL, BadReply, "failed on model 'sums': it says .because"),
+        (grpc.StatusCode.INTERNAL, BadReply, "failed on model 'sums': it says .because.*Tell the"),
     ],
 )
 def test_an_error_that_no_retry_can_mend_is_raised_at_once(guarded, jagged, status, error, message):

@@ -255,6 +255,6 @@ def test_an_error_about_a_setting_shows_no_password(directories):
 
 def test_an_error_names_the_setting_of_the_wrong_type(directories):
     write(directories[0], max_in_flight="many")
-    with pytest.raises(ConfigurationError, match="is wrong: .*max_in_flight"):
+    with pytest.raises(ConfigurationError, match="is wrong: .*max_in_flight.*Correct the file"):
         load_facility()
     assert {"urls", "ca", "token_file"} <= set(Facility.class_trait_names(config=True))

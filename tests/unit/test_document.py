@@ -110,6 +110,7 @@ def test_a_document_with_wrong_types_is_rejected(library):
     assert found.settings == {}
     assert isinstance(found.error, ConfigurationError)
     assert f"The facility document {URL} is wrong" in str(found.error)
+    assert str(found.error).endswith("Tell the facility's operators.")
 
 
 @pytest.fixture

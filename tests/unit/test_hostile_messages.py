@@ -177,7 +177,10 @@ def long_name(config):
 def test_an_absurd_model_is_refused_with_the_limit(change, why):
     with pytest.raises(ConfigurationError) as caught:
         ModelSpec.from_config(config_with(change), "")
-    assert str(caught.value) == f"The model 'jets' cannot be used through this client: {why}."
+    assert str(caught.value) == (
+        f"The model 'jets' cannot be used through this client: {why}. Tell the model's owner, or choose "
+        "another model."
+    )
 
 
 def test_a_model_needs_a_name_of_bounded_length():

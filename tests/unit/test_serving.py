@@ -36,11 +36,11 @@ def test_each_replica_has_to_serve_the_version(other):
 
 
 def test_tritons_own_reason_ends_the_wait():
-    with pytest.raises(DeploymentFailed, match="version 1 of 'alice.sums': no such operator"):
+    with pytest.raises(DeploymentFailed, match="version 1 of 'alice.sums': no such operator. Export"):
         wait_until_served(answers([[row("READY")], [row("UNAVAILABLE", "no such operator")]]), "alice.sums", 1, 60)
 
 
 def test_a_model_is_gone_when_no_replica_serves_any_version():
-    with pytest.raises(DeploymentFailed, match="still serves it"):
+    with pytest.raises(DeploymentFailed, match="still serves it.*tell the facility's operators"):
         wait_until_gone(answers([[], [row("READY", version="2")]]), "alice.sums", 0)
     wait_until_gone(answers([[row("READY")]], [[row("UNAVAILABLE", "unloaded")], []]), "alice.sums", 10)

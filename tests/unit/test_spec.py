@@ -127,7 +127,7 @@ def impossible(changed):
         (decoupled, "it answers in a stream (decoupled)"),
         (stateful, "it keeps state between requests (sequence batching)"),
         (from_the_future, "'x' has data type 99; only numbers, booleans and strings are supported"),
-        (impossible, "'x' has the shape [-5, -1]"),
+        (impossible, "'x' has the shape [-5, -1]; sizes of -1 or at least 1 are supported"),
     ],
 )
 def test_an_unsupported_kind_of_model_is_refused_with_the_reason(change, why):
@@ -135,7 +135,10 @@ def test_an_unsupported_kind_of_model_is_refused_with_the_reason(change, why):
     change(changed)
     with pytest.raises(ConfigurationError) as caught:
         ModelSpec.from_config(changed, "")
-    assert str(caught.value) == f"The model 'jets' cannot be used through this client: {why}."
+    assert str(caught.value) == (
+        f"The model 'jets' cannot be used through this client: {why}. Tell the model's owner, or choose "
+        "another model."
+    )
 
 
 def test_strings_are_inputs_and_the_outputs_of_a_model_that_has_no_others():
