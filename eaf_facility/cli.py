@@ -189,7 +189,9 @@ def _add_usage(commands: Commands) -> None:
         "%(default)s)",
     )
     parser.add_argument(
-        "--prometheus", metavar="URL", help="the Prometheus to query (default: Facility.prometheus_url)"
+        "--prometheus",
+        metavar="URL",
+        help="the Prometheus to query (default: Facility.usage_prometheus_url, else Facility.prometheus_url)",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object per user and model")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "make_parser"]
 
 _OPERATORS = """\
-extra for the operator's commands (up, demo, envoy, usage, study):
+extra for the operator's commands (up, envoy, usage; demo and study name their own):
   pip install 'eaf-inference[facility]'"""
 _COMPLETION = """\
 shell completion, after `pip install argcomplete`:

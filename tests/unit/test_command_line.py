@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -36,6 +38,14 @@ def test_the_programs_help_names_every_command_and_the_extra_to_install(capsys):
         assert f"\n    {command} " in shown
     assert "pip install 'eaf-inference[facility]'" in shown
     assert "register-python-argcomplete eaf-inference" in shown
+
+
+def test_the_commands_beside_the_extra_need_no_other():
+    parser = make_parser()
+    (commands,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    extras = {name: each.get_default("extra") for name, each in commands.choices.items()}
+    (named,) = re.findall(r"operator's commands \(([\w, ]+);", parser.format_help())
+    assert {extras[name] for name in named.split(", ")} == {"facility"}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
