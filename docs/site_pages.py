@@ -205,9 +205,10 @@ def _settings() -> str:
         traits = section.class_own_traits(config=True)
         for trait_name in [each for each in vars(section) if each in traits]:  # in the order of the source
             trait = traits[trait_name]
+            served = " *In the facility document.*" if trait.metadata.get("served") else ""
             text.append(
                 f":::{{confval}} {name}.{trait_name}\n:type: {_type_of(trait)}\n:default: {_default_of(trait)}\n\n"
-                f"{trait.help}\n:::"
+                f"{trait.help}{served}\n:::"
             )
     return "\n\n".join(text) + "\n"
 
