@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import select
 import signal
 import subprocess
@@ -320,7 +321,10 @@ def owned_directory(prefix: str) -> Iterator[Path]:
 
 
 def log_file(name: str) -> Path:
-    """Make an empty log for a server, and delete old logs: beyond the latest 20, those unchanged for a week."""
+    """Make an empty log for a server, and delete old logs: beyond the latest 20, those unchanged for a week.
+
+    Its name begins with `name` and the time.
+    """
     directory = log_directory()
     changed = {}
     for path in directory.glob("*.log"):
@@ -329,6 +333,6 @@ def log_file(name: str) -> Path:
     for path in sorted(changed, key=changed.__getitem__)[:-_KEPT_LOGS]:
         if time.time() - changed[path] > _OLD:
             path.unlink(missing_ok=True)
-    log = directory / f"{name}.log"
+    log = directory / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}.log"
     log.touch(mode=0o600)
     return log

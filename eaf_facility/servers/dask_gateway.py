@@ -14,7 +14,6 @@ import secrets
 import shlex
 import sys
 import tempfile
-import time
 from base64 import b64encode
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,7 +206,7 @@ class DaskGatewayServer(RestartingServer):
             )
         if self._slurm:
             check_python("dask", "dask_gateway_server", "eaf_inference")
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         self.directory = Path(tempfile.mkdtemp(prefix="eaf-inference-gateway-"))  # 0700
         self.proxy.launch()
         self._password = secrets.token_urlsafe(32)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-import time
 from pathlib import Path
 
 from eaf_facility.process.ports import LOOPBACK, listens
@@ -47,7 +46,7 @@ class DaskGatewayProxy(Server):
 
     def launch(self) -> None:
         """Start the program, which asks for its routes until the gateway answers."""
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         program, address = proxy_program(), f"{LOOPBACK}:{self._port}"
         routes = f"http://{LOOPBACK}:{self._private_port}/api/v1/routes"
         self._child = Child(

@@ -177,7 +177,7 @@ class EnvoyServer(Server):
     def launch(self) -> None:
         """Start the program, without waiting until it is ready."""
         program = envoy_program()
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         self.access_log.touch(mode=0o600)
         configuration = self._configure(self.place)
         self._directory.mkdir(mode=0o700)

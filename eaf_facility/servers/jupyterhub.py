@@ -11,7 +11,6 @@ import os
 import secrets
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,7 +164,7 @@ class JupyterHubServer(RestartingServer):
         if not self.proxy.launched:
             self.proxy.launch()
             self.proxy.wait_until_ready()
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         self.directory = Path(tempfile.mkdtemp(prefix="eaf-inference-hub-"))  # 0700
         self.homes.mkdir(mode=0o700)
         self._operator_token, password = secrets.token_hex(32), secrets.token_urlsafe(24)

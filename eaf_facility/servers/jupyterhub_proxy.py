@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +108,7 @@ class JupyterHubProxy(Server):
 
     def launch(self) -> None:
         """Start the program, without waiting until it is ready."""
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         port, api_port = map(str, self._ports)
         environment = plain_environment(first_on_path=self._program.parent)
         self._child = Child(

@@ -7,9 +7,7 @@ data are in a directory that only this user can read.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +135,7 @@ class PrometheusServer(Server):
     def launch(self) -> None:
         """Start the program, without waiting until it is ready."""
         program = prometheus_program()
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         directory = private_directory(self._directory)
         configuration = directory / "prometheus.yml"  # JSON is valid YAML
         configuration.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,7 +88,7 @@ class S3StandIn(Server):
 
     def launch(self) -> None:
         """Start the program, without waiting until it is ready. It has no objects."""
-        self.log = log_file(f"s3-stand-in-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file("s3-stand-in")
         program = [sys.executable, "-m", "eaf_facility.servers.s3_program"]
         arguments = [str(self._port.number), _BUCKET, f"{_PREFIX}/", str(self._directory / "keys.json")]
         self._child = Child(

@@ -15,7 +15,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +247,7 @@ class _Daemon(Server):
     def launch(self) -> None:
         """Start the program, without waiting until it is ready."""
         program = _program(self.name)
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         environment = plain_environment(first_on_path=Path(program).parent)
         environment["SLURM_CONF"] = str(self._directory / "slurm.conf")
         self._child = Child([program, *self._arguments()], environment=environment, log=self.log)

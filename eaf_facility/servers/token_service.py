@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +70,7 @@ class TokenServiceServer(Server):
 
     def launch(self) -> None:
         """Start the program with the current configuration."""
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(6)}")
+        self.log = log_file(self.name)
         settings = {section: dict(values) for section, values in self.configuration.items()}
         settings["TokenIssuer"] = {**settings.get("TokenIssuer", {}), "key_directory": str(self.keys)}
         etc = private_directory(private_directory(self._directory) / "etc")

@@ -6,7 +6,6 @@ import json
 import re
 import secrets
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -142,7 +141,7 @@ class TritonServer(Server):
         region = f"{SHARED_MEMORY}{unique}"
         links = Path(tempfile.gettempdir(), f"eaf-inference-triton-{unique}")
         links.mkdir(mode=0o700)
-        self.log = log_file(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{unique}")
+        self.log = log_file(self.name)
         self._child = Child(
             self._command(region, links),
             environment=plain_environment(first_on_path=self._installation.bin) | dict(self._store_keys),

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,7 +34,7 @@ class Plain(Server):
     arguments = ()
 
     def launch(self):
-        self.log = log_file(f"{self.name}-{time.monotonic()}")
+        self.log = log_file(self.name)
         command = [sys.executable, "-c", self.program, *self.arguments]
         self._child = Child(command, environment=plain_environment(first_on_path=Path(sys.executable)), log=self.log)
 
@@ -62,7 +61,7 @@ class Restarting(RestartingServer):
     name = "restarting"
 
     def launch(self):
-        self.log = log_file(f"{self.name}-{time.monotonic()}")
+        self.log = log_file(self.name)
         self.directory = Path(tempfile.mkdtemp())
         environment = plain_environment(first_on_path=Path(sys.executable))
         self.launch_with_restarter([sys.executable, "-c", WAITING], environment=environment)
