@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["aligned", "cells", "did_you_mean", "duration", "file_size", "number", "printable", "printable_lines"]
+__all__ = [
+    "aligned",
+    "cells",
+    "did_you_mean",
+    "duration",
+    "file_size",
+    "number",
+    "printable",
+    "printable_lines",
+    "shortened",
+]
 
 _NO_SPACE = re.compile(r"[^\S ]+")  # white space other than a space
 
@@ -47,6 +57,11 @@ def printable_lines(text: str) -> str:
     if text.isprintable():
         return text
     return "\n".join(line if line.isprintable() else printable(line) for line in text.split("\n"))
+
+
+def shortened(text: str, most: int) -> str:
+    """Return the text in at most this number of characters; an ellipsis stands for the rest."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def cells(text: str) -> int:

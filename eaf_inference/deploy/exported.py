@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference._text import shortened
 from eaf_inference.errors import DeploymentRefused
 
 if TYPE_CHECKING:
@@ -92,4 +93,4 @@ def reason(error: BaseException) -> str:
 def short(error: object) -> str:
     """Return another library's message as one line of limited length."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return shortened(text, _SHOWN)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eaf_inference._text import printable
+from eaf_inference._text import printable, shortened
 from eaf_inference.errors import BadReply, ConfigurationError, InvalidInput
 from eaf_inference.inference.spec import DTYPES
 
@@ -121,8 +121,7 @@ def reason(error: Exception) -> str:
     text = text.rpartition("Status Message: ")[2] or text
     if text.startswith("[ONNXRuntimeError]"):
         text = text.split(" : ", 3)[-1]
-    text = text.removesuffix(".")
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return shortened(text.removesuffix("."), _SHOWN)
 
 
 def _fed(tensor: NDArray[Any], datatype: str) -> NDArray[Any]:

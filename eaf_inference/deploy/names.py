@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from eaf_inference._text import shortened
 from eaf_inference.errors import ConfigurationError
 
 __all__ = ["LONGEST_SERVED_NAME", "checked_name", "checked_served_name", "escaped", "owner_of", "served_name"]
@@ -122,5 +123,4 @@ def owner_of(served: str) -> str | None:
 
 
 def _shown(name: object) -> str:
-    text = repr(name)
-    return text if len(text) <= 130 else f"{text[:129]}…"
+    return shortened(repr(name), 130)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from eaf_inference._text import shortened
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def parsed(model: str, text: str | None, shapes: Mapping[str, tuple[int, ...]]) 
         raise _bad(model, "they are neither a list nor an object")
     for name, own in features.items():
         if name not in shapes:
-            raise _bad(model, f"there is no input {_short(name)}")
+            raise _bad(model, f"there is no input {shortened(name, _SHOWN)!r}")
         is_names = isinstance(own, list) and all(isinstance(each, str) and each for each in own)
         if not is_names or len(set(own)) != len(own):
             raise _bad(model, f"those of {name!r} are not a list of different names")
@@ -77,10 +78,6 @@ def source_of(
     if not own or (len(own) > 1 and name in present and not set(own) <= set(present)):
         own = (name,)
     return () if optional and set(own).isdisjoint(present) else own
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "…")
 
 
 def _bad(model: str, why: str) -> ConfigurationError:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from eaf_inference._text import did_you_mean
+from eaf_inference._text import did_you_mean, shortened
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -218,5 +218,4 @@ class _Reader:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return shortened(repr(value), _SHOWN)

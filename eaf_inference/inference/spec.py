@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eaf_inference._text import shortened
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.class_names import declared_classes, recipe_classes
 from eaf_inference.inference.collections import axes_of, collections_of
@@ -353,7 +354,7 @@ def _is_name(text: str) -> bool:
 
 def _short(name: str) -> str:
     """Quote a name in a message, shortened."""
-    return repr(name if len(name) <= _SHOWN else name[: _SHOWN - 1] + "…")
+    return repr(shortened(name, _SHOWN))
 
 
 def _check_recipe(model: str, recipe: Recipe, inputs: tuple[TensorSpec, ...], *, batched: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import awkward as ak
 import numpy as np
 
+from eaf_inference._text import shortened
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = ["field_with", "kind_of", "lacking", "nearest", "refuse_jets_for_candi
 
 _LINKS = "pFCandsIdxG"  # what coffea adds to the jets of PFNano, and to the links between jets and candidates
 _CANDIDATES = "Pass the candidates: jets.constituents.pf."
+_SHOWN = 200  # characters of a type
 _DEEPEST = 3  # levels of nested records to search
 _BUILTINS = {"int": "a number", "float": "a number", "bool": "a truth value", "str": "a string", "NoneType": "None"}
 _OTHER_NAMES = {"energy": ("e", "t"), "pt": ("p_t", "rho", "transverse_momentum"), "mass": ("m", "tau")}
@@ -27,7 +29,7 @@ def kind_of(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"a numpy array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, ak.Array):
-        return f"an awkward array of type {_short(str(value.type))}"
+        return f"an awkward array of type {shortened(str(value.type), _SHOWN)}"
     if isinstance(value, ak.Record):
         return "a single awkward record"
     kind = type(value)
@@ -155,7 +157,3 @@ def nearest(name: str, present: Collection[str], wanted: Collection[str]) -> str
 
 def _either(wanted: Sequence[str], sources: Sequence[str]) -> str:
     return ", ".join(wanted) + (f" (or {', '.join(sources)}, from which they are computed)" if sources else "")
-
-
-def _short(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from eaf_inference._text import shortened
 from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, ReplicaLoad, Snapshot, Source
 from eaf_inference.metrics.totals import mean, ratio, total
 
@@ -90,7 +91,7 @@ def is_plausible(value: float) -> bool:
 
 def clip(name: str) -> str:
     """Return a label's text, cut to a length that fits on a screen and in memory."""
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    return shortened(name, _LONGEST_NAME)
 
 
 def _best_reading(readings: Sequence[Reading]) -> Reading:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from eaf_facility.local import report
-from eaf_inference._text import aligned, cells, number, printable, printable_lines
+from eaf_inference._text import aligned, cells, number, printable, printable_lines, shortened
 from eaf_inference.discovery.attempts import Attempt, Attempts
 from eaf_inference.errors import BadReply, InvalidInput
 from eaf_inference.inference.repository import ModelRow, ModelTable
@@ -34,6 +34,11 @@ SHOWN = r"a\x1b[2J\x1b]0;owned\x07b c\u202ed\u2066e\u200bf\x9bg\x7f"
 )
 def test_unprintable_characters_are_shown_as_escapes(text, shown):
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(("text", "shown"), [("", ""), ("jets", "jets"), ("jets!", "jet…"), ("jets of all", "jet…")])
+def test_a_long_text_is_shortened_to_the_most_characters(text, shown):
+    assert shortened(text, 4) == shown
 
 
 @given(st.text() | st.text(st.characters(codec=None)))
