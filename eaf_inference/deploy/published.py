@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["deployment_of", "names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
+__all__ = ["UPLOADING", "deployment_of", "names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
 
-_UPLOADING = "upload_in_progress"
+UPLOADING = "upload_in_progress"  # the backend of a model whose first upload has not ended
 _REMOVING = "removal_in_progress"
 
 
 def placeholder(served_name: str) -> str:
     """Return the config.pbtxt of a model of which no version is published yet; no server can load it."""
-    return f'name: "{served_name}"\nbackend: "{_UPLOADING}"\n'
+    return f'name: "{served_name}"\nbackend: "{UPLOADING}"\n'
 
 
 def removal(served_name: str) -> str:
@@ -64,4 +64,4 @@ def _parsed(text: str) -> Any:
 
 def names_stand_in(reason: str) -> bool:
     """Return whether Triton's reason for not serving a model is a text that stood in for its config.pbtxt."""
-    return _UPLOADING in reason or _REMOVING in reason
+    return UPLOADING in reason or _REMOVING in reason

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference.deploy.config_text import parsed
 from eaf_inference.deploy.exported import Export
+from eaf_inference.deploy.file_checks import MODEL_FILES
 from eaf_inference.deploy.saved import KINDS, files_inside, onnx_files, saved_model_export
+from eaf_inference.deploy.static_checks import backend_of
 from eaf_inference.errors import DeploymentRefused
 
 if TYPE_CHECKING:
@@ -17,23 +19,6 @@ __all__ = ["export_directory"]
 
 _CONFIG = "config.pbtxt"
 _LARGEST_CONFIG = 4 << 20  # bytes
-# Triton's own names of files, with the backend that reads them and the platform's older names of backends.
-_BACKENDS = {
-    "model.onnx": "onnxruntime",
-    "model.pt": "pytorch",
-    "model.plan": "tensorrt",
-    "model.graphdef": "tensorflow",
-    "model.savedmodel": "tensorflow",
-    "model.py": "python",
-    "model.xml": "openvino",
-}
-_PLATFORMS = {
-    "onnxruntime_onnx": "onnxruntime",
-    "pytorch_libtorch": "pytorch",
-    "tensorrt_plan": "tensorrt",
-    "tensorflow_graphdef": "tensorflow",
-    "tensorflow_savedmodel": "tensorflow",
-}
 _LABEL_FILE = re.compile(r"""[,;]?\s*\blabel_filename\s*:\s*("[^"\n]*"|'[^'\n]*')(\s*[,;])?""")
 
 
@@ -79,7 +64,8 @@ def _model(directory: Path) -> Export:
         raise DeploymentRefused(f"{version} is empty. Expected the model's files, such as model.onnx.")
     path = directory / _CONFIG
     text, remarks, labels, name, label_files = "", [], {}, "", set()
-    backend = next((each for file, each in _BACKENDS.items() if file in {part.split("/")[0] for part in files}), "")
+    names = {part.split("/")[0] for part in files}
+    backend = next((each for each, usual in MODEL_FILES.items() if names.intersection(usual)), "")
     if path.is_file():
         text = _read(path)
         config = parsed(text)
@@ -88,7 +74,7 @@ def _model(directory: Path) -> Export:
                 f"{directory} is an ensemble, which calls other models. Expected a model of its own: deploy the "
                 "models one by one, or ask the facility's operators."
             )
-        backend = config.backend or _PLATFORMS.get(config.platform, "") or backend
+        backend = backend_of(config) or backend
         name = config.default_model_filename
         label_files = {each.label_filename for each in config.output if each.label_filename}
         labels = {each.name: _labels(directory, each) for each in config.output if each.label_filename}

@@ -9,6 +9,7 @@ from eaf_inference.deploy.config_text import parsed
 from eaf_inference.deploy.file_checks import MODEL_FILES, external_data_findings, file_findings
 from eaf_inference.deploy.findings import ERROR, Finding, Findings
 from eaf_inference.deploy.names import checked_served_name
+from eaf_inference.deploy.published import UPLOADING
 from eaf_inference.deploy.tensor_checks import opset_findings, own_opset_limit, tensor_findings
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.spec import ModelSpec
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from eaf_inference.deploy.exported import Export
     from eaf_inference.deploy.onnx_file import OnnxFile
 
-__all__ = ["PLACEHOLDER_BACKEND", "backend_of", "static_findings"]
+__all__ = ["backend_of", "static_findings"]
 
-PLACEHOLDER_BACKEND = "upload_in_progress"  # of a model whose first upload has not ended
 _BACKENDS = (
     *MODEL_FILES,
     *("ensemble", "fil", "dali", "identity", "repeat", "square", "vllm", "tensorrtllm", "dlcompiler"),
@@ -181,7 +181,7 @@ def _config_findings(name: str, config: Any, *, allow_python: bool) -> list[Find
             )
         )
     backend = backend_of(config)
-    if PLACEHOLDER_BACKEND in (config.backend, config.platform):
+    if UPLOADING in (config.backend, config.platform):
         found.append(
             Finding(
                 "upload-unfinished",
