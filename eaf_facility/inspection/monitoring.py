@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from eaf_inference.doctor import Finding, State
 from eaf_inference.errors import InferenceError
 from eaf_inference.metrics.http import make_fetch
+from eaf_inference.metrics.names import ENVOY_UPTIME
 from eaf_inference.metrics.prometheus import selector, series_of
 from eaf_inference.metrics.targets import prometheus_of
 from eaf_inference.metrics.usage import usage_expression
@@ -71,7 +72,7 @@ def questions(facility: Facility, *, usage: bool) -> list[Question]:
         scrape = "have Prometheus scrape every Envoy: Envoy.metrics_port, path /stats/prometheus"
         none_yet = "nobody has made an inference through Envoy since it started"
         return [
-            Question("Envoy", "envoy_server_uptime", envoys, matchers, scrape),
+            Question("Envoy", ENVOY_UPTIME, envoys, matchers, scrape),
             Question("usage by user and model", "envoy_eaf_requests", envoys, matchers, none_yet, needed=False),
         ]
     matchers, window = facility.prometheus_matchers, facility.prometheus_window

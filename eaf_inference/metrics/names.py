@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["DCGM", "ENVOY", "TRITON", "Of"]
+__all__ = ["DCGM", "ENVOY", "ENVOY_UPTIME", "FIELD_LABEL", "TRITON", "Of"]
 
 _MEBIBYTE = 1024.0 * 1024.0
 
@@ -57,3 +57,6 @@ ENVOY = {
     "envoy_eaf_bytes_out": "bytes_out",
     "envoy_eaf_failures": "failures",
 }
+ENVOY_UPTIME = "envoy_server_uptime"  # seconds
+
+FIELD_LABEL = "eaf_field"  # the label in which our queries have Prometheus return the field

@@ -19,7 +19,7 @@ from eaf_inference.address import Address
 from eaf_inference.auth.tls import tls_context
 from eaf_inference.errors import BadReply, ConfigurationError, NotAuthorized
 from eaf_inference.metrics.http import check_url
-from eaf_inference.metrics.names import DCGM, TRITON, Of
+from eaf_inference.metrics.names import DCGM, FIELD_LABEL, TRITON, Of
 from eaf_inference.metrics.reading import MOST_GPUS, MOST_INSTANCES, MOST_MODELS, Reading, Replica, clip, is_plausible
 from eaf_inference.metrics.snapshot import Gpu, Host
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Prometheus", "expression", "reading_of", "selector", "series_of"]
 
-_FIELD = "eaf_field"
 _REMEMBERED = "10m"  # how long a vanished replica is shown as down
 _MATCHER = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\\n]|\\.)*"')
 
@@ -77,7 +76,7 @@ def expression(matchers: Sequence[str] = (), gpu_matchers: Sequence[str] = (), *
 
 
 def _labelled(value: str, field: str) -> str:
-    return f'label_replace(max without(prometheus_replica) ({value}), "{_FIELD}", "{field}", "", "")'
+    return f'label_replace(max without(prometheus_replica) ({value}), "{FIELD_LABEL}", "{field}", "", "")'
 
 
 def selector(matchers: Sequence[str]) -> str:
@@ -113,9 +112,9 @@ def reading_of(body: bytes, *, window: float) -> Reading:
     down: dict[str, Labels] = {}
     left_out: set[object] = set()
     for labels, value in series_of(body):
-        if labels.get(_FIELD) not in _ASKED:
+        if labels.get(FIELD_LABEL) not in _ASKED:
             continue
-        kind, _, field = labels[_FIELD].partition("_")
+        kind, _, field = labels[FIELD_LABEL].partition("_")
         if kind in ("dcgm", "gpu"):
             _add_gpu(gpus, labels, kind, field, value, left_out)
             continue
@@ -323,9 +322,7 @@ class Prometheus:
         form = urlencode({"query": promql, "timeout": f"{timeout:g}s", **moment})
         # in a thread, because finding a token may block
         token = await asyncio.to_thread(self._credentials.token) if self._credentials else None
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        if token is not None:
-            headers["Authorization"] = token.authorization
+        headers = {} if token is None else {"Authorization": token.authorization}
         try:
             return await fetch(
                 f"{self.name}/api/v1/query", timeout=timeout, tls=self._tls, headers=headers, form=form

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.metrics.http import make_fetch
-from eaf_inference.metrics.names import ENVOY
+from eaf_inference.metrics.names import ENVOY, ENVOY_UPTIME, FIELD_LABEL
 from eaf_inference.metrics.prometheus import selector, series_of
 from eaf_inference.metrics.reading import clip
 from eaf_inference.metrics.targets import prometheus_of
@@ -41,12 +41,10 @@ __all__ = [
     "usage_of",
 ]
 
-_UPTIME = "envoy_server_uptime"
 _YOUNG = 60  # seconds; an Envoy that is younger at its first scrape has been scraped since its start
 _LOOK_BACK = 300  # seconds for which Prometheus treats a value as current
 _GONE = 900  # seconds that an Envoy may take to restart
 _STEPS = 5760  # most steps in the search for restarts: one every 15 s of a day
-_FIELD = "eaf_field"
 _BEFORE, _RESET = "_before", "_reset"
 _TIMEOUT = 30.0  # seconds; a month of counters takes Prometheus a while
 _FIELDS = tuple(ENVOY.values())
@@ -161,7 +159,7 @@ def usage_expression(
         A matcher, the duration or the user name is invalid.
     """
     counters = _counters(user, since, matchers, owner)
-    seconds, uptime = round(since), f"{_UPTIME}{selector(matchers)}"
+    seconds, uptime = round(since), f"{ENVOY_UPTIME}{selector(matchers)}"
     return " or ".join(
         _summed(value, field + mark)
         for field, counter in counters
@@ -194,7 +192,7 @@ def growth_in(body: bytes) -> Growth:
     """
     found: Growth = {}
     for labels, value in series_of(body):
-        key = (clip(labels.get("user", "")), clip(labels.get("model", ""))), labels.get(_FIELD, "")
+        key = (clip(labels.get("user", "")), clip(labels.get("model", ""))), labels.get(FIELD_LABEL, "")
         found[key] = found.get(key, 0.0) + value
     return found
 
@@ -258,7 +256,7 @@ def _questions(counter: str, uptime: str, since: int) -> dict[str, str]:
 
 def _summed(value: str, field: str) -> str:
     total = f"sum by (user, model) (max without(prometheus_replica) ({value}))"
-    return f'label_replace({total}, "{_FIELD}", "{field}", "", "")'
+    return f'label_replace({total}, "{FIELD_LABEL}", "{field}", "", "")'
 
 
 def _quoted(text: str) -> str:
