@@ -8,9 +8,10 @@ from __future__ import annotations
 from traitlets import Dict, Float, Unicode
 from traitlets.config import Configurable
 
-__all__ = ["DEFAULT_TIER", "TokenPolicy"]
+__all__ = ["DEFAULT_TIER", "JWKS_PATH", "TokenPolicy"]
 
 DEFAULT_TIER = "interactive"
+JWKS_PATH = ".well-known/jwks.json"  # of the public keys, below the token service's base URL
 
 
 class TokenPolicy(Configurable):
@@ -21,7 +22,7 @@ class TokenPolicy(Configurable):
     lifetime = Float(600.0, help="Seconds for which a token is valid, from `iat` to `exp`.").tag(config=True)
     jwks_url = Unicode(
         help="URL from which Envoy fetches the token service's public keys, as Envoy reaches it: "
-        "http://host:port/services/triton-token/.well-known/jwks.json."
+        f"http://host:port/services/triton-token/{JWKS_PATH}."
     ).tag(config=True)
     tiers = Dict(
         value_trait=Unicode(),

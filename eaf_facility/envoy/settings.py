@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from traitlets import Bool, Dict, Float, Int, List, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
-from eaf_facility.token_policy import DEFAULT_TIER
+from eaf_facility.token_policy import DEFAULT_TIER, JWKS_PATH
 from eaf_inference.address import Address, parse_urls
 from eaf_inference.errors import ConfigurationError
 
@@ -211,7 +211,7 @@ def check(settings: Envoy, jwks_url: str) -> tuple[Address, ...]:
     if not jwks_url:
         raise ConfigurationError(
             "TokenPolicy.jwks_url is empty, so no token could be verified. Expected the URL at which the token "
-            'service publishes its keys: c.TokenPolicy.jwks_url = "http://hub:8081/services/triton-token/.well-known/jwks.json".'
+            f'service publishes its keys: c.TokenPolicy.jwks_url = "http://hub:8081/services/triton-token/{JWKS_PATH}".'
         )
     parts = urlsplit(jwks_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:

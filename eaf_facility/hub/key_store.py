@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from eaf_facility.hub.keys import Keys, Schedule
 
-__all__ = ["KeyStore"]
+__all__ = ["KEY_FILE", "KeyStore"]
 
 log = logging.getLogger(__name__)
 
-_FILE = "keys.json"
+KEY_FILE = "keys.json"
 _RETRY = 60.0  # seconds after a failed change of the file
 
 
@@ -71,7 +71,7 @@ class KeyStore:
         return signing(self.published(), self._clock())
 
     def _advance(self) -> Keys:
-        path = self._directory / _FILE
+        path = self._directory / KEY_FILE
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_private(self._directory, "700")
@@ -99,7 +99,7 @@ def _check_private(path: Path, mode: str) -> None:
         raise ConfigurationError(
             f"{path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}), but protects the keys that "
             f"sign users' tokens. Make it private: chmod {mode} {path}. If another user may have read the keys, "
-            f"remove {_FILE}, so that new ones are made."
+            f"remove {KEY_FILE}, so that new ones are made."
         )
 
 

@@ -6,6 +6,7 @@ Every error is JSON with a message for the user.
 
 from __future__ import annotations
 
+import re
 import uuid
 from http import HTTPStatus
 
@@ -19,6 +20,7 @@ from eaf_facility.hub.handler import Handler, Service
 from eaf_facility.hub.store_endpoints import ENDPOINTS
 from eaf_facility.hub.tokens import signed_token
 from eaf_facility.hub.usage import FRESH, PERIODS
+from eaf_facility.token_policy import JWKS_PATH
 
 __all__ = ["server"]
 
@@ -97,7 +99,7 @@ def server(service: Service, prefix: str) -> HTTPServer:
             (f"{base}/token", _Token, {"service": service}),
             (f"{base}/facility.json", _FacilityDocument, {"service": service}),
             (f"{base}/usage", _Usage, {"service": service}),
-            (f"{base}/\\.well-known/jwks\\.json", _PublicKeys, {"service": service}),
+            (f"{base}/{re.escape(JWKS_PATH)}", _PublicKeys, {"service": service}),
             (f"{base}/healthz", _Health, {"service": service}),
             *((f"{base}/{path}", endpoint, {"service": service}) for path, endpoint in ENDPOINTS),
         ],

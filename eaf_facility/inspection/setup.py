@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from eaf_facility.envoy.settings import Envoy
 from eaf_facility.hub.settings import ModelStore, TokenIssuer
-from eaf_facility.token_policy import TokenPolicy
+from eaf_facility.token_policy import JWKS_PATH, TokenPolicy
 from eaf_inference.address import Address, parse_urls
 from eaf_inference.auth.sources import TokenFile
 from eaf_inference.auth.token_service import ENVIRONMENT, TokenService
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
     from eaf_inference.auth.sources import TokenSource
 
-__all__ = ["HUB_TOKEN", "JWKS_PATH", "Setup"]
+__all__ = ["HUB_TOKEN", "Setup"]
 
 HUB_TOKEN = "JUPYTERHUB_API_TOKEN"  # noqa: S105 - a variable's name
-JWKS_PATH = ".well-known/jwks.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eaf_facility.hub.key_store import KEY_FILE
 from eaf_facility.inspection.calls import get
-from eaf_facility.inspection.setup import JWKS_PATH
+from eaf_facility.token_policy import JWKS_PATH
 from eaf_inference._text import duration
 from eaf_inference.doctor import Finding, State
 from eaf_inference.errors import ConfigurationError
@@ -82,7 +83,7 @@ def key_ids(body: bytes) -> list[str]:
 
 
 def _of_directory(published: Sequence[str], issuer: TokenIssuer) -> Finding:
-    file = Path(issuer.key_directory) / "keys.json"
+    file = Path(issuer.key_directory) / KEY_FILE
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["keys"]
         keys = [(str(key["kid"]), float(key["signs_from"])) for key in found]  # not the private halves

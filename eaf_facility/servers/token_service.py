@@ -16,6 +16,7 @@ from eaf_facility.process.server import (
     log_file,
     plain_environment,
 )
+from eaf_facility.token_policy import JWKS_PATH
 from eaf_inference._files import private_directory, write_private
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class TokenServiceServer(Server):
     @property
     def jwks_url(self) -> str:
         """URL from which Envoy fetches the public keys."""
-        return f"{self.base_url}.well-known/jwks.json"
+        return f"{self.base_url}{JWKS_PATH}"
 
     @property
     def keys(self) -> Path:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from eaf_inference.discovery.local_facility import GATEWAY_AUTH
+
 if TYPE_CHECKING:
     from eaf_inference.config import Facility
     from eaf_inference.discovery.local_facility import LocalFacility
 
 __all__ = ["use_facility_gateway", "use_local_gateway", "use_no_proxy_of_the_environment"]
-
-_AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"
 
 
 def use_local_gateway(facility: LocalFacility) -> bool:
@@ -38,10 +38,10 @@ def use_local_gateway(facility: LocalFacility) -> bool:
         return False
     import dask.config
 
-    ours = dask.config.get("gateway.auth.type", None) == _AUTH
+    ours = dask.config.get("gateway.auth.type", None) == GATEWAY_AUTH
     if dask.config.get("gateway.address", None) is not None and not ours:
         return False
-    dask.config.set({"gateway.address": facility.gateway.address, "gateway.auth.type": _AUTH})
+    dask.config.set({"gateway.address": facility.gateway.address, "gateway.auth.type": GATEWAY_AUTH})
     use_no_proxy_of_the_environment()
     return True
 

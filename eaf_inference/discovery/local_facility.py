@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["LocalFacility", "LocalGateway", "Replica", "announced", "running", "serving"]
+__all__ = ["GATEWAY_AUTH", "LocalFacility", "LocalGateway", "Replica", "announced", "running", "serving"]
 
 log = logging.getLogger(__name__)
 
+GATEWAY_AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"  # dask_gateway imports it by name
 _OPTIONAL = ("model_store", "model_store_endpoint", "model_store_keys", "slurm_conf")
 
 

@@ -30,7 +30,6 @@ __all__ = ["ClusterError", "Clusters"]
 
 log = logging.getLogger(__name__)
 
-_LOCAL_AUTH = "eaf_inference.dask.auth.LocalGatewayAuth"  # dask_gateway imports it by name
 _FRESH = 5.0  # seconds for which a list is current
 _KNOWN = 60.0  # seconds for which it is used for advice and for new browsers
 _WITHIN = 8.0  # seconds for the gateway and all schedulers to answer
@@ -207,7 +206,7 @@ def _configured_gateway() -> Callable[[], Any] | None:
     address, auth = None, None  # Gateway then uses Dask's configuration
     if dask.config.get("gateway.address", None) is None:
         address = next((each.gateway.address for each in local_facility.running() if each.gateway), None)
-        auth = _LOCAL_AUTH
+        auth = local_facility.GATEWAY_AUTH
         if address is None:
             return None
 
