@@ -80,9 +80,9 @@ def _median_rate(result: Result) -> float:
     return statistics.median(each.client.inferences_per_second for each in result.measurements)
 
 
-def _share_of_limit(workload: str, name: str = EAF_INFERENCE.name) -> Values:
+def _share_of_limit(workload: str) -> Values:
     def values(results: Sequence[Result], figures: Figures) -> list[float]:  # noqa: ARG001
-        found = _of(results, workload, name)
+        found = _of(results, workload, EAF_INFERENCE.name)
         return [each.client.inferences_per_second / ACCELERATOR.limit for each in found.measurements] if found else []
 
     return values

@@ -12,6 +12,6 @@ NAME = "zero_cost"
 _MODEL = Path(__file__).parent / "zero_cost_model" / "model.py"
 
 
-def write_zero_cost(repository: Path, *, batch: int = 256) -> None:
+def write_zero_cost(repository: Path) -> None:
     """Add the model to a model repository."""
-    write_model(repository, NAME, _MODEL, batch=batch)
+    write_model(repository, NAME, _MODEL, batch=256)

@@ -73,7 +73,7 @@ def hostile_proxy(patch):
 
 
 @contextmanager
-def dripping(reply: bytes, *, every: float = 0.05):
+def dripping(reply: bytes):
     """Serve a reply one byte at a time; gives the URL."""
     ended = threading.Event()
 
@@ -81,7 +81,7 @@ def dripping(reply: bytes, *, every: float = 0.05):
         request_of(connection)
         for byte in reply:
             connection.sendall(bytes([byte]))
-            if ended.wait(every):
+            if ended.wait(0.05):
                 return
 
     with serving(answer) as port:

@@ -164,13 +164,11 @@ class DaskGatewayServer(RestartingServer):
     def start(
         cls,
         *,
-        hub_api_url: str | None = None,
-        slurm: Slurm | None = None,
         timeout: float = 60.0,
         progress: Callable[[str], None] = ignore,
     ) -> Iterator[DaskGatewayServer]:
         """Run a gateway for the duration of a `with` block, which begins when it is ready."""
-        server = cls(hub_api_url=hub_api_url, slurm=slurm)
+        server = cls()
         with server.running(timeout=timeout, progress=progress):
             yield server
 

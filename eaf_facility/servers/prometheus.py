@@ -56,9 +56,7 @@ def prometheus_program() -> Path:
     return Path(found)
 
 
-def scrape_configuration(
-    targets: Mapping[str, Sequence[str]], *, interval: int, rules: Path = RULES
-) -> dict[str, Any]:
+def scrape_configuration(targets: Mapping[str, Sequence[str]], *, interval: int) -> dict[str, Any]:
     """Return Prometheus' configuration as plain values.
 
     Parameters
@@ -67,8 +65,6 @@ def scrape_configuration(
         The URLs of the metrics of each job, such as ``{"triton": ["http://127.0.0.1:8002/metrics"]}``.
     interval
         Seconds between two scrapes; the rules need two scrapes within 30 s.
-    rules
-        The file of recording rules.
     """
     return {
         "global": {
@@ -76,7 +72,7 @@ def scrape_configuration(
             "scrape_timeout": f"{interval}s",
             "evaluation_interval": f"{interval}s",
         },
-        "rule_files": [str(rules)],
+        "rule_files": [str(RULES)],
         "scrape_configs": [
             {"job_name": job, "static_configs": [_target(url) for url in urls]} for job, urls in targets.items()
         ],

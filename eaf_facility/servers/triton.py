@@ -105,7 +105,6 @@ class TritonServer(Server):
         models: Sequence[Path | str] = (MODELS,),
         *,
         installation: Installation | None = None,
-        grpc_port: int | None = None,
         store: str = "",
         control: Literal["none", "poll", "explicit"] | None = None,
         timeout: float = 120.0,
@@ -114,7 +113,7 @@ class TritonServer(Server):
         """Run a Triton for the duration of a `with` block, which begins when it is ready."""
         repositories = check_repositories(models)
         installation = installation or make_installation(progress=progress)
-        server = cls(repositories, installation=installation, grpc_port=grpc_port, store=store, control=control)
+        server = cls(repositories, installation=installation, store=store, control=control)
         with server.running(timeout=timeout, progress=progress):
             yield server
 

@@ -30,7 +30,7 @@ _SEED = 20231206
 _CONFIG = """\
 name: "{name}"
 backend: "onnxruntime"
-max_batch_size: {batch}
+max_batch_size: 1024
 input {{ name: "points" data_type: TYPE_FP32 dims: [2, -1] }}
 input {{ name: "features" data_type: TYPE_FP32 dims: [5, -1] }}
 input {{ name: "mask" data_type: TYPE_FP32 dims: [1, -1] }}
@@ -108,11 +108,11 @@ class _Graph:
         return self.add("Mul", self.add("Relu", self.add("Add", message, shortcut)), mask)
 
 
-def write_particlenet(repository: Path, *, batch: int = 1024) -> Path:
+def write_particlenet(repository: Path) -> Path:
     """Add the network to a model repository and return the path of its ONNX file."""
     directory = repository / NAME
     (directory / "1").mkdir(parents=True)
-    (directory / "config.pbtxt").write_text(_CONFIG.format(name=NAME, batch=batch), encoding="utf-8")
+    (directory / "config.pbtxt").write_text(_CONFIG.format(name=NAME), encoding="utf-8")
     file = directory / "1" / "model.onnx"
     save(file)
     return file

@@ -74,8 +74,6 @@ class Store:
         called for each operation. By default botocore looks for them (``~/.aws``, ``AWS_…`` variables).
     publisher : Publisher, optional
         Who writes config.pbtxt; by default the store itself.
-    timeout : float
-        Seconds within which S3 has to answer a request.
 
     Raises
     ------
@@ -90,10 +88,9 @@ class Store:
         endpoint: str = "",
         key: tuple[str, ...] | Callable[[], tuple[str, ...] | None] | None = None,
         publisher: Publisher | None = None,
-        timeout: float = 30.0,
     ) -> None:
         self.url = url
-        self._place = _place(url, endpoint, key, timeout)
+        self._place = _place(url, endpoint, key)
         self._publisher = publisher or _OwnPublisher(self._place)
         self._failed: set[tuple[str, int]] = set()  # uploads of this object that may have left files
         self._lock = threading.Lock()
@@ -369,13 +366,11 @@ class _OwnPublisher:
         self._place.delete(served_name)
 
 
-def _place(
-    url: str, endpoint: str, key: tuple[str, ...] | Callable[[], tuple[str, ...] | None] | None, timeout: float
-) -> Place:
+def _place(url: str, endpoint: str, key: tuple[str, ...] | Callable[[], tuple[str, ...] | None] | None) -> Place:
     from eaf_inference.deploy.file_place import FilePlace
 
     if url.startswith("s3://"):
         from eaf_inference.deploy.s3_place import S3Place
 
-        return S3Place(url, endpoint=endpoint, key=key, timeout=timeout)
+        return S3Place(url, endpoint=endpoint, key=key)
     return FilePlace(url)

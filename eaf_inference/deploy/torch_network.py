@@ -87,7 +87,6 @@ class Network:
     recipe: Recipe | None
     outputs: tuple[str, ...] = ()
     remarks: list[str] = field(default_factory=list)
-    _turned: frozenset[str] = frozenset()
     _flat: frozenset[str] = frozenset()
 
     @classmethod

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prometheus", "expression", "reading_of", "selector", "series_of"]
 
+_TIMEOUT = 5.0  # seconds for an answer to the query for the load
 _REMEMBERED = "10m"  # how long a vanished replica is shown as down
 _MATCHER = re.compile(r'[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\\n]|\\.)*"')
 
@@ -271,8 +272,6 @@ class Prometheus:
         Send the token unencrypted to other machines too.
     ca : path, optional
         For https: PEM file of the certificate authorities to trust, or its text.
-    timeout : float
-        Seconds to wait for an answer.
     every : float
         Minimum seconds between two queries, because Prometheus has new values no more often.
 
@@ -294,7 +293,6 @@ class Prometheus:
         credentials: Credentials | None = None,
         allow_insecure_token: bool = False,
         ca: str | os.PathLike[str] | None = None,
-        timeout: float = 5.0,
         every: float = 5.0,
     ) -> None:
         self.name = check_url(url.rstrip("/"))
@@ -309,11 +307,10 @@ class Prometheus:
         self._window = float(window)
         self._credentials = credentials
         self._tls = tls_context(url, ca)
-        self._timeout = timeout
 
     async def read(self, fetch: Fetch) -> Reading:
         """Query once; raise an `InferenceError` if that fails."""
-        body = await self.query(fetch, self._expression, timeout=self._timeout)
+        body = await self.query(fetch, self._expression, timeout=_TIMEOUT)
         return await asyncio.to_thread(reading_of, body, window=self._window)
 
     async def query(self, fetch: Fetch, promql: str, *, timeout: float, at: float | None = None) -> bytes:

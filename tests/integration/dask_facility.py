@@ -94,11 +94,11 @@ class Facility:
 
 
 @contextmanager
-def facility_of(zoo, gateway_server, directory, *, lives=600.0):
+def facility_of(zoo, gateway_server, directory):
     """Run a facility, with its configuration in this Jupyter configuration directory."""
     with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
         handler.tokens = {"nobody": 0.0}
-        with token_service(handler.tokens, lives=lives) as service:
+        with token_service(handler.tokens, lives=600.0) as service:
             url = f"grpc://127.0.0.1:{port}"
             directory.mkdir()
             settings = {"Facility": {"urls": [url], "token_service": service.url}}

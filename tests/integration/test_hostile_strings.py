@@ -26,10 +26,10 @@ def server():
         yield handler, url, config.config.output[0]
 
 
-def answer(raw, *, datatype="BYTES", shape=(1, 2)):
-    """Return a ModelInfer that always sends this tensor."""
+def answer(raw):
+    """Return a ModelInfer that always sends these two strings."""
     reply = protocol.ModelInferResponse(model_name="jets")
-    reply.outputs.add(name="y", datatype=datatype, shape=shape)
+    reply.outputs.add(name="y", datatype="BYTES", shape=(1, 2))
     reply.raw_output_contents.append(raw)
     return lambda *_: reply.SerializeToString()
 

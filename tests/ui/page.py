@@ -237,9 +237,9 @@ class LabPage(Page):
         expect(self.dashboard(view)).to_be_visible()
         return self.dashboard(view)
 
-    def chart(self, title: str, view: str = "all") -> Locator:
+    def chart(self, title: str) -> Locator:
         """A chart of the dashboard."""
-        return self.dashboard(view).get_by_role("figure", name=title).get_by_role("img")
+        return self.dashboard().get_by_role("figure", name=title).get_by_role("img")
 
     # Notebooks
 

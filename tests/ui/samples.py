@@ -25,8 +25,13 @@ def used_by(model: str, users: int, requests: int, inferences: int) -> dict[str,
     return {"model": model, **counted, "estimated": False}
 
 
-def deployed(*, size: int = 12_345_678, days: int = 3) -> str:
+def deployed() -> str:
     """The part of a ``config.pbtxt`` that says how the model was deployed; the owner in it is false."""
-    when = datetime.now(timezone.utc) - timedelta(days=days)
-    said = {"owner": "mallory", "bytes": size, "time": when.isoformat(timespec="seconds"), "source": "torch 2.13.0"}
+    when = datetime.now(timezone.utc) - timedelta(days=3)
+    said = {
+        "owner": "mallory",
+        "bytes": 12_345_678,
+        "time": when.isoformat(timespec="seconds"),
+        "source": "torch 2.13.0",
+    }
     return f'parameters {{ key: "deployment" value: {{ string_value: {json.dumps(json.dumps(said))} }} }}\n'

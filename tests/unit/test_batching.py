@@ -39,11 +39,11 @@ def doubled_each(batch):
     return {"each": batch.tensors[0] * np.float32(2)}
 
 
-def with_counts(counts, *, spec=None, pad=PAD):
+def with_counts(counts):
     """Make an input of one channel with running numbers."""
     counts = np.array(counts, np.int64)
     column = np.arange(counts.sum(), dtype=np.float32)
-    return RaggedInput(spec or tensor("x", -1), [column], [pad], np.cumsum(counts) - counts, counts)
+    return RaggedInput(tensor("x", -1), [column], [PAD], np.cumsum(counts) - counts, counts)
 
 
 @given(

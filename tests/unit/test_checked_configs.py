@@ -14,14 +14,15 @@ from eaf_facility.servers.s3_access import Request, allows
 from eaf_inference.inference import protocol
 
 NAME = "alice.tagger"
+BACKENDS = ("ensemble", "onnxruntime", "pytorch")
 FILES = ("config.pbtxt", "3/model.onnx", "3/.upload.json", "4/.upload.json", "4/deployed.pbtxt")
 PIN = "version_policy: { specific: { versions: [3] } }"
 GOOD = f'backend: "onnxruntime"\nmax_batch_size: 64 # rows\n{PIN}\n'
 
 
-def check(text, *, files=FILES, backends=("ensemble", "onnxruntime", "pytorch"), python=False):
+def check(text, *, files=FILES, python=False):
     body = text if isinstance(text, bytes) else text.encode()
-    return checked_config(body, served_name=NAME, files=files, backends=backends, python=python)
+    return checked_config(body, served_name=NAME, files=files, backends=BACKENDS, python=python)
 
 
 def test_a_configuration_is_written_again_as_it_was_understood():

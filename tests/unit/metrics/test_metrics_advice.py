@@ -105,7 +105,7 @@ def test_a_machine_with_full_cpus_carries_no_more():
     assert advise(half).capacity.room == pytest.approx(COMFORTABLE / 0.5)
 
 
-def minute(*, gpu=None, instances=1, sources=(), busy=None, **load):
+def minute(*, gpu=None, instances=1, busy=None, **load):
     """Return a minute with one model under load that reports only the given values."""
     values = {
         "inferences_per_second": 1000.0,
@@ -117,7 +117,7 @@ def minute(*, gpu=None, instances=1, sources=(), busy=None, **load):
     up = tuple(ReplicaLoad(f"i{n}", up=True, busy=busy, busy_estimated=busy and True) for n in range(instances))
     gpus = () if gpu is None else (Gpu("G", utilization=gpu),)
     overall = Busy(gpu, "GPU", estimated=False) if gpu is not None else busy and Busy(busy, "compute time", True)  # noqa: FBT003
-    return Snapshot(time=100.0, window=60.0, busy=overall, gpus=gpus, models=(model,), instances=up, sources=sources)
+    return Snapshot(time=100.0, window=60.0, busy=overall, gpus=gpus, models=(model,), instances=up)
 
 
 @pytest.mark.parametrize(
