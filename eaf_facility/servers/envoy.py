@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +26,13 @@ from eaf_facility.process.ports import LOOPBACK, HeldPort, free_ports, listens
 from eaf_facility.process.server import Child, Server, ignore, log_file, plain_environment
 from eaf_facility.servers.certificates import make_certificates
 from eaf_inference._files import write_private
-from eaf_inference.errors import ConfigurationError, ServerUnavailable
+from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["EnvoyServer", "Place", "envoy_program", "validate"]
 
-_DRAIN_SECONDS = 10  # for calls on connections from before a new configuration
-_TYPES = {"listeners": "config.listener.v3.Listener", "clusters": "config.cluster.v3.Cluster"}
 _ADMIN_PATHS = ("/ready", "/listeners", "/stats/prometheus")
 _CRITICAL = re.compile(r"\[critical\]\[\w+\] (?:\[[^\]]*\] )?(.*?)(?=\n\[\d{4}-|\Z)", re.DOTALL)
 
@@ -106,17 +103,15 @@ class EnvoyServer(Server):
     Parameters
     ----------
     configure
-        Returns Envoy's configuration for a `Place`; called by each launch and `reload`.
-    port
-        The port that users connect to; by default a free one.
+        Returns Envoy's configuration for a `Place`; called by each launch.
     """
 
     name = "envoy"
 
-    def __init__(self, configure: Callable[[Place], Mapping[str, Any]], *, port: int | None = None) -> None:
+    def __init__(self, configure: Callable[[Place], Mapping[str, Any]]) -> None:
         super().__init__()
         self._configure = configure
-        self._port = HeldPort(port)
+        self._port = HeldPort()
         (self._admin_port,) = free_ports(1)
         self._certificates = make_certificates()
         self._directory = Path(tempfile.gettempdir(), f"eaf-inference-envoy-{secrets.token_hex(8)}")
@@ -127,12 +122,11 @@ class EnvoyServer(Server):
         cls,
         configure: Callable[[Place], Mapping[str, Any]],
         *,
-        port: int | None = None,
         timeout: float = 30.0,
         progress: Callable[[str], None] = ignore,
     ) -> Iterator[EnvoyServer]:
         """Run an Envoy for the duration of a `with` block, which begins when it is ready."""
-        server = cls(configure, port=port)
+        server = cls(configure)
         with server.running(timeout=timeout, progress=progress):
             yield server
 
@@ -186,15 +180,13 @@ class EnvoyServer(Server):
         write_private(Path(self.place.key), self._certificates.key)
         secret = tls_secret(self.place.certificate, self.place.key)
         write_private(Path(self.place.tls_secret), json.dumps(secret, indent=1))
-        self._write_resources(configuration)
         bootstrap = self._directory / "envoy.json"
-        write_private(bootstrap, json.dumps(_watching(configuration, self._directory), indent=1))
+        write_private(bootstrap, json.dumps(_with_admin_paths(configuration), indent=1))
         self._child = Child(
             [
                 program,
                 *("--config-path", bootstrap),
                 *("--log-level", "warning"),
-                *("--drain-time-s", str(_DRAIN_SECONDS)),
                 *("--file-flush-interval-msec", "200"),  # of the access log
                 "--disable-hot-restart",  # otherwise, several Envoys on one machine share its memory
             ],
@@ -205,11 +197,7 @@ class EnvoyServer(Server):
 
     def has_failed(self) -> bool:
         """Return whether it has ended or has refused its configuration."""
-        return (
-            super().has_failed()
-            or self.port_is_taken()
-            or "rejected" in self.log.read_text(encoding="utf-8", errors="replace")
-        )
+        return super().has_failed() or self.port_is_taken()
 
     def move(self) -> bool:
         """Choose another port for its administration, the only one that another process can take."""
@@ -219,28 +207,6 @@ class EnvoyServer(Server):
     def reason(self) -> str:
         return _reason(self.log.read_text(encoding="utf-8", errors="replace"))
 
-    def reload(self, *, timeout: float = 30.0) -> None:
-        """Apply a new configuration of listeners and clusters, without interrupting calls in flight.
-
-        Raises
-        ------
-        ConfigurationError
-            Envoy refuses it, and keeps the old one.
-        ServerUnavailable
-            Envoy did not apply it in time.
-        """
-        before = self._updates()
-        self._write_resources(self._configure(self.place))
-        deadline = time.monotonic() + timeout
-        while True:
-            now = self._updates()
-            if now["refused"] > before["refused"]:
-                raise ConfigurationError(f"{self.name} refuses the new configuration. See its log: {self.log}")
-            if now["taken"] >= before["taken"] + len(_TYPES):
-                return
-            if self.child.wait(0.02) is not None or time.monotonic() > deadline:
-                raise ServerUnavailable(f"{self.name} did not apply its new configuration. Its log: {self.log}")
-
     def statistics(self, pattern: str) -> dict[str, float]:
         """Return Envoy's counters and gauges whose names match this regular expression."""
         from urllib.parse import quote
@@ -248,13 +214,6 @@ class EnvoyServer(Server):
         body = self._ask(f"/stats?format=json&filter={quote(pattern)}")
         found = json.loads(body)["stats"] if body else []
         return {each["name"]: each["value"] for each in found if "value" in each}
-
-    def _updates(self) -> dict[str, float]:
-        found = self.statistics(r"(lds|cds)\.update_(success|rejected)$")
-        return {
-            "taken": sum(value for name, value in found.items() if name.endswith("success")),
-            "refused": sum(value for name, value in found.items() if name.endswith("rejected")),
-        }
 
     def is_ready(self) -> bool:
         """Return whether it takes calls."""
@@ -272,31 +231,14 @@ class EnvoyServer(Server):
         status, body = ask(self._admin_port, path)
         return body if status == OK else None
 
-    def _write_resources(self, configuration: Mapping[str, Any]) -> None:
-        for name, kind in reversed(_TYPES.items()):  # clusters before the listeners that use them
-            resources = [
-                {"@type": f"type.googleapis.com/envoy.{kind}", **each}
-                for each in configuration["static_resources"][name]
-            ]
-            write_private(self._directory / f"{name}.json", json.dumps({"resources": resources}, indent=1))
 
+def _with_admin_paths(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with an administration that answers only `EnvoyServer` and Prometheus.
 
-def _watching(configuration: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Return the configuration with listeners and clusters in files, which Envoy reads again when they are replaced.
-
-    Every user of this machine can connect to the administration's port. So it answers only the requests of
-    `EnvoyServer` and Prometheus: no user can stop Envoy or change its logging.
+    Every user of this machine can connect to its port, and none may stop Envoy or change its logging.
     """
-    sources = {
-        f"{short}ds_config": {
-            "resource_api_version": "V3",
-            "path_config_source": {"path": str(directory / f"{name}.json")},
-        }
-        for short, name in (("l", "listeners"), ("c", "clusters"))
-    }
-    others = {name: part for name, part in configuration.items() if name != "static_resources"}
-    admin = others["admin"] | {"allow_paths": [{"exact": path} for path in _ADMIN_PATHS] + [{"prefix": "/stats?"}]}
-    return others | {"admin": admin, "dynamic_resources": sources}
+    paths = [{"exact": path} for path in _ADMIN_PATHS] + [{"prefix": "/stats?"}]
+    return {**configuration, "admin": configuration["admin"] | {"allow_paths": paths}}
 
 
 def _reason(said: str) -> str:

@@ -134,11 +134,11 @@ def inference(model: str = "nap", rows: int = 1, shape: tuple[int, ...] = ()) ->
 
 
 @contextmanager
-def envoy(issuer, tritons, changing=None, **settings):
-    """Run an Envoy with these settings in front of these Tritons; `changing` is read again on reload."""
+def envoy(issuer, tritons, **settings):
+    """Run an Envoy with these settings in front of these Tritons."""
 
     def configure(place):
-        chosen = {"upstreams": [each.grpc for each in tritons], **asdict(place), **settings, **(changing or {})}
+        chosen = {"upstreams": [each.grpc for each in tritons], **asdict(place), **settings}
         return configuration(Envoy(**chosen), TokenPolicy(jwks_url=issuer.url))
 
     with EnvoyServer.start(configure) as server:

@@ -59,7 +59,7 @@ def test_a_held_port_is_free_again_when_its_object_is_deleted():
 
 def test_a_port_in_use_is_refused_even_if_its_server_would_share_it():
     held = HeldPort()
-    with pytest.raises(ConfigurationError, match=f"port {held.number} on 127.0.0.1 is taken"):
+    with pytest.raises(ConfigurationError, match=f"port {held.number} on 127.0.0.1 is taken by another process"):
         HeldPort(held.number)
 
 
