@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import plain_client
 import psutil
-from recorded.replay import until
+from waiting import until
 
 from eaf_facility.envoy.configuration import configuration
 from eaf_facility.envoy.settings import Envoy

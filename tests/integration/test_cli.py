@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 import pytest
 from management import successes
-from recorded.replay import until
 from tiny_models import save_affine
 from tokens import make_token
+from waiting import until
 
 from eaf_facility.local.doctor import leftovers
 from eaf_facility.servers.triton import SHARED_MEMORY

@@ -18,7 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from envoy_facility import SERVICE, Caller, Log, counters, envoy, inference
-from recorded.replay import until
+from waiting import until
 
 import eaf_inference
 from eaf_facility.envoy.tls import tls_secret

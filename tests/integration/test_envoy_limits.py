@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import grpc
 import pytest
 from envoy_facility import MEBIBYTE, Caller, Log, Memory, envoy, from_address
-from recorded.replay import until
+from waiting import until
 
 from eaf_inference.inference import protocol
 

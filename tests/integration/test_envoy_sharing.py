@@ -14,8 +14,8 @@ import awkward as ak
 import pytest
 from envoy_facility import MEBIBYTE, Caller, Log, envoy, inference
 from issuer import Issuer
-from recorded.replay import until
 from test_faults import assert_undisturbed, chunks, inferences
+from waiting import until
 
 import eaf_inference
 from eaf_facility.envoy.configuration import as_yaml, configuration

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from edge_proxy import edge_proxy
 from plain_client import call
-from recorded.replay import until
+from waiting import until
 
 import eaf_inference
 from eaf_facility.servers.triton import TritonServer

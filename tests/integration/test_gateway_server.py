@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import dask
 import psutil
 import pytest
 from dask_gateway import BasicAuth, Gateway
+from waiting import until
 from yarl import URL
 
 from eaf_facility.local import single_user
@@ -163,7 +163,7 @@ def test_killing_a_gateways_restarter_ends_its_clusters_and_the_facility(tiny_mo
                 cluster.scale(1)
                 started = Path(facility.gateway.cluster_logs) / "started"
                 endless = client.submit(lambda: (started.touch(), threading.Event().wait()))
-                wait_for(started)
+                until(started.exists)
                 assert not endless.done()
         family = family_of(facility.gateway)
         semaphores = shared_memory_of(family)
@@ -302,10 +302,3 @@ def shared_memory_of(family):
     """Return the files of the workers' semaphores."""
     mapped = {Path(region.path) for process in family for region in process.memory_maps()}
     return [path for path in mapped if path.name.startswith("sem.")]
-
-
-def wait_for(path):
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

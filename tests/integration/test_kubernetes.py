@@ -23,8 +23,8 @@ import yaml
 from dask_gateway_server.backends.base import ClusterConfig
 from kubernetes_validate import ValidationError
 from pod_network import Pod, reaches
-from recorded.replay import until
 from traitlets.config import Config
+from waiting import until
 
 from eaf_facility.envoy.settings import Envoy
 from eaf_facility.hub.facility_document import facility_document

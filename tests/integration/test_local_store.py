@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import onnx
 import psutil
 import pytest
 from tiny_models import infer, save_affine
+from waiting import until
 
 from eaf_facility.local import single_user
 from eaf_facility.process.http import ask
@@ -26,14 +26,6 @@ input [{{ name: "x", data_type: TYPE_FP32, dims: [2] }}]
 output [{{ name: "y", data_type: TYPE_FP32, dims: [2] }}]
 version_policy: {{ specific: {{ versions: [{version}] }} }}
 """
-
-
-def until(what, seconds=30.0):
-    """Wait until this is true."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from recorded.replay import documented, serve, until
+from recorded.replay import documented, serve
+from waiting import until
 
 import eaf_inference
 from eaf_facility.process.ports import free_ports

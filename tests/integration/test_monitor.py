@@ -10,9 +10,10 @@ import time
 import pytest
 from edge_proxy import edge_proxy
 from kernels import notebook
-from recorded.replay import scrapes, serve, until
+from recorded.replay import scrapes, serve
 from test_session import THREADS, Panel, opened, printed, sessions
 from tokens import MARK, make_token
+from waiting import until
 
 import eaf_inference
 from eaf_inference.errors import ConfigurationError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from waiting import until
 from zoo import FLOAT, NODE, save_model
 
 import eaf_inference
@@ -54,13 +54,6 @@ def replace(repository, name, factor, *, version="1", config=""):
 def loads(server, name):
     """How often a model was loaded."""
     return server.log.read_text(encoding="utf-8").count(f"successfully loaded '{name}'")
-
-
-def until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
-from recorded.replay import until
+from waiting import until
 
 from eaf_inference import run_command
 from eaf_inference.cli import main

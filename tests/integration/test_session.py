@@ -13,7 +13,7 @@ import awkward as ak
 import numpy as np
 import pytest
 from kernels import notebook
-from recorded.replay import until
+from waiting import until
 
 from eaf_inference.inference.progress import Progress, progress_bar, under_way
 from eaf_inference.notebook.session import TARGET, follow_session, leave_session

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from hub_facility import ask
-from recorded.replay import until
+from waiting import until
 
 from eaf_facility.local.multi_user import ONE_ACCOUNT
 

@@ -16,10 +16,10 @@ import trustme
 from hub_facility import processes_with
 from management import successes
 from operators_view import configured_by, found_now, printed, sections_of
-from recorded.replay import until
 from shared_users import SAMPLE, User, running
 from test_other_local_users import umasks_below
 from tiny_models import save_sums
+from waiting import until
 
 import eaf_inference
 from eaf_facility.inspection.calls import call, get

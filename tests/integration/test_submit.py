@@ -23,6 +23,7 @@ import pytest
 import uproot
 from edge_proxy import edge_proxy
 from test_faults import chunks, sums
+from waiting import until
 
 import eaf_inference
 from eaf_facility.servers.triton import TritonServer
@@ -73,14 +74,6 @@ def jets(events):
 def parts(array, number):
     edges = np.linspace(0, len(array), number + 1).astype(int)
     return [array[start:stop] for start, stop in itertools.pairwise(edges)]
-
-
-def until(condition):
-    """Wait until the condition is true."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def assert_same(scores, expected):

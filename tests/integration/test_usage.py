@@ -15,8 +15,9 @@ import numpy as np
 import psutil
 import pytest
 from envoy_facility import Caller, counters, envoy
-from recorded.replay import serve, until
+from recorded.replay import serve
 from test_faults import chunks, inferences
+from waiting import until
 
 import eaf_inference
 from eaf_facility.servers.prometheus import RULES, NotInstalled, PrometheusServer, prometheus_program

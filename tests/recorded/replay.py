@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -124,11 +123,3 @@ def serve(tls: ssl.SSLContext | None = None):
             site.ended.set()
             server.shutdown()
             thread.join()
-
-
-def until(condition, timeout: float = 20.0) -> None:
-    """Wait until the condition is true."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

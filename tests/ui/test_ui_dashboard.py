@@ -8,8 +8,9 @@ import pytest
 from lab import running_lab
 from page import DARK, LIGHT
 from playwright.sync_api import expect
-from recorded.replay import documented, serve, until
+from recorded.replay import documented, serve
 from test_ui_accessibility import found_in_any_theme
+from waiting import until
 
 TIP = ".jp-EafInference-tip:visible"
 VALUE = re.compile(r"^\d\d:\d\d:\d\d.*63%", re.DOTALL)

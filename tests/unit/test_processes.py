@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from recorded.replay import until
+from waiting import until
 
 from eaf_facility.process import reaper
 from eaf_facility.process.server import log_file

@@ -14,7 +14,8 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="prometheus_client is jupyter_server's, which is not installed")
 
-from recorded.replay import scrapes, serve, until
+from recorded.replay import scrapes, serve
+from waiting import until
 
 from eaf_inference.auth.credentials import Credentials
 from eaf_inference.auth.sources import StaticToken
