@@ -14,7 +14,7 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 from IPython.display import display
 from traitlets import Float, Unicode
 
-from eaf_inference.auth.sources import TokenFile
+from eaf_inference._connection_options import OPTIONS, URL, arguments_of
 from eaf_inference.connecting import connect, current
 from eaf_inference.connection import Connection
 from eaf_inference.errors import ConfigurationError, InferenceError
@@ -56,16 +56,12 @@ class TritonMagics(Magics):
         self._bound: str | None = None  # the variable of the latest connection
 
     @magic_arguments()
-    @argument("url", nargs="?", help="grpc://host:port or grpcs://host:port (default: discover it)")
+    @argument("url", nargs="?", help=URL)
     @argument("--name", help="the variable to bind (default: triton)")
-    @argument("--token-file", metavar="F", help="file with your bearer token, which may be renewed in place")
-    @argument("--ca", metavar="F", help="PEM file of the certificate authorities to trust")
-    @argument(
-        "--allow-insecure-token",
-        action="store_true",
-        help="send the token over an unencrypted channel to another machine",
-    )
-    @argument("--explain", action="store_true", help="show the outcome of every discovery source")
+    @argument("--token-file", **OPTIONS["--token-file"])
+    @argument("--ca", **OPTIONS["--ca"])
+    @argument("--allow-insecure-token", **OPTIONS["--allow-insecure-token"])
+    @argument("--explain", **OPTIONS["--explain"])
     @line_magic
     @stopping("Stopped before the models were listed.")
     def triton_connect(self, line: str) -> None:
@@ -74,14 +70,7 @@ class TritonMagics(Magics):
         name = options.name or self.name
         if not name.isidentifier():
             raise ConfigurationError(f"--name {name!r} is not a variable name. Expected one such as triton.")
-        connection = connect(
-            options.url,
-            token=TokenFile(options.token_file) if options.token_file else None,
-            ca=options.ca,
-            allow_insecure_token=options.allow_insecure_token or None,
-            timeout=self.timeout,
-            explain=options.explain,
-        )
+        connection = connect(**arguments_of(options), timeout=self.timeout)
         self._release(name)
         self._namespace[name] = connection
         self._bound = name
