@@ -22,6 +22,7 @@ import numpy as np
 import eaf_inference
 from eaf_facility.servers.triton import TritonServer
 from eaf_facility.study.machine import machine
+from eaf_facility.study.workloads import numbers_of
 from eaf_inference.errors import BadReply
 
 if TYPE_CHECKING:
@@ -89,10 +90,6 @@ def _loop(model: Model, jets: ak.Array, functions: Mapping[str, Callable[[ak.Arr
     return scores | {name: model(vary(jets), progress=False) for name, vary in functions.items()}
 
 
-def _numbers(scores: ak.Array) -> NDArray[np.float32]:
-    return np.stack([ak.to_numpy(scores[name]) for name in scores.fields], axis=1)
-
-
 def _compare(
     mine: Mapping[str, Any], plain: Mapping[str, Any], factors: Mapping[str, NDArray[np.float64]]
 ) -> tuple[float, float]:
@@ -101,12 +98,12 @@ def _compare(
         raise BadReply(f"There are scores of {', '.join(mine)}. Expected those of {', '.join(plain)}.")
     equal, largest = [], 0.0
     for name, scores in mine.items():
-        own, expected = _numbers(scores), _numbers(plain[name])
+        own, expected = numbers_of(scores), numbers_of(plain[name])
         equal.append(float(np.mean(own == expected)))
         largest = max(largest, float(np.abs(own - expected).max()))
         if name in factors:
             unmoved = factors[name] == 1
-            if not np.array_equal(own[unmoved], _numbers(mine["nominal"])[unmoved]):
+            if not np.array_equal(own[unmoved], numbers_of(mine["nominal"])[unmoved]):
                 raise BadReply(f"A jet that {name!r} did not move has other scores than the nominal one.")
     if not largest <= _TOLERANCE:  # also if it is not a number
         raise BadReply(f"A score differs by {largest:.1e} from that of the loop.")

@@ -11,7 +11,7 @@ import awkward as ak
 import numpy as np
 
 import eaf_inference
-from eaf_facility.study.workloads import particlenet_inputs, sample
+from eaf_facility.study.workloads import numbers_of, particlenet_inputs, sample
 from eaf_inference.inference import batching, tuning
 from eaf_inference.inference.traffic import Traffic
 
@@ -161,7 +161,7 @@ class Client:
             now = time.monotonic()
             outcome.chunks.append(now - before)
             before = now
-            array = _as_numpy(scores)
+            array = numbers_of(scores)
             outcome.jets += len(array)
             if len(expected):
                 difference = np.abs(array - expected)
@@ -177,12 +177,3 @@ def beyond(scores: NDArray[Any], expected: NDArray[Any]) -> int:
     """Return the number of rows that differ by more than rounding may; NaN counts."""
     close = np.abs(scores - expected) <= RELATIVE * np.abs(expected) + _ABSOLUTE
     return int((~close.all(axis=1)).sum())
-
-
-def _as_numpy(scores: Any) -> NDArray[Any]:
-    if isinstance(scores, np.ndarray):
-        return scores
-    if scores.fields:
-        return np.stack([ak.to_numpy(scores[name]) for name in scores.fields], axis=-1)
-    array: NDArray[Any] = ak.to_numpy(scores)
-    return array

@@ -16,7 +16,7 @@ from eaf_facility.local.single_user import up
 from eaf_facility.study.formatting import plural
 from eaf_facility.study.outcome import BLOCKING, PIPELINED, Scaled
 from eaf_facility.study.server_metrics import server_load
-from eaf_facility.study.workloads import recipe_of, sample
+from eaf_facility.study.workloads import numbers_of, recipe_of, sample
 from eaf_inference.errors import BadReply
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _by_submission(connection: Any, client: Client, chunks: Sequence[Any], urls:
     model = connection.model(_MODEL)
     jets = 0
     for scores in connection.submit(model, chunks, client=client, progress=False):
-        _check(np.stack([ak.to_numpy(scores[name]) for name in scores.fields], axis=-1))
+        _check(numbers_of(scores))
         jets += len(scores)
     return jets
 

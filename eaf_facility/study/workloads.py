@@ -33,6 +33,7 @@ __all__ = [
     "Data",
     "Workload",
     "local_session",
+    "numbers_of",
     "padded",
     "particlenet_inputs",
     "prepare",
@@ -252,3 +253,13 @@ def prepare(workload: Workload, jets: int, file: Path, directory: Path) -> None:
         )
     scores = [session.run([workload.output], batch)[0] for batch in batches]
     np.save(_scores_file(workload, directory), np.concatenate(scores))
+
+
+def numbers_of(scores: Any) -> NDArray[Any]:
+    """Return scores as numpy; the fields of a record, such as classes, become the last axis."""
+    if isinstance(scores, np.ndarray):
+        return scores
+    if scores.fields:
+        return np.stack([ak.to_numpy(scores[name]) for name in scores.fields], axis=-1)
+    array: NDArray[Any] = ak.to_numpy(scores)
+    return array

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import awkward as ak
-import numpy as np
 
 import eaf_inference
+from eaf_facility.study.workloads import numbers_of
 from eaf_inference.inference.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Client:
     def run(self, data: Data, log: RequestLog) -> Iterator[NDArray[Any]]:
         chunks = (self._input(chunk) for chunk in data.chunks())
         for scores in self._model.map(chunks, progress=False, traffic=_LoggedTraffic(log)):
-            yield _as_numpy(scores)
+            yield numbers_of(scores)
 
     def _input(self, chunk: Chunk) -> Any:
         if chunk.records is not None:
@@ -52,12 +52,3 @@ class Client:
         assert chunk.dense is not None  # noqa: S101
         # ragged arrays, although all lists have one length, make the client choose the batch size
         return {name: ak.from_numpy(each) for name, each in chunk.dense.items()} if self._ragged else chunk.dense
-
-
-def _as_numpy(scores: Any) -> NDArray[Any]:
-    if isinstance(scores, np.ndarray):
-        return scores
-    if scores.fields:
-        return np.stack([ak.to_numpy(scores[name]) for name in scores.fields], axis=-1)
-    array: NDArray[Any] = ak.to_numpy(scores)
-    return array
