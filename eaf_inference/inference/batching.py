@@ -175,7 +175,7 @@ def batch_of(inputs: Inputs, rows: NDArray[np.int64] | slice, lengths: Sequence[
     tensors = []
     for each in inputs.arrays:
         if isinstance(each, DenseInput):
-            tensors.append(np.ascontiguousarray(each.rows[rows]))
+            tensors.append(np.array(each.rows[rows], order="C"))  # a copy: a retry sends it, and callers reuse arrays
             continue
         assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for dense inputs alone)
         if isinstance(each, MatrixInput):

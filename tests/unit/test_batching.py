@@ -303,6 +303,13 @@ def test_dense_rows_are_cut_in_order_and_come_back(rows, max_batch_size):
     assert ak.Array(jets.outputs.nested("y")).to_list() == (values + 1).tolist()
 
 
+def test_a_batch_holds_none_of_the_callers_memory():
+    x = np.ones((6, 3), np.float32)
+    sent = cut(rows_of([DenseInput(tensor("x", 3), x)], [tensor("y", 3)]), Lengths(), 256)
+    assert sent
+    assert not any(np.may_share_memory(each, x) for batch in sent for each in batch.tensors)
+
+
 def test_a_dense_request_is_small_even_if_the_model_takes_larger_ones():
     values = np.zeros((5, 1 << 19), np.float32)
     jets = rows_of([DenseInput(tensor("x", 1 << 19), values)], [], max_batch_size=1000)
