@@ -80,7 +80,8 @@ class Given:
                     f"{what} has the fields {', '.join(value.fields)} and lacks {', '.join(missing)}. Expected the "
                     f"model's features: {', '.join(features)}."
                 )
-            arrays, apart = [value[name] for name in features or _ends(value.fields)], True
+            names = _ends(value.fields) if tensor.shape[0] == 2 else value.fields  # of edges, or of nodes
+            arrays, apart = [value[name] for name in features or names], True
         else:
             arrays, apart = [value], False
         parts = tuple(_whole(peel(array, what)) for array in arrays)
@@ -100,8 +101,9 @@ def as_arrays(value: Any, name: str) -> Any:
     InvalidInput
         It is none of these.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise InvalidInput(f"Input {name!r} is a masked array. Expected no missing values: fill them with .filled().")
+    if isinstance(value, np.ma.MaskedArray) or (isinstance(value, list | tuple) and any(map(np.ma.is_masked, value))):
+        kind = "a masked array" if isinstance(value, np.ma.MaskedArray) else "a list with a masked array"
+        raise InvalidInput(f"Input {name!r} is {kind}. Expected no missing values: fill them with .filled().")
     if isinstance(value, ak.Array | np.ndarray):
         return value
     if isinstance(value, list | tuple) and all(hasattr(each, "__array__") for each in value):

@@ -127,7 +127,7 @@ class _Reader:
             tuple(kinds.items()),
             self._maximum(declared, "max_nodes"),
             self._maximum(declared, "max_edges"),
-            self._separate(kinds, known=bool(batch or ptr)),
+            self._separate(kinds, tuple(name for name in (edge_index, batch, ptr) if name), known=bool(batch or ptr)),
         )
 
     def _object(self, text: str) -> dict[str, Any]:
@@ -199,12 +199,15 @@ class _Reader:
             self._fail(f"{key!r} is {_short(value)}. Expected a positive whole number")
         return value
 
-    def _separate(self, kinds: Mapping[str, str], *, known: bool) -> str:
+    def _separate(self, kinds: Mapping[str, str], places: Sequence[str], *, known: bool) -> str:
         missing = next((name for name in self._outputs if name not in kinds), None)
         if missing is not None:
             return f"its graph parameter does not say whether output {missing!r} is per node, edge or graph"
         if GRAPH in kinds.values() and not known:
             return "it has an output per graph and no input batch or ptr"
+        narrow = next((name for name in places if self._inputs[name].dtype.itemsize < 4), None)
+        if narrow is not None:
+            return f"input {narrow!r} has type {self._inputs[narrow].dtype}, too narrow for the nodes of many graphs"
         return ""
 
     def _error(self, why: str) -> ConfigurationError:

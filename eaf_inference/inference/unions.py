@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eaf_inference.inference.conversion import cast
 from eaf_inference.inference.graph_spec import EDGE, NODE
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ class _Unions:
             values = graphs.of_nodes[name][nodes] if name in graphs.of_nodes else None
             values = graphs.of_edges[name][edges] if name in graphs.of_edges else values
             values = made[name] if values is None else values
-            tensors.append(np.ascontiguousarray(values, self._tensors[name].dtype))
+            tensors.append(
+                np.array(cast(values, self._tensors[name]), order="C")
+            )  # a copy, as callers may reuse theirs
         return DisjointUnion(chosen, nodes, edges, len(chosen), self._names, tuple(tensors), self)
 
 

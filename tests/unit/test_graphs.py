@@ -174,6 +174,37 @@ def test_records_of_nodes_are_matched_by_the_names_of_features():
         scored({**data, "x": ak.zip({"b": b})}, spec)
 
 
+def test_features_of_nodes_keep_their_order_whatever_their_names():
+    data = jagged_of(GRAPHS)
+    x = ak.zip({"col": data["x"][..., 0], "row": data["x"][..., 1]})  # of an edge, col would be the target
+    assert scored({**data, "x": x}, spec_of())[0].to_list() == scored(data, spec_of())[0].to_list()
+
+
+def test_a_masked_array_among_the_graphs_is_refused():
+    x, edges, weights = arrays_of(GRAPHS)
+    x = [*x[:-1], np.ma.masked_greater(x[-1], x[-1].min())]
+    with pytest.raises(InvalidInput, match="'x' is a list with a masked array. Expected no missing values"):
+        scored({"x": x, "edge_index": edges, "edge_attr": weights}, spec_of())
+
+
+@pytest.mark.parametrize("narrow", ["edge_index", "batch", "ptr"])
+def test_positions_that_a_type_cannot_hold_are_never_sent(narrow):
+    inputs = [replace(each, datatype="INT8") if each.name == narrow else each for each in (*INPUTS, BATCH, PTR)]
+    spec = spec_of(inputs)
+    assert UnionCheck(spec).note.startswith(f"one graph goes per request: input {narrow!r} has type int8")
+    data = jagged_of([(100, [(0, 99)])] * 2)
+    assert scored(data, spec, together=False)[0].to_list() == scored(data, spec_of())[0].to_list()
+    if narrow != "batch":
+        with pytest.raises(InvalidInput, match=f"{narrow!r} has dtype int64 .* INT8: some values would change"):
+            scored(jagged_of([(200, [(0, 199)])]), spec, together=False)
+
+
+def test_a_union_holds_none_of_the_callers_memory():
+    x, edges, weights = arrays_of([(3, [(0, 1), (2, 1)])])
+    (union,) = scored({"x": x[0], "edge_index": edges[0], "edge_attr": weights[0]}, spec_of())[1]
+    assert not any(np.may_share_memory(tensor, own) for tensor in union.tensors for own in (x[0], weights[0]))
+
+
 def test_a_single_graph_needs_no_list_around_it():
     x, [edges], weights = arrays_of([(3, [(0, 1), (2, 1), (1, 1)])])
     scores, _ = scored({"x": x[0], "edge_index": edges, "edge_attr": weights[0]}, spec_of())
