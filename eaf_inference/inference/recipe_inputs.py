@@ -88,7 +88,8 @@ def described(
         inputs = [tensors[name] for name in group.inputs if name not in without]
         records = sources[group.name]
         what = f"The input of {spec.name!r}" if len(groups) == 1 else f"The input of {spec.name!r} for {group.name!r}"
-        fields, values, nested = _variables(records, group, recipe, what, made.depth)
+        beside = [each for each in jagged if each is not group and sources[each.name] is records]
+        fields, values, nested = _variables(records, group, recipe, what, made.depth, () if group.per_row else beside)
         made.caller_values.append(values)
         total = int(nested.counts.sum())  # counts are 1 if there is one value per row
         channels = recipe.apply(fields, total, {tensor.name: tensor.dtype for tensor in inputs})
@@ -124,11 +125,16 @@ def described(
 
 
 def _variables(
-    records: Any, group: CollectionSpec, recipe: Recipe, what: str, depth: int
+    records: Any,
+    group: CollectionSpec,
+    recipe: Recipe,
+    what: str,
+    depth: int,
+    beside: Sequence[CollectionSpec],
 ) -> tuple[dict[str, NDArray[Any]], CallerValues, Nested]:
     """Read a group's variables, and compute those that can be."""
     present = records.fields if isinstance(records, ak.Array) else ()
-    found, computed, missing = fields_of(group, recipe, present)
+    found, computed, missing = fields_of(group, recipe, present, beside)
     if missing:
         known = [] if group.per_row else [name for name in missing if name in VARIABLES]
         expected = expected_sources(present, missing) if known else ()

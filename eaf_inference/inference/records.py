@@ -163,12 +163,21 @@ def _of_mapping(
 
 
 def fields_of(
-    group: CollectionSpec, recipe: Recipe, present: Collection[str]
+    group: CollectionSpec, recipe: Recipe, present: Collection[str], beside: Sequence[CollectionSpec] = ()
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """Return how each variable of a group is had from fields.
 
     A field may lack the prefix of its variable: in the collection ``sv``, the variable ``sv_pt`` is read from ``pt``
     if there is no ``sv_pt``, and ``sv_energy`` is computed as ``energy`` is.
+
+    Parameters
+    ----------
+    group : CollectionSpec
+    recipe : Recipe
+    present : collection of str
+        The names of the fields.
+    beside : sequence of CollectionSpec
+        Collections in the same records. A field that one of them reads is no field of this group without its prefix.
 
     Returns
     -------
@@ -181,15 +190,18 @@ def fields_of(
     """
     prefixes = (f"{group.name}_", *(_ROW_PREFIXES if group.per_row else ()))
     variables = {variable.name: variable for name in group.inputs for variable in recipe.inputs[name]}
+    taken = {field for other in beside for field in _read_by(other, recipe, present)}
     found, computed, missing = {}, {}, []
     for name, variable in variables.items():
         short = [name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)]
         known = [each for each in (name, *short) if each in (COORDINATES if group.per_row else VARIABLES)]
-        field = next((each for each in (name, *short) if each in present), None)
-        if field is not None:
+        fields = (each for each in (name, *short) if each in present and (each == name or each not in taken))
+        read = {each: sources(present, [each]) for each in known}
+        derived = (each for each in known if read[each] and (each == name or taken.isdisjoint(read[each] or ())))
+        if field := next(fields, ""):
             found[name] = field
-        elif derived := next((each for each in known if sources(present, [each]) is not None), ""):
-            computed[name] = derived
+        elif of := next(derived, ""):
+            computed[name] = of
         elif not variable.is_mask:
             missing.append(name)
     by = group.sort_by.removeprefix("-") or "pt"  # what decides which constituents of long rows are kept
@@ -200,17 +212,24 @@ def fields_of(
     return found, computed, missing
 
 
+def _read_by(group: CollectionSpec, recipe: Recipe, present: Collection[str]) -> set[str]:
+    """Return the fields that a group reads if it has the records for itself."""
+    found, computed, _ = fields_of(group, recipe, present)
+    return {*found.values(), *(sources(present, computed.values()) or ())}
+
+
 def columns_of_recipe(spec: ModelSpec, recipe: Recipe, present: Collection[str]) -> tuple[str, ...]:
     """Return the columns that a recipe reads, of a file with the columns `present`, or else the expected ones."""
     wanted: list[str] = []
     groups = groups_of(spec, recipe)
     alone = sum(not group.per_row for group in groups) == 1
+    whole = {group: [key for key in (group.name, *group.inputs) if key in present] for group in groups}
     for group in groups:
-        whole = next((key for key in (group.name, *group.inputs) if key in present), None)
-        found, computed, missing = fields_of(group, recipe, present)
-        if whole is not None:  # columns beside it may be other things of the same names, such as the jet's own pt
-            wanted.append(whole)
+        if whole[group]:  # columns beside it may be other things of the same names, such as the jet's own pt
+            wanted.append(whole[group][0])
             continue
+        beside = [each for each in groups if not (group.per_row or each.per_row or whole[each] or each is group)]
+        found, computed, missing = fields_of(group, recipe, present, beside)
         wanted += [*found.values(), *(sources(present, computed.values()) or ()), *missing]
         if group.declared.maximum is not None and not group.per_row:
             names = (

@@ -10,7 +10,7 @@ import pytest
 from builders import tensor
 
 from eaf_inference.errors import InvalidInput
-from eaf_inference.inference.marshal import prepare
+from eaf_inference.inference.marshal import columns, prepare
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
 
@@ -118,6 +118,28 @@ def test_a_mistake_says_what_was_given_and_expected(mistake):
     data, message = MISTAKES[mistake]
     with pytest.raises(InvalidInput, match=message):
         prepare(data, SPEC)
+
+
+TWO = model_of({"pf": ["pf_pt", "pf_d0"], "sv": ["sv_pt", "sv_energy"]}, {"pf": (2, -1), "sv": (2, -1)}, lambda _: {})
+
+
+def test_a_field_of_one_collection_is_never_read_for_another():
+    shared = ak.zip({"pt": lists(2, 1), "pf_d0": lists(2, 1), "sv_energy": lists(2, 1)})
+    with pytest.raises(InvalidInput, match="for 'pf' lacks pf_pt"):
+        prepare(shared, TWO)
+    own = ak.with_field(shared, 2 * shared.pt, "sv_pt")  # now only pf can mean pt
+    pf, sv = prepare(own, TWO).inputs.arrays
+    np.testing.assert_array_equal(sv.columns[0], 2 * pf.columns[0])
+    computed = model_of(
+        {"pf": ["pt", "eta", "phi", "mass"], "sv": ["sv_energy"]}, {"pf": (4, -1), "sv": (1, -1)}, lambda _: {}
+    )
+    with pytest.raises(InvalidInput, match="for 'sv' lacks sv_energy"):
+        prepare(ak.zip({name: lists(2, 1) for name in ("pt", "eta", "phi", "mass")}), computed)
+
+
+def test_columns_of_one_collection_are_not_read_for_another():
+    assert columns(TWO, ["pt", "pf_d0", "sv_energy"]) == ("pf_d0", "pf_pt", "sv_energy", "sv_pt")
+    assert columns(TWO, ["pt", "pf_d0", "sv_energy", "sv_pt"]) == ("pt", "pf_d0", "sv_pt", "sv_energy")
 
 
 WAYS = {
