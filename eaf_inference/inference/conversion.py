@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.inference.spec import TensorSpec
 
-__all__ = ["cast", "narrowed"]
+__all__ = ["cast", "narrowed", "native"]
 
 _BEYOND = "some values are beyond its range"
 _CHANGED = "some values would change"
@@ -57,6 +57,11 @@ def narrowed(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     if spec.datatype == "BF16" and not np.array_equal(np.isfinite(rounded(result, "BF16")), np.isfinite(result)):
         raise FloatingPointError(_BEYOND)
     return result
+
+
+def native(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values in this machine's byte order; awkward takes no other."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _converted(values: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], str]:

@@ -16,7 +16,7 @@ import numpy as np
 from eaf_inference._text import did_you_mean
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference import layout, nesting
-from eaf_inference.inference.conversion import cast
+from eaf_inference.inference.conversion import cast, native
 from eaf_inference.inference.feature_names import source_of
 from eaf_inference.inference.flat import by_input, value_of
 from eaf_inference.inference.inputs import DenseInput, Inputs, MatrixInput, RaggedInput
@@ -277,7 +277,7 @@ def _flat_inputs(values: Mapping[str, Any], spec: ModelSpec) -> list[tuple[AnyIn
         value, batched = values[tensor.name], spec.largest_batch > 0
         if tensor.lengths and isinstance(value, np.ndarray) and value.ndim >= len(tensor.shape):
             length = value.shape[value.ndim - len(tensor.shape) + tensor.shape.index(-1)]
-            value = value if length in tensor.lengths else ak.from_numpy(value, regulararray=True)
+            value = value if length in tensor.lengths else ak.from_numpy(native(value), regulararray=True)
         whole = not batched and isinstance(value, ak.Array) and 1 not in tensor.shape
         whole = whole and not value.fields and value.ndim == len(tensor.shape)
         variable = 0 if whole or isinstance(value, np.ndarray) else tensor.shape.count(-1)
@@ -308,7 +308,7 @@ def labelled(content: ak.contents.Content, labels: Sequence[str] | None) -> ak.c
 
 def _as_array(value: Any, tensor: TensorSpec, spec: ModelSpec) -> Any:
     """Return a numpy or awkward array, or a list of awkward channels."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    if isinstance(value, np.ma.MaskedArray) and not value.dtype.names and np.ma.is_masked(value):
         raise InvalidInput(
             f"Input {tensor.name!r} is a masked array. Expected no missing values: fill them with .filled()."
         )

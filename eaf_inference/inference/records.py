@@ -12,6 +12,7 @@ import numpy as np
 from eaf_inference._text import did_you_mean
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.collections import CollectionSpec, declared_of
+from eaf_inference.inference.conversion import native
 from eaf_inference.inference.features import VARIABLES, sources
 from eaf_inference.inference.momenta import COORDINATES
 from eaf_inference.inference.truncation import orders
@@ -266,7 +267,9 @@ def _columns(values: Mapping[str, Any], of: str) -> ak.Array:
     for name, value in values.items():
         if not (isinstance(value, list | tuple | ak.Array) or np.ndim(value)):
             raise InvalidInput(f"The column {name!r} of {of!r} is {kind_of(value)}. Expected an array.")
-        columns[name] = ak.Array(value if isinstance(value, list | tuple | ak.Array) else np.asarray(value))
+        columns[name] = ak.Array(
+            value if isinstance(value, list | tuple | ak.Array) else native(np.asanyarray(value))
+        )
     rows = {name: len(column) for name, column in columns.items()}
     if len(set(rows.values())) > 1:  # ak.zip would repeat a single row
         (first, number), *others = rows.items()

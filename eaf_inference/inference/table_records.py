@@ -8,6 +8,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
+from eaf_inference.inference.conversion import native
 from eaf_inference.inference.tables import Table, computed, is_column, kind_of_table, numbers, table_of
 
 __all__ = ["as_records", "awkward_of"]
@@ -51,7 +52,8 @@ def awkward_of(column: Any) -> ak.Array | None:
             return ak.from_arrow(column)
         if library == "pandas" and (column.dtype.kind == "O" or _lacks_values(column)):
             return ak.from_iter(column.to_numpy(object, na_value=None))
-        return ak.Array(numbers(column, "A column"))
+        masked = isinstance(column, np.ma.MaskedArray)  # whose missing values stay missing
+        return ak.Array(native(column if masked else numbers(column, "A column")))
     except (TypeError, ValueError, NotImplementedError):  # dates, decimals, objects
         return None
 

@@ -81,6 +81,27 @@ def test_missing_values_stay_missing():
     assert np.isnan(records.c[1])
 
 
+def test_the_mask_of_a_masked_column_is_not_lost():
+    values = np.ma.masked_greater([[1.0, 2.0], [3.0, 9.0]], 5)
+    with pytest.raises(InvalidInput, match="'pt' has type .* holds missing values inside its rows"):
+        prepare({"pt": values, "eta": values}, JETS)
+    jet = spec_of(recipe_text({"x": {"pt": variable(), "eta": variable()}}), tensor("x", 2))
+    assert prepare({"pt": values[:, 1], "eta": values[:, 1]}, jet).outer.masks[0].tolist() == [False, True]
+    structured = np.ma.array([(1.0, 2.0), (3.0, 4.0)], mask=[(0, 0), (0, 1)], dtype=[("pt", "f4"), ("eta", "f4")])
+    plain = ModelSpec("jets", "", 4, (tensor("x", 2),), (tensor("y", 1),), None, {}, features={"x": ("pt", "eta")})
+    with pytest.raises(InvalidInput, match="'eta' is missing .None. in other places than the field 'pt'"):
+        prepare(structured, jet)
+    with pytest.raises(InvalidInput, match="column 'eta' has missing values: 1 of 2"):
+        prepare(structured, plain)
+
+
+@pytest.mark.parametrize("kind", [dict, lambda columns: np.rec.fromarrays(columns.values(), names=list(columns))])
+def test_columns_of_another_byte_order_are_taken(kind):
+    columns = {"pt": np.array([1.0, 2.0], ">f8"), "eta": np.array([3, 4], ">i4")}
+    jet = spec_of(recipe_text({"x": {"pt": variable(), "eta": variable()}}), tensor("x", 2))
+    np.testing.assert_array_equal(prepare(kind(columns), jet).inputs.arrays[0].rows, [[1, 3], [2, 4]])
+
+
 def test_columns_of_one_name_are_left_out():
     table = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["a", "b", "a"])
     assert as_records(table).fields == ["b"]
