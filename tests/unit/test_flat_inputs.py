@@ -238,6 +238,15 @@ def test_a_list_of_columns_that_have_the_features_names_goes_by_name():
     np.testing.assert_array_equal(rows_of([table.eta, table.pt]), ROWS)
 
 
+def test_names_in_a_list_of_columns_that_contradict_the_order_count():
+    table = pd.DataFrame(COLUMNS)
+    with pytest.raises(InvalidInput, match="lacks 'eta'.* the table has 'run', 'pt'"):
+        rows_of([table.run, table.pt])
+    np.testing.assert_array_equal(rows_of([table.pt, table.eta.rename("other")]), ROWS)  # pt is in its place
+    digits = spec_of(features={"x": ("1", "0")})  # these are no positions
+    np.testing.assert_array_equal(rows_of([np.array(PT), np.array(ETA)], digits), ROWS)
+
+
 def test_arrays_that_may_be_columns_or_rows_give_a_warning():
     with pytest.warns(UserWarning, match=r"taken as the columns .*np\.stack\(rows\)"):
         np.testing.assert_array_equal(rows_of([np.array([1.0, 2.0]), np.array([3.0, 4.0])]), [[1, 3], [2, 4]])
