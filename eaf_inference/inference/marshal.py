@@ -289,12 +289,18 @@ def _flat_inputs(values: Mapping[str, Any], spec: ModelSpec) -> list[tuple[AnyIn
         elif variable:
             columns, nested = layout.columns_of(value, tensor)
             columns = [cast(column, tensor) for column in columns]
-            ragged = RaggedInput(tensor, columns, [0.0] * len(columns), nested.starts, nested.counts)
+            ragged = RaggedInput(tensor, columns, _pads(tensor, spec, len(columns)), nested.starts, nested.counts)
             flat.append((ragged, nested.outer))
         else:
             rows, outer = layout.dense_of(value, tensor, batched=batched)
             flat.append((DenseInput(tensor, cast(rows, tensor)), outer))
     return flat
+
+
+def _pads(tensor: TensorSpec, spec: ModelSpec, channels: int) -> list[float]:
+    """Return the padding of an input: its recipe's, by which the model was trained, or else zeros."""
+    variables = spec.recipe.inputs.get(tensor.name, ()) if spec.recipe else ()
+    return [each.pad for each in variables] if len(variables) == channels else [0.0] * channels
 
 
 def labelled(content: ak.contents.Content, labels: Sequence[str] | None) -> ak.contents.Content:

@@ -48,6 +48,11 @@ class Variable:
     def is_mask(self) -> bool:
         return is_mask(self.name)
 
+    @property
+    def changes_integers(self) -> bool:
+        """Whether the normalisation changes any number that is finite."""
+        return self != Variable(self.name, replace_inf_value=self.replace_inf_value, pad=self.pad)
+
     def normalise(self, values: NDArray[Any], dtype: np.dtype[Any] | type = np.float32) -> NDArray[Any]:
         """Normalise values as in the model's training.
 
@@ -141,7 +146,7 @@ class Recipe:
             The number of constituents.
         dtypes : mapping of str to numpy.dtype
             The inputs to make, and their data types. Values are float64 for those of FP64 or integers, otherwise
-            float32.
+            float32; integers for an input of integers stay as they are if the recipe changes nothing.
 
         Returns
         -------
@@ -155,9 +160,12 @@ class Recipe:
             computed = np.dtype(np.float32 if narrow else np.float64)
             result[name] = []
             for variable in self.inputs[name]:
-                key = variable, computed
+                key, values = (variable, computed), fields.get(variable.name)
+                integers = dtype.kind in "iu" and not variable.changes_integers
+                if integers and values is not None and values.dtype.kind in "iu":
+                    result[name].append((values, variable.pad))
+                    continue
                 if key not in done:
-                    values = fields.get(variable.name)
                     done[key] = variable.normalise(np.ones(total, computed) if values is None else values, computed)
                 result[name].append((done[key], variable.pad))
         return result

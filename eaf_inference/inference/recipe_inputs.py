@@ -168,7 +168,8 @@ def _as_declared(values: NDArray[Any], tensor: TensorSpec, model: str) -> NDArra
 
 def _as_integers(values: NDArray[Any], tensor: TensorSpec, model: str) -> NDArray[Any]:
     info = np.iinfo(tensor.dtype)
-    whole = np.isfinite(values) & (values == np.rint(values)) & (values >= info.min) & (values <= info.max)
+    below = values < float(info.max) + 1 if values.dtype.kind == "f" else values <= info.max  # which floats round up
+    whole = np.isfinite(values) & (values == np.rint(values)) & (values >= info.min) & below
     if not whole.all():
         wrong = values[~whole][0]
         raise InvalidInput(

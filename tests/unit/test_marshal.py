@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import awkward as ak
 import numpy as np
 import pytest
-from builders import jagged, nested_lists, recipe_text, tensor
+from builders import jagged, nested_lists, recipe_text, tensor, variable
 from hypothesis import given
 
 from eaf_inference.errors import InvalidInput
@@ -54,6 +56,28 @@ def test_scores_come_back_in_the_nesting_of_the_records(events):
     assert scores.number.to_list() == [[len(jet) for jet in event] for event in events]
     for mine, event in zip(scores["sum"].to_list(), events, strict=True):
         assert mine == pytest.approx([sum(jet) for jet in event], rel=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [2**40, 2.0**63, 0.5])
+def test_a_number_that_an_integer_input_cannot_hold_is_refused(wrong):
+    recipe = Recipe.parse(recipe_text({"x": {"a": {}}}), model="jets")
+    datatype = "INT64" if wrong == 2.0**63 else "INT32"
+    spec = replace(spec_of(), inputs=(tensor("x", 1, -1, datatype=datatype),), recipe=recipe)
+    with pytest.raises(InvalidInput, match=f"gives .* for input 'x', which takes {datatype}"):
+        prepare(ak.zip({"a": [[wrong]]}), spec)
+    (x,) = prepare(ak.zip({"a": [[7, 2**31 - 1]]}), spec).inputs.arrays
+    np.testing.assert_array_equal(x.columns, [[7, 2**31 - 1]])
+
+
+def test_arrays_by_name_are_padded_as_the_recipe_says():
+    spec = spec_of(recipe=recipe_text({"x": {"a": variable(pad=-9.0)}}, min_length=3))
+    given = ak.Array([[1.0], [2.0, 3.0]])
+    by_name, records = (
+        [batch.tensors for batch in batches(job.inputs, [Lengths(3)], fixed_sizes(64))]
+        for job in (prepare({"x": given}, spec), prepare(ak.zip({"a": given}), spec))
+    )
+    np.testing.assert_array_equal(by_name, records)
+    assert -9.0 in by_name[0][0]
 
 
 def test_numpy_arrays_give_numpy_arrays_of_the_same_outer_shape():

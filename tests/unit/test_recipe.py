@@ -105,6 +105,15 @@ def test_values_are_computed_as_precisely_as_the_input_needs(dtype, computed):
     np.testing.assert_array_equal(found, values.astype(computed) - np.asarray(0.1, computed))
 
 
+def test_integers_that_float64_would_round_stay_as_they_are():
+    recipe = Recipe.parse(recipe_text({"x": {"a": variable(pad=-1.0)}}), model="m")
+    values = np.array([2**53 + 1, -3])
+    assert applied(recipe, {"a": values}, dtype="i8")["x"] == [(values, -1.0)]
+    shifted = Recipe.parse(recipe_text({"x": {"a": variable(median=1.0)}}), model="m")
+    [(found, _)] = applied(shifted, {"a": np.array([5, -3])}, dtype="i8")["x"]
+    np.testing.assert_array_equal(found, [4, -4])
+
+
 def test_inputs_may_stand_where_cmssw_keeps_them_and_names_in_a_mapping():
     flat = json.loads(recipe_text({"x": {"a": variable(median=2.0)}}, max_length=9))
     nested = {"input_names": ["x"], "prep_params": {"x": flat["x"]}, "output_names": {"truth": "expression"}}
