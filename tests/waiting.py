@@ -1,4 +1,4 @@
-"""Wait for what a test cannot be told of."""
+"""Wait for what no event announces."""
 
 from __future__ import annotations
 
