@@ -10,6 +10,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.deploy.exported import Export, library, short
+from eaf_inference.deploy.program_code import code_in
 from eaf_inference.deploy.torch_export import export_network, translate
 from eaf_inference.errors import DeploymentRefused
 
@@ -92,23 +93,24 @@ def export_script(
 
 
 def read_program(path: Path) -> Any:
-    """Load a ``torch.export`` file, after checking that nothing in it is unpickled freely.
+    """Load a ``torch.export`` file, after checking that nothing in it is unpickled freely or run as Python code.
 
     Raises
     ------
     DeploymentRefused
-        It holds pickles or compiled code, or torch does not load it.
+        It holds pickles or code, or torch does not load it.
     """
     torch = library("torch", "to read a torch.export file")
     content = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for name in archive.namelist():
+        names = archive.namelist()
+        if len(set(names)) < len(names):
+            raise _refused(path, "it holds two files of one name")
+        for name in names:
             if not _PARTS.fullmatch(name):
                 raise _refused(path, f"it holds {name!r}, which is not loaded, since it may run code")
-            if name.endswith("_config.json"):
-                described = json.loads(archive.read(name)).get("config", {})
-                if pickled := [each for each, one in described.items() if one.get("use_pickle") is not False]:
-                    raise _refused(path, f"{pickled[0]!r} is pickled in it, and pickles may run code")
+            if name.endswith(".json"):
+                _check_description(path, name, archive.read(name))
             elif name.endswith(".pt"):
                 try:
                     torch.load(io.BytesIO(archive.read(name)), weights_only=True)
@@ -118,6 +120,18 @@ def read_program(path: Path) -> Any:
         return torch.export.load(io.BytesIO(content))
     except Exception as error:
         raise _refused(path, f"torch.export.load says: {short(error)}") from error
+
+
+def _check_description(path: Path, name: str, content: bytes) -> None:
+    try:
+        described = json.loads(content)
+        if (code := code_in(described)) is not None:
+            raise _refused(path, f"{code[:100]!r} in {name} may be code")
+        stored = described.get("config", {}).items() if name.endswith("_config.json") else ()
+        if pickled := [each for each, one in stored if one.get("use_pickle") is not False]:
+            raise _refused(path, f"{pickled[0]!r} is pickled in it, and pickles may run code")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _refused(path, f"{name} is damaged") from error
 
 
 def export_program(program: Any, directory: Path, names: tuple[str, ...], recipe: Recipe | None) -> Export:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -297,6 +298,41 @@ def test_pickles_in_a_torch_export_file_are_not_loaded(tmp_path, program, attack
     with pytest.raises(DeploymentRefused, match="may run code"):
         export(file, tmp_path)
     assert not place.exists()
+
+
+@pytest.mark.parametrize("old", ["'s\\d+'", '"x"', 'Symbol[^"]*', "net"], ids=["size", "input", "symbol", "weight"])
+def test_code_in_a_torch_export_file_is_not_run(tmp_path, old):
+    class Doubled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.net(x).repeat(2, 1)[: x.shape[0]]
+
+    place = tmp_path / "ran"
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Doubled(), (torch.ones(3, 3),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "net.pt2")
+    code = f"__import__('pathlib').Path({str(place)!r}).touch()"
+    new = {'"x"': json.dumps(f"x={code}"), "'s\\d+'": f"str({code})"}.get(old, code)
+
+    def change(name: str, content: bytes) -> bytes:
+        text = content.decode() if name.endswith(".json") else ""
+        return re.sub(old, lambda _: new, text).encode() or content
+
+    file = changed(tmp_path / "net.pt2", tmp_path / "attack.pt2", change)
+    with pytest.raises(DeploymentRefused, match="may be code"):
+        export(file, tmp_path)
+    assert not place.exists()
+
+
+def test_two_parts_of_one_name_in_a_torch_export_file_are_refused(tmp_path, program):
+    file = changed(program, tmp_path / "attack.pt2", lambda _, content: content)
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"")
+    with pytest.raises(DeploymentRefused, match="two files of one name"):
+        export(file, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["network", "state_dict", "legacy", "pickle"])
