@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.dataset.fileset import files_of
-from eaf_inference.dataset.parts import File, Part
+from eaf_inference.dataset.slots import group_of
 from eaf_inference.dataset.submission import Submission
 from eaf_inference.dataset.task import Task
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from eaf_inference.dataset.options import Options
     from eaf_inference.dataset.place import Place
-    from eaf_inference.dataset.slots import Group
     from eaf_inference.inference.model import Model
 
 __all__ = ["begin", "task_at"]
@@ -46,7 +45,7 @@ def begin(
     if isinstance(chunks, Mapping | Sequence):
         found = list(found)
         expected = len(found)
-    groups = (_group(number, each) for number, each in enumerate(found))
+    groups = (group_of(number, each) for number, each in enumerate(found))
     where = place()
     try:
         task = task_at(where, model, select=select, schema=schema)
@@ -66,10 +65,3 @@ def task_at(place: Place, model: Model, *, select: Callable[[Any], Any] | None, 
             stacklevel=5,  # the line that called Connection.submit
         )
     return Task(model=model, select=select, fingerprint=fingerprint, schema=schema, most_bytes=place.most_bytes())
-
-
-def _group(number: int, found: Any) -> Group:
-    """Return the parts of a file, or one part with an array."""
-    if not isinstance(found, File):
-        return [(Part(number, None), found)]
-    return [(Part(number, found, *step), None) for step in found.steps or ((0, None),)]

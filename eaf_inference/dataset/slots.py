@@ -6,16 +6,23 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from eaf_inference.dataset.parts import Part
+from eaf_inference.dataset.parts import File, Part
 
 if TYPE_CHECKING:
     from eaf_inference.dataset.failures import Failure
     from eaf_inference.dataset.reading import Ranges
     from eaf_inference.dataset.results import Scored
 
-__all__ = ["Group", "Sent", "Slot"]
+__all__ = ["Group", "Sent", "Slot", "group_of"]
 
 Group: TypeAlias = list[tuple[Part, Any]]  # the parts of a file in order, or an array with its data
+
+
+def group_of(number: int, found: Any) -> Group:
+    """Return the parts of a file, or one part with an array."""
+    if not isinstance(found, File):
+        return [(Part(number, None), found)]
+    return [(Part(number, found, *step), None) for step in found.steps or ((0, None),)]
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference.dataset.failures import Failure, Failures, concerns_every_part
 from eaf_inference.dataset.results import Result, Scored
 from eaf_inference.dataset.sending import Sending
+from eaf_inference.dataset.slots import group_of
 from eaf_inference.dataset.tally import Tally
 from eaf_inference.errors import ConfigurationError, IncompleteRun
 from eaf_inference.inference.interrupts import Interrupts, stopping
@@ -215,7 +216,7 @@ class Submission:
         task = self._sending.task
         provenance = Provenance.of(task.model, task.fingerprint, select=task.select, schema=task.schema)
         outputs = Outputs(directory, provenance, format)
-        self._sending.start_over(replace(task, ids=True), self._unwritten(self._taken_back(), outputs))
+        self._sending.start_over(replace(task, ids=True), self._left_out(self._taken_back(), outputs))
         self._whole_files = True
         unscored: list[IncompleteRun] = []
         written = outputs.write(self._until_incomplete(unscored))
@@ -231,14 +232,14 @@ class Submission:
         except IncompleteRun as error:
             unscored.append(error)
 
-    def _unwritten(self, groups: Iterable[Group], outputs: Outputs) -> Iterator[Group]:
-        """Leave out the files that are complete."""
+    def _left_out(self, groups: Iterable[Group], outputs: Outputs) -> Iterator[Group]:
+        """Leave out the files that are complete, and take all parts of the others: some may have failed alone."""
         for group in groups:
-            file = group[0][0].file
-            if file is not None and outputs.done(file):
+            part, data = group[0]
+            if part.file is not None and outputs.done(part.file):
                 self._bar.resume(1)
             else:
-                yield group
+                yield group_of(part.number, part.file or data)
 
     def to_dask_awkward(self) -> Any:
         """Return the scores as a dask-awkward array with a partition for each chunk, in order.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_faults import chunks, sums
 
+from eaf_inference.dataset.place import Pool
 from eaf_inference.errors import ConfigurationError, IncompleteRun, InvalidInput
 
 BAD = 2
@@ -170,3 +171,23 @@ def test_a_run_into_a_directory_goes_on_where_it_ended(connection, pool, files, 
     assert all(each.entry.to_list() == list(range(len(each))) for each in found)
     with pytest.raises(ConfigurationError, match="call triton.submit again"):
         again.write(directory)
+
+
+def test_a_file_is_written_whole_after_one_of_its_ranges_failed(connection, pool, jagged, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pool, "most_bytes", lambda _: 20_000)
+    path, broken = tmp_path / "a.parquet", [True]
+    table = ak.zip({"x": jagged, "number": np.arange(len(jagged))}, depth_limit=1)
+    ak.to_parquet(table, path, row_group_size=500)
+
+    def first_is_broken(table):
+        if broken and ak.any(table.number == 0):
+            raise InvalidInput("broken")
+        return table.x
+
+    run = connection.submit(connection.model("sums"), [path], client=pool, select=first_is_broken)
+    assert len(take(run)[0]) > 1
+    assert run.failed[0].part.start == 0
+    broken.clear()
+    assert run.retry_failed().write(tmp_path / "scores").entries == len(jagged)
+    [output] = (tmp_path / "scores").glob("*.parquet")
+    assert_equal([ak.from_parquet(output).scores], [sums(jagged)])
