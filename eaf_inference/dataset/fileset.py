@@ -184,7 +184,7 @@ def _paths(path: str) -> list[str]:
     """Return the files that a path stands for: itself, or those that a pattern or a folder has."""
     if "://" in path:
         return _remote(path)
-    local = Path(path).expanduser().absolute()
+    local = _absolute(Path(path).expanduser())
     if local.is_dir():
         found = sorted(str(each) for each in local.rglob("*") if _is_data(each.relative_to(local)) and each.is_file())
         return _some(found, path, "folder")
@@ -193,6 +193,13 @@ def _paths(path: str) -> list[str]:
         found = [each for match in matches for each in _paths(match)]
         return _some(found, path, "pattern")
     return [str(local)]
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path from the root without "..", because its name must not depend on the current directory."""
+    parts = path.absolute().parts
+    up = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    return Path(*parts[:up]).resolve().joinpath(*parts[up:]) if up else Path(*parts)
 
 
 def _is_data(path: Path) -> bool:

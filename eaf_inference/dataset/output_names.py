@@ -11,10 +11,12 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from eaf_inference.dataset.parts import merged
+
 if TYPE_CHECKING:
     from eaf_inference.dataset.parts import File
 
-__all__ = ["digest_of", "output_name"]
+__all__ = ["digest_of", "joined_steps", "output_name"]
 
 _LONGEST = 80  # characters of a name that are kept
 _HEAD, _TAIL = 4 << 10, 64 << 10  # bytes that are compared: a ROOT file's UUID, a parquet file's footer
@@ -25,9 +27,10 @@ def output_name(file: File, suffix: str) -> PurePath:
     """Return the path of a file's scores, relative to the directory of all scores.
 
     It begins with the data set's and the file's names, as far as they can be used, and ends with a hash of the data
-    set, the path, the tree and the steps. So it is the same in each run, and different for files of the same name.
+    set, the path, the tree and the entries that are read, however they are cut into steps. So it is the same in each
+    run, and different for files of the same name.
     """
-    identity = json.dumps([file.dataset, file.path, file.tree, file.steps])
+    identity = json.dumps([file.dataset, file.path, file.tree, joined_steps(file)])
     unique = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     name = PurePath(urlsplit(file.path).path if "://" in file.path else file.path).name
     for each in _INPUTS:
@@ -40,6 +43,11 @@ def output_name(file: File, suffix: str) -> PurePath:
 def _usable(name: str) -> str:
     """Keep what every file system and shell takes; names that begin with a dot or "_" are hidden from readers."""
     return re.sub(r"[^A-Za-z0-9.=+-]+", "_", name).strip("._-")[:_LONGEST]
+
+
+def joined_steps(file: File) -> list[list[int | None]]:
+    """Return the ranges of entries that are read, whose cuts do not show in an output; none for all entries."""
+    return [[*step] for step in merged(file.steps) or file.steps]
 
 
 def digest_of(path: str) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from eaf_inference._redact import mask
 from eaf_inference.dataset import output
 from eaf_inference.dataset.drafts import remove_leftovers
-from eaf_inference.dataset.output_names import digest_of, output_name
+from eaf_inference.dataset.faults import unreadable
+from eaf_inference.dataset.output_names import digest_of, joined_steps, output_name
 from eaf_inference.dataset.parquet_output import ParquetOutput
 from eaf_inference.dataset.provenance import claim, refuse
 from eaf_inference.dataset.root_output import RootOutput
@@ -158,8 +159,13 @@ def write(
 
 
 def _input(file: File, digest: str) -> dict[str, Any]:
-    steps = [[*step] for step in file.steps]
-    return {"dataset": file.dataset, "path": mask(file.path), "tree": file.tree, "steps": steps, "digest": digest}
+    return {
+        "dataset": file.dataset,
+        "path": mask(file.path),
+        "tree": file.tree,
+        "steps": joined_steps(file),
+        "digest": digest,
+    }
 
 
 def _same(there: dict[str, Any], here: dict[str, Any]) -> bool:

@@ -88,6 +88,22 @@ def test_files_are_absolute_and_keep_their_data_sets_metadata(folder):
     assert file.metadata == {"year": 2018}
 
 
+def test_a_path_has_one_name_whatever_the_directory_it_is_relative_to(folder, monkeypatch):
+    names = [str(folder / "a.root")]
+    for start, given in (
+        ("none", "../a.root"),
+        ("more", "../none/../a.root"),
+        ("more", "../*a.root"),
+        (".", "a.root"),
+    ):
+        monkeypatch.chdir(folder / start)
+        names += [each.path for each in files_of([given])]
+    (folder / "more" / "link").symlink_to(folder / "none")
+    names += [each.path for each in files_of([str(folder / "more" / "link" / ".." / "a.root")])]
+    assert {*names} == {str(folder / "a.root")}
+    assert [each.path for each in files_of([folder / "none" / ".." / "more"])] == [str(folder / "more" / "d.parquet")]
+
+
 def test_patterns_of_remote_files_are_found(folder):
     fsspec = pytest.importorskip("fsspec")
     storage = fsspec.filesystem("memory")

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,20 @@ def test_names_are_readable_and_apart(tmp_path):
     assert len({*names}) == len(files)
     assert all(name.name.startswith("nano_1-") for name in names)
     assert {str(name.parent) for name in names} == {".", "qcd", "q_cd"}
+
+
+def test_cuts_into_other_steps_are_the_same_entries(tmp_path):
+    parts = {}
+    for n, cuts in enumerate([(0, 4, 12), (0, 12), (0, 6, 6, 12)]):
+        steps = tuple(pairwise(cuts))
+        each = results(File("/data/a.root", "Events", steps=steps), np.arange(12.0), cuts[1:-1])
+        write(each, tmp_path / str(n), provenance=MADE)
+        parts[steps] = tree_of(tmp_path / str(n))
+    assert len({str(tree) for tree in parts.values()}) == 1
+    outputs = Outputs(tmp_path / "0", MADE)
+    assert all(outputs.done(File("/data/a.root", "Events", steps=steps)) for steps in parts)
+    for other in ((), ((0, 0),), ((0, 11),), ((0, 4), (5, 12))):
+        assert not outputs.done(File("/data/a.root", "Events", steps=other))
 
 
 def test_a_file_that_is_given_twice_is_written_once(tmp_path):
