@@ -64,6 +64,7 @@ class Submission:
         self._failures: list[tuple[Failure, Group]] = []
         self._looked_at = 0
         self._whole_files = False
+        self._unwritten = 0  # failures whose scores were handed over to be written
         self._interrupts = Interrupts()
         self._sending = Sending(place, task, groups, options)
         self._bar = Progress(enabled=options.progress, label=task.model.name)
@@ -77,7 +78,7 @@ class Submission:
                     self._sending.fill(None)
                 self._bar.unit = self._unit
             except BaseException:
-                self.close()
+                self._end()
                 raise
 
     def __iter__(self) -> Submission:
@@ -143,10 +144,10 @@ class Submission:
                 interrupts.release()
             except BaseException as error:  # including an interrupt
                 interrupts.release(type(error))
-                self.close()
+                self._end()
                 raise
         if result is None:
-            self.close()
+            self._end()
             self._report()
         return result
 
@@ -154,21 +155,26 @@ class Submission:
         """Warn at the end of what the scores do not show; raise for failures that nobody has seen."""
         for remark in remarks(self.summary, self._sending.task.model.name):
             warnings.warn(remark, stacklevel=4)  # the line that requested the scores
-        unseen = len(self._failures) > self._looked_at
-        if not unseen:
+        if not (unseen := self._unseen):
             return
-        message = (
-            f"{len(self._failures):,} of {self._tally.parts + len(self._failures):,} chunks were not scored; "
-            "the scores of all others were returned.\n"
-            f"{Failures.of(each for each, _ in self._failures).message}"
-        )
         if self._options.on_error == "skip":
-            warnings.warn(message, stacklevel=4)
+            warnings.warn(unseen, stacklevel=4)
         else:
             raise IncompleteRun(
-                f"{message}\nExpected all to be readable. `failed` has this table and `retry_failed()` tries them "
+                f"{unseen}\nExpected all to be readable. `failed` has this table and `retry_failed()` tries them "
                 "again; on_error='skip' warns instead of this error."
             )
+
+    @property
+    def _unseen(self) -> str:
+        """What failed, if anything did that nobody has looked at."""
+        if len(self._failures) <= self._looked_at:
+            return ""
+        parts = self._tally.parts + len(self._failures) - self._unwritten
+        return (
+            f"{len(self._failures):,} of {parts:,} chunks were not scored; the scores of all others were returned.\n"
+            f"{Failures.of(each for each, _ in self._failures).message}"
+        )
 
     def __enter__(self) -> Submission:
         return self
@@ -176,7 +182,10 @@ class Submission:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self._leave()
+        else:
+            self._end()
 
     def __repr__(self) -> str:
         return f"<Submission of {self._sending.task.model.name!r}: {self.summary.headline}>"
@@ -207,8 +216,11 @@ class Submission:
         ConfigurationError
             The run has handed over scores already; or the directory holds scores of another model, `select`, schema
             or format, or cannot be written.
+        InvalidInput
+            The format cannot hold the scores of a file, or they are of an array, which has no name.
         IncompleteRun
-            At the end, if files were not scored; see `failed`. Its attribute `written` is what is returned otherwise.
+            At the end, if files were not scored or changed meanwhile; see `failed`. Its attribute `written` is what
+            is returned otherwise.
         """
         from eaf_inference.dataset.provenance import Provenance
         from eaf_inference.dataset.writing import Outputs
@@ -219,16 +231,26 @@ class Submission:
         self._sending.start_over(replace(task, ids=True), self._left_out(self._taken_back(), outputs))
         self._whole_files = True
         unscored: list[IncompleteRun] = []
-        written = outputs.write(self._until_incomplete(unscored))
+        try:
+            written = outputs.write(self._until_incomplete(outputs, unscored))
+        except BaseException:  # such as a full disk
+            self._end()
+            raise
         for error in unscored:
             error.written = written
             raise error
         return written
 
-    def _until_incomplete(self, unscored: list[IncompleteRun]) -> Iterator[Result]:
+    def _until_incomplete(self, outputs: Outputs, unscored: list[IncompleteRun]) -> Iterator[Result]:
         """Hand over all scores, and keep the error at the end for later, because it is none of what is written."""
         try:
-            yield from self.as_completed()
+            for result in self.as_completed():
+                yield result
+                part = result.part
+                if error := outputs.unwritten.pop(part.number, None):
+                    whole = replace(part, start=0, stop=None)
+                    self._failures.append((Failure(whole, None, error, 1), group_of(part.number, part.file)))
+                    self._unwritten += 1
         except IncompleteRun as error:
             unscored.append(error)
 
@@ -257,7 +279,7 @@ class Submission:
             The run is not on a Dask cluster, has handed over scores already, or dask-awkward is not installed.
         """
         groups = self._taken_back()
-        self.close()
+        self._end()
         return self._place.collection(self._sending.task, [part for group in groups for part in group])
 
     def _taken_back(self) -> Iterable[Group]:
@@ -269,7 +291,16 @@ class Submission:
         return self._sending.take_back()
 
     def close(self) -> None:
-        """Cancel the remaining parts; does nothing after the end."""
+        """Cancel the remaining parts, and warn if any failed that nobody has seen; does nothing after the end."""
+        self._leave()
+
+    def _leave(self) -> None:
+        is_early = self._release.alive
+        self._end()
+        if is_early and self._unseen:
+            warnings.warn(self._unseen, stacklevel=3)  # the line that closes, or begins the ``with`` block
+
+    def _end(self) -> None:
         self._sending.drop()
         self._release()
 

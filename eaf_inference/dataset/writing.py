@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from eaf_inference.dataset.parts import File
     from eaf_inference.dataset.provenance import Provenance
     from eaf_inference.dataset.results import Result
+    from eaf_inference.errors import InferenceError
 
 __all__ = ["Format", "Outputs", "Written", "write"]
 
@@ -47,6 +48,11 @@ class Outputs:
     provenance : Provenance
     format : {"parquet", "root"}
 
+    Attributes
+    ----------
+    unwritten : dict of int to InferenceError
+        The numbers of files whose scores came but were not written, and why.
+
     Raises
     ------
     ConfigurationError
@@ -61,6 +67,7 @@ class Outputs:
         self._provenance = claim(self.directory, provenance, format)
         self._digests: dict[File, str] = {}
         self._skipped: set[Path] = set()
+        self.unwritten: dict[int, InferenceError] = {}
         remove_leftovers(self.directory)
 
     def path_of(self, file: File) -> Path:
@@ -135,6 +142,9 @@ class Outputs:
                     else:
                         each.discard()
                         written.incomplete.append(str(file))
+                        self.unwritten[number] = unreadable(
+                            file, "changed", "changed while it was scored. Score it again once it stays the same."
+                        )
                 del unfinished[number]
         finally:
             for each in unfinished.values():

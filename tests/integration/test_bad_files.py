@@ -81,6 +81,21 @@ def test_who_looks_at_what_failed_gets_no_error(connection, pool, files):
     assert seen == [0, 0, 1, 1, 1]
 
 
+def test_a_run_that_is_closed_early_tells_what_failed(connection, pool, files):
+    paths, _ = files
+    model = connection.model("sums")
+    with (
+        pytest.warns(UserWarning, match=r"(?s)1 of 4 chunks were not scored.*2\.parquet"),
+        connection.submit(model, paths, client=pool, select=select) as run,
+    ):
+        assert len([next(run) for _ in range(3)]) == 3
+    run.close()  # says nothing again
+    with connection.submit(model, paths, client=pool, select=select) as run:
+        assert len([next(run) for _ in range(3)]) == len(run.failed) + 2
+    with pytest.raises(KeyError), connection.submit(model, paths, client=pool, select=select) as run:
+        raise KeyError([next(run) for _ in range(3)])
+
+
 def test_skip_warns_and_raise_ends_the_run(connection, pool, files, expected):
     paths, _ = files
     model = connection.model("sums")
@@ -191,3 +206,21 @@ def test_a_file_is_written_whole_after_one_of_its_ranges_failed(connection, pool
     assert run.retry_failed().write(tmp_path / "scores").entries == len(jagged)
     [output] = (tmp_path / "scores").glob("*.parquet")
     assert_equal([ak.from_parquet(output).scores], [sums(jagged)])
+
+
+def test_a_file_that_changes_while_it_is_scored_is_listed(connection, pool, files, expected, tmp_path):
+    paths, whole = files
+    paths[BAD].write_bytes(whole)
+    mark = tmp_path / "changed"
+
+    def select_and_change(table):
+        if not mark.exists() and np.allclose(sums(table.x), expected[1]):
+            paths[1].write_bytes(whole)
+            mark.touch()
+        return table.x
+
+    run = connection.submit(connection.model("sums"), paths, client=pool, select=select_and_change, in_flight=1)
+    with pytest.raises(IncompleteRun, match=r"1 of 6 chunks.*\n.*\n.*1\.parquet *all *changed") as error:
+        run.write(tmp_path / "scores")
+    assert (error.value.written.files, error.value.written.incomplete) == (5, [str(paths[1])])
+    assert run.retry_failed().write(tmp_path / "scores").files == 1
