@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from eaf_inference.dataset.table import Column, Piece, Table
     from eaf_inference.inference.model import Model
 
-__all__ = ["Ranges", "Read", "Survey", "read", "survey"]
+__all__ = ["Ranges", "Read", "Survey", "opened", "read", "survey"]
 
 _IDS = ("run", "luminosityBlock", "event")  # NanoAOD's names
 
@@ -136,7 +136,7 @@ def read(
     if part.file is None:
         made = data if select is None else select(data)
         return Read(made, _rows(data) or _rows(made))
-    with _opened(part.file) as table:
+    with opened(part.file) as table:
         reader = (_Reader if schema is None else NanoReader)(part.file, table, model, select, schema)
         return _read(part, part.file, table, reader, most_bytes, ids=ids)
 
@@ -157,7 +157,7 @@ def survey(
     known : dict
         The columns that are needed of files with these columns: what `select` uses takes a while to find.
     """
-    with _opened(file) as table:
+    with opened(file) as table:
         _check(file, table, list(file.steps))
         names = tuple(table.names)
         if select is None or names not in known:
@@ -265,7 +265,8 @@ def _records(file: File, array: ak.Array, names: tuple[str, ...], model: Model) 
 
 
 @contextmanager
-def _opened(file: File) -> Iterator[Table]:
+def opened(file: File) -> Iterator[Table]:
+    """Open a file of any format; the errors of storage and of the file are those of `read`."""
     kind = format_of(file.path) or ("root" if file.tree else "")
     if not kind:
         raise unreadable(

@@ -16,6 +16,7 @@ import awkward as ak
 import numpy as np
 
 from eaf_inference.dataset.parts import merged
+from eaf_inference.dataset.reading import opened
 from eaf_inference.dataset.score_columns import canonical
 from eaf_inference.errors import InvalidInput
 
@@ -49,22 +50,21 @@ class RootOutput:
     @staticmethod
     def check(file: File) -> None:
         """Refuse steps that leave entries out: a friend tree with fewer entries would be read wrongly."""
-        import uproot
-
-        steps = merged(file.steps)
         if not file.steps:
             return
         try:
-            entries = uproot.open(file.path)[file.tree].num_entries if file.tree else None
+            with opened(file) as table:
+                entries = table.entries
         except Exception as error:
             raise InvalidInput(
                 f"{file} has steps, and its number of entries cannot be read here: {type(error).__name__}: {error}. "
                 "Expected to read it, because a friend tree needs all entries. Write format='parquet'."
             ) from error
-        if steps != [(0, entries)]:
+        if merged(file.steps) != merged([(0, entries)]):
             raise InvalidInput(
-                f"{file} has {entries} entries, and its steps are {steps}. Expected steps that cover all entries in "
-                "order, because a friend tree with others would be read wrongly. Write format='parquet'."
+                f"{file} has {entries} entries, and its steps are {merged(file.steps)}. Expected steps that cover "
+                "all entries in order, because a friend tree with others would be read wrongly. Write "
+                "format='parquet'."
             )
 
     def append(self, columns: Columns) -> None:

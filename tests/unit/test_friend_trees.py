@@ -106,6 +106,14 @@ def test_steps_of_a_friend_tree_must_cover_all_entries(tmp_path):
         file.mktree("Events", {"pt": "float64"}).extend({"pt": np.arange(12.0)})
     whole = File(str(source), "Events", steps=((0, 4), (4, 12)))
     assert friend(tmp_path / "out", JAGGED, (4,), whole)["scores"].num_entries == 12
+    assert friend(tmp_path / "only", JAGGED, (4,), replace(whole, tree=""))["scores"].num_entries == 12
+    ak.to_parquet(ak.Array({"pt": np.arange(12.0)}), tmp_path / "a.parquet")
+    table = replace(whole, path=str(tmp_path / "a.parquet"), tree="")
+    assert friend(tmp_path / "of parquet", JAGGED, (4,), table)["scores"].num_entries == 12
+    with uproot.recreate(tmp_path / "none.root") as file:
+        file.mktree("Events", {"pt": "float64"})
+    none = File(str(tmp_path / "none.root"), "Events", steps=((0, 0),))
+    assert friend(tmp_path / "of none", JAGGED[:0], (), none)["scores"].num_entries == 0
     for file in (replace(whole, steps=((0, 4), (4, 8))), replace(whole, steps=((4, 12), (0, 4)))):
         with pytest.raises(InvalidInput, match="has 12 entries, and its steps are"):
             write(results(file, JAGGED[:8], (4,)), tmp_path / "out", format="root", provenance=MADE)
