@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from eaf_inference.errors import ConfigurationError, InferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
     from eaf_inference.dataset.parts import Part
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["MEMORY_SHARE", "Place", "Pool", "identity"]
 
 MEMORY_SHARE = 1 / 8  # of a thread's memory for the columns of a part; arrays, features and requests take the rest
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class Place(Protocol):
@@ -156,6 +156,23 @@ def _memory() -> float:
     """Return the bytes of memory that this process may use."""
     limits = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
     limits += [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit != resource.RLIM_INFINITY]
-    with suppress(OSError, ValueError):  # there is no control group, or it says "max"
-        limits.append(float(_CGROUP.read_text(encoding="ascii")))
-    return min(limits)
+    return min([*limits, *_group_limits()])
+
+
+def _group_limits() -> Iterator[float]:
+    """Return the limits of this process' control groups and of those around them: a batch job has its own."""
+    lines = []
+    with suppress(OSError):  # there are no control groups
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, name = _GROUPS, "memory.max"
+        elif "memory" in controllers.split(","):  # version 1
+            root, name = _GROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = Path("/", path)
+        for each in (group, *group.parents):  # in a container, those that are not visible are left out
+            with suppress(OSError, ValueError):  # or it says "max"
+                yield float((root / each.relative_to("/") / name).read_text(encoding="ascii"))
