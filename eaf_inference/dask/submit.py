@@ -49,7 +49,8 @@ def submit(
     select : callable, optional
         Converts a chunk to the model's input, for example ``lambda events: events.jets.constituents``. It runs on
         the workers. For a file it runs first with an array that has a type but no data, to find the columns to
-        read. Without it, a file must have a jagged column per variable of the recipe, or momenta from which they
+        read. If it does not keep one element for each entry, in their order, the scores belong to no entries.
+        Without it, a file must have a jagged column per variable of the recipe, or momenta from which they
         are computed; for a model without recipe, a column per input.
     schema : class, optional
         Of coffea, such as ``NanoAODSchema``: `select` gets NanoEvents.

@@ -78,18 +78,19 @@ class NanoReader:
         events = of_file(self._file, self._events, start, stop, log)
         try:
             with explaining(self._file, self._table):
-                made = self._select(events)
-                if isinstance(made, NamedInputs):
-                    made = NamedInputs(partial(iter, [self._pair_in_memory(pair) for pair in made]))
-                else:
-                    made = _in_memory(made, self._model)
-                return made, not check or keeps_entries(self._select, events)
+                return self._selected(events), not check or keeps_entries(self._selected, events)
         except InferenceError:
             raise
         except Exception as error:
             if fault := while_reading(self._file, error):
                 raise fault from error
             raise
+
+    def _selected(self, events: Any) -> Any:
+        made = self._select(events)
+        if isinstance(made, NamedInputs):
+            return NamedInputs(partial(iter, [self._pair_in_memory(pair) for pair in made]))
+        return _in_memory(made, self._model)
 
     def _pair_in_memory(self, pair: Any) -> Any:
         """Read the input of a variation while the file is open; what is no pair is refused later."""

@@ -74,7 +74,7 @@ class Unfinished:
     digest : str
         Of the input, before its first part was read.
     aligned : bool
-        Whether there was one score for each entry so far.
+        Whether there was one score for each entry so far, in their order.
     entries : int
         Of the input, so far.
     """
@@ -195,9 +195,9 @@ class Unfinished:
         """Go on without entry numbers, and remove them from what was written."""
         if self._format.must_align:
             raise InvalidInput(
-                f"{self.file}: there is not one score for each entry, so a friend tree would be wrong. Expected "
-                "`select` to keep all entries, for example with ak.mask, which puts None in place of an entry; or "
-                "write format='parquet'."
+                f"{self.file}: there is not one score for each entry, in their order, so a friend tree would be "
+                "wrong. Expected `select` to keep all entries and their order, for example with ak.mask, which puts "
+                "None in place of an entry; or write format='parquet'."
             )
         self.aligned = False
         self._pieces = [piece.without_ids() for piece in self._pieces]

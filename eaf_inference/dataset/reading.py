@@ -51,7 +51,7 @@ class Read:
     ids : mapping of str to numpy.ndarray
         Of shape (entries,): the columns run, luminosityBlock and event that the file has, if they were asked for.
     aligned : bool
-        Whether `select` makes one element of each entry; only found out if `ids` were asked for.
+        Whether `select` makes one element of each entry, in their order; only found out if `ids` were asked for.
     """
 
     data: Any

@@ -33,7 +33,7 @@ class Result:
     last : bool
         Whether all parts of this file have come now. Never true if any of them failed.
     aligned : bool
-        Whether `select` makes one element of each entry; only found out for writing.
+        Whether `select` makes one element of each entry, in their order; only found out for writing.
     """
 
     part: Part

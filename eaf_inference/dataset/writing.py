@@ -31,8 +31,9 @@ __all__ = ["Format", "Outputs", "Written", "write"]
 Format: TypeAlias = Literal["parquet", "root"]
 _FORMATS: dict[str, type[output.Format]] = {"parquet": ParquetOutput, "root": RootOutput}
 _NOT_ALIGNED = (
-    "`select` does not keep one element for each entry, so the output has no entry numbers, and its scores cannot be "
-    "put beside their events. To keep the places, use ak.mask in `select`: it puts None where an entry is dropped."
+    "`select` does not keep one element for each entry, in their order, so the output has no entry numbers, and its "
+    "scores cannot be put beside their events. To keep the places, use ak.mask in `select`: it puts None where an "
+    "entry is dropped. Sort the scores afterwards."
 )
 
 

@@ -24,7 +24,8 @@ class Written:
     incomplete : list of str
         Files without output, because a part of them is missing or they were changed meanwhile.
     not_aligned : int
-        Outputs without entry numbers, because `select` does not keep one element for each entry.
+        Outputs without entry numbers, because `select` does not keep one element for each entry, in
+        their order.
     """
 
     files: int = 0
@@ -38,7 +39,9 @@ class Written:
         outputs = "output" if self.files == 1 else "outputs"
         lines = [f"{self.files:,} {outputs} written: {self.entries:,} entries, {self.bytes / 1e6:,.1f} MB"]
         if self.not_aligned:
-            lines.append(f"{self.not_aligned:,} of these have no entry numbers, because select drops entries")
+            lines.append(
+                f"{self.not_aligned:,} of these have no entry numbers, because select drops or reorders entries"
+            )
         if self.skipped:
             lines.append(f"{self.skipped:,} were complete before")
         if self.incomplete:

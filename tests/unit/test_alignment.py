@@ -1,4 +1,4 @@
-"""Scores belong to entries only if `select` makes one element of each, not if their numbers agree by chance."""
+"""Scores belong to entries only if `select` makes one element of each, in order, not if their numbers agree."""
 
 from __future__ import annotations
 
@@ -39,6 +39,39 @@ FLATTENING = {
         partial(iter, [("a", events.jets), ("b", ak.flatten(events.jets))])
     ),
 }
+
+
+REORDERING = {
+    "sorted": lambda events: events.jets[ak.argsort(events.met, ascending=False)],
+    "reversed": lambda events: events.jets[::-1],
+    "one group after the other": lambda events: ak.concatenate(
+        [events.jets[events.met % 20 > 5], events.jets[events.met % 20 < 5]]
+    ),
+    "sorted columns": lambda events: {"x": events.met[::-1], "y": events.jets.pt[::-1]},
+    "sorted numpy": lambda events: np.sort(-np.asarray(events.met)),
+    "one of the variations": lambda events: NamedInputs(
+        partial(iter, [("a", events.jets), ("b", events.jets[::-1])])
+    ),
+}
+DEPENDING = {  # on other entries or on the place, without another order
+    "a share of the mean": lambda events: events.met / ak.mean(events.met),
+    "a rank": lambda events: ak.argsort(ak.argsort(events.met)),
+    "every second": lambda events: ak.mask(events.met, np.arange(len(events)) % 2 == 0),
+    "random numbers": lambda events: events.met + np.random.default_rng().normal(size=len(events)),
+    "not a number": lambda events: events.met * np.nan,
+}
+
+
+@pytest.mark.parametrize("name", REORDERING)
+@pytest.mark.parametrize("jets", [(2, 0, 1), (1,) * 30, (0, 2, 4) * 200])
+def test_entries_in_another_order_are_not_aligned(name, jets):
+    assert not keeps_entries(REORDERING[name], events_of(*jets))
+
+
+@pytest.mark.parametrize("name", DEPENDING)
+def test_what_depends_on_other_entries_is_in_their_order(name):
+    for jets in ((2, 0, 1), (1,) * 30, (0, 2, 4) * 200):
+        assert keeps_entries(DEPENDING[name], events_of(*jets))
 
 
 @pytest.mark.parametrize("name", KEEPING)

@@ -308,6 +308,14 @@ def test_nanoevents_of_parquet_are_read(model, tmp_path):
             ids=True,
         )
         assert not dropping.aligned
+        descending = read(
+            Part(0, file, start, stop),
+            model,
+            lambda events: events.Jet[ak.argsort(events.event, ascending=False)],
+            schema=schema,
+            ids=True,
+        )
+        assert not descending.aligned
 
 
 def test_a_schema_needs_a_select_and_a_file_that_suits_it(file, model, pf_schema):
