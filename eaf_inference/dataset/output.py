@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
 from eaf_inference.dataset.drafts import Draft
 from eaf_inference.dataset.parts import merged
-from eaf_inference.dataset.score_columns import columns_of, joined
+from eaf_inference.dataset.score_columns import Columns, columns_of, joined
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from eaf_inference.dataset.parts import File
+    from eaf_inference.dataset.parts import File, Part
     from eaf_inference.dataset.results import Result
-    from eaf_inference.dataset.score_columns import Columns
 
 __all__ = ["Format", "Unfinished"]
 
@@ -58,7 +57,7 @@ class Format(Protocol):
 
     @staticmethod
     def pieces(path: Path) -> Iterator[Columns]:
-        """Read the scores again, without entry numbers."""
+        """Read the rows again; only of a format that can hold scores of any type, aligned or not."""
 
     @staticmethod
     def read_metadata(path: Path) -> dict[str, Any] | None:
@@ -89,7 +88,7 @@ class Unfinished:
         self._early: dict[int, Result] = {}  # parts that came before those in front of them
         self._left = deque(merged(file.steps) or [(0, None)])
         self._next = self._left[0][0]
-        self._types: dict[str, str] | None = None
+        self._none: Columns | None = None  # no rows, of the type of all so far
         self._empty: Columns | None = None
         self._pieces: list[Columns] = []
         self._waiting = 0  # rows in the pieces
@@ -121,18 +120,15 @@ class Unfinished:
         self.entries += result.entries
         self._rows += columns.rows
         if not columns.ids and self.aligned:
-            self._drop_ids(columns)
+            self._drop_ids()
         if not self.aligned:
             columns = columns.without_ids()
         if not columns.rows:
             self._empty = columns
             return
-        if self._types not in (None, columns.types):
-            raise InvalidInput(
-                f"{self.file}: the scores of entries {part.start} to {part.stop} have the types {columns.types}, and "
-                f"those before have {self._types}. Expected one type in a file, whatever the data."
-            )
-        self._types = columns.types
+        if self._none is not None and self._none.types != columns.types:
+            columns = self._of_one_type(columns, part)
+        self._none = columns[:0]
         self._pieces.append(columns)
         self._waiting += columns.rows
         if self._waiting >= ROWS:
@@ -183,7 +179,10 @@ class Unfinished:
 
     def _append(self, columns: Columns) -> None:
         _, output = self._opened()
-        output.append(columns)
+        try:
+            output.append(columns)
+        except InvalidInput as error:
+            raise InvalidInput(f"{self.file}: {error}") from error
 
     def _opened(self) -> tuple[Draft, Format]:
         if self._open is None:
@@ -191,7 +190,7 @@ class Unfinished:
             self._open = draft, self._format(draft.file)
         return self._open
 
-    def _drop_ids(self, columns: Columns) -> None:
+    def _drop_ids(self) -> None:
         """Go on without entry numbers, and remove them from what was written."""
         if self._format.must_align:
             raise InvalidInput(
@@ -200,8 +199,31 @@ class Unfinished:
                 "None in place of an entry; or write format='parquet'."
             )
         self.aligned = False
-        self._pieces = [piece.without_ids() for piece in self._pieces]
-        self._types = self._types and {name: kind for name, kind in self._types.items() if name in columns.scores}
+        self._none = self._none and self._none.without_ids()
+        self._change(Columns.without_ids)
+
+    def _of_one_type(self, columns: Columns, part: Part) -> Columns:
+        """Allow missing values in all parts if any of them has some."""
+        assert self._none is not None  # noqa: S101  (for the type checker)
+        columns, none = columns.allowing(self._none), self._none.allowing(columns)
+        if none.types != columns.types:
+            raise InvalidInput(
+                f"{self.file}: the scores of entries {part.start} to {part.stop} have the types {columns.types}, and "
+                f"those before have {none.types}. Expected one type in a file, whatever the data."
+            )
+        if none.types != self._none.types:
+            if self._format.must_align:
+                raise InvalidInput(
+                    f"{self.file}: scores of entries {part.start} to {part.stop} are missing, which a branch of a "
+                    "ROOT tree cannot hold. Write format='parquet', which can, or change the scores before: "
+                    "ak.fill_none."
+                )
+            self._change(lambda piece: piece.allowing(none))
+        return columns
+
+    def _change(self, change: Callable[[Columns], Columns]) -> None:
+        """Change the pieces, and those that were written."""
+        self._pieces = [change(piece) for piece in self._pieces]
         if self._open is None:
             return
         draft, output = self._open
@@ -210,6 +232,6 @@ class Unfinished:
             draft.file.flush()
             self._open = None
             for piece in self._format.pieces(draft.path):
-                self._append(piece)
+                self._append(change(piece))
         finally:
             draft.discard()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import awkward as ak
 
-from eaf_inference.dataset.score_columns import scores_of
+from eaf_inference.dataset.score_columns import columns_in
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ParquetOutput:
 
         with ParquetFile(path) as file:
             for number in range(file.num_row_groups):
-                yield scores_of(ak.from_arrow(file.read_row_group(number)))
+                yield columns_in(ak.from_arrow(file.read_row_group(number)))
 
     @staticmethod
     def read_metadata(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.dataset.results import Result
 
-__all__ = ["Columns", "canonical", "columns_of", "joined", "scores_of"]
+__all__ = ["Columns", "canonical", "columns_in", "columns_of", "joined"]
 
 _ENTRY = "entry"
 _SCORES = "scores"
@@ -50,6 +50,14 @@ class Columns:
 
     def without_ids(self) -> Columns:
         return Columns({}, self.scores, self.rows)
+
+    def allowing(self, other: Columns) -> Columns:
+        """Return the same rows in types in which values may be missing wherever they may in the other's."""
+        ids, scores = (
+            {name: _allowing(each, theirs[name]) if name in theirs else each for name, each in mine.items()}
+            for mine, theirs in ((self.ids, other.ids), (self.scores, other.scores))
+        )
+        return Columns(ids, scores, self.rows)
 
     def table(self) -> ak.Array:
         """Return the rows as one array of records."""
@@ -88,10 +96,11 @@ def columns_of(result: Result) -> Columns:
     return Columns(ids, scores, rows)
 
 
-def scores_of(table: ak.Array) -> Columns:
-    """Return the scores of rows that were written before."""
-    scores = {name: canonical(table[name].layout) for name in table.fields if name not in _RESERVED}
-    return Columns({}, scores, len(table))
+def columns_in(table: ak.Array) -> Columns:
+    """Return the columns of rows that were written before."""
+    columns = {name: canonical(table[name].layout) for name in table.fields}
+    ids = {name: columns.pop(name) for name in table.fields if name in _RESERVED}
+    return Columns(ids, columns, len(table))
 
 
 def joined(pieces: list[Columns]) -> Columns:
@@ -111,6 +120,21 @@ def _layout(value: Any, where: str) -> ak.contents.Content:
         return ak.to_layout(value, primitive_policy="error", string_policy="error")
     except TypeError as error:
         raise InvalidInput(f"{where}: the scores are {kind_of(value)}. Expected an array.") from error
+
+
+def _allowing(content: ak.contents.Content, other: ak.contents.Content) -> ak.contents.Content:
+    """Allow missing values where another type does; both are canonical."""
+    if other.is_option and not content.is_option:
+        every = ak.index.Index64(np.arange(len(content)))
+        return ak.contents.IndexedOptionArray(every, _allowing(content, other.content))
+    inner = other.content if other.is_option and content.is_option else other
+    if content.is_option:
+        return content.copy(content=_allowing(content.content, inner))
+    if content.is_record and inner.is_record and content.fields == inner.fields:
+        return content.copy(contents=[*map(_allowing, content.contents, inner.contents)])
+    if content.is_list and inner.is_list:
+        return content.copy(content=_allowing(content.content, inner.content))
+    return content
 
 
 def canonical(content: ak.contents.Content) -> ak.contents.Content:

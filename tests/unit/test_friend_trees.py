@@ -92,6 +92,15 @@ def test_scores_that_a_branch_cannot_hold_are_refused(tmp_path, scores):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["_provenance.json"]
 
 
+def test_scores_that_are_missing_in_a_later_part_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "ROWS", 5)
+    parts = results(FILE, np.arange(12.0), (8,))
+    parts[1] = replace(parts[1], scores=ak.mask(parts[1].scores, np.arange(4) > 0))
+    with pytest.raises(InvalidInput, match=r"a\.root.*entries 8 to 12 are missing.*format='parquet'"):
+        write(parts, tmp_path, format="root", provenance=MADE)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["_provenance.json"]
+
+
 def test_a_friend_tree_without_some_of_the_entries_is_refused(tmp_path):
     [part] = results(FILE, JAGGED)
     for scores in (JAGGED[1:], ak.concatenate([JAGGED, JAGGED])):

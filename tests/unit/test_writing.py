@@ -62,6 +62,37 @@ def test_scores_come_back_with_their_type_and_entry_numbers(tmp_path, pieces, ki
     assert ak.from_parquet(tmp_path).entry.tolist() == list(range(12))
 
 
+MISSING = {
+    "of jets": (ak.mask(JAGGED, np.arange(12) != 7), 0),
+    "of classes": (ak.mask(KINDS["classes"], np.arange(12) != 10), 0),
+    "of rows of a matrix": (ak.mask(np.arange(24.0).reshape(12, 2), np.arange(12) > 0), 0),
+    "inside": (ak.mask(JAGGED, JAGGED != 2.5), 1),
+    "of records inside": (ak.mask(KINDS["classes of jets"], JAGGED < 2), 1),
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_only_some_parts_may_have_missing_scores(tmp_path, pieces, what):
+    """A model's scores have a type that allows missing values only if some are."""
+    scores, axis = MISSING[what]
+    file, made = File("/data/a.root", "Events", "qcd"), set()
+    for n, cuts in enumerate([(), (1, 2, 3), (6,), (1, 8), (11,)]):
+        parts = results(file, scores, cuts, ids={"event": np.arange(12)})
+        parts = [
+            each
+            if ak.any(ak.is_none(each.scores, axis=axis))
+            else replace(each, scores=ak.drop_none(each.scores, axis))
+            for each in parts
+        ]
+        write(parts, tmp_path / str(n), provenance=MADE)
+        made.add(str(tree_of(tmp_path / str(n))))
+        [path] = (tmp_path / str(n)).rglob("*.parquet")
+        back = ak.from_parquet(path)
+        assert (back.scores.type.content, back.scores.tolist()) == (scores.type.content, scores.tolist())
+        assert back.entry.tolist() == back.event.tolist() == list(range(12))
+    assert len(made) == 1
+
+
 def test_the_bytes_depend_on_the_scores_alone(tmp_path, pieces):
     file = File("/data/a.root", "Events", "qcd")
     for kind, scores in KINDS.items():
