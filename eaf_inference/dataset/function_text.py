@@ -25,10 +25,13 @@ def function_text(function: Callable[..., Any]) -> str:
     the numbers, texts and numpy arrays that they refer to; not a function's docstring. Another version of Python has
     other byte code. Of libraries and of their objects only the names count.
     """
-    module = getattr(function, "__module__", "")
+    inside = function
+    while isinstance(inside, functools.partial):
+        inside = inside.func
+    module = getattr(inside, "__module__", "")
     text = repr(_parts(function, module, frozenset()))
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:12]
-    return f"{_name(function) or type(function).__qualname__} ({digest})"
+    return f"{_name(inside) or type(inside).__qualname__} ({digest})"
 
 
 def _parts(value: Any, module: str, above: frozenset[int]) -> Any:
@@ -65,11 +68,34 @@ def _parts(value: Any, module: str, above: frozenset[int]) -> Any:
         uses = {name: value.__globals__[name] for name in _global_names(code) if name in value.__globals__}
         uses |= {f"{name} of the function around": cell.cell_contents for name, cell in cells}
         return parts(code), parts(value.__defaults__), by_name(value.__kwdefaults__ or {}), by_name(uses)
+    if isinstance(wrapped := getattr(value, "__wrapped__", None), FunctionType):  # by lru_cache or numba, for example
+        return type(value).__qualname__, parts(wrapped)
+    if isinstance(value, staticmethod | classmethod | property):
+        return type(value).__name__, parts(value.fget if isinstance(value, property) else value.__func__)
     kind = value if isinstance(value, type) else type(value)
     if kind.__module__ == module and kind is not FunctionType:
-        methods = {name: each for name, each in vars(kind).items() if isinstance(each, FunctionType)}
-        return kind.__qualname__, by_name(methods), () if kind is value else by_name(getattr(value, "__dict__", {}))
+        return kind.__qualname__, by_name(_members(kind)) if kind is value else (parts(kind), by_name(_state(value)))
     return kind.__qualname__, getattr(value, "__module__", ""), _name(value)
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """Return the methods and values of a class and of the classes of its module that it derives from."""
+    classes = [each for each in reversed(kind.__mro__) if each.__module__ == kind.__module__]
+    return {
+        name: value
+        for each in classes
+        for name, value in vars(each).items()
+        if isinstance(value, FunctionType) or not (name.startswith("__") and name.endswith("__"))
+    }
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object."""
+    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ())]
+    return {
+        **{name: getattr(value, name) for name in slots if hasattr(value, name)},
+        **getattr(value, "__dict__", {}),
+    }
 
 
 def _name(value: Any) -> str:

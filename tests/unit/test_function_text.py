@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from eaf_inference.dataset.function_text import function_text
 
@@ -66,6 +67,55 @@ class Cut:
 select = Cut()
 """
     assert len({text_of(each) for each in (source, source.replace(">", "<"), source.replace("3", "4"))}) == 3
+
+
+WRAPPED = """
+import enum, functools
+class Base:
+    LOWEST = 20.0
+    def above(self, events):
+        return events.pt > self.LOWEST
+class Derived(Base):
+    @staticmethod
+    def jets(events):
+        return events.jets
+    @property
+    def most(self):
+        return 500.0
+    def __call__(self, events):
+        return self.above(self.jets(events)) & (events.pt < self.most)
+class Slotted:
+    __slots__ = ("cut",)
+    def __init__(self, cut):
+        self.cut = cut
+    def __call__(self, events):
+        return events.pt > self.cut
+class Kind(enum.Enum):
+    TIGHT, LOOSE, NONE = 40.0, 25.0, 0.0
+@functools.lru_cache
+def eta(kind):
+    return 2.5
+def plain(events, kind):
+    return events.eta < eta(kind)
+derived, slotted, partial = Derived(), Slotted(30.0), functools.partial(functools.partial(plain), kind=Kind.TIGHT)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("derived", [("20.0", "25.0"), ("500.0", "600.0"), ("events.jets", "events.fatjets"), ("> self", ">= self")]),
+        ("slotted", [("Slotted(30.0)", "Slotted(31.0)"), ("events.pt > self.cut", "events.pt < self.cut")]),
+        (
+            "partial",
+            [("2.5", "2.4"), ("events.eta <", "events.eta >"), ("40.0", "41.0"), ("Kind.TIGHT", "Kind.LOOSE")],
+        ),
+    ],
+)
+def test_changes_inside_classes_partials_and_wrapped_functions_count(name, changes):
+    texts = {text_of(source, name) for source in [WRAPPED, *(WRAPPED.replace(*each) for each in changes)]}
+    assert len(texts) == len(changes) + 1
+    assert text_of(WRAPPED.replace("LOWEST", "LEAST"), "slotted") in text_of(WRAPPED, "slotted")
 
 
 def test_another_process_gives_the_same_text(tmp_path):
