@@ -101,7 +101,8 @@ def _service(average: Snapshot) -> str:
     if busy:
         parts.append(f"{busy.of} {busy.value:.0%} busy{' (estimated)' if busy.estimated else ''}")
     if not average.gpus:
-        parts.append("no GPU reported by this server")
+        if all(source.age is not None and source.error is None for source in average.sources):
+            parts.append("no GPU reported by this server")
         parts += [
             f"CPUs of {host.name} {host.cpu_utilization:.0%} busy"
             for host in average.hosts

@@ -27,7 +27,7 @@ import {
   percent,
   share
 } from './models/format';
-import { gpuRows } from './models/gpus';
+import { gpuRows, lacksGpus } from './models/gpus';
 import { Columns, columns } from './models/history';
 import { liveness, Presence } from './models/presence';
 import { queueOf, rateOf } from './models/status';
@@ -268,8 +268,13 @@ class View {
     ]);
     if (average && !gpus.length) {
       const cpu = mean(average.hosts.map(host => host.cpu_utilization));
-      const cpus = cpu === null ? '' : ` · CPU ${percent(cpu)}`;
-      lines.push([`No GPU reported by this server${cpus}`, '']);
+      const known = [
+        lacksGpus(average) ? 'No GPU reported by this server' : '',
+        cpu === null ? '' : `CPU ${percent(cpu)}`
+      ].filter(Boolean);
+      if (known.length) {
+        lines.push([known.join(' · '), '']);
+      }
     }
     if (gpus.length > GPUS) {
       lines.push([`and ${gpus.length - GPUS} more`, '']);
@@ -294,7 +299,7 @@ class View {
   /** The throughput of all users, and the period of the figures. */
   private _showFigures(average: ISnapshot | null): void {
     const rate = average && rateOf(average);
-    this._figures.hidden = !average;
+    this._figures.hidden = !average || !!this._model.get('problem');
     this._figures.textContent = [
       typeof rate === 'number' ? `all users ${number(rate)} jets/s` : '',
       `figures of the last ${duration(Math.max(1, average?.window ?? 0))}`

@@ -1,14 +1,14 @@
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, test } from 'vitest';
 
-import { gpuRows } from '../src/models/gpus';
+import { gpuRows, lacksGpus } from '../src/models/gpus';
 import { modelRows, shownRows } from '../src/models/load';
 import { sessionOf } from '../src/models/sessions';
 import { readSettings } from '../src/models/settings';
 import { emptyStateOf, outageOf } from '../src/models/outage';
 import { statusOf } from '../src/models/status';
-import type { ISession } from '../src/api';
-import { facility, gpu, load, served, snapshot } from './samples';
+import type { ISession, ISource } from '../src/api';
+import { facility, failing, gpu, load, served, snapshot } from './samples';
 
 const trans = nullTranslator.load('');
 
@@ -69,6 +69,15 @@ test('GPUs have short labels, numbered if they would be equal', () => {
     'T4 · b',
     'GPU'
   ]);
+});
+
+test('a server whose sources are silent may have a GPU', () => {
+  const answering = { ...failing('http://a', 4), error: null, retry_in: null };
+  const of = (...sources: ISource[]) => lacksGpus(snapshot({ sources }));
+  expect(of(answering)).toBe(true);
+  expect(of(answering, failing('http://b', 4))).toBe(false);
+  expect(of({ ...answering, age: null })).toBe(false);
+  expect(lacksGpus(snapshot({ gpus: [gpu()] }))).toBe(false);
 });
 
 const session = {
@@ -159,6 +168,10 @@ test('the status bar shows figures, advice, and the CPU without a GPU', () => {
   const cpu = statusOf(snapshot({ hosts: [host] }), null, null, trans);
   expect(cpu).toMatchObject({ text: 'CPU 75%', level: 'busy' });
   expect(cpu.title).toContain('No GPU');
+  const silent = { hosts: [host], sources: [failing('http://a', 4)] };
+  expect(statusOf(snapshot(silent), null, null, trans).title).not.toContain(
+    'GPU'
+  );
   expect(statusOf(null, null, null, trans).text).toBe('Triton');
   expect(
     statusOf(snapshot({ busy: busy(0.9) }), null, 'it is old', trans)

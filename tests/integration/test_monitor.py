@@ -17,7 +17,7 @@ from waiting import until
 
 import eaf_inference
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, Snapshot
+from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, Snapshot, Source
 from eaf_inference.notebook.static_views import monitor_html, monitor_text
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -354,3 +354,10 @@ def test_the_static_view_escapes_all_names_and_shows_its_time():
     text = monitor_text(average, session, problem="")
     assert clock in text
     assert "5 of 9 files · 2 failed" in text
+
+
+def test_a_gpu_is_missing_only_if_all_sources_have_answered():
+    answering, silent = Source("a", "Triton", age=0.5), Source("b", "Triton", age=3.0, error="refused")
+    for sources, missing in (((answering,), True), ((answering, silent), False), ((Source("a", "Triton"),), False)):
+        text = monitor_text(Snapshot(time=0.0, sources=sources), None, problem="")
+        assert ("no GPU reported by this server" in text) is missing

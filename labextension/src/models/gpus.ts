@@ -1,7 +1,7 @@
 /**
  * Labels of GPUs, and how many to show in detail.
  */
-import type { IGpu } from '../api';
+import type { IGpu, ISnapshot } from '../api';
 import { clip } from './format';
 
 /** Up to this number, each GPU has its own chart; more share one. */
@@ -11,6 +11,16 @@ export const ROWS = 16;
 
 export interface IGpuRow extends IGpu {
   label: string;
+}
+
+/** Whether the server has no GPU; if a source is silent, the server may have one that is not reported. */
+export function lacksGpus(
+  snapshot: Pick<ISnapshot, 'gpus' | 'sources'>
+): boolean {
+  return (
+    !snapshot.gpus.length &&
+    snapshot.sources.every(each => each.age !== null && each.error === null)
+  );
 }
 
 /** "A100" for "NVIDIA A100-SXM4-40GB": the memory is shown separately. */

@@ -5,6 +5,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IAdvice, ISnapshot } from '../api';
 import { duration, mean, number, percent } from './format';
+import { lacksGpus } from './gpus';
 
 export type Level = 'normal' | 'busy' | 'saturated' | 'unknown';
 
@@ -71,9 +72,11 @@ export function loadOf(
     return {
       name: trans.__('CPU'),
       value: cpu,
-      title: trans.__(
-        'No GPU is reported by this server; this is its CPU utilization'
-      )
+      title: lacksGpus(snapshot)
+        ? trans.__(
+            'No GPU is reported by this server; this is its CPU utilization'
+          )
+        : trans.__('CPU utilization of the server')
     };
   }
   if (busy) {

@@ -14,7 +14,13 @@ import {
   share,
   watts
 } from '../models/format';
-import { IGpuRow, ROWS, WITH_OWN_LINE, gpuRows } from '../models/gpus';
+import {
+  IGpuRow,
+  ROWS,
+  WITH_OWN_LINE,
+  gpuRows,
+  lacksGpus
+} from '../models/gpus';
 import { IPoint, columns, gpuColumns } from '../models/history';
 import { Level, levelOf, loadOf, windowOf } from '../models/status';
 import { Lines } from './chart';
@@ -269,7 +275,9 @@ function Cpus(props: IProps & { snapshot: ISnapshot }): JSX.Element {
             />
           </React.Fragment>
         ))}
-        <Remark>{trans.__('No GPU reported by this server.')}</Remark>
+        {lacksGpus(snapshot) && (
+          <Remark>{trans.__('No GPU reported by this server.')}</Remark>
+        )}
       </div>
       <Docs documentation={props.documentation} />
       <Silent snapshot={snapshot} />
