@@ -1,7 +1,8 @@
+import { nullTranslator } from '@jupyterlab/translation';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import type { IApi, IModelUsage, IUsage } from '../src/api';
-import { UsageModel, byModel, total } from '../src/models/usage';
+import { UsageModel, byModel, problemOf, total } from '../src/models/usage';
 
 const row = (values: Partial<IModelUsage> = {}): IModelUsage => ({
   model: 'particlenet',
@@ -22,6 +23,8 @@ const reported: IUsage = {
   owned: [],
   problem: null
 };
+
+const trans = nullTranslator.load('');
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -52,6 +55,18 @@ test('several models are listed, the busiest first', () => {
     row({ model: 'b', inferences: 30 })
   ]).map(each => each.model);
   expect(names).toEqual(['b', 'a']);
+});
+
+test('outdated numbers have their age, and a reason', () => {
+  const of = (values: Partial<IUsage>) =>
+    problemOf({ ...reported, ...values }, 8_200_000, trans);
+  const problem = 'No answer within 8 s.';
+  expect(of({ models: [row()] })).toBeNull();
+  expect(of({ problem })).toBe(problem);
+  expect(of({ problem, models: [row()], at: null })).toBe(problem);
+  expect(of({ problem, models: [row()] })).toBe(
+    `Numbers of 2 h ago. ${problem}`
+  );
 });
 
 test('usage is requested at once and every minute, only while visible', async () => {

@@ -5,7 +5,10 @@ import { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
 import { ISignal, Signal } from '@lumino/signaling';
 
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 import type { IApi, IModelUsage, IUsage } from '../api';
+import { clip, duration } from './format';
 
 /** Milliseconds between two requests; at most SLOWEST after failures. */
 const EVERY = 60_000;
@@ -46,6 +49,22 @@ export function byModel(models: readonly IModelUsage[]): IModelUsage[] {
   return named.length > 1
     ? named.sort((a, b) => b.inferences - a.inferences)
     : [];
+}
+
+/** Why there are no current numbers, and the age of those that are shown; null if they are current. */
+export function problemOf(
+  usage: IUsage,
+  now: number,
+  trans: TranslationBundle
+): string | null {
+  const { problem, at, models, owned } = usage;
+  if (problem === null) {
+    return null;
+  }
+  const why = clip(problem, 300);
+  return at !== null && models.length + owned.length > 0
+    ? trans.__('Numbers of %1 ago. %2', duration(now / 1000 - at), why)
+    : why;
 }
 
 /** The usage, requested every minute while a widget shows it. */

@@ -5,14 +5,15 @@ import React from 'react';
 
 import type { IModelUsage, IOwnedUsage, IUsage } from '../api';
 import { clip, number, percent, share, size } from '../models/format';
-import { byModel, total } from '../models/usage';
+import { byModel, problemOf, total } from '../models/usage';
 import { Bar, Language, Remark, Section } from './parts';
 
 const SHOWN = 5;
 
 export function Usage({ usage }: { usage: IUsage }): JSX.Element {
   const trans = React.useContext(Language);
-  const { models, owned, problem } = usage;
+  const { models, owned } = usage;
+  const problem = problemOf(usage, Date.now(), trans);
   return (
     <>
       <Section
@@ -28,7 +29,7 @@ export function Usage({ usage }: { usage: IUsage }): JSX.Element {
         {!models.length && problem === null && (
           <Remark>{trans.__('No usage yet.')}</Remark>
         )}
-        {problem !== null && <Remark>{clip(problem, 300)}</Remark>}
+        {problem !== null && <Remark>{problem}</Remark>}
       </Section>
       {owned.length > 0 && <Owned models={owned} />}
     </>
