@@ -46,6 +46,9 @@ const TRAITS = [
 const WINDOW = 120;
 const GPUS = 8;
 
+/** "1 jet", "1,234 jets". */
+const count = (value: number | null | undefined, unit: string) =>
+  `${number(value)} ${unit}${value === 1 ? '' : 's'}`;
 const milliseconds = (value: number | null) =>
   value === null ? number(value) : `${number(value)} ms`;
 const jets = (value: number | null) =>
@@ -241,15 +244,16 @@ class View {
     const unit = session?.unit ?? 'jet';
     const done =
       progress === null
-        ? `${number(session?.inferences)} jets so far`
-        : `${number(session?.done)} of ${number(session?.total)} ${unit}s`;
-    const jets = progress === null || unit === 'jet' ? '' : ' jets';
+        ? `${count(session?.inferences, 'jet')} so far`
+        : `${number(session?.done)} of ${count(session?.total, unit)}`;
+    const lost =
+      progress === null || unit === 'jet'
+        ? number(session?.not_finite)
+        : count(session?.not_finite, 'jet');
     this._done.textContent = [
       done,
       session?.failed ? ` · ${number(session.failed)} failed` : '',
-      session?.not_finite
-        ? `, ${number(session.not_finite)}${jets} with NaN or infinite scores`
-        : '',
+      session?.not_finite ? `, ${lost} with NaN or infinite scores` : '',
       typeof session?.left === 'number'
         ? ` · ${duration(session.left)} left`
         : ''

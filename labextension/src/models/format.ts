@@ -10,6 +10,14 @@ const COMPACT = new Intl.NumberFormat('en', {
   maximumSignificantDigits: 3
 });
 
+/** Limit, unit and name. */
+const SIZES = [
+  [999.5e3, 1e3, 'kB'],
+  [999.5e6, 1e6, 'MB'],
+  [999.5e9, 1e9, 'GB'],
+  [Infinity, 1e12, 'TB']
+] as const;
+
 type Maybe = number | null | undefined;
 
 function isKnown(value: Maybe): value is number {
@@ -59,11 +67,11 @@ export function memory(used: Maybe, total: Maybe): string {
   return `${text} ${unit === 30 ? 'GiB' : 'MiB'}`;
 }
 
-/** An amount of data: "<0.1 MB", "12 MB", "3.4 GB", "1.2 TB". */
+/** An amount of data: "9.3 kB", "12 MB", "3.4 GB", "1.2 TB". */
 export function size(bytes: Maybe): string {
   return format(bytes, known => {
-    const [unit, name] =
-      known < 1e9 ? [1e6, 'MB'] : known < 1e12 ? [1e9, 'GB'] : [1e12, 'TB'];
+    const [, unit, name] =
+      SIZES.find(([limit]) => known < limit) ?? SIZES[SIZES.length - 1];
     return `${number(known / unit)} ${name}`;
   });
 }

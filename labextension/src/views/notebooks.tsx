@@ -62,7 +62,12 @@ function Notebook(props: {
       : null
   ].filter(each => each !== null);
   const total = session?.inferences
-    ? trans.__('%1 jets so far', number(session.inferences))
+    ? trans._n(
+        '%2 jet so far', // %1 is the bare number
+        '%2 jets so far',
+        session.inferences,
+        number(session.inferences)
+      )
     : mark === null
       ? trans.__('connected')
       : null;
@@ -109,14 +114,14 @@ function Notebook(props: {
         <p className="jp-EafInference-mark">
           {session.unit === 'file'
             ? trans._n(
-                '%1 file failed',
-                '%1 files failed',
+                '%2 file failed',
+                '%2 files failed',
                 session.failed,
                 number(session.failed)
               )
             : trans._n(
-                '%1 chunk failed',
-                '%1 chunks failed',
+                '%2 chunk failed',
+                '%2 chunks failed',
                 session.failed,
                 number(session.failed)
               )}
@@ -124,8 +129,10 @@ function Notebook(props: {
       )}
       {!!session?.not_finite && (
         <Remark>
-          {trans.__(
-            '%1 jets have NaN or infinite scores',
+          {trans._n(
+            '%2 jet has NaN or infinite scores',
+            '%2 jets have NaN or infinite scores',
+            session.not_finite,
             number(session.not_finite)
           )}
         </Remark>
