@@ -3,6 +3,9 @@
 moto lets everybody in, or checks the policies of roles alone. Here every request must be signed by a known key. Keys
 of a role session end with it, and its session policy is evaluated as on AWS: for each object of a deletion, for the
 source of a copy, and with ``s3:prefix`` for lists. An object that is not there is 403 to somebody who cannot list.
+
+moto reads some requests in its own way: it decodes a key twice, cuts it at ``?`` and ``#``, and takes the bucket from
+the header Host. Requests that it would read otherwise than these rules are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote
 from xml.etree import ElementTree
 
+from eaf_facility.process.ports import LOOPBACK
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -26,6 +31,8 @@ _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=([A-Z0-9a-z]+)/\d{8}/[\w-
                          r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})")  # fmt: skip
 _LARGEST_BODY = 1 << 30  # bytes
 _ACCOUNT = "123456789012"  # moto's
+_HOST = re.compile(rf"{re.escape(LOOPBACK)}(:\d+)?")
+_AMBIGUOUS = re.compile(r"[%?#]")  # in a key that was decoded once
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ def guarded(app: WSGIApplication, keys: Mapping[str, str]) -> WSGIApplication:
 def _judged(environ: WSGIEnvironment, keys: Mapping[str, str]) -> tuple[str | None, bool]:
     """Return the code of a refusal, and whether the caller may list everything."""
     found = _CREDENTIAL.fullmatch(environ.get("HTTP_AUTHORIZATION", ""))
-    if found is None:
+    if found is None or not _HOST.fullmatch(environ.get("HTTP_HOST", "")):
         return "AccessDenied", False
     key, service, signed, signature = found.groups()
     session = None if key in keys else _session(key)
@@ -104,7 +111,9 @@ def _judged(environ: WSGIEnvironment, keys: Mapping[str, str]) -> tuple[str | No
 
     if session.expiration < utcnow():
         return "ExpiredToken", False
-    allowed = service == "s3" and all(allows(session.policy, each) for each in _requests(environ))
+    allowed = service == "s3" and all(
+        allows(session.policy, each) and not _AMBIGUOUS.search(each.resource) for each in _requests(environ)
+    )
     return (None if allowed else "AccessDenied"), False
 
 
@@ -158,8 +167,9 @@ def _requests(environ: WSGIEnvironment) -> list[Request]:
     if not key:
         if method == "POST" and "delete" in query:
             return [Request("s3:DeleteObject", f"{arn}/{each}") for each in _deleted(_body(environ))]
-        lists = method in ("GET", "HEAD") and not set(query) - _LIST
-        return [Request("s3:ListBucket", arn, query.get("prefix", [None])[0]) if lists else _unknown(arn)]
+        prefixes = query.get("prefix", [None])
+        lists = method in ("GET", "HEAD") and not set(query) - _LIST and len(prefixes) == 1
+        return [Request("s3:ListBucket", arn, prefixes[0]) if lists else _unknown(arn)]
     resource = f"{arn}/{key}"
     action = _object_action(method, set(query))
     made = [Request(action, resource) if action else _unknown(resource)]

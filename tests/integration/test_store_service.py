@@ -6,7 +6,7 @@ import json
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -332,6 +332,26 @@ def test_keys_are_refused_for_anything_but_own_files(facility, model):
     }
     assert denied == {"AccessDenied"}
     assert "users/bob.m/1/model.onnx" in keys_in(facility)
+
+
+def name_host(host, request, **_):
+    request.headers["Host"] = host
+
+
+def test_a_key_that_the_stand_in_would_read_otherwise_is_refused(facility, model):
+    before = keys_in(facility)
+    s3 = facility.s3("alice")
+    own, config_pbtxt = "users/alice.m/1/model.onnx", "users/alice.m/config.pbtxt"
+    for key in ("users/alice.m/config%2Epbtxt", f"{config_pbtxt}#x", f"{config_pbtxt}?x", "users/alice.m/1/x%2Epy"):
+        assert refused(s3.put_object, Key=key, Body=b"x") == "AccessDenied"
+        assert refused(s3.create_multipart_upload, Key=key) == "AccessDenied"
+        assert refused(s3.delete_objects, Delete={"Objects": [{"Key": key}]}) == "AccessDenied"
+        assert refused(s3.copy_object, Key=key, CopySource=f"models/{own}") == "AccessDenied"
+    for host in ("models.s3.amazonaws.com", "x@127.0.0.1"):  # the bucket is then in the header
+        elsewhere = facility.s3("alice")
+        elsewhere.meta.events.register("before-sign.s3", partial(name_host, host))
+        assert refused(elsewhere.put_object, Key="users/alice.m/2/x", Body=b"x") == "AccessDenied"
+    assert keys_in(facility) == before
 
 
 def test_keys_end_with_their_life_and_without_their_token(facility, model):
