@@ -53,8 +53,8 @@ def _add_up(commands: Commands) -> None:
         summary="start a facility on this machine, and stop it with Ctrl-C",
         description=(
             "Start Triton and a Dask Gateway on this machine, wait until they are ready, and serve until Ctrl-C. "
-            "Everything listens on the loopback interface. Your notebooks find the facility by themselves. With "
-            "--users, start what a facility for several users has: JupyterHub, its token service, Envoy, two "
+            "Everything but Slurm listens on the loopback interface. Your notebooks find the facility by themselves. "
+            "With --users, start what a facility for several users has: JupyterHub, its token service, Envoy, two "
             "Tritons, a Dask Gateway and Prometheus. A server that dies is started again."
         ),
         examples=[
@@ -86,7 +86,7 @@ def _add_up(commands: Commands) -> None:
         help=(
             "run Dask's schedulers and workers as jobs of a Slurm, which is started on this machine too (needs "
             "Debian's slurm-wlm, munge and, for jobs of several users, root and sudo). As root, each user's clusters "
-            "are that user's jobs"
+            "are that user's jobs. Slurm's two ports are open on all interfaces; they answer only holders of its key"
         ),
     )
     parser.add_argument(

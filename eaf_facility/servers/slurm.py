@@ -1,8 +1,10 @@
-"""A Slurm on this machine: munge, a controller and one node, from Debian's packages and on loopback ports.
+"""A Slurm on this machine: munge, a controller and one node, from Debian's packages and on ports of its own.
 
-Configuration, keys and state are in a directory of its own, beside any Slurm that the machine may have. Started by
-root, it runs each job as the user who submitted it; started by another user, that user's jobs only. Accounting is off
-and nothing limits what a job uses. Jobs end with their node's daemon, and nothing of them stays.
+The ports of controller and node are open on all interfaces, because Slurm can bind them only to what the machine's
+name resolves to. They answer only those who have the munge key, which is in a private file. Configuration, keys and
+state are in a directory of its own, beside any Slurm that the machine may have. Started by root, it runs each job as
+the user who submitted it; started by another user, that user's jobs only. Accounting is off and nothing limits what a
+job uses. Jobs end with their node's daemon, and nothing of them stays.
 """
 
 from __future__ import annotations
@@ -39,13 +41,17 @@ _NOBODY = 65534
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where Debian has the daemons, and users' PATH often lacks
 _CPUS = 16  # the node declares them, whatever the machine has: workers of a trial wait more than they compute
 _MEMORY = 65536  # MB, likewise
+_IMPORT_SECONDS = 120  # for `check_python`, on a slow file system
+_COMMAND_SECONDS = 30
+_SOCKET = "munge.sock"
+_LONGEST_SOCKET = 107  # bytes in the path of a Unix socket
 _CONFIGURATION = """\
 ClusterName=eaf
 SlurmctldHost={host}({loopback})
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={directory}/munge.sock
+AuthInfo=socket={directory}/{socket}
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 StateSaveLocation={directory}/state
@@ -96,12 +102,13 @@ def check_python(*modules: str) -> None:
             encoding="utf-8",
             errors="replace",
             check=True,
+            timeout=_IMPORT_SECONDS,
         )
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", "") or str(error)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", "") or "").strip() or str(error)
         raise ConfigurationError(
             f"Slurm's jobs run as their users, and other users cannot run {sys.executable}: "
-            f"{said.strip().splitlines()[-1]}. Install eaf-inference, and its Python, where all users may read, "
+            f"{said.splitlines()[-1]}. Install eaf-inference, and its Python, where all users may read, "
             "such as /opt/eaf-inference. /root is closed to them."
         ) from None
 
@@ -152,6 +159,7 @@ class Slurm:
         with owned_directory("eaf-inference-slurm-") as directory:
             directory.chmod(0o755)  # each user's commands read slurm.conf, and reach munge's socket
             _check_readable(directory)
+            _check_length(directory)
             _prepare(directory)
             servers = [_Munge(directory), _Controller(directory), _Node(directory)]
             try:
@@ -193,6 +201,7 @@ def _prepare(directory: Path) -> None:
     controller_port, node_port = free_ports(2)
     text = _CONFIGURATION.format(
         directory=directory,
+        socket=_SOCKET,
         host=socket.gethostname().partition(".")[0],
         loopback=LOOPBACK,
         user=_user(),
@@ -226,12 +235,34 @@ def _check_readable(directory: Path) -> None:
                 )
 
 
+def _check_length(directory: Path) -> None:
+    """Check that the path of munge's socket is not too long."""
+    if len(os.fsencode(directory / _SOCKET)) > _LONGEST_SOCKET:
+        raise ConfigurationError(
+            f"The path of Slurm's socket, {directory / _SOCKET}, is longer than {_LONGEST_SOCKET} bytes. Set TMPDIR "
+            "to a directory with a shorter path, such as /tmp."
+        )
+
+
 def _output(directory: Path, *command: str) -> str:
-    environment = {**os.environ, "SLURM_CONF": str(directory / "slurm.conf")}
     program = _program(command[0])
-    done = subprocess.run(
-        [program, *command[1:]], capture_output=True, encoding="utf-8", env=environment, check=False, timeout=30
-    )
+    # sbatch passes its environment on to the job
+    environment = plain_environment(first_on_path=Path(program).parent)
+    environment["SLURM_CONF"] = str(directory / "slurm.conf")
+    try:
+        done = subprocess.run(
+            [program, *command[1:]],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            check=False,
+            timeout=_COMMAND_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(
+            f"{' '.join(command)} gave no answer within {_COMMAND_SECONDS} s. Is slurmctld running?"
+        ) from None
     if done.returncode:
         raise ConfigurationError(f"{' '.join(command)} failed: {done.stderr.strip() or done.returncode}")
     return done.stdout
@@ -269,7 +300,7 @@ class _Munge(_Daemon):
             "--foreground",
             "--force",  # as root, and with a log that its group may read
             f"--key-file={files / 'key'}",
-            f"--socket={self._directory / 'munge.sock'}",
+            f"--socket={self._directory / _SOCKET}",
             f"--pid-file={files / 'pid'}",
             f"--log-file={files / 'log'}",
             f"--seed-file={files / 'seed'}",
@@ -278,7 +309,7 @@ class _Munge(_Daemon):
     def is_ready(self) -> bool:
         """Return whether its socket takes connections."""
         with socket.socket(socket.AF_UNIX) as connection:
-            return connection.connect_ex(str(self._directory / "munge.sock")) == 0
+            return connection.connect_ex(str(self._directory / _SOCKET)) == 0
 
 
 class _Controller(_Daemon):
