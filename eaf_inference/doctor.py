@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eaf_inference._redact import redact
 from eaf_inference._text import aligned
 from eaf_inference.connecting import connect
 from eaf_inference.discovery import local_facility
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from eaf_inference.discovery.local_facility import LocalFacility, Replica
 
-__all__ = ["CHECKS", "Check", "Finding", "State", "as_text", "findings", "install_command"]
+__all__ = ["CHECKS", "Check", "Finding", "State", "as_text", "findings", "found_by", "install_command"]
 
 _EXTRAS = ("notebook", "dask", "hub", "facility", "demo")  # those for users, as opposed to developers
 
@@ -63,10 +64,22 @@ def findings() -> Iterator[Finding]:
     ]
     for checks in (CHECKS, *added):
         for subject, check in checks.items():
-            try:
-                yield from check()
-            except ModuleNotFoundError as error:
-                yield Finding(subject, State.NOTE, f"lacks the package {error.name}", install_command("facility"))
+            yield from found_by(subject, check)
+
+
+def found_by(subject: str, check: Check) -> Iterator[Finding]:
+    """Yield what a check finds. If it fails, the last finding says why, and the other checks still run."""
+    try:
+        yield from check()
+    except ModuleNotFoundError as error:
+        yield Finding(subject, State.NOTE, f"lacks the package {error.name}", install_command("facility"))
+    except Exception as error:  # noqa: BLE001  (a check that fails must hide no other)
+        what, remedy = redact(str(error)), "correct what it names"
+        # the last: a host's name that cannot exist
+        if not isinstance(error, InferenceError | OSError | UnicodeError):
+            what = f"this check failed: {type(error).__name__}: {what}"
+            remedy = "this is a mistake in eaf-inference: report it"
+        yield Finding(subject, State.PROBLEM, what, remedy)
 
 
 def as_text(found: Iterable[Finding], *, width: int | None) -> str:

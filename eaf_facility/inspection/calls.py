@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from eaf_inference.address import Address
     from eaf_inference.auth.token import Token
 
-__all__ = ["OK", "SECONDS", "Answer", "call", "get"]
+__all__ = ["OK", "SECONDS", "Answer", "call", "connects", "get"]
 
 SECONDS = 3.0  # for each request
 OK = "OK"
@@ -32,6 +33,15 @@ def get(url: str, ca: str | None = None) -> Reply:
         The certificate authorities cannot be used.
     """
     return exchange(url, headers={}, timeout=SECONDS, tls=tls_context(url, ca))
+
+
+def connects(address: Address) -> bool:
+    """Return whether the port takes a connection, whatever it answers."""
+    try:
+        with socket.create_connection((address.host, address.port), SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eaf_facility.inspection.clocks import clocks
@@ -11,10 +13,9 @@ from eaf_facility.inspection.edge_proxy import admission, certificates
 from eaf_facility.inspection.monitoring import prometheus
 from eaf_facility.inspection.token_service import hub, token_service
 from eaf_facility.inspection.tritons import model_store, tritons
-from eaf_inference._redact import redact
+from eaf_inference._redact import mask
 from eaf_inference._text import printable
-from eaf_inference.doctor import Finding, State
-from eaf_inference.errors import InferenceError
+from eaf_inference.doctor import Finding, found_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,13 +39,18 @@ CHECKS: Mapping[str, Callable[[Setup], Iterator[Finding]]] = {
 
 
 def findings(setup: Setup) -> list[Finding]:
-    """Run all checks at the same time, and return what they found, in their order."""
+    """Run all checks at the same time, and return what they found, in their order.
+
+    Settings that they quote may hold a password, and names that servers give may hold control characters.
+    """
 
     def run(subject: str) -> list[Finding]:
-        try:
-            return list(CHECKS[subject](setup))
-        except (InferenceError, OSError, ValueError) as error:  # ValueError: a host's name that cannot exist
-            return [Finding(subject, State.PROBLEM, printable(redact(str(error))), "correct the setting")]
+        found = found_by(subject, partial(CHECKS[subject], setup))
+        return [replace(each, subject=_shown(each.subject), what=_shown(each.what)) for each in found]
 
     with ThreadPoolExecutor(len(CHECKS)) as pool:
         return [finding for found in pool.map(run, CHECKS) for finding in found]
+
+
+def _shown(text: str) -> str:
+    return printable(mask(text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import subprocess
 from http import HTTPStatus
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eaf_facility.inspection.calls import get
+from eaf_facility.process.server import plain_environment
 from eaf_inference.doctor import Finding, State
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["batch_system", "gateway", "partitions"]
 
 _SECONDS = 5.0
 _SLURM = Path("/etc/slurm/slurm.conf")
-_WORKS = ("alloc", "comp", "idle", "mix", "resv")  # how the states begin in which a node runs jobs, or soon will
+_WORKS = ("alloc", "comp", "idle", "mix", "plnd", "resv")  # how states begin in which nodes run jobs, or soon will
 
 
 def gateway(setup: Setup) -> Iterator[Finding]:
@@ -39,8 +40,11 @@ def gateway(setup: Setup) -> Iterator[Finding]:
         remedy = "start it, and see its log; or correct Facility.gateway_url"
         yield Finding(subject, State.PROBLEM, f"does not answer: {error}", remedy)
         return
-    if reply.status == HTTPStatus.OK:
+    if reply.status == HTTPStatus.OK and _passes(reply.body):
         yield Finding(subject, State.FINE, "healthy")
+    elif reply.status == HTTPStatus.OK:
+        remedy = "Facility.gateway_url must lead to a Dask Gateway, with the prefix if it has one"
+        yield Finding(subject, State.PROBLEM, "/api/health gives another answer than a gateway's", remedy)
     elif reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         what = f"its proxy answers {reply.status}, so the gateway is down or not healthy"
         yield Finding(subject, State.PROBLEM, what, "start it again; see its log")
@@ -49,11 +53,21 @@ def gateway(setup: Setup) -> Iterator[Finding]:
         yield Finding(subject, State.PROBLEM, f"/api/health answers {reply.status}", remedy)
 
 
+def _passes(body: bytes) -> bool:
+    """Return whether this is a healthy gateway's answer, and not that of another server, which has a page for all."""
+    try:
+        return bool(json.loads(body)["status"] == "pass")
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
 def batch_system(setup: Setup) -> Iterator[Finding]:
     """Report the partitions of Slurm, if it is configured on this machine."""
     program = shutil.which("sinfo")
     if program is None or not ("SLURM_CONF" in setup.environment or _SLURM.exists()):
         return
+    environment = plain_environment(first_on_path=Path(program).parent)  # no token
+    environment |= {name: value for name, value in setup.environment.items() if name.startswith("SLURM_")}
     try:
         done = subprocess.run(
             [program, "--noheader", "--format=%R|%a|%D|%t"],
@@ -62,7 +76,7 @@ def batch_system(setup: Setup) -> Iterator[Finding]:
             errors="replace",
             timeout=_SECONDS,
             check=True,
-            env={**os.environ, **setup.environment},
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         what = f"sinfo gave no answer within {_SECONDS:g} s"
@@ -81,7 +95,10 @@ def partitions(text: str) -> Iterator[Finding]:
     found: dict[str, list[tuple[int, str]]] = {}
     for line in text.splitlines():
         name, available, nodes, state = (line.split("|") + [""] * 4)[:4]
-        found.setdefault(name, []).append((int(nodes or 0), state if available == "up" else f"partition {available}"))
+        if not nodes.isdecimal():
+            yield Finding("Slurm", State.PROBLEM, f"sinfo printed {line[:100]!r}", "see what is wrong: run sinfo")
+            continue
+        found.setdefault(name, []).append((int(nodes), state if available == "up" else f"partition {available}"))
     if not found:
         yield Finding("Slurm", State.PROBLEM, "it has no partition", "see slurm.conf")
     for name, groups in found.items():

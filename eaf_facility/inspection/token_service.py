@@ -37,10 +37,21 @@ def hub(setup: Setup) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("JupyterHub", State.PROBLEM, f"{url} does not answer: {error}", "start it; see its log")
         return
-    if reply.status == HTTPStatus.OK:
-        yield Finding("JupyterHub", State.FINE, f"{url} answers")
+    if reply.status == HTTPStatus.OK and (version := _version(reply.body)):
+        yield Finding("JupyterHub", State.FINE, f"{url} answers: version {version}")
+    elif reply.status == HTTPStatus.OK:
+        remedy = "correct JUPYTERHUB_API_URL: http://hub:8081/hub/api"
+        yield Finding("JupyterHub", State.PROBLEM, f"{url} gives another answer than a Hub's", remedy)
     else:
         yield Finding("JupyterHub", State.PROBLEM, f"{url} answers {reply.status}", "see the Hub's log")
+
+
+def _version(body: bytes) -> str:
+    """Return the version that a Hub's API states at its root; empty if this is none."""
+    try:
+        return str(json.loads(body)["version"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def token_service(setup: Setup) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from eaf_facility.envoy.clusters import of_tier
-from eaf_facility.inspection.calls import OK, call, get
+from eaf_facility.inspection.calls import OK, call, connects, get
 from eaf_facility.token_policy import DEFAULT_TIER
 from eaf_inference._files import reason_of
 from eaf_inference.address import parse_urls
@@ -39,12 +39,17 @@ class Seen:
     Attributes
     ----------
     models : mapping of str to bool, optional
-        Whether each version of a model is ready; None if the Triton does not answer.
+        Whether a version of each model is ready; None if the Triton does not list its models.
+    why : str
+        Why it does not.
+    connects : bool, optional
+        Whether its port then takes connections; None if its name is not known on this machine.
     """
 
     url: str
     models: Mapping[str, bool] | None
     why: str = ""
+    connects: bool | None = False
 
 
 def tritons(setup: Setup) -> Iterator[Finding]:
@@ -62,12 +67,20 @@ def tritons(setup: Setup) -> Iterator[Finding]:
 def judged(seen: Seen, *, here: bool) -> Finding:
     """Return the finding about one Triton; `here` is whether this is the edge proxy's host."""
     subject = f"Triton {seen.url}"
-    if seen.models is None:
-        if not here:
-            what = "not reachable from this host, as it should be; only Envoy's host can check its health"
-            return Finding(subject, State.FINE, what)
+    if here and seen.models is None:
         remedy = "start it, and see its log; or correct Envoy.upstreams"
+        if seen.connects:
+            remedy = "see its log; with a model store in S3 it lists no models while S3 does not answer"
         return Finding(subject, State.PROBLEM, f"does not answer: {seen.why}", remedy)
+    if seen.models is None and seen.connects is None:
+        remedy = "run the doctor where the name is known, or try the address: nothing but Envoy's host may reach it"
+        return Finding(subject, State.NOTE, "its name is not known on this host, so nothing was tried", remedy)
+    if seen.models is None and not seen.connects:
+        what = "not reachable from this host, as it should be; only Envoy's host can check its health"
+        return Finding(subject, State.FINE, what)
+    if seen.models is None:
+        what = f"takes connections from this host, around Envoy and without a token ({seen.why})"
+        return Finding(subject, State.PROBLEM, what, _CLOSE)
     ready = sum(seen.models.values())
     if here:
         what = f"healthy, {ready} models ready; answers here, on Envoy's host, without a token"
@@ -77,10 +90,15 @@ def judged(seen: Seen, *, here: bool) -> Finding:
 
 def alike(found: Sequence[Seen]) -> Iterator[Finding]:
     """Report models that one Triton serves and another does not."""
-    serving = {each.url: {name for name, ready in each.models.items() if ready} for each in found if each.models}
-    if len(serving) < 2:
-        return
+    serving = {
+        each.url: {name for name, ready in each.models.items() if ready} for each in found if each.models is not None
+    }
     every = set().union(*serving.values())
+    if serving and not every:
+        remedy = "see their logs, which say why a model is not ready; or give them a repository with models"
+        yield Finding("models", State.NOTE, "no Triton serves any", remedy)
+    if len(serving) < 2 or not every:
+        return
     different = False
     for url, names in serving.items():
         if lacking := sorted(every - names):
@@ -94,7 +112,7 @@ def alike(found: Sequence[Seen]) -> Iterator[Finding]:
 
 def on_the_proxys_host(setup: Setup) -> bool:
     """Return whether users reach the edge proxy at this host, or Envoy's administration answers, on loopback."""
-    if any(_is_own(address.host) for address in setup.proxies):
+    if setup.facility.urls and any(_is_own(address.host) for address in setup.proxies):  # else they are a guess
         return True
     try:
         return get(f"http://127.0.0.1:{setup.envoy.admin_port}/ready").status == HTTPStatus.OK
@@ -108,7 +126,7 @@ def _is_own(host: str) -> bool:
         family, kind, protocol_, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol_) as local:
             local.bind(address)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter: a name that cannot exist
         return False
     return True
 
@@ -134,22 +152,37 @@ def _of_envoy(setup: Setup) -> Iterator[Finding]:
 def look(setup: Setup) -> list[Seen]:
     """Ask every upstream; a name stands for all its addresses, as for Envoy."""
     addresses: list[Address] = []
+    unknown: list[Seen] = []
     for upstream in parse_urls(setup.envoy.upstreams):
         try:
             hosts = {each[4][0] for each in socket.getaddrinfo(upstream.host, None, type=socket.SOCK_STREAM)}
-        except OSError:
-            hosts = {upstream.host}
+        except (OSError, UnicodeError) as error:
+            unknown.append(Seen(upstream.url, None, reason_of(error), connects=None))
+            continue
         addresses += [replace(upstream, host=str(host)) for host in sorted(map(str, hosts))]
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(_seen, addresses))
+        return [*pool.map(_seen, addresses), *unknown]
 
 
 def _seen(address: Address) -> Seen:
+    from google.protobuf.message import DecodeError
+
     answer = call(address, "RepositoryIndex")
-    if answer.status != OK:
-        return Seen(address.url, None, f"{answer.status} {answer.details}".strip())
-    entries = protocol.RepositoryIndexResponse.FromString(answer.reply).models
-    return Seen(address.url, {each.name: each.state == "READY" for each in entries})
+    why = f"{answer.status} {answer.details}".strip()
+    if answer.status == OK:
+        try:
+            return Seen(address.url, _ready(answer.reply))
+        except DecodeError:
+            why = "its answer is not a Triton's"
+    return Seen(address.url, None, why, connects(address))
+
+
+def _ready(reply: bytes) -> dict[str, bool]:
+    """Return whether a version of each model is ready; Triton also lists those that it served before."""
+    ready: dict[str, bool] = {}
+    for each in protocol.RepositoryIndexResponse.FromString(reply).models:
+        ready[each.name] = ready.get(each.name, False) or each.state == "READY"
+    return ready
 
 
 def model_store(setup: Setup) -> Iterator[Finding]:
@@ -198,9 +231,11 @@ def _stored(setup: Setup) -> list[str]:
 
         key = setup.store.own_key()
         files = S3Place(url, endpoint=setup.facility.model_store_endpoint, key=key, timeout=5.0).files("")
-        return sorted({path.partition("/")[0] for path in files if path.endswith("/config.pbtxt")})
-    directory = Path(unquote(urlsplit(url).path))
-    return sorted(each.name for each in directory.iterdir() if (each / "config.pbtxt").is_file())
+        names = {path.partition("/")[0] for path in files if path.endswith("/config.pbtxt")}
+    else:
+        directory = Path(unquote(urlsplit(url).path))
+        names = {each.name for each in directory.iterdir() if (each / "config.pbtxt").is_file()}
+    return sorted(name for name in names if not name.startswith("."))  # a draft, on its way into the store
 
 
 def _named(names: Sequence[str]) -> str:

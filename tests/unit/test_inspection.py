@@ -9,14 +9,19 @@ import pytest
 
 from eaf_facility.envoy.settings import Envoy
 from eaf_facility.hub.settings import TokenIssuer
-from eaf_facility.inspection import calls, clocks, clusters, edge_proxy, monitoring, token_service, tritons
+from eaf_facility.inspection import calls, checks, clocks, clusters, edge_proxy, monitoring, token_service, tritons
 from eaf_facility.inspection.calls import Answer
 from eaf_facility.inspection.checks import findings
 from eaf_facility.inspection.setup import HUB_TOKEN, Setup
 from eaf_facility.inspection.tritons import Seen
+from eaf_facility.process.ports import free_ports
 from eaf_facility.token_policy import TokenPolicy
+from eaf_inference import doctor
+from eaf_inference._http import Reply
+from eaf_inference.address import parse_urls
 from eaf_inference.config import Facility
-from eaf_inference.doctor import State
+from eaf_inference.doctor import Finding, State
+from eaf_inference.inference import protocol
 
 FINE, NOTE, PROBLEM = State.FINE, State.NOTE, State.PROBLEM
 DAY = 86_400.0
@@ -61,9 +66,41 @@ def test_the_keys_schedule_is_judged_by_their_times():
 
 
 def test_an_answering_triton_is_a_problem_except_on_envoys_host():
-    answering, silent = Seen("grpc://a:8001", {"m": True}), Seen("grpc://a:8001", None, "UNAVAILABLE")
-    states = [tritons.judged(seen, here=here).state for seen in (answering, silent) for here in (True, False)]
-    assert states == [NOTE, PROBLEM, PROBLEM, FINE]
+    for seen, on_envoys, elsewhere in (
+        (Seen("grpc://a:8001", {"m": True}), NOTE, PROBLEM),
+        (Seen("grpc://a:8001", None, "UNAVAILABLE"), PROBLEM, FINE),
+        (Seen("grpc://a:8001", None, "DEADLINE_EXCEEDED", connects=True), PROBLEM, PROBLEM),
+        (Seen("grpc://a:8001", None, "unknown name", connects=None), PROBLEM, NOTE),
+    ):
+        assert tritons.judged(seen, here=True).state is on_envoys
+        assert tritons.judged(seen, here=False).state is elsewhere
+
+
+def test_a_port_that_takes_connections_is_not_out_of_reach(monkeypatch):
+    monkeypatch.setattr(calls, "SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        upstreams = [f"grpc://127.0.0.1:{port}", "grpc://no-such-host.invalid:1", f"grpc://{'x' * 70}:1"]
+        found = tritons.look(Setup(envoy=Envoy(upstreams=upstreams)))
+    assert [each.connects for each in found] == [True, None, None]
+
+
+def test_a_model_is_ready_with_any_version_and_only_a_triton_counts(monkeypatch):
+    index = protocol.RepositoryIndexResponse()
+    for version, state in (("1", "UNAVAILABLE"), ("2", "READY"), ("3", "UNAVAILABLE")):
+        index.models.add(name="alice.m", version=version, state=state)
+    (address,) = parse_urls(["grpc://127.0.0.1:1"])
+    monkeypatch.setattr(tritons, "call", lambda *_: Answer("OK", "", index.SerializeToString()))
+    assert tritons._seen(address).models == {"alice.m": True}
+    monkeypatch.setattr(tritons, "call", lambda *_: Answer("OK", "", b"\xff\xff"))
+    assert tritons._seen(address) == Seen(address.url, None, "its answer is not a Triton's")
+
+
+def test_a_guessed_address_does_not_say_which_host_this_is():
+    (unused,) = free_ports(1)
+    envoy = Envoy(upstreams=["grpc://10.0.0.1:8001"], admin_port=unused)
+    assert not tritons.on_the_proxys_host(Setup(envoy=envoy))
+    assert tritons.on_the_proxys_host(Setup(envoy=envoy, facility=Facility(urls=["grpcs://127.0.0.1:443"])))
 
 
 def test_tritons_with_different_models_are_named():
@@ -72,6 +109,18 @@ def test_tritons_with_different_models_are_named():
     assert (found.state, found.what) == (PROBLEM, "grpc://b:8001 does not serve n, which another one does")
     assert [each.state for each in tritons.alike([one, one])] == []
     assert [each.state for each in tritons.alike([one, Seen("grpc://b:8001", one.models)])] == [FINE]
+    (found,) = tritons.alike([one, Seen("grpc://b:8001", {})])
+    assert (found.state, found.what) == (PROBLEM, "grpc://b:8001 does not serve m, n, which another one does")
+    empty = [Seen("grpc://b:8001", {"m": False}), Seen("grpc://a:8001", {})]
+    assert [(each.state, each.what) for each in tritons.alike(empty)] == [(NOTE, "no Triton serves any")]
+
+
+def test_a_draft_in_the_store_is_no_model(tmp_path):
+    for name in ("alice.m", ".draft-0123"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").touch()
+    (found,) = tritons.model_store(Setup(facility=Facility(model_store=tmp_path.as_uri())))
+    assert found.what == "has 1 models; no Triton answers here that could see them"
 
 
 @pytest.mark.parametrize(
@@ -109,14 +158,42 @@ def test_a_missing_number_is_explained():
 
 
 def test_slurms_partitions_are_judged_by_their_nodes():
-    text = "debug|up|2|idle\ndebug|up|1|down*\ngpu|up|1|drain\nold|inact|4|idle\nlong|up|3|mix\n"
+    text = "debug|up|2|idle\ndebug|up|1|down*\ngpu|up|1|drain\nold|inact|4|idle\nlong|up|3|mix\nlong|up|1|plnd\n"
     states = {each.subject: (each.state, each.what) for each in clusters.partitions(text)}
     assert states == {
         "Slurm partition debug": (NOTE, "2 nodes work; 1 down*"),
         "Slurm partition gpu": (PROBLEM, "0 nodes work; 1 drain"),
         "Slurm partition old": (PROBLEM, "0 nodes work; 4 partition inact"),
-        "Slurm partition long": (FINE, "3 nodes work"),
+        "Slurm partition long": (FINE, "4 nodes work"),
     }
+    found = list(clusters.partitions("sinfo: something new\ndebug|up|2|idle\n"))
+    assert [each.state for each in found] == [PROBLEM, FINE]
+
+
+def test_sinfo_gets_slurms_settings_and_no_token(tmp_path, monkeypatch):
+    program = tmp_path / "sinfo"
+    script = "#!/bin/sh\necho >&2 $SLURM_CONF $JUPYTERHUB_API_TOKEN none\nexit 1\n"
+    program.write_text(script, encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv(HUB_TOKEN, "0123456789abcdef")
+    (found,) = clusters.batch_system(Setup(environment={"SLURM_CONF": "/etc/s.conf", HUB_TOKEN: "0123456789abcdef"}))
+    assert (found.state, found.what) == (PROBLEM, "sinfo failed: /etc/s.conf none")
+
+
+@pytest.mark.parametrize(
+    ("module", "check", "good"),
+    [(clusters, clusters.gateway, b'{"status": "pass"}'), (token_service, token_service.hub, b'{"version": "5.3"}')],
+)
+def test_another_servers_page_is_not_taken_for_a_healthy_one(monkeypatch, module, check, good):
+    setup = Setup(
+        facility=Facility(gateway_url="http://gateway"), environment={"JUPYTERHUB_API_URL": "http://hub/hub/api"}
+    )
+    states = []
+    for body in (good, b"<html>", b"[]", b"{}"):
+        monkeypatch.setattr(module, "get", lambda *_, body=body: Reply(200, body))
+        states += [each.state for each in check(setup)]
+    assert states == [FINE, PROBLEM, PROBLEM, PROBLEM]
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(0.9, FINE), (-5.5, FINE), (30, NOTE), (-70, PROBLEM)])
@@ -133,6 +210,31 @@ def test_a_wrong_setting_is_one_finding_and_no_traceback():
     assert PROBLEM in {each.state for each in findings(wrong)}
     found = {each.subject: each.what for each in findings(Setup(facility=Facility(urls=["grpcs://a/model"])))}
     assert "only triton+grpc://" in found["edge proxy"]
+
+
+def test_a_check_that_fails_hides_neither_the_others_nor_what_it_found(monkeypatch):
+    def failing(_):
+        yield Finding("first", FINE, "seen")
+        raise KeyError("kid")
+
+    usual = {each.subject for each in findings(Setup())}
+    monkeypatch.setitem(checks.CHECKS, "Dask Gateway", failing)
+    found = {each.subject: each for each in findings(Setup())}
+    assert set(found) == (usual - {"Dask Gateway"}) | {"first", "Dask Gateway"}
+    last = found["Dask Gateway"]
+    assert (last.state, last.what) == (PROBLEM, "this check failed: KeyError: 'kid'")
+    assert "report it" in last.remedy
+    monkeypatch.setattr(doctor, "CHECKS", {"a": lambda: failing(None), "b": lambda: iter([Finding("b", FINE, "")])})
+    assert [each.subject for each in doctor.findings()][:3] == ["first", "a", "b"]
+
+
+def test_a_password_in_a_setting_and_control_characters_are_not_shown():
+    setup = Setup(
+        facility=Facility(gateway_url="http://me:hunter22@127.0.0.1:1"),
+        policy=TokenPolicy(jwks_url="http://me:hunter22@127.0.0.1:1/\x1b[2J"),
+    )
+    assert "hunter22" not in repr(findings(setup))
+    assert "\x1b" not in "".join(each.what + each.subject for each in findings(setup))
 
 
 def test_no_check_waits_long_for_a_machine_that_never_answers(monkeypatch):
