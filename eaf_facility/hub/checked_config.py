@@ -8,6 +8,7 @@ refused. The result is the parsed message written again, so that Triton reads ex
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import MutableMapping, MutableSequence
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +20,7 @@ from eaf_inference.deploy.places import CLAIM
 from eaf_inference.deploy.store import DEPLOYED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 __all__ = ["LARGEST_CONFIG", "CheckedConfig", "RefusedConfig", "checked_config"]
 
@@ -49,15 +50,18 @@ _OURS = {
 }
 _PATH_LIKE = re.compile(r"[/\\]|\.\.|\$\$")
 _PATH_KEY = re.compile(r"path|dir|file|librar|plugin|exec|env|url", re.IGNORECASE)
+_THREADS = re.compile(r"thread", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,3}")
 # numbers for which Triton reserves memory or time while it loads the model
 _MOST: dict[tuple[str, str], int] = {
-    ("ModelInstanceGroup", "count"): 16,
     ("ModelDynamicBatching", "priority_levels"): 100,
-    ("ModelWarmup", "count"): 1000,
     ("StrategyOldest", "max_candidate_sequences"): 1 << 16,
 }
+_MOST_INSTANCES = 16  # on one device, of all instance groups
+_MOST_WARM_UPS = 1000  # of all warm-up requests, each as often as its count says
 _MOST_ROWS = 1 << 20  # max_batch_size, and the batch sizes of warm-up requests
-_MOST_WARM_UP = 1 << 28  # numbers in one input of a warm-up request
+_MOST_NUMBERS = 1 << 28  # in one input of a warm-up request, and in all states of a sequence
+_MOST_THREADS = 128
 
 
 class RefusedConfig(ValueError):
@@ -244,6 +248,11 @@ def _check_parameter(key: str, value: str, *, is_python: bool) -> None:
             f"The parameter {key[:100]!r} is not allowed, because backends may read a file that it names. Remove it, "
             "or ask the facility's operators.",
         )
+    if _THREADS.search(key) and not (_NUMBER.fullmatch(value) and int(value) <= _MOST_THREADS):
+        raise RefusedConfig(
+            "too_large_a_number",
+            f"The parameter {key[:100]!r} is {value[:100]!r}. Expected a number of threads, at most {_MOST_THREADS}.",
+        )
 
 
 def _check_numbers(config: Any) -> None:
@@ -253,13 +262,25 @@ def _check_numbers(config: Any) -> None:
                 raise _too_large(f"{kind}.{field}", getattr(message, field), most)
     if config.max_batch_size > _MOST_ROWS:
         raise _too_large("max_batch_size", config.max_batch_size, _MOST_ROWS)
+    instances: Counter[str] = Counter()
+    for group in config.instance_group:
+        for device in group.gpus or [f"kind {group.kind}"]:
+            instances[str(device)] += max(1, group.count)
+    if (most := max(instances.values(), default=0)) > _MOST_INSTANCES:
+        raise _too_large("the number of instances on one device", most, _MOST_INSTANCES)
+    states = config.sequence_batching.state
+    shapes = [each.dims for state in states for each in (state, *state.initial_state)]
+    if (numbers := sum(map(_numbers, shapes))) > _MOST_NUMBERS:
+        raise _too_large("the size of a sequence's states", numbers, _MOST_NUMBERS)
+    if (times := sum(max(1, each.count) for each in config.model_warmup)) > _MOST_WARM_UPS:
+        raise _too_large("the number of warm-up requests", times, _MOST_WARM_UPS)
     for warm_up in config.model_warmup:
         if warm_up.batch_size > _MOST_ROWS:
             raise _too_large("ModelWarmup.batch_size", warm_up.batch_size, _MOST_ROWS)
         for each in warm_up.inputs.values():
-            numbers = prod(max(1, dim) for dim in each.dims) * max(1, warm_up.batch_size)
-            if numbers > _MOST_WARM_UP:
-                raise _too_large("numbers in a warm-up request", numbers, _MOST_WARM_UP)
+            numbers = _numbers(each.dims) * max(1, warm_up.batch_size)
+            if numbers > _MOST_NUMBERS:
+                raise _too_large("the size of a warm-up request", numbers, _MOST_NUMBERS)
 
 
 def _check_steps(config: Any, served_name: str) -> None:
@@ -288,6 +309,10 @@ def _outside(field: str, value: str) -> RefusedConfig:
         f"The field {field} is {value[:200]!r}. Expected the plain name of a file of the model, of letters, digits, "
         "'_', '-', '+' and '.'.",
     )
+
+
+def _numbers(dims: Iterable[int]) -> int:
+    return prod(max(1, dim) for dim in dims)
 
 
 def _too_large(what: str, value: int, most: int) -> RefusedConfig:

@@ -38,7 +38,7 @@ def test_harmless_fields_are_kept():
     more = """
         input { name: "/dense/Relu:0" data_type: TYPE_FP32 dims: [-1] }
         output { name: "x" data_type: TYPE_FP32 dims: [2] label_filename: "labels.txt" }
-        instance_group { count: 2 kind: KIND_GPU gpus: [0] }
+        instance_group { count: 4 kind: KIND_GPU gpus: [0, 1, 2, 3, 4, 5, 6, 7] }
         optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt"
           parameters { key: "precision_mode" value: "FP16" } } } }
         model_warmup { name: "one" batch_size: 1
@@ -74,6 +74,14 @@ def accelerated(key, value):
 
 def ensemble_of(step):
     return f'platform: "ensemble" {PIN} ensemble_scheduling {{ step {{ model_name: {step} model_version: -1 }} }}'
+
+
+def stateful(rest):
+    return f"{GOOD} sequence_batching {{ state {{ {rest} }} }}"
+
+
+def parameter(key, value):
+    return f'{GOOD} parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
 
 
 def warm_up(rest):
@@ -158,6 +166,18 @@ def warm_up(rest):
         (f"{GOOD} dynamic_batching {{ priority_levels: 1000000000 }}", "too_large_a_number"),
         (f'backend: "onnxruntime" {PIN} max_batch_size: 2000000000', "too_large_a_number"),
         (warm_up("count: 4000000000"), "too_large_a_number"),
+        # others' share, in pieces that are each small enough
+        (f"{GOOD} {'instance_group { count: 16 }' * 2}", "too_large_a_number"),
+        (f"{GOOD} {'instance_group { }' * 17}", "too_large_a_number"),
+        (f"{GOOD} instance_group {{ kind: KIND_GPU gpus: [{', '.join(['0'] * 17)}] }}", "too_large_a_number"),
+        (f"{warm_up('count: 600')} model_warmup {{ count: 600 }}", "too_large_a_number"),
+        (f"{GOOD} {' model_warmup { }' * 1001}", "too_large_a_number"),
+        (stateful("dims: [1000000, 1000000]"), "too_large_a_number"),
+        (stateful("initial_state { dims: [1000000, 1000000] zero_data: true }"), "too_large_a_number"),
+        (stateful("initial_state { dims: [100000000] }" * 3), "too_large_a_number"),
+        (parameter("intra_op_thread_count", "100000"), "too_large_a_number"),
+        (parameter("INTER_OP_THREAD_COUNT", "+999"), "too_large_a_number"),
+        (accelerated("num_of_threads", "1e6"), "too_large_a_number"),
         (f'{GOOD} model_warmup {{ name: "w" batch_size: 4000000000 }}', "too_large_a_number"),
         (
             warm_up('inputs { key: "x" value { dims: [1000000, 1000000] zero_data: true } }'),
