@@ -7,15 +7,21 @@ believed to identify its sender.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from eaf_inference._redact import redact
+from eaf_inference._text import printable
+
 if TYPE_CHECKING:
     from jupyterhub.services.auth import HubAuth
 
 __all__ = ["Caller", "Refusal", "caller_of"]
+
+log = logging.getLogger(__name__)
 
 _HUB_TIMEOUT = 5.0  # seconds
 _HEADER = re.compile(r"(?:token|bearer) +([A-Za-z0-9\-._~+/]{1,4096}=*)", re.IGNORECASE)
@@ -87,10 +93,13 @@ async def caller_of(authorization: str | None, hub: HubAuth, contact: str) -> Ca
         )
     try:
         model = await asyncio.wait_for(hub.user_for_token(found[1], use_cache=False, sync=False), _HUB_TIMEOUT)
-        problem = not (model is None or _is_identity(model))
-    except Exception:  # noqa: BLE001  (the exceptions of HubAuth differ between its versions)
-        problem = True
+        problem = "" if model is None or _is_identity(model) else "its answer describes no user"
+    except asyncio.TimeoutError:
+        problem = f"no answer within {_HUB_TIMEOUT:.0f} s"
+    except Exception as error:  # noqa: BLE001  (the exceptions of HubAuth differ between its versions)
+        problem = f"{type(error).__name__}: {redact(str(error).replace(found[1], '…'))}"
     if problem:
+        log.warning("JupyterHub, %s: %s", hub.api_url, printable(problem))
         message = "JupyterHub does not answer, so you cannot be identified. Try again in a few seconds."
         raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "hub_unavailable", message, retry_after=5)
     if model is None:

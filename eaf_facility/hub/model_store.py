@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -36,6 +38,8 @@ __all__ = ["StoreAccess", "store_access"]
 log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
+# not asyncio's own, in which the Hub's name is looked up: a store that hangs must not keep users from their tokens
+_THREADS = ThreadPoolExecutor(16, "model-store")
 
 
 def store_access(settings: ModelStore, facility: Facility) -> StoreAccess:
@@ -231,7 +235,7 @@ def _own(caller: Caller, served_name: str) -> str:
 async def _asked(call: Callable[..., _Answer], *arguments: Any, caller: Caller, **options: Any) -> _Answer:
     """Call the store in a thread."""
     try:
-        return await asyncio.to_thread(call, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(call, *arguments, **options))
     except (InferenceError, OSError) as error:
         log.warning("the model store: %s: %s", type(error).__name__, redact(str(error)))
         raise Refusal(

@@ -108,7 +108,7 @@ def test_any_malformed_token_service_answer_is_a_typed_error(reply):
 
 
 @pytest.mark.parametrize("reply", MALFORMED.values(), ids=MALFORMED)
-def test_no_malformed_hub_answer_lets_anybody_in(reply):
+def test_no_malformed_hub_answer_lets_anybody_in(reply, caplog):
     async def ask(url):
         hub = HubAuth(api_url=url, access_scopes={"access:services"}, api_token="its own")  # noqa: S106
         try:
@@ -123,6 +123,9 @@ def test_no_malformed_hub_answer_lets_anybody_in(reply):
         asyncio.run(ask(url))
     assert (raised.value.status, raised.value.error) == (503, "hub_unavailable")
     assert MARK not in str(raised.value)
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "eaf_facility.hub.callers"]
+    assert line.startswith(f"JupyterHub, {url}: ")
+    assert MARK not in line
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from eaf_facility.hub import model_store
+from eaf_facility.hub.callers import Caller
 from eaf_facility.hub.settings import ModelStore
 from eaf_inference.auth.model_store import StoreKeys
 from eaf_inference.config import Facility
@@ -16,6 +20,7 @@ from eaf_inference.errors import ConfigurationError
 
 SECRET = "wJalrXUtnFEMI0K7MDENG"  # noqa: S105
 S3 = {"model_store": "s3://models/users", "model_store_service": True}
+ALICE = Caller("alice", frozenset())
 ROLE = "arn:aws:iam::123456789012:role/eaf-models"
 
 
@@ -91,6 +96,23 @@ def test_the_services_own_key_is_read_from_its_file(tmp_path):
     path.write_text(json.dumps({"key": "AKIA", "secret": SECRET}), encoding="utf-8")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each[:] for each in settings(key_file=str(path)).own_key()] == ["AKIA", SECRET]
+
+
+def test_a_store_that_hangs_leaves_asyncios_threads_to_others():
+    answered = threading.Event()
+
+    async def many():
+        asked = [asyncio.create_task(model_store._asked(answered.wait, 30, caller=ALICE)) for _ in range(100)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo("127.0.0.1", 1), 10)  # as for a Hub's name
+        assert not any(each.done() for each in asked)
+        answered.set()
+        return await asyncio.gather(*asked)
+
+    try:
+        assert all(asyncio.run(many()))
+    finally:
+        answered.set()
 
 
 WITHOUT_LIBRARIES = """
