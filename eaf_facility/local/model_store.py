@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,13 +114,18 @@ def _directory_store(path: Path, *, kept: bool) -> ModelStore:
     path = path.expanduser().resolve()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        others_write = path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        status = path.stat()
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be a model store: {error.strerror}. Give a directory that you may write to, or a path at "
             "which one can be made: --store ~/models"
         ) from error
-    if others_write:
+    if status.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{path} cannot be a model store: it belongs to another user of this machine, whose models Triton would "
+            "run in your name. Give a directory of your own: --store ~/models"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(
             f"{path} cannot be a model store: others on this machine may write to it, and Triton would run their "
             f"models in your name. Forbid it: chmod go-w {path}"

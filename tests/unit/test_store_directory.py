@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def arrange_shared(path):
     return path
 
 
+def arrange_anothers(path):
+    path.mkdir()
+    if os.geteuid() != 0:
+        return Path("/")
+    os.chown(path, 65534, 65534)
+    return path
+
+
 def arrange_model(path):
     path.mkdir()
     (path / "config.pbtxt").write_text("")
@@ -52,6 +61,7 @@ def arrange_model(path):
         (arrange_file, "File exists"),
         (lambda path: arrange_file(path) / "store", "Not a directory"),
         (arrange_shared, "others on this machine may write to it.*chmod go-w"),
+        (arrange_anothers, "belongs to another user.*--store ~/models"),
         (arrange_model, "is a model, not a model store"),
     ],
 )
