@@ -122,7 +122,7 @@ def test_steps_of_a_friend_tree_must_cover_all_entries(tmp_path):
     with uproot.recreate(tmp_path / "none.root") as file:
         file.mktree("Events", {"pt": "float64"})
     none = File(str(tmp_path / "none.root"), "Events", steps=((0, 0),))
-    assert friend(tmp_path / "of none", JAGGED[:0], (), none)["scores"].num_entries == 0
+    assert friend(tmp_path / "empty", JAGGED[:0], (), none)["scores"].num_entries == 0
     for file in (replace(whole, steps=((0, 4), (4, 8))), replace(whole, steps=((4, 12), (0, 4)))):
         with pytest.raises(InvalidInput, match="has 12 entries, and its steps are"):
             write(results(file, JAGGED[:8], (4,)), tmp_path / "out", format="root", provenance=MADE)
