@@ -89,10 +89,10 @@ class StoreAccess:
         if self.keys is None:
             message = "This facility's model store is a file system: write with your own permissions there."
             raise Refusal(HTTPStatus.NOT_FOUND, "not_offered", message, user=caller.name)
-        owner = _owner(caller)
-        writes = await self._has_room(owner, caller)
-        make = self.keys.make
-        return await _asked(make, owner, python=self.may_run_code(caller), writes=writes, caller=caller)
+        owner, make = _owner(caller), self.keys.make
+        async with self._lock(f"{owner} keys"):  # one user's requests, which list her files, take one thread
+            writes = await self._has_room(owner, caller)
+            return await _asked(make, owner, python=self.may_run_code(caller), writes=writes, caller=caller)
 
     async def publish(self, caller: Caller, served_name: str, body: bytes) -> dict[str, Any]:
         """Write a model's configuration after checking it, and return what it serves.
@@ -200,9 +200,9 @@ class StoreAccess:
         usage: Usage = await _asked(self.store.usage, owner, caller=caller)
         return usage.bytes < self.facility.most_model_bytes
 
-    def _lock(self, owner: str) -> asyncio.Lock:
-        """Return the lock of this owner's changes, so that two at once do not share the last of the quota."""
-        return self._locks.setdefault(owner, asyncio.Lock())
+    def _lock(self, name: str) -> asyncio.Lock:
+        """Return a lock. An owner's is for her changes, so that two at once do not share the last of the quota."""
+        return self._locks.setdefault(name, asyncio.Lock())
 
 
 def _owner(caller: Caller) -> str:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from eaf_facility.hub.callers import Caller
 from eaf_facility.hub.settings import ModelStore
 from eaf_inference.auth.model_store import StoreKeys
 from eaf_inference.config import Facility
+from eaf_inference.deploy.store import Usage
 from eaf_inference.errors import ConfigurationError
 
 SECRET = "wJalrXUtnFEMI0K7MDENG"  # noqa: S105
@@ -111,6 +113,31 @@ def test_a_store_that_hangs_leaves_asyncios_threads_to_others():
 
     try:
         assert all(asyncio.run(many()))
+    finally:
+        answered.set()
+
+
+def test_one_users_requests_for_keys_do_not_take_all_threads():
+    answered, asked = threading.Event(), []
+
+    def usage(owner):
+        asked.append(owner)
+        assert owner == "bob" or answered.wait(30)
+        return Usage(models=1, bytes=1)
+
+    store, keys = SimpleNamespace(usage=usage), SimpleNamespace(make=lambda owner, **_: owner)
+    access = model_store.StoreAccess(settings(), Facility(most_model_bytes=10), store, keys)
+
+    async def many():
+        hers = [asyncio.create_task(access.keys_for(ALICE)) for _ in range(50)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(access.keys_for(Caller("bob", frozenset())), 10) == "bob"
+        assert sorted(asked) == ["alice", "bob"]
+        answered.set()
+        assert await asyncio.gather(*hers) == ["alice"] * 50
+
+    try:
+        asyncio.run(many())
     finally:
         answered.set()
 
