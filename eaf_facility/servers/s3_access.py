@@ -31,6 +31,7 @@ _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256 Credential=([A-Z0-9a-z]+)/\d{8}/[\w-
                          r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})")  # fmt: skip
 _LARGEST_BODY = 1 << 30  # bytes
 _ACCOUNT = "123456789012"  # moto's
+_OWN_PAGES = "/moto-api"  # moto's, which show everybody's keys
 _HOST = re.compile(rf"{re.escape(LOOPBACK)}(:\d+)?")
 _AMBIGUOUS = re.compile(r"[%?#]")  # in a key that was decoded once
 
@@ -94,7 +95,8 @@ def guarded(app: WSGIApplication, keys: Mapping[str, str]) -> WSGIApplication:
 def _judged(environ: WSGIEnvironment, keys: Mapping[str, str]) -> tuple[str | None, bool]:
     """Return the code of a refusal, and whether the caller may list everything."""
     found = _CREDENTIAL.fullmatch(environ.get("HTTP_AUTHORIZATION", ""))
-    if found is None or not _HOST.fullmatch(environ.get("HTTP_HOST", "")):
+    own_page = environ["PATH_INFO"].startswith(_OWN_PAGES)
+    if found is None or own_page or not _HOST.fullmatch(environ.get("HTTP_HOST", "")):
         return "AccessDenied", False
     key, service, signed, signature = found.groups()
     session = None if key in keys else _session(key)

@@ -35,10 +35,15 @@ class _Handler(MotoRequestHandler):
 
 
 def reading_only(app: WSGIApplication, key: str) -> WSGIApplication:
-    """Return an application that refuses every change with this access key, which is Triton's."""
+    """Return an application that lets this access key, which is Triton's, only read S3.
+
+    STS, which also answers GET, would give it keys that may write.
+    """
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and f"={key}/" in environ.get("HTTP_AUTHORIZATION", ""):
+        authorization = environ.get("HTTP_AUTHORIZATION", "")
+        reads = environ["REQUEST_METHOD"] in ("GET", "HEAD") and "/s3/aws4_request" in authorization
+        if f"={key}/" in authorization and not reads:
             start_response("403 Forbidden", [("Content-Length", "0"), ("Connection", "close")])
             return []
         return app(environ, start_response)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from http.client import HTTPConnection
+from itertools import product
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -347,11 +348,29 @@ def test_a_key_that_the_stand_in_would_read_otherwise_is_refused(facility, model
         assert refused(s3.create_multipart_upload, Key=key) == "AccessDenied"
         assert refused(s3.delete_objects, Delete={"Objects": [{"Key": key}]}) == "AccessDenied"
         assert refused(s3.copy_object, Key=key, CopySource=f"models/{own}") == "AccessDenied"
+    for key in ("data.json", "config"):
+        assert refused(facility.own().get_object, Bucket="moto-api", Key=key) == "AccessDenied"
     for host in ("models.s3.amazonaws.com", "x@127.0.0.1"):  # the bucket is then in the header
         elsewhere = facility.s3("alice")
         elsewhere.meta.events.register("before-sign.s3", partial(name_host, host))
         assert refused(elsewhere.put_object, Key="users/alice.m/2/x", Body=b"x") == "AccessDenied"
     assert keys_in(facility) == before
+
+
+def test_tritons_key_reads_s3_and_gets_no_keys_from_sts():
+    from eaf_facility.servers.s3_program import reading_only
+
+    answered = []
+    app = reading_only(lambda *_: ["passed"], "TRITON")
+    for key, method, service in product(("TRITON", "OTHER"), ("GET", "HEAD", "PUT", "POST"), ("s3", "sts")):
+        credential = (
+            f"AWS4-HMAC-SHA256 Credential={key}/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host"
+        )
+        if app({"REQUEST_METHOD": method, "HTTP_AUTHORIZATION": credential}, lambda *_: None):
+            answered.append((key, method, service))
+    assert answered[:2] == [("TRITON", "GET", "s3"), ("TRITON", "HEAD", "s3")]
+    assert {key for key, *_ in answered[2:]} == {"OTHER"}
+    assert len(answered) == 10
 
 
 def test_keys_end_with_their_life_and_without_their_token(facility, model):
