@@ -18,6 +18,7 @@ from eaf_facility.hub.store_files import harmful
 from eaf_inference.deploy.names import owner_of
 from eaf_inference.deploy.places import CLAIM
 from eaf_inference.deploy.store import DEPLOYED
+from eaf_inference.inference.parameters import DEPLOYMENT, PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -43,11 +44,7 @@ _NEVER = {
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 _ENVIRONMENT = re.compile(r"\$\$TRITON_MODEL_DIRECTORY/[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _FILE_FIELDS = {"default_model_filename", "label_filename", "data_file", "input_data_file"}
-# parameters that this package's clients read, which are free text
-_OURS = {
-    *("preprocess", "labels", "features", "collections", "graph", "batch_axis", "lengths", "pad_batches_to"),
-    "deployment",
-}
+_OURS = {*PARAMETERS, DEPLOYMENT}  # these are free text
 _PATH_LIKE = re.compile(r"[/\\]|\.\.|\$\$")
 _PATH_KEY = re.compile(r"path|dir|file|librar|plugin|exec|env|url", re.IGNORECASE)
 _THREADS = re.compile(r"thread", re.IGNORECASE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference.deploy.config_parameters import Choices, as_json, parameters_of
 from eaf_inference.deploy.config_text import NAME, parsed, quoted, quoted_lines, with_field, with_parameter
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.inference.parameters import DEPLOYMENT
 from eaf_inference.inference.spec import DTYPES, ModelSpec
 
 if TYPE_CHECKING:
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from eaf_inference.deploy.config_parameters import Exported
     from eaf_inference.deploy.onnx_file import OnnxFile, OnnxTensor
 
-__all__ = ["DEPLOYMENT", "Choices", "merged", "pinned", "written"]
+__all__ = ["Choices", "merged", "pinned", "written"]
 
-DEPLOYMENT = "deployment"  # the parameter that says who deployed a version, when and from what
 _MOST_ROWS = 1024  # of a request, by default …
 _MOST_BYTES = 64 << 20  # … or as many as make this
 _USUAL_LENGTH = 128  # constituents, where their number is free

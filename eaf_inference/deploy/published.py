@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from eaf_inference.inference.parameters import DEPLOYMENT
+
 __all__ = ["UPLOADING", "deployment_of", "names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
 
 UPLOADING = "upload_in_progress"  # the backend of a model whose first upload has not ended
@@ -47,10 +49,10 @@ def pinned_version_of(text: str) -> int | None:
 def deployment_of(text: str) -> dict[str, Any]:
     """Return what the parameter `deployment` says about the upload; empty if it says nothing readable."""
     parameters = _parsed(text).parameters
-    if "deployment" not in parameters:
+    if DEPLOYMENT not in parameters:
         return {}
     try:
-        found = json.loads(parameters["deployment"].string_value)
+        found = json.loads(parameters[DEPLOYMENT].string_value)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -17,6 +17,7 @@ from typing import Any
 
 from eaf_inference._redact import redact
 from eaf_inference._text import printable
+from eaf_inference.inference.parameters import DEPLOYMENT
 
 __all__ = ["DeploymentFacts", "deployment_facts"]
 
@@ -52,9 +53,9 @@ class DeploymentFacts:
 
 def deployment_facts(config: Any) -> DeploymentFacts | None:
     """Return how the model of a configuration was deployed; None if no user deployed it."""
-    if "deployment" not in config.parameters:
+    if DEPLOYMENT not in config.parameters:
         return None
-    text = config.parameters["deployment"].string_value
+    text = config.parameters[DEPLOYMENT].string_value
     try:
         said = json.loads(text) if len(text) <= _LONGEST else None
     except (ValueError, RecursionError):

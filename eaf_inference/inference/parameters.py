@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    *("AS_CONFIGURED", "Chosen", "batch_sizes", "check_batch_axis", "has_batch_axis", "merged_sizes"),
-    *("padded_lengths", "parameter"),
+    *("AS_CONFIGURED", "DEPLOYMENT", "PARAMETERS", "Chosen", "batch_sizes", "check_batch_axis", "has_batch_axis"),
+    *("merged_sizes", "padded_lengths", "parameter"),
 ]
 
+# The keys of what a model's owner declares, and of what `eaf_inference.deploy` writes down about a version
+PARAMETERS = ("preprocess", "labels", "features", "collections", "graph", "batch_axis", "lengths", "pad_batches_to")
+DEPLOYMENT = "deployment"
 _LARGEST_PARAMETER = 1 << 20  # characters
 _MOST_ROWS = 1 << 20  # of a batch of a declared size
 _SHOWN = 200  # characters of a parameter in a message

@@ -12,6 +12,7 @@ from eaf_facility.hub.store_files import CODE, CONFIGS, OWN_CODE, TRAVERSAL, har
 from eaf_facility.hub.store_policy import session_policy
 from eaf_facility.servers.s3_access import Request, allows
 from eaf_inference.inference import protocol
+from eaf_inference.inference.parameters import DEPLOYMENT, PARAMETERS
 
 NAME = "alice.tagger"
 BACKENDS = ("ensemble", "onnxruntime", "pytorch")
@@ -32,6 +33,12 @@ def test_a_configuration_is_written_again_as_it_was_understood():
     again = text_format.Parse(done.text, protocol.ModelConfig())
     assert again == text_format.Parse(text + f' name: "{NAME}"', protocol.ModelConfig())
     assert check(done.text).text == done.text
+
+
+@pytest.mark.parametrize("key", [*PARAMETERS, DEPLOYMENT])
+def test_parameters_that_the_client_reads_are_free_text(key):
+    text = f'{GOOD} parameters {{ key: "{key}" value {{ string_value: "/etc/passwd" }} }}'
+    assert "/etc/passwd" in check(text).text
 
 
 def test_harmless_fields_are_kept():

@@ -18,7 +18,7 @@ from eaf_inference.inference import protocol
 from eaf_inference.inference.lengths import Declared
 from eaf_inference.inference.lookup import table
 from eaf_inference.inference.marshal import prepare
-from eaf_inference.inference.parameters import Chosen
+from eaf_inference.inference.parameters import PARAMETERS, Chosen
 from eaf_inference.inference.queue_times import QueueTimes
 from eaf_inference.inference.spec import ModelSpec
 
@@ -166,7 +166,6 @@ def test_a_model_whose_outputs_do_not_count_rows_is_no_candidate():
     assert not spec_of(config(batch=0, x=[-1, 5], prob=[2], logits=[2])).may_have_batch_axis
 
 
-KEYS = ("preprocess", "labels", "collections", "features", "graph", "batch_axis", "pad_batches_to", "lengths")
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["x", "prob", "node", "edge"]),
     lambda inner: (
@@ -179,7 +178,7 @@ json_like = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), st.text(max_size=9) | json_like.map(json.dumps), max_size=3))
+@given(st.dictionaries(st.sampled_from(PARAMETERS), st.text(max_size=9) | json_like.map(json.dumps), max_size=3))
 def test_any_text_of_any_parameter_gives_a_model_or_a_configuration_error(parameters):
     with contextlib.suppress(ConfigurationError):
         spec_of(config(**parameters))
