@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Figures = Mapping[str, Sequence[float]]
     Values = Callable[[Sequence[Result], Figures], list[float]]
 
-__all__ = ["TARGETS", "Target", "Verdict", "verdicts"]
+__all__ = ["Target", "Verdict", "verdicts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Verdict:
 def verdicts(results: Sequence[Result], figures: Figures) -> list[Verdict]:
     """Judge every target by the median over the rounds."""
     found = []
-    for target in TARGETS:
+    for target in _TARGETS:
         spread = Spread.of(target.values(results, figures))
         met = None
         if spread is not None:
@@ -108,7 +108,7 @@ def _at_most(what: str, bound: float, values: Values) -> Target:
     return Target(what, bound, values, at_least=False)
 
 
-TARGETS = (
+_TARGETS = (
     _at_most("(a) client CPU per jet, ours / coffea", 0.6, _against("a", "client CPU µs/jet", COFFEA.name)),
     _at_least("(a) jets/s, ours / perf_analyzer's best", 1.0, _against("a", "jets/s", PERF_ANALYZER.name)),
     _at_least("(b) jets/s, ours / coffea at its best batch", 1.6, _against("b", "jets/s", COFFEA.name)),

@@ -29,7 +29,7 @@ from eaf_inference.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["RULES", "NotInstalled", "PrometheusServer", "prometheus_program", "scrape_configuration"]
+__all__ = ["RULES", "NotInstalled", "PrometheusServer", "prometheus_program"]
 
 RULES = Path(__file__).with_name("prometheus_rules.yaml")
 _RETENTION = ("15d", "512MB")  # whichever is reached first
@@ -56,16 +56,8 @@ def prometheus_program() -> Path:
     return Path(found)
 
 
-def scrape_configuration(targets: Mapping[str, Sequence[str]], *, interval: int) -> dict[str, Any]:
-    """Return Prometheus' configuration as plain values.
-
-    Parameters
-    ----------
-    targets
-        The URLs of the metrics of each job, such as ``{"triton": ["http://127.0.0.1:8002/metrics"]}``.
-    interval
-        Seconds between two scrapes; the rules need two scrapes within 30 s.
-    """
+def _scrape_configuration(targets: Mapping[str, Sequence[str]], *, interval: int) -> dict[str, Any]:
+    """Return Prometheus' configuration as plain values."""
     return {
         "global": {
             "scrape_interval": f"{interval}s",
@@ -91,8 +83,10 @@ class PrometheusServer(Server):
 
     Parameters
     ----------
-    targets, interval
-        See `scrape_configuration`.
+    targets
+        The URLs of the metrics of each job, such as ``{"triton": ["http://127.0.0.1:8002/metrics"]}``.
+    interval
+        Seconds between two scrapes; the rules need two scrapes within 30 s.
     directory : Path
         The directory for configuration and data, which are kept for a restart. The caller removes it.
     """
@@ -136,7 +130,7 @@ class PrometheusServer(Server):
         configuration = directory / "prometheus.yml"  # JSON is valid YAML
         configuration.unlink(missing_ok=True)
         write_private(
-            configuration, json.dumps(scrape_configuration(self._targets, interval=self._interval), indent=1)
+            configuration, json.dumps(_scrape_configuration(self._targets, interval=self._interval), indent=1)
         )
         age, size = _RETENTION
         self._child = Child(

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from eaf_facility.study.outcome import Predicted, Scaled
 
-__all__ = ["SATURATED", "Curve", "curves", "fewest_tritons", "largest_disagreement", "predicted_curve"]
+__all__ = ["Curve", "curves", "fewest_tritons", "largest_disagreement", "predicted_curve"]
 
-SATURATED = 0.95  # of the peak
+_SATURATED = 0.95  # of the peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Curve:
     @property
     def saturation(self) -> Scaled | None:
         """The first point with 95 % of the peak; None if it is the last one, as the rate may still rise."""
-        first = next(each for each in self.points if each.inferences_per_second >= SATURATED * self.peak)
+        first = next(each for each in self.points if each.inferences_per_second >= _SATURATED * self.peak)
         return None if first is self.last else first
 
     @property

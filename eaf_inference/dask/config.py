@@ -16,9 +16,9 @@ from eaf_inference.discovery import local_facility
 if TYPE_CHECKING:
     from eaf_inference.connection import Connection
 
-__all__ = ["PRELOAD", "bring_clusters_up_connected"]
+__all__ = ["bring_clusters_up_connected"]
 
-PRELOAD = "eaf_inference.dask.preload"  # also in etc/dask/eaf_inference.yaml, which the wheel installs
+_PRELOAD = "eaf_inference.dask.preload"  # also in etc/dask/eaf_inference.yaml, which the wheel installs
 _CLIENT_PRELOADS = "distributed.client.preload"
 
 
@@ -30,8 +30,8 @@ def bring_clusters_up_connected(connection: Connection) -> None:
     """
     configured = dask.config.get(_CLIENT_PRELOADS, None) or []
     preloads = [configured] if isinstance(configured, str) else list(configured)
-    if PRELOAD not in preloads and connection.facility.configure_clusters != "none":
-        dask.config.set({_CLIENT_PRELOADS: [*preloads, PRELOAD]})
+    if _PRELOAD not in preloads and connection.facility.configure_clusters != "none":
+        dask.config.set({_CLIENT_PRELOADS: [*preloads, _PRELOAD]})
     announcements = logging.getLogger("distributed.preloading")
     if announcements.level == logging.NOTSET:  # Dask would log three lines for each client in a notebook
         announcements.setLevel(logging.WARNING)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eaf_inference.config import Facility
     from eaf_inference.discovery.local_facility import LocalFacility
 
-__all__ = ["use_facility_gateway", "use_local_gateway", "use_no_proxy_of_the_environment"]
+__all__ = ["use_facility_gateway", "use_local_gateway"]
 
 
 def use_local_gateway(facility: LocalFacility) -> bool:
@@ -42,7 +42,7 @@ def use_local_gateway(facility: LocalFacility) -> bool:
     if dask.config.get("gateway.address", None) is not None and not ours:
         return False
     dask.config.set({"gateway.address": facility.gateway.address, "gateway.auth.type": GATEWAY_AUTH})
-    use_no_proxy_of_the_environment()
+    _use_no_proxy_of_the_environment()
     return True
 
 
@@ -63,11 +63,11 @@ def use_facility_gateway(facility: Facility) -> bool:
     if dask.config.get("gateway.address", None) is not None:
         return False
     dask.config.set({"gateway.address": facility.gateway_url, "gateway.auth.type": "jupyterhub"})
-    use_no_proxy_of_the_environment()
+    _use_no_proxy_of_the_environment()
     return True
 
 
-def use_no_proxy_of_the_environment() -> None:
+def _use_no_proxy_of_the_environment() -> None:
     """Keep ``Gateway()`` from sending the user's password or Hub token through the proxy in ``http_proxy``.
 
     dask-gateway uses that proxy by default, even for loopback addresses. A proxy in Dask's configuration is kept.

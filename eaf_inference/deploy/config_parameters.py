@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eaf_inference.deploy.onnx_file import OnnxFile
     from eaf_inference.inference.spec import ModelSpec, TensorSpec
 
-__all__ = ["Choices", "Exported", "as_json", "check_recipe", "parameters_of"]
+__all__ = ["Choices", "Exported", "as_json", "parameters_of"]
 
 
 class Exported(Protocol):
@@ -101,7 +101,7 @@ def parameters_of(
     if choices.recipe is not None:
         recipe = Recipe.parse(choices.recipe, model=model)
         if spec is not None:
-            check_recipe(recipe, spec)
+            _check_recipe(recipe, spec)
         found["preprocess"] = choices.recipe
     features = _features(choices, spec, export, onnx, recipe)
     collections = choices.collections or _collections(spec, onnx, recipe, graph=choices.graph is not None)
@@ -132,7 +132,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
-def check_recipe(recipe: Recipe, spec: ModelSpec) -> None:
+def _check_recipe(recipe: Recipe, spec: ModelSpec) -> None:
     """Check that a recipe describes inputs that the model has, each with as many variables as it takes.
 
     Raises

@@ -12,9 +12,9 @@ import re
 from eaf_inference._text import shortened
 from eaf_inference.errors import ConfigurationError
 
-__all__ = ["LONGEST_SERVED_NAME", "checked_name", "checked_served_name", "escaped", "owner_of", "served_name"]
+__all__ = ["checked_name", "checked_served_name", "escaped", "owner_of", "served_name"]
 
-LONGEST_SERVED_NAME = 220  # bytes: a file name has at most 255, and the store makes temporary names from it
+_LONGEST_SERVED_NAME = 220  # bytes: a file name has at most 255, and the store makes temporary names from it
 _PLAIN = re.compile(r"[A-Za-z0-9-]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _ESCAPE = re.compile(r"_([0-9a-f]{2})")
@@ -78,10 +78,10 @@ def served_name(user: str | None, name: str) -> str:
         The name is not allowed, the user cannot own models, or both together are too long.
     """
     served = checked_name(name) if user is None else f"{escaped(user)}.{checked_name(name)}"
-    if len(served) > LONGEST_SERVED_NAME:
+    if len(served) > _LONGEST_SERVED_NAME:
         raise ConfigurationError(
             f"The model name {_shown(name)} is too long: with its owner it has {len(served)} characters. Expected at "
-            f"most {LONGEST_SERVED_NAME}; choose a shorter one."
+            f"most {_LONGEST_SERVED_NAME}; choose a shorter one."
         )
     return served
 
@@ -96,7 +96,7 @@ def checked_served_name(served: str) -> str:
     """
     if (
         not isinstance(served, str)
-        or len(served) > LONGEST_SERVED_NAME
+        or len(served) > _LONGEST_SERVED_NAME
         or ".." in served
         or not _SERVED.fullmatch(served)
     ):

@@ -17,7 +17,7 @@ from eaf_inference.metrics.totals import mean, weighted_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-__all__ = ["LONGEST", "PAUSE", "averaged", "is_loaded", "mean_of", "run_of", "window_of"]
+__all__ = ["LONGEST", "PAUSE", "averaged", "mean_of", "run_of", "window_of"]
 
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _INSTANCE_MEANS = ("inferences_per_second", "share", "busy")
 _HOST_MEANS = ("cpu_utilization", "memory_used", "memory_total")
 
 
-def is_loaded(snapshot: Snapshot) -> bool:
+def _is_loaded(snapshot: Snapshot) -> bool:
     """Return whether any request was answered, failed or waited."""
     return any(
         model.requests_per_second or model.inferences_per_second or model.failures_per_second or model.pending
@@ -55,12 +55,12 @@ def run_of(snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
         snapshot = snapshots[place]
         if since - snapshot.time >= PAUSE or ends - snapshot.time > LONGEST:
             break
-        if is_loaded(snapshot):
+        if _is_loaded(snapshot):
             first, since = place, snapshot.time - (snapshot.window or 0.0)
             last = place if last is None else last
     if first is None or last is None:
         return ()
-    began_within = first > 0 and not is_loaded(snapshots[first - 1])
+    began_within = first > 0 and not _is_loaded(snapshots[first - 1])
     return snapshots[first + (began_within and last - first > 1) : last + 1]
 
 
@@ -87,7 +87,7 @@ def averaged(snapshots: Sequence[Snapshot]) -> Snapshot:
     if run:
         return replace(mean_of(run, of=snapshots[-1]), time=snapshots[-1].time)
     minute = [snapshot for snapshot in snapshots if snapshots[-1].time - LONGEST <= snapshot.time]
-    loaded = max((place for place, snapshot in enumerate(minute) if is_loaded(snapshot)), default=-1)
+    loaded = max((place for place, snapshot in enumerate(minute) if _is_loaded(snapshot)), default=-1)
     pause, whole = mean_of(minute[loaded + 1 :]), mean_of(minute)
     models = (
         replace(now, queue_ms=then.queue_ms, compute_ms=then.compute_ms, batch=then.batch)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from eaf_inference.metrics.snapshot import Gpu, Snapshot
 
-__all__ = ["EACH", "HOUR", "STEP", "Point", "Timeline"]
+__all__ = ["EACH", "STEP", "Point", "Timeline"]
 
-HOUR = 3600.0  # seconds of means
+_HOUR = 3600.0  # seconds of means
 EACH = 600.0  # seconds for which every snapshot is kept
 STEP = 5.0  # seconds per mean
 _MODELS = 20  # the busiest of each snapshot and of each answer
@@ -82,7 +82,7 @@ class Timeline:
         if self._open and self._open[0].time // STEP != point.time // STEP:
             self._means.append(_mean_of(self._open))
             self._open = []
-            self._forget(point.time - HOUR)
+            self._forget(point.time - _HOUR)
         self._open.append(point)
         self._each.append(point)
         while self._each[0].time < point.time - EACH:

@@ -8,7 +8,7 @@ import { Drag } from '@lumino/dragdrop';
 
 import { clip } from './models/format';
 
-export const CONNECT = '%load_ext eaf_inference\n%triton_connect';
+const CONNECT = '%load_ext eaf_inference\n%triton_connect';
 
 const CONNECTS = /^\s*%triton_connect\b/m;
 /** A whole cell that was inserted here, with or without an address. */

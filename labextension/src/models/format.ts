@@ -1,7 +1,7 @@
 /**
  * Numbers as text. A value that was not measured is a dash, never 0.
  */
-export const MISSING = '–';
+const MISSING = '–';
 
 const GROUPED = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const SHORT = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });

@@ -3,7 +3,7 @@
  */
 import type { ReadonlyPartialJSONValue } from '@lumino/coreutils';
 
-export const SECTIONS = [
+const SECTIONS = [
   'advice',
   'gpus',
   'models',

@@ -46,7 +46,7 @@ const inGibibytes = (bytes: number | null): number | null =>
   bytes === null ? null : bytes / GIBIBYTE;
 
 /** The values that a timeline keeps of a snapshot; memory in GiB. */
-export function valuesOf(snapshot: ISnapshot): Map<string, number | null> {
+function valuesOf(snapshot: ISnapshot): Map<string, number | null> {
   const { busy, gpus, hosts, models } = snapshot;
   const busiest = [...models]
     .sort(
