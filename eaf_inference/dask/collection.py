@@ -9,6 +9,7 @@ import awkward as ak
 
 from eaf_inference.dask.failure import part_failure
 from eaf_inference.dataset.reading import Ranges
+from eaf_inference.dataset.slots import Sent
 from eaf_inference.dataset.task import Failed
 from eaf_inference.errors import ConfigurationError, InvalidInput
 
@@ -58,5 +59,5 @@ class _Scores:
             ranges = [replace(part, start=start, stop=stop) for start, stop in outcome.ranges]
             return ak.concatenate([self((each, None)) for each in ranges])
         if isinstance(outcome, Failed):
-            raise part_failure(f"Chunk {part.number} ({part.file})", outcome.error) from outcome.error
+            raise part_failure(Sent(part, data).name, outcome.error) from outcome.error
         return ak.Array(outcome.scores)

@@ -513,6 +513,8 @@ def test_a_run_becomes_a_dask_awkward_array(client, model, jagged):
     np.testing.assert_allclose(ak.to_numpy(computed), sums(jagged), atol=1e-4)
     with pytest.raises(ConfigurationError, match="call triton.submit again"):
         run.to_dask_awkward()
+    with pytest.raises(InvalidInput, match="^Chunk 0 failed: "):
+        submit(model, [jagged[["a"]]], client=client).to_dask_awkward()
 
 
 @pytest.mark.parametrize(
