@@ -14,7 +14,7 @@ from eaf_inference.deploy.exported import library, short
 from eaf_inference.errors import DeploymentRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -97,6 +97,17 @@ def _estimator(estimator: Any, root: str) -> Estimator:
         raise DeploymentRefused(
             f"The {kind} is not fitted: {short(error)}. Expected a fitted estimator: call fit first."
         ) from error
+    missing = estimator.missing if root == "xgboost" else np.nan
+    if missing is not None and not np.isnan(missing):
+        raise DeploymentRefused(
+            f"The {kind} takes {missing:g} for a missing value, which ONNX does not know. Expected NaN: fit it with "
+            f"missing=numpy.nan on numpy.where(X == {missing:g}, numpy.nan, X), and score such rows."
+        )
+    if root == "sklearn" and not all(np.isfinite(tree.threshold).all() for tree in _trees(estimator)):
+        raise DeploymentRefused(  # skl2onnx would never end
+            f"The {kind} has trees that were fitted on NaN, which skl2onnx cannot convert. Expected numbers: fit "
+            "make_pipeline(sklearn.impute.SimpleImputer(), …) with the trees at its end."
+        )
     features = tuple(map(str, getattr(estimator, "feature_names_in_", ())))
     if not features and root == "lightgbm":
         features = _named(estimator.feature_name_, "Column_")
@@ -129,6 +140,18 @@ def _estimator(estimator: Any, root: str) -> Estimator:
         convert=lambda name, *, double: _converted(estimator, root, name, width, output, double=double),
         scores=scores,
     )
+
+
+def _trees(part: Any) -> Iterator[Any]:
+    """Yield the trees of scikit-learn in an estimator, its steps and its members."""
+    if hasattr(part, "tree_"):
+        yield part.tree_
+    elif isinstance(part, list | tuple) or (isinstance(part, np.ndarray) and part.dtype == object):
+        for each in part:
+            yield from _trees(each)
+    elif type(part).__module__.startswith("sklearn."):
+        for each in getattr(part, "__dict__", {}).values():
+            yield from _trees(each)
 
 
 def _booster(booster: Any, root: str) -> Estimator:

@@ -12,7 +12,7 @@ model is made where the converter has one, and the number of rows is stated in a
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,9 @@ _INPUT = "features"
 _MOST_ROWS = 10_000  # compared
 _CLOSE = 1e-5
 _MOST_APART = 0.01  # rows on another branch; more is a wrong conversion
+_WITH_NAN = "rows with NaN"
+_TRIED = 400  # rows in which single numbers are replaced
+_FILL = "Replace NaN in the data and fit again, or put sklearn.impute.SimpleImputer() before it in a pipeline."
 
 
 def export_estimator(estimator: Any, directory: Path, example: Any = None) -> Export:
@@ -70,12 +73,23 @@ def export_estimator(estimator: Any, directory: Path, example: Any = None) -> Ex
                 f"The model takes float64: in float32, {single.apart or len(rows):,} of {len(rows):,} rows of the "
                 "example would get other scores. Fit on float32 numbers to send half the bytes."
             )
+    if not chosen.wrong and rows is not None and chosen.differs_with(known, rows, 0.0):
+        chosen = replace(chosen, wrong="rows with 0 differ, of which the example has too few")
     if chosen.wrong:
+        advice = (
+            "Fit trees on float32 numbers, X.astype('float32'); fit without settings that the converter ignores, "
+            "such as linear_tree, zero_as_missing, sigmoid or boosting_type='rf' of LightGBM, or several targets; "
+            "or use versions of the converter and the library that fit each other, pip install --upgrade "
+            f"{known.converter}."
+        )
         raise DeploymentRefused(
             f"{known.source}: the conversion to ONNX does not give what the estimator gives: {chosen.wrong}. "
-            "Expected equal scores. Fit trees on float32 numbers, X.astype('float32'); or use versions of the "
-            "converter and the library that fit each other, pip install --upgrade "
-            f"{known.converter}; or a model that the converter supports."
+            f"Expected equal scores. {_FILL if _WITH_NAN in chosen.wrong else advice}"
+        )
+    if rows is not None and chosen.differs_with(known, rows, np.nan):
+        remarks.append(
+            f"Rows with NaN get other scores than from the estimator: {known.converter} does not know how it treats "
+            f"missing values. {_FILL}"
         )
     if rows is not None and chosen.apart and chosen is single:
         remarks.append(
@@ -109,11 +123,27 @@ class _Candidate:
         Rows of the example with other scores.
     wrong : str
         Why it cannot be used; empty if it can.
+    dtype : type
+        Of the numbers that it takes.
     """
 
     content: bytes
     apart: int = 0
     wrong: str = ""
+    dtype: type = np.float32
+
+    def differs_with(self, known: Estimator, rows: NDArray[Any], value: float) -> bool:
+        """Whether more rows get other scores once one number of each is replaced, although the estimator takes it."""
+        tried = np.resize(rows, (max(_TRIED, 4 * known.width), known.width)).astype(self.dtype)
+        replaced = tried.copy()
+        replaced[np.arange(len(tried)), np.arange(len(tried)) % known.width] = value
+        try:
+            own = known.scores(replaced)
+        except Exception:  # noqa: BLE001  (scikit-learn's and the boosters' own errors)
+            return False
+        wrong = _apart(_run(self.content, known.output, replaced), own)
+        before = _apart(_run(self.content, known.output, tried), known.scores(tried))
+        return bool((wrong & ~before).mean() > _MOST_APART)
 
     @classmethod
     def converted(cls, known: Estimator, *, double: bool, rows: NDArray[Any] | None) -> _Candidate:
@@ -142,16 +172,14 @@ class _Candidate:
 
 def _compared(known: Estimator, content: bytes, rows: NDArray[Any] | None, *, double: bool) -> _Candidate:
     """Compare on the example, or else on random numbers, which only show a conversion that is wrong everywhere."""
-    onnxruntime = library("onnxruntime", "to check the export")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised
     given = rows is not None
     dtype = np.float64 if double else np.float32
     if rows is None:
         rows = np.random.default_rng(0).normal(size=(256, known.width)).astype(np.float32)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        (value,) = session.run([known.output], {_INPUT: rows.astype(dtype)})
+        value = _run(content, known.output, rows.astype(dtype))
+    except DeploymentRefused:
+        raise
     except Exception as error:  # noqa: BLE001  (each of ONNX Runtime's errors has a class of its own)
         return _Candidate(content, wrong=f"ONNX Runtime says: {short(error)}")
     try:
@@ -168,10 +196,21 @@ def _compared(known: Estimator, content: bytes, rows: NDArray[Any] | None, *, do
     if value.shape != own.shape:
         return _Candidate(content, wrong=f"scores of shape {value.shape} instead of {own.shape}")
     converted = _apart(value, likewise)
-    if converted.mean() > _MOST_APART:
-        largest = np.nanmax(np.abs(value - likewise))
-        return _Candidate(content, wrong=f"{converted.sum():,} of {len(rows):,} rows differ, by up to {largest:.2g}")
-    return _Candidate(content, apart=int(_apart(value, own).sum()))
+    missing = np.isnan(rows).any(axis=1)
+    for some, what in ((missing, _WITH_NAN), (~missing, "rows")):
+        if some.any() and converted[some].mean() > _MOST_APART:
+            largest = np.nanmax(np.abs(value[some] - likewise[some]), initial=0.0)
+            wrong = f"{converted[some].sum():,} of {some.sum():,} {what} differ, by up to {largest:.2g}"
+            return _Candidate(content, wrong=wrong)
+    return _Candidate(content, apart=int(_apart(value, own).sum()), dtype=dtype)
+
+
+def _run(content: bytes, output: str, rows: NDArray[Any]) -> Any:
+    onnxruntime = library("onnxruntime", "to check the export")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors are raised
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return session.run([output], {_INPUT: rows})[0]
 
 
 def _apart(value: NDArray[Any], own: NDArray[Any]) -> NDArray[np.bool_]:

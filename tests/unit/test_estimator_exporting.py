@@ -78,7 +78,8 @@ def test_classifiers_give_their_probabilities(tmp_path, kind, target):
     made = export(estimator, tmp_path, example=ROWS)
     check(made, estimator, estimator.predict_proba(ROWS))
     assert [each.name for each in onnxruntime.InferenceSession(made.onnx).get_outputs()] == ["probabilities"]
-    assert (made.labels, made.features, made.remarks) == ({}, {}, ())
+    assert (made.labels, made.features) == ({}, {})
+    assert [each[:13] for each in made.remarks] == ["Rows with NaN"] * (kind in ("forest", "tree"))
 
 
 REGRESSORS = {
@@ -211,6 +212,49 @@ def test_a_conversion_that_gives_other_scores_is_refused(tmp_path, monkeypatch):
     other = LogisticRegression(C=1e-3).fit(ROWS, TWO)
     monkeypatch.setattr(estimator, "predict_proba", other.predict_proba)
     with pytest.raises(DeploymentRefused, match=r"400 of 400 rows differ, by up to"):
+        export(estimator, tmp_path, example=ROWS)
+
+
+MISSING = np.where(RANDOM.random(ROWS.shape) < 0.1, np.nan, ROWS).astype(np.float32)
+FEW_MISSING = np.concatenate([ROWS, MISSING[np.isnan(MISSING).any(axis=1)][:3]])
+
+
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+@pytest.mark.parametrize("fitted", [ROWS, MISSING], ids=["numbers", "missing"])
+def test_missing_values_get_the_estimators_scores(tmp_path, kind, fitted):
+    estimator = CLASSIFIERS[kind]().fit(fitted, TWO)
+    made = export(estimator, tmp_path, example=ROWS)
+    check(made, estimator, estimator.predict_proba(MISSING), MISSING)
+    assert not made.remarks
+
+
+@pytest.mark.parametrize("kind", ["forest", "tree"])
+def test_missing_values_that_a_conversion_mistakes_are_refused(tmp_path, kind):
+    estimator = CLASSIFIERS[kind]().fit(ROWS, TWO)
+    with pytest.raises(DeploymentRefused, match=r"of 3 rows with NaN differ.*SimpleImputer"):
+        export(estimator, tmp_path, example=FEW_MISSING)
+
+
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_trees_that_would_never_be_converted_are_refused(tmp_path, pipeline):
+    rows = MISSING.copy()
+    rows[TWO == 1, 0] = np.nan  # is it NaN? makes a threshold of infinity
+    estimator = RandomForestClassifier(10, random_state=0)
+    estimator = (make_pipeline(StandardScaler(), estimator) if pipeline else estimator).fit(rows, TWO)
+    with pytest.raises(DeploymentRefused, match=r"fitted on NaN.*SimpleImputer"):
+        export(estimator, tmp_path, example=rows)
+
+
+def test_a_number_for_missing_values_is_refused(tmp_path):
+    estimator = xgboost().XGBClassifier(n_estimators=2, n_jobs=1, missing=-999).fit(ROWS, TWO)
+    with pytest.raises(DeploymentRefused, match=r"takes -999 for a missing value.*missing=numpy\.nan"):
+        export(estimator, tmp_path, example=ROWS)
+
+
+def test_zeros_that_a_conversion_mistakes_are_refused(tmp_path):
+    rows = np.where(RANDOM.random(ROWS.shape) < 0.2, 0, ROWS)
+    estimator = lightgbm().LGBMClassifier(n_estimators=5, n_jobs=1, verbose=-1, zero_as_missing=True).fit(rows, TWO)
+    with pytest.raises(DeploymentRefused, match=r"rows with 0 differ.*zero_as_missing"):
         export(estimator, tmp_path, example=ROWS)
 
 
