@@ -225,7 +225,7 @@ def _checked(draft: _Draft, example: Any, facility: Facility, steps: _Steps) -> 
         spec = None
     else:
         spec = ModelSpec.from_config(parsed(draft.config), "")
-        found += score_findings(path, spec, example)
+        found += score_findings(path, spec, example, reference=draft.export.reference)
         _refuse(draft, found)
     for each in found:
         steps.note(str(each))

@@ -134,7 +134,7 @@ class _Candidate:
 
     def differs_with(self, known: Estimator, rows: NDArray[Any], value: float) -> bool:
         """Whether more rows get other scores once one number of each is replaced, although the estimator takes it."""
-        tried = np.resize(rows, (max(_TRIED, 4 * known.width), known.width)).astype(self.dtype)
+        tried: NDArray[Any] = np.resize(rows, (max(_TRIED, 4 * known.width), known.width)).astype(self.dtype)
         replaced = tried.copy()
         replaced[np.arange(len(tried)), np.arange(len(tried)) % known.width] = value
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eaf_inference._text import shortened
 from eaf_inference.errors import DeploymentRefused
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    Reference: TypeAlias = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 
 __all__ = ["Export", "library", "reason", "short"]
 
@@ -54,7 +56,7 @@ class Export:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     config: str = ""
     remarks: tuple[str, ...] = ()
-    reference: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]] | None = None
+    reference: Reference | None = None
 
 
 def library(name: str, purpose: str, *, install: str = "") -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Literal
 
 from eaf_inference.deploy.findings import ERROR, WARNING, Finding
 from eaf_inference.deploy.graph_suspects import fixing_size, mixing_rows, randomness
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    *("constant", "depends_on_batch", "depends_on_graphs", "depends_on_padding", "does_not_load", "empty_example"),
+    *("constant", "depends_on_batch", "depends_on_graphs", "depends_on_padding", "differs_from_source"),
+    *("does_not_load", "empty_example", "source_fails"),
     *("empty_rows_not_finite", "example_does_not_fit", "fixed_batch", "not_per_row", "output_differs"),
     *("random_scores", "refused_rows", "refuses_all", "refuses_graph", "refuses_long", "refuses_short"),
     *("scores_not_finite",),
@@ -188,6 +190,40 @@ def refuses_graph(name: str, at: int, why: str) -> Finding:
         "scores for every graph",
         "Leave the axes of nodes and edges free in the export: dynamic_axes={'x': {0: 'nodes'}, 'edge_index': "
         "{1: 'edges'}}; and make the network accept graphs without edges, or leave such graphs out.",
+    )
+
+
+def source_fails(name: str, rows: int, why: str) -> Finding:
+    return Finding(
+        "source-fails",
+        WARNING,
+        f"Your own model fails for {rows} row{'s' * (rows != 1)} of the example that {name!r} scores: {why}.",
+        "the same rows for both, to compare their scores",
+        "Leave such rows out of the example and of the data, or make the network accept them.",
+    )
+
+
+def differs_from_source(
+    name: str,
+    wrong: int,
+    rows: int,
+    first: int,
+    change: float,
+    severity: Literal["error", "warning"],
+    *,
+    finite: bool,
+) -> Finding:
+    much = f"by up to {change:.2g}" if math.isfinite(change) else "with NaN or infinity in one of them"
+    kind = "finite numbers" if finite else "NaN or infinity"
+    return Finding(
+        "differs-from-source",
+        severity,
+        f"{name!r} gives other scores than your own model for {wrong} of {rows} rows of {kind}, {much}, first for "
+        f"row {first}.",
+        "the scores of the network or estimator that was exported",
+        "Use operations on tensors alone in forward, and export it with torch.onnx.export(…, dynamo=True) to compare."
+        if finite
+        else "Replace NaN and infinity before the network: replace_inf_value in the recipe, or torch.nan_to_num.",
     )
 
 

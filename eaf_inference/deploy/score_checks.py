@@ -18,6 +18,7 @@ from eaf_inference.deploy.findings import Findings
 from eaf_inference.deploy.graph_checks import graph_findings
 from eaf_inference.deploy.local_model import LocalModel, WrongOutput
 from eaf_inference.deploy.row_variants import beside, first, resized, same_lengths
+from eaf_inference.deploy.source_scores import compared_with_source, severity_of
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
 from eaf_inference.inference.batching import batch_of
 from eaf_inference.inference.lengths import Lengths
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from eaf_inference.deploy.exported import Reference
     from eaf_inference.deploy.findings import Finding
     from eaf_inference.inference.batching import Batch
     from eaf_inference.inference.inputs import Inputs
@@ -50,7 +52,9 @@ _NOISE = 4.0  # times the change of scores beside copies of the same row …
 _LARGEST_NOISE = 1e-2  # … up to here
 
 
-def score_findings(onnx: Path, spec: ModelSpec, example: Any, *, generated: bool = False) -> Findings:
+def score_findings(
+    onnx: Path, spec: ModelSpec, example: Any, *, generated: bool = False, reference: Reference | None = None
+) -> Findings:
     """Check the scores of an ONNX model on an example.
 
     Parameters
@@ -63,6 +67,8 @@ def score_findings(onnx: Path, spec: ModelSpec, example: Any, *, generated: bool
         As `Model.__call__` takes it.
     generated : bool
         The rows are random numbers and no data, so a NaN in the scores is a warning.
+    reference : callable, optional
+        The user's own network or estimator, from which the file was made; see `Export`.
 
     Returns
     -------
@@ -81,17 +87,20 @@ def score_findings(onnx: Path, spec: ModelSpec, example: Any, *, generated: bool
         return Findings([texts.example_does_not_fit(spec.name, str(error))])
     if not job.rows:
         return Findings([texts.empty_example(spec.name)])
-    return Findings(_RowChecks(model, onnx, job, generated=generated).findings())
+    return Findings(_RowChecks(model, onnx, job, generated=generated, reference=reference).findings())
 
 
 class _RowChecks:
     """The checks of a model of rows."""
 
-    def __init__(self, model: LocalModel, path: Path, job: Job, *, generated: bool) -> None:
+    def __init__(
+        self, model: LocalModel, path: Path, job: Job, *, generated: bool, reference: Reference | None
+    ) -> None:
         self._model = model
         self._path = path
         self._spec = model.spec
         self._generated = generated
+        self._reference = reference
         self._padding = PaddingCheck(model.spec)
         rows = _tried(job.inputs)
         self._rows = rows
@@ -119,6 +128,8 @@ class _RowChecks:
         found = self._batch_findings(alone)
         if not found:
             found = self._padding_findings(refused) or self._length_findings()
+        if not found and self._reference is not None:
+            found = self._source_findings(self._reference, alone)
         return [*found, *self._value_findings(alone, constant=not found)]
 
     def _alone(self) -> tuple[dict[int, Outputs], dict[int, InferenceError]]:
@@ -132,6 +143,24 @@ class _RowChecks:
             else:
                 alone[row] = outcome
         return alone, refused
+
+    def _source_findings(self, reference: Reference, alone: Mapping[int, Outputs]) -> list[Finding]:
+        """Compare the scores with those of the user's own network or estimator."""
+        sent = {row: self._batch(np.array([row])) for row in alone}
+        batched = self._spec.largest_batch > 0
+        compared = compared_with_source(reference, sent, alone, batched=batched)
+        found = [texts.source_fails(self._spec.name, compared.failed, compared.why)] if compared.failed else []
+        for finite in (True, False):
+            rows = [row for row in compared.changes if self._finite[row] == finite]
+            wrong = {row: compared.changes[row] for row in rows if compared.changes[row]}
+            if wrong:
+                at, severity = int(self._rows[min(wrong)]), severity_of(len(wrong), len(rows))
+                found.append(
+                    texts.differs_from_source(
+                        self._spec.name, len(wrong), len(rows), at, max(wrong.values()), severity, finite=finite
+                    )
+                )
+        return found
 
     def _batch(self, rows: NDArray[np.int64], inputs: Inputs | None = None) -> Batch:
         """Make a batch of rows of one length, unpadded."""

@@ -9,15 +9,21 @@ import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eaf_inference.deploy.exported import Export, library, short
 from eaf_inference.deploy.program_code import code_in
 from eaf_inference.deploy.torch_export import export_network, translate
 from eaf_inference.errors import DeploymentRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from eaf_inference.deploy.example import ExampleInputs
+    from eaf_inference.deploy.exported import Reference
     from eaf_inference.inference.recipe import Recipe
 
 __all__ = ["export_program", "export_script", "read_program", "read_script"]
@@ -170,7 +176,23 @@ def export_program(program: Any, directory: Path, names: tuple[str, ...], recipe
         backend="onnxruntime",
         onnx=path,
         source=f"torch.export program, torch {torch.__version__.partition('+')[0]}",
+        reference=_reference(torch, program, names or tuple(inputs), outputs),
     )
+
+
+def _reference(torch: Any, program: Any, names: Sequence[str], outputs: Sequence[str]) -> Reference:
+    """Return a function that calls the program with arrays."""
+    tree = torch.utils._pytree  # noqa: SLF001  (its public form cannot read the program's arguments)
+    device = next((each.device for each in program.state_dict.values()), "cpu")
+
+    def scores(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        tensors = [torch.from_numpy(np.ascontiguousarray(arrays[name])).to(device) for name in names]
+        positional, named = tree.tree_unflatten(tensors, program.call_spec.in_spec)
+        with torch.no_grad():
+            values = tree.tree_leaves(program.module()(*positional, **named))
+        return {name: value.cpu().numpy() for name, value in zip(outputs, values, strict=True)}
+
+    return scores
 
 
 def _refused(path: Path, why: str) -> DeploymentRefused:

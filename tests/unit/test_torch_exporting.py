@@ -251,6 +251,7 @@ def test_a_torch_export_file_is_converted(tmp_path, program):
     pytest.importorskip("onnxscript")
     made = export(str(program), tmp_path)
     rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    check(made, {"input": rows})
     session = onnxruntime.InferenceSession(made.onnx)
     for some in (rows, rows[:1]):
         with torch.no_grad():
