@@ -24,7 +24,7 @@ from eaf_inference.deploy.export import export
 from eaf_inference.deploy.facility_store import store_of
 from eaf_inference.deploy.findings import Findings
 from eaf_inference.deploy.local_scores import local_scores
-from eaf_inference.deploy.names import checked_name, owner_of, served_name
+from eaf_inference.deploy.names import escaped, owner_of, served_name
 from eaf_inference.deploy.onnx_file import OnnxFile
 from eaf_inference.deploy.score_checks import score_findings
 from eaf_inference.deploy.serving import wait_until_gone, wait_until_served
@@ -98,7 +98,7 @@ def deploy(
     if not tolerance >= 0:
         raise ConfigurationError(f"tolerance is {tolerance}. Expected 0 or more, such as 1e-5.")
     opened = target.open()
-    served = served_name(target.user, checked_name(name))
+    served = _served(target, name)
     store = store_of(opened)
     steps = _Steps(progress)
     with _drafted(served, source, example, choices, config) as draft:
@@ -132,7 +132,7 @@ def deploy(
 
 def draft_config(target: Target, name: str, source: Any, example: Any, choices: Choices) -> str:
     """Return the configuration that `deploy` would write."""
-    served = served_name(target.user, checked_name(name))
+    served = _served(target, name)
     with _drafted(served, source, example, choices, None) as draft:
         return draft.config
 
@@ -141,13 +141,13 @@ def rollback(target: Target, name: str, version: int | None, *, timeout: float) 
     """Serve an earlier version again; see `eaf_inference.deploy.methods.OwnModels.rollback`."""
     opened = target.open()
     served, store = _existing(target, opened, name)
-    present, before = store.pinned_version(served), store.config(served)
+    present = store.pinned_version(served)
     version = store.rollback(served, version)
     try:
         _follow(target, store, served, timeout)
     except BaseException:
-        if present is not None and before is not None:
-            store.publish(served, present, before)
+        if present is not None:
+            store.rollback(served, present)
             _follow(target, store, served)
         raise
     return target.model(served, version)
@@ -160,13 +160,18 @@ def undeploy(target: Target, name: str, *, timeout: float) -> None:
     _follow(target, store, served, timeout)
 
 
+def _served(target: Target, name: str) -> str:
+    """Return the name under which the user's model is served, of the name that she gave it or of that itself."""
+    if target.user is not None and isinstance(name, str):
+        name = name.removeprefix(f"{escaped(target.user)}.")
+    return served_name(target.user, name)
+
+
 def _existing(target: Target, opened: Opened, name: str) -> tuple[str, Store]:
-    """Return the served name of one of the user's own models, with or without the prefix, and the store."""
-    store = store_of(opened)
-    own = owner_of(served_name(target.user, "x"))
-    served = name if own is not None and name.startswith(f"{own}.") else served_name(target.user, checked_name(name))
+    """Return the served name of one of the user's own models, and the store."""
+    store, served = store_of(opened), _served(target, name)
     if not store.versions(served):
-        known = [each.name for each in store.models(own)]
+        known = [each.name for each in store.models(None if target.user is None else owner_of(served))]
         raise ModelNotFound(
             f"The model store has no model {served!r}.{did_you_mean(served, known)} It has "
             f"{', '.join(known) or 'none'} of yours."

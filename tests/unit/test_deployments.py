@@ -1,0 +1,64 @@
+"""What deploying and rolling back do around the store, without a server."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from eaf_inference.deploy import deployment
+from eaf_inference.deploy.configuration import pinned
+from eaf_inference.deploy.store import Store
+from eaf_inference.errors import ConfigurationError, DeploymentFailed
+
+CONFIG = 'name: "alice.tagger"\nbackend: "onnxruntime"\n'
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    """A store with three published versions."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    made = Store(str(tmp_path / "store"))
+    for _ in range(3):
+        version = made.upload("alice.tagger", {"model.onnx": tmp_path / "model.onnx"})
+        made.publish("alice.tagger", version, pinned(CONFIG, version, {"number": version}))
+    monkeypatch.setattr(deployment, "store_of", lambda _: made)
+    return made
+
+
+def target(user: str | None = "alice") -> SimpleNamespace:
+    return SimpleNamespace(user=user, open=lambda: None, model=lambda name, version: (name, version))
+
+
+def test_a_rollback_that_fails_does_not_change_what_was_served_before(store, monkeypatch):
+    def follow(_target, store: Store, served: str, _timeout: float = 0) -> None:
+        if store.pinned_version(served) == 1:
+            raise DeploymentFailed("Triton cannot load it.")
+
+    monkeypatch.setattr(deployment, "_follow", follow)
+    before = store.config("alice.tagger")
+    with pytest.raises(DeploymentFailed, match="cannot load"):
+        deployment.rollback(target(), "tagger", 1, timeout=1)
+    assert store.config("alice.tagger") == before
+    assert deployment.rollback(target(), "tagger", None, timeout=1) == ("alice.tagger", 2)
+
+
+@pytest.mark.parametrize(
+    ("user", "name", "served"),
+    [
+        ("alice", "tagger", "alice.tagger"),
+        ("alice", "alice.tagger", "alice.tagger"),
+        ("a.b", "a_2eb.tagger", "a_2eb.tagger"),
+        ("alice", "bob.tagger", "alice.bob.tagger"),
+        (None, "alice.tagger", "alice.tagger"),
+    ],
+)
+def test_a_model_has_one_name_with_and_without_its_owner(user, name, served):
+    assert deployment._served(target(user), name) == served
+
+
+@pytest.mark.parametrize("name", ["alice.", "alice..tagger", "alice./x", "../bob.tagger", 7])
+def test_a_name_that_leaves_the_owners_is_refused(name):
+    with pytest.raises(ConfigurationError):
+        deployment._served(target(), name)
