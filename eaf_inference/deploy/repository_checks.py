@@ -99,7 +99,21 @@ def check_repository(root: Path, rules: Rules, *, model: str | None = None) -> l
         raise ConfigurationError(
             f"{root} is a model and no repository: it has a {NAME} and versions. Pass the directory above it."
         )
-    return [check_model(root / each, rules, names=names) for each in names if model in (None, each)]
+    return [_checked(root / each, rules, names) for each in names if model in (None, each)]
+
+
+def _checked(directory: Path, rules: Rules, names: Sequence[str]) -> Checked:
+    try:
+        return check_model(directory, rules, names=names)
+    except OSError as error:  # other models are checked all the same
+        unreadable = Finding(
+            "unreadable",
+            ERROR,
+            f"{error.filename or directory} cannot be read: {error.strerror or error}.",
+            "files and directories that this account may read",
+            "Correct its permissions, chmod -R a+rX, or copy the model again.",
+        )
+        return Checked(directory.name, Findings([unreadable]))
 
 
 def check_model(directory: Path, rules: Rules, *, example: Any = None, names: Sequence[str] | None = None) -> Checked:
@@ -260,12 +274,12 @@ def _files(version: Path) -> dict[str, Path]:
 def _links(directory: Path) -> Iterator[Finding]:
     """Yield a finding about a link that leaves the repository."""
     root = os.path.realpath(directory.parent)
-    for path in sorted(directory.rglob("*")):
+    for path in (directory, *sorted(directory.rglob("*"))):
         if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
             yield Finding(
                 "link-outside",
                 ERROR,
-                f"{path.relative_to(directory)} of {directory.name!r} is a link out of the repository.",
+                f"{path.relative_to(directory.parent)} is a link out of the repository.",
                 "files inside the repository",
                 "Copy the file itself in place of the link: cp -L.",
             )

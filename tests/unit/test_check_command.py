@@ -60,6 +60,21 @@ def test_a_model_is_not_taken_for_a_repository(repository: Path, capsys):
     assert "Pass the directory above it." in capsys.readouterr().err
 
 
+def test_a_model_that_cannot_be_read_leaves_the_others_checked(repository: Path, capsys):
+    (repository / "good" / "config.pbtxt").unlink()
+    (repository / "good" / "config.pbtxt").mkdir()
+    assert main(["check", str(repository)]) == 1
+    shown = capsys.readouterr().out
+    assert "config.pbtxt cannot be read: Is a directory." in shown
+    assert "3 models checked, 2 with errors." in shown
+
+
+def test_a_model_that_is_a_link_out_of_the_repository_is_an_error(repository: Path, tmp_path_factory, capsys):
+    (repository / "linked").symlink_to((repository / "good").rename(tmp_path_factory.mktemp("elsewhere") / "good"))
+    assert main(["check", str(repository), "--model", "linked"]) == 1
+    assert "error link-outside: linked is a link out of the repository." in capsys.readouterr().out
+
+
 def test_the_opset_of_the_server_is_an_option(repository: Path, capsys):
     assert main(["check", str(repository), "--model", "good", "--opset", "15"]) == 1
     assert "opset_version=15" in capsys.readouterr().out
