@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.deploy.config_parameters import Choices, as_json, parameters_of
@@ -95,6 +96,7 @@ def merged(served_name: str, text: str, export: Exported, choices: Choices) -> s
     ConfigurationError
         It cannot be read, or says something else than `choices`.
     """
+    own = text == export.config
     parsed(with_field(text, "version_policy", _pin(1)))  # before lines move; what it says of versions is replaced
     text = with_field(text, "name", f"name: {quoted(served_name)}", first=True)
     config = parsed(text)
@@ -107,6 +109,8 @@ def merged(served_name: str, text: str, export: Exported, choices: Choices) -> s
             "passed too. Change the one, or leave out the other."
         )
     spec = ModelSpec.from_config(config, "") if config.input and config.output else None
+    if own and choices.labels is None and "labels" not in config.parameters:  # those of its label files
+        choices = replace(choices, labels=export.labels or None)
     for key, value in parameters_of(served_name, choices, spec, None, None).items():
         if key not in config.parameters:
             text = text.rstrip("\n") + "\n\n" + "\n".join(_parameter(key, value)).rstrip("\n") + "\n"

@@ -21,6 +21,7 @@ __all__ = ["Content", "NotOnnx", "content_of"]
 _IR_VERSION, _OPSET_IMPORT, _GRAPH, _METADATA, _TRAINING, _FUNCTION = 1, 8, 7, 14, 20, 25  # of a model
 _NODE, _INITIALIZER, _SPARSE, _INPUT, _OUTPUT = 1, 5, 15, 11, 12  # of a graph
 _TENSOR_NAME, _EXTERNAL, _LOCATION = 8, 13, 14  # of a tensor
+_INITIALIZATION, _ALGORITHM = 1, 2  # the graphs of a training
 _VALUES, _INDICES = 1, 2  # of a sparse tensor
 _VARINT, _EIGHT_BYTES, _COUNTED, _FOUR_BYTES = 0, 1, 2, 5  # protobuf's wire types
 _LONGEST_VARINT = 10  # bytes
@@ -98,8 +99,8 @@ def _read_model(data: mmap, found: Content) -> None:
             found.graphs += 1
             _read_graph(data, value, found, main=True)
         elif number == _TRAINING:
-            for _, graph in _fields(data, *_span(value)):
-                if isinstance(graph, tuple):
+            for part, graph in _fields(data, *_span(value)):
+                if part in (_INITIALIZATION, _ALGORITHM):
                     _read_graph(data, graph, found, main=False)
         elif number == _FUNCTION:
             _note_nodes(onnx.FunctionProto.FromString(_bytes(data, value)).node, found)

@@ -25,7 +25,7 @@ _LABEL_FILE = re.compile(r"""[,;]?\s*\blabel_filename\s*:\s*("[^"\n]*"|'[^'\n]*'
 def export_directory(directory: Path) -> Export:
     """Take a SavedModel, a model's directory of a Triton repository, or the only model of a repository.
 
-    The highest version is taken, with its configuration if there is one.
+    The highest version that its configuration serves is taken.
 
     Raises
     ------
@@ -57,18 +57,30 @@ def _versions(directory: Path) -> list[Path]:
     return sorted((each for each in numbered if int(each.name) > 0), key=lambda each: int(each.name))
 
 
+def _served(directory: Path, config: Any) -> Path:
+    """Return the highest version that the configuration, if there is one, has served."""
+    versions = _versions(directory)
+    wanted = set(config.version_policy.specific.versions) if config is not None else set()
+    served = [each for each in versions if not wanted or int(each.name) in wanted]
+    if not served:
+        raise DeploymentRefused(
+            f"The version_policy of {directory / _CONFIG} serves {', '.join(map(str, sorted(wanted)))}. Expected one "
+            f"of {', '.join(each.name for each in versions)}: correct it, or leave it out."
+        )
+    return served[-1]
+
+
 def _model(directory: Path) -> Export:
-    version = _versions(directory)[-1]
+    path = directory / _CONFIG
+    text, remarks, labels, name, label_files = "", [], {}, "", set()
+    config = parsed(text := _read(path)) if path.is_file() else None
+    version = _served(directory, config)
     files = files_inside(version)
     if not files:
         raise DeploymentRefused(f"{version} is empty. Expected the model's files, such as model.onnx.")
-    path = directory / _CONFIG
-    text, remarks, labels, name, label_files = "", [], {}, "", set()
     names = {part.split("/")[0] for part in files}
     backend = next((each for each, usual in MODEL_FILES.items() if names.intersection(usual)), "")
-    if path.is_file():
-        text = _read(path)
-        config = parsed(text)
+    if config is not None:
         if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
             raise DeploymentRefused(
                 f"{directory} is an ensemble, which calls other models. Expected a model of its own: deploy the "

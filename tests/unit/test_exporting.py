@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eaf_inference.deploy.config_text import parsed
+from eaf_inference.deploy.configuration import Choices, merged
 from eaf_inference.deploy.example import example_inputs
 from eaf_inference.deploy.export import export
 from eaf_inference.errors import DeploymentRefused, InvalidInput
@@ -172,6 +174,24 @@ def test_a_repository_with_one_model_is_taken(repository, tmp_path, inside):
     assert (made.backend, made.onnx) == ("onnxruntime", version / "model.onnx")
     assert made.labels == {"scores": ("top", "qcd")}
     assert made.config == CONFIG.replace(', label_filename: "classes.txt"', "")
+
+
+def test_label_files_become_the_parameter_labels(repository, tmp_path):
+    made = export(repository, tmp_path / "out")
+    for text, labels in ((made.config, '{"scores": ["top", "qcd"]}'), (f"{made.config}# edited\n", "")):
+        config = parsed(merged("tagger", text, made, Choices()))
+        assert config.parameters["labels"].string_value == labels
+
+
+@pytest.mark.parametrize(("wanted", "version"), [("2", "2"), ("2, 10", "10"), ("3", None)])
+def test_the_version_that_the_configuration_serves_is_taken(repository, tmp_path, wanted, version):
+    text = f"{CONFIG}version_policy {{ specific {{ versions: [{wanted}] }} }}\n"
+    (repository / "tagger" / "config.pbtxt").write_text(text, encoding="utf-8")
+    if version is None:
+        with pytest.raises(DeploymentRefused, match=r"serves 3\. Expected one of 2, 10"):
+            export(repository, tmp_path / "out")
+    else:
+        assert export(repository, tmp_path / "out").onnx == repository / "tagger" / version / "model.onnx"
 
 
 def test_a_directory_without_a_config_is_taken(repository, tmp_path):

@@ -159,7 +159,9 @@ def test_weights_of_functions_and_training_are_found(tmp_path):
     model = model_of([tensor("x", ["n"])], [tensor("y", ["n"])])
     model.functions.append(helper.make_function("d", "f", [], ["w"], [constant], [helper.make_opsetid("", 17)]))
     graph = helper.make_graph([], "g", [], [], [external("v", location="../b")])
-    model.training_info.add().algorithm.CopyFrom(graph)
+    training = model.training_info.add()
+    training.algorithm.CopyFrom(graph)
+    training.update_binding.add(key="w", value="new")
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     assert set(OnnxFile.read(tmp_path / "model.onnx").external_data) == {"../a", "../b"}
 

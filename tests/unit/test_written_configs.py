@@ -45,7 +45,7 @@ AS_GRAPH = {"x": "x", "edge_index": "edges", "outputs": {"node": "node", "edge":
 
 
 def source(**known):
-    return SimpleNamespace(**{"backend": "onnxruntime", "features": {}, "labels": {}, **known})
+    return SimpleNamespace(**{"backend": "onnxruntime", "features": {}, "labels": {}, "config": "", **known})
 
 
 def write(onnx, export=None, **choices):
