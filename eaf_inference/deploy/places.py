@@ -47,5 +47,8 @@ class Place(Protocol):
     def replace(self, path: str, content: bytes) -> None:
         """Write a small file; a reader sees the old content or the new."""
 
+    def await_later_time(self) -> None:
+        """Wait until a file that is written then gets a later time of change than each one before."""
+
     def delete(self, path: str) -> None:
         """Delete a file, or a directory with everything in it; no error if there is none."""

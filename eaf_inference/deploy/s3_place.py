@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import re
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ _TRIES = 2  # of each request, by s3fs
 _CONNECT_SECONDS = 5
 _LARGEST_SINGLE = 64 * 1024 * 1024  # bytes: s3fs sends a larger file in parts
 _MOST_DELETED = 1000  # keys in one request
+_TIME_STEP = 1.0  # seconds: Last-Modified is an HTTP date
 
 
 class S3Place:
@@ -92,6 +94,9 @@ class S3Place:
     def replace(self, path: str, content: bytes) -> None:
         with explained("write", self._shown(path)):
             self._fs().pipe_file(f"{self.root}/{path}", content)
+
+    def await_later_time(self) -> None:
+        time.sleep(_TIME_STEP)
 
     def delete(self, path: str) -> None:
         paths = [each for each in self.files(path) if each == path or each.startswith(f"{path}/")]

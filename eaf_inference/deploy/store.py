@@ -157,7 +157,7 @@ class Store:
             self._check_complete(served_name, version, note["files"])
             self._place.replace(f"{served_name}/{version}/{CLAIM}", json.dumps(note | {"previous": pinned}).encode())
             self._place.replace(f"{served_name}/{version}/{DEPLOYED}", config.encode())
-        self._publisher.write_config(served_name, config)
+        self._write_config(served_name, config)
 
     def withdraw(self, served_name: str, version: int, previous_config: str | None) -> None:
         """Publish what was published before this version, and delete the version.
@@ -177,7 +177,7 @@ class Store:
         if previous_config is not None and pinned == version:
             if pinned_version_of(previous_config) == version:
                 raise ConfigurationError(f"Version {version} of {served_name!r} cannot replace itself.")
-            self._publisher.write_config(served_name, previous_config)
+            self._write_config(served_name, previous_config)
         self._empty(served_name, version)
 
     def rollback(self, served_name: str, version: int | None = None) -> int:
@@ -204,7 +204,7 @@ class Store:
         text = self._text(f"{served_name}/{version}/{DEPLOYED}") or ""
         check_pins(text, version)
         self._check_complete(served_name, version, self._note(served_name, version)["files"])
-        self._publisher.write_config(served_name, text)
+        self._write_config(served_name, text)
         return version
 
     def remove(self, served_name: str) -> None:
@@ -270,6 +270,15 @@ class Store:
             time=datetime.fromtimestamp(written.time, timezone.utc) if written else None,
             deployment={} if text is None else deployment_of(text),
         )
+
+    def _write_config(self, served_name: str, config: str) -> None:
+        """Publish what this text pins.
+
+        Triton looks at a model again only if the latest time of change of all its files is later than at the poll
+        before (``ModelTimestamp::IsModified`` in triton-inference-server/core).
+        """
+        self._place.await_later_time()
+        self._publisher.write_config(served_name, config)
 
     def _begin(self, served_name: str) -> None:
         if self._text(f"{served_name}/{CONFIG}") is not None:

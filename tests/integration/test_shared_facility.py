@@ -131,6 +131,13 @@ with eaf_inference.connect() as triton:
     model = triton.deploy("sums", sys.argv[1], example=example, progress=lines.append)
     print(json.dumps([model.name, model(example).tolist(), lines]))
 """
+UNDEPLOY = """
+import json
+import eaf_inference
+with eaf_inference.connect() as triton:
+    triton.undeploy("sums")
+    print(json.dumps([each.name for each in triton.models()]))
+"""
 # Uses another user's model, and tries to replace, unload and remove it, with what a user can get.
 USE_AND_ATTACK = """
 import json, sys
@@ -259,6 +266,7 @@ def test_a_users_model_is_served_to_all_and_changed_by_none(shared, users, tmp_p
     denied = [line for line in calls(shared) if (line["user"], line["grpc_status"]) == ("bob", "PermissionDenied")]
     assert {line["method"].rpartition("/")[2] for line in denied} == {"RepositoryModelLoad", "RepositoryModelUnload"}
     assert alice.run(DEPLOY, path)[1] == hers  # as version 2
+    assert "alice.sums" not in alice.run(UNDEPLOY)
 
 
 @pytest.mark.slow

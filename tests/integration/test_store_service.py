@@ -169,6 +169,14 @@ def text_of(facility, name):
     return facility.own().get_object(Bucket="models", Key=f"users/{name}/config.pbtxt")["Body"].read().decode()
 
 
+def newest(facility, name):
+    """Return the files of a model with the latest time of change, which is in whole seconds."""
+    prefix = f"users/{name}/"
+    found = facility.own().list_objects_v2(Bucket="models", Prefix=prefix)["Contents"]
+    times = {each["Key"][len(prefix) :]: each["LastModified"].replace(microsecond=0) for each in found}
+    return [path for path, time in times.items() if time == max(times.values())]
+
+
 def test_a_model_is_uploaded_published_rolled_back_and_removed(facility, tmp_path):
     store = facility.store_of("bob")
     path = tmp_path / "model.onnx"
@@ -176,8 +184,10 @@ def test_a_model_is_uploaded_published_rolled_back_and_removed(facility, tmp_pat
         path.write_bytes(content)
         version = store.upload("bob.tagger", {"model.onnx": path})
         store.publish("bob.tagger", version, config(version))
+        assert newest(facility, "bob.tagger") == ["config.pbtxt"]  # or else Triton does not look at it
     assert store.pinned_version("bob.tagger") == 2
     assert store.rollback("bob.tagger") == 1
+    assert newest(facility, "bob.tagger") == ["config.pbtxt"]
     assert [(each.name, each.version, each.versions) for each in store.models("bob")] == [("bob.tagger", 1, (1, 2))]
     store.remove("bob.tagger")
     assert facility.own().list_objects_v2(Bucket="models")["KeyCount"] == 0

@@ -67,6 +67,20 @@ def test_a_version_is_uploaded_and_then_published(store, model, root):
     assert inside == {"alice.tagger/config.pbtxt", *(f"alice.tagger/1/{each}" for each in files)}
 
 
+def test_files_written_after_a_pause_have_a_later_time(root):
+    """Triton looks at a model again only if a file of it has a later time than the latest one before."""
+    place, times = FilePlace(str(root)), []
+    for _ in range(10):
+        (root / "x").write_text("", encoding="utf-8")
+        times.append((root / "x").stat().st_mtime_ns)
+        place.await_later_time()
+    assert sorted(set(times)) == times
+    os.utime(root, (1e9, 1e9))  # as if the file system kept whole seconds
+    before = int(time.time())
+    place.await_later_time()
+    assert int(time.time()) > before
+
+
 def test_a_rollback_restores_the_older_configuration(store, model):
     assert [deploy(store, model) for _ in range(3)] == [1, 2, 3]
     assert store.rollback("alice.tagger") == 2
