@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from eaf_inference.inference.agreement import agree, largest_scores
 from eaf_inference.inference.batching import batch_of, batches
 from eaf_inference.inference.inputs import AnyInput, DenseInput, MatrixInput, RaggedInput
 from eaf_inference.inference.lengths import Lengths
@@ -83,6 +84,7 @@ class Trial:
         self.finite = np.zeros(inputs.rows, np.bool_)
         self.refused = ""
         self.tolerance = _TOLERANCE
+        self._outputs = outputs
         self._variable = {(spec.name, axis) for spec in outputs for axis in spec.variable_axes}
         self.followers = [set(self._variable) for _ in inputs.collections]
 
@@ -179,6 +181,7 @@ class Trial:
     ) -> NDArray[np.bool_]:
         """Return which rows, of those accepted alone, have other scores under these rules."""
         found = np.zeros(self.inputs.rows, np.bool_)
+        largest = largest_scores(self._right, self._outputs)
         # a collection that is not padded keeps the lengths at which its scores are right
         unpadded = np.where([[rule.exact] for rule in rules], self.alone, 0)
         sent: list[tuple[Batch, NDArray[np.int64]]] = []
@@ -199,7 +202,8 @@ class Trial:
             for place, row in enumerate(rows):
                 right = self._right[row]
                 assert right is not None  # noqa: S101  (it was accepted)
-                found[row] |= not self._agree(row, right, {name: values[place] for name, values in outcome.items()})
+                padded = {name: values[place] for name, values in outcome.items()}
+                found[row] |= not self._agree(row, right, padded, largest)
         return found
 
     def _follow(self, batch: Batch, outputs: Outputs) -> None:
@@ -211,7 +215,7 @@ class Trial:
         """Return rules that pad to exactly these lengths."""
         return [Lengths(int(length), exact=True) for length in lengths]
 
-    def _agree(self, row: int, right: Outputs, padded: Outputs) -> bool:
+    def _agree(self, row: int, right: Outputs, padded: Outputs, largest: Outputs) -> bool:
         """Whether a row's scores are equal, apart from padding. NaN equals only NaN."""
         for name, values in right.items():
             other = padded[name]
@@ -221,13 +225,7 @@ class Trial:
                 if values.shape[axis] != other.shape[axis]:
                     kept = self._real(row, min(values.shape[axis], other.shape[axis]))
                     values, other = (np.take(each, range(kept), axis=axis) for each in (values, other))
-            if values.dtype.kind != "f":
-                if not np.array_equal(values, other):
-                    return False
-                continue
-            size = np.abs(values[np.isfinite(values)])
-            noise = self.tolerance * max(1.0, float(size.max(initial=0.0)))
-            if not np.allclose(other, values, rtol=self.tolerance, atol=noise, equal_nan=True):
+            if not agree(values, other, self.tolerance, largest.get(name)):
                 return False
         return True
 

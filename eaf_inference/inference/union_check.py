@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from eaf_inference.inference.agreement import agree, largest_scores
 from eaf_inference.inference.caller import warn_caller
 from eaf_inference.inference.graph_spec import GRAPH, NODE
 from eaf_inference.inference.unions import LARGEST_SHARED, disjoint_union
@@ -187,9 +188,10 @@ class _Trial:
             if isinstance(outcome, Exception):
                 return f"it refuses several in one ({outcome})"
             found.append(dict(zip(union, outcome, strict=True)))
+        largest = largest_scores(self._right.values(), self._spec.outputs)
         # the sizes are the same, so other values beside a graph change nothing at all, not even the rounding
         same = all(
-            _agree(found[0][graph], outputs[graph], _TOLERANCE)
+            _agree(found[0][graph], outputs[graph], _TOLERANCE, largest)
             for outputs in found[1:3]
             for graph in own
             if graph in outputs
@@ -209,8 +211,9 @@ class _Trial:
 
     def _as_alone(self, found: Sequence[Mapping[int, Outputs]], tolerance: float) -> bool:
         """Whether graphs have the scores that they have alone."""
+        largest = largest_scores(self._right.values(), self._spec.outputs)
         return all(
-            _agree(self._right[graph], outputs, tolerance)
+            _agree(self._right[graph], outputs, tolerance, largest)
             for each in found
             for graph, outputs in each.items()
             if graph in self._right
@@ -249,20 +252,11 @@ class _Trial:
         return list(split)
 
 
-def _agree(right: Outputs, other: Outputs, tolerance: float) -> bool:
-    """Whether the outputs of a graph are equal. NaN equals only NaN."""
-    if right.keys() != other.keys():
-        return False
-    for name, values in right.items():
-        if values.dtype.kind != "f":
-            if not np.array_equal(values, other[name]):
-                return False
-            continue
-        size = np.abs(values[np.isfinite(values)])
-        noise = tolerance * max(1.0, float(size.max(initial=0.0)))
-        if not np.allclose(other[name], values, rtol=tolerance, atol=noise, equal_nan=True):
-            return False
-    return True
+def _agree(right: Outputs, other: Outputs, tolerance: float, largest: Outputs) -> bool:
+    """Whether the outputs of a graph are equal."""
+    return right.keys() == other.keys() and all(
+        agree(values, other[name], tolerance, largest.get(name)) for name, values in right.items()
+    )
 
 
 def _with_other_values(graphs: Graphs) -> Graphs | None:

@@ -122,6 +122,25 @@ def test_a_model_with_wrong_masks_is_recognised_with_one_warning(declared, lengt
     assert lengths_of(check, jets([4, 0]), never) == (lengths,)
 
 
+@pytest.mark.parametrize("scale", [1e-6, [1e-3, 1e4], [1.0, 1.0, 0.0]], ids=str)
+def test_padding_is_noticed_in_scores_of_any_scale(scale):
+    scales = np.atleast_1d(np.float32(scale))
+
+    def model(batch):
+        scores = [greatest(batch)["y"], *(total(batch)["y"] for _ in scales[1:])]
+        return {"y": np.stack(scores, axis=1) * scales}
+
+    def fine(batch):
+        return {"y": total(batch)["y"][:, None] * scales}
+
+    spec = spec_of(outputs=(tensor("y", len(scales)),), min_length=1)
+    for send, rule in ((model, Lengths(1, exact=True)), (fine, Lengths(1))):
+        check = PaddingCheck(spec)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert lengths_of(check, jets(MANY), asked(send)) == (rule,)
+
+
 def test_rows_beside_one_of_full_length_do_not_hide_the_effect_of_padding():
     check = PaddingCheck(spec_of(var_length=9))
     with pytest.warns(UserWarning, match="every row is padded to 9"):
