@@ -195,10 +195,12 @@ class StoreAccess:
         )
 
     async def _has_room(self, owner: str, caller: Caller) -> bool:
-        if not self.facility.most_model_bytes:
+        most, most_bytes = self.facility.most_models, self.facility.most_model_bytes
+        if not (most or most_bytes):
             return True
         usage: Usage = await _asked(self.store.usage, owner, caller=caller)
-        return usage.bytes < self.facility.most_model_bytes
+        # each directory costs every poll of Triton, whether it is published or not
+        return (not most or usage.models <= most) and (not most_bytes or usage.bytes < most_bytes)
 
     def _lock(self, name: str) -> asyncio.Lock:
         """Return a lock. An owner's is for her changes, so that two at once do not share the last of the quota."""

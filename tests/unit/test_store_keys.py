@@ -142,6 +142,17 @@ def test_one_users_requests_for_keys_do_not_take_all_threads():
         answered.set()
 
 
+@pytest.mark.parametrize(
+    ("models", "size", "writes"), [(2, 9, True), (3, 9, False), (2, 10, False), (1000, 0, False)]
+)
+def test_keys_upload_only_within_both_quotas(models, size, writes):
+    store = SimpleNamespace(usage=lambda _: Usage(models, size))
+    keys = SimpleNamespace(make=lambda *_, writes, **__: writes)
+    for facility, expected in (({"most_models": 2, "most_model_bytes": 10}, writes), ({}, True)):
+        access = model_store.StoreAccess(settings(), Facility(**facility), store, keys)
+        assert asyncio.run(access.keys_for(ALICE)) is expected
+
+
 WITHOUT_LIBRARIES = """
 import sys
 for name in ("s3fs", "fsspec", "botocore", "moto"):
