@@ -84,7 +84,15 @@ function Cluster(props: {
     >
       <div className="jp-EafInference-pair">
         <strong title={clip(cluster.name)}>{label}</strong>
-        <span>{state}</span>
+        <span
+          title={
+            configured === null
+              ? undefined
+              : trans.__('Workers that are connected to Triton, of all workers')
+          }
+        >
+          {state}
+        </span>
       </div>
       {details.length > 0 && (
         <div

@@ -129,7 +129,7 @@ function Row(props: { row: IModelRow; actions: IModelActions }): JSX.Element {
           )}
         </div>
         {ownership.length > 0 && (
-          <div className="jp-EafInference-ownership">
+          <div className="jp-EafInference-ownership jp-EafInference-parts">
             {ownership.map(each => (
               <span key={each}>{each}</span>
             ))}

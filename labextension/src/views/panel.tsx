@@ -248,7 +248,7 @@ function Header(props: {
           {url ? hostOf(url) : trans.__('Triton')}
         </h1>
         {about.length > 0 && (
-          <p>
+          <p className="jp-EafInference-parts">
             {about.map((each, index) => (
               <span key={index}>{each}</span>
             ))}
