@@ -168,6 +168,16 @@ def test_hostile_and_huge_names_are_text(start_lab, visit, server, site):
     assert widths[0] == widths[1]  # nothing is wider than the panel
 
 
+def test_without_metrics_no_figure_has_a_period_or_an_age(start_lab, visit, server):
+    page = visit(start_lab(urls=[server.grpc]))
+    page.open_panel()
+    expect(page.section("Server")).to_contain_text("no metrics endpoint is configured", timeout=20_000)
+    for _ in range(2):  # when the second has arrived, the first is shown
+        page.streams[-1].wait_for_event("framereceived", lambda text: json.loads(text).get("advice"))
+    for text in ("Nothing is measured", "up to date", re.compile(r"last \d+ s")):
+        expect(page.panel).not_to_contain_text(text)
+
+
 def test_a_hidden_panel_sends_no_requests(start_lab, visit, server, site):
     site.pages["/metrics"] = documented("triton_gpu")
     page = visit(start_lab(urls=[server.grpc], metrics_urls=[f"{site.url}/metrics"]))

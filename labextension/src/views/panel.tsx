@@ -127,6 +127,8 @@ function Content(props: {
     sessionsNow
   );
   const isShown = facility?.state === 'connected' && !empty;
+  // without metrics, the section of the GPUs says so, and no figure has a period or an age
+  const isMeasured = isShown && facility.metrics.configured;
   return (
     <>
       <Header
@@ -151,7 +153,7 @@ function Content(props: {
       )}
       {isShown && (
         <div className={fresh.stale ? 'jp-mod-stale' : ''}>
-          {sections.advice && live.advice && !fresh.stale && (
+          {sections.advice && isMeasured && live.advice && !fresh.stale && (
             <Advice advice={live.advice} />
           )}
           {sections.gpus && (
@@ -167,7 +169,7 @@ function Content(props: {
           {sections.models && (
             <Models
               rows={modelRows(facility.models, average?.models ?? [])}
-              window={average && windowOf(average, trans)}
+              window={isMeasured && average ? windowOf(average, trans) : null}
               actions={actions}
             />
           )}
@@ -191,7 +193,7 @@ function Content(props: {
       {sections.usage &&
         usage?.offered &&
         (isShown || usage.models.length > 0) && <Usage usage={usage} />}
-      {isShown && age !== null && (
+      {isMeasured && age !== null && (
         <div className="jp-EafInference-footer">{age}</div>
       )}
     </>

@@ -186,7 +186,7 @@ function Views(props: IContent & { fresh: IFreshness }): JSX.Element {
           {isMeasured && <Rates {...plotted} />}
           <Models
             rows={modelRows(facility?.models ?? [], average?.models ?? [])}
-            window={average && windowOf(average, trans)}
+            window={isMeasured && average ? windowOf(average, trans) : null}
             actions={actions}
           />
         </Card>

@@ -50,7 +50,9 @@ export function Head(props: {
         <h1 title={url ? clip(url, 300) : undefined}>
           {url ? hostOf(url) : titleOf(view, trans)}
         </h1>
-        {isConnected && age !== null && <span>{age}</span>}
+        {isConnected && facility.metrics.configured && age !== null && (
+          <span>{age}</span>
+        )}
       </div>
       <div
         className="jp-EafInference-views"
