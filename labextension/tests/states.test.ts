@@ -50,6 +50,10 @@ test('each state has its own text, and no dead button', () => {
   );
   expect(shown?.text).not.toBe('');
   expect(shown?.help).toEqual(['retry', 'address']);
+  const problem = 'Start it with `eaf-inference up`.';
+  expect(
+    emptyState(facility({ state: 'no-facility', problem }), null, trans)?.text
+  ).toBe('Start it with "eaf-inference up".');
 });
 
 test('an HTTP error differs from a server that does not answer', () => {
@@ -123,5 +127,7 @@ test('numbers are stale if every source fails, not if one of two does', () => {
   const { stale, age, note } = of([bad, { ...bad, retry_in: 9 }]);
   expect(stale).toBe(true);
   expect(age).toBe(14);
-  expect(note).toBe('No numbers for 14 s: connection refused. Next try in 4 s');
+  expect(note).toBe(
+    'No numbers for 14 s. http://a: connection refused. Next try in 4 s'
+  );
 });

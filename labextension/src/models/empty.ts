@@ -78,7 +78,9 @@ export function emptyState(
       (each !== 'documentation' || webUrl(facility.documentation) !== null) &&
       (each !== 'attempts' || facility.attempts.length > 0)
   );
-  return { title, text: clip(facility.problem || text, 600), help };
+  // the server writes commands as for a terminal
+  const why = (facility.problem || text).replace(/`/g, '"');
+  return { title, text: clip(why, 600), help };
 }
 
 function failureState(

@@ -58,15 +58,15 @@ export function freshness(
   }
   if (allFail(sources)) {
     const retry = Math.min(...sources.map(source => source.retry_in ?? 0));
-    const why = clip(sources[0].error ?? '', 200);
+    const why = clip(`${sources[0].name}: ${sources[0].error}`, 200);
     return {
       stale: true,
       age,
       note:
         age === null
-          ? trans.__('No numbers: %1. Next try in %2', why, duration(retry))
+          ? trans.__('No numbers. %1. Next try in %2', why, duration(retry))
           : trans.__(
-              'No numbers for %1: %2. Next try in %3',
+              'No numbers for %1. %2. Next try in %3',
               duration(age),
               why,
               duration(retry)
