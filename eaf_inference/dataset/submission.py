@@ -126,10 +126,12 @@ class Submission:
         )
 
     def _stopped(self) -> str:
-        of = f" of {self._bar.total:,}" if self._bar.total is not None else ""
+        bar, unit = self._bar, self._unit
+        of = f" of {bar.total:,}" if bar.total is not None else ""
+        failed = f", {bar.failed:,} failed" if bar.failed else ""
         return (
-            f"Stopped after {self._tally.parts:,}{of} chunks ({self._tally.jets:,} jets), whose scores were "
-            "returned; the other chunks are cancelled."
+            f"Stopped after {bar.done:,}{of} {unit}s ({self._tally.jets:,} jets returned{failed}); "
+            f"the other {unit}s are cancelled."
         )
 
     def _next(self, *, in_order: bool) -> Result | None:

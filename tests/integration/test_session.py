@@ -204,3 +204,4 @@ def test_a_submission_reports_files_failures_and_the_time_left(connection, tmp_p
             assert (session["left"] > 0) == (session["done"] < 4)
     assert reported == [["file", 1, 4, 0], ["file", 3, 4, 1], ["file", 4, 4, 1]]
     assert work_of(connection).look()["failed"] == 0
+    assert run._stopped() == "Stopped after 4 of 4 files (15 jets returned, 1 failed); the other files are cancelled."

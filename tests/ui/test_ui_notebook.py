@@ -102,7 +102,8 @@ def test_panel_and_widget_are_live_while_a_cell_runs_until_stop(page):
     expect(page.output(cell)).to_contain_text(re.compile(r"2/3\s.*1\sfailed,\s5\sjets"))
     notebooks.get_by_role("button", name="Stop").click()
     page.wait_until_ended(cell)
-    expect(page.output(cell)).to_contain_text("Stopped after")
+    stopped = "Stopped after 2 of 3 files (5 jets returned, 1 failed); the other files are cancelled."
+    expect(page.output(cell)).to_contain_text(stopped)
 
 
 def test_a_model_dragged_into_a_notebook_is_a_cell_that_runs(page):
