@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from playwright.sync_api import expect
 from samples import usage_of, used, used_by
@@ -19,6 +20,7 @@ def test_totals_and_models_are_shown_and_a_setting_hides_them(start_hub_lab, vis
         used("", 0, 0, 5),
     )
     page = visit(start_hub_lab())
+    opened = time.monotonic()
     page.open_panel()
     page.set_panel_width(450)
     section = page.section("My usage")
@@ -43,8 +45,8 @@ def test_totals_and_models_are_shown_and_a_setting_hides_them(start_hub_lab, vis
     expect(section).to_have_count(0)
     expect(page.section("Notebooks")).to_be_visible()
     page.tab.wait_for_timeout(SEVERAL_INTERVALS)  # to see that nothing happens
-    assert len([url for url in page.asked if "/api/usage" in url]) == 1
-    assert token_giver.told == 1
+    requests = len([url for url in page.asked if "/api/usage" in url])
+    assert 1 <= token_giver.told <= requests <= 1 + (time.monotonic() - opened) // 60  # one a minute
 
 
 def test_my_models_are_first_and_drag_and_one_use_has_no_table(start_hub_lab, visit, token_giver):
@@ -71,8 +73,8 @@ def test_my_models_are_first_and_drag_and_one_use_has_no_table(start_hub_lab, vi
     page.execute("notebook:run-cell")
     page.wait_until_ended(page.cells.last)
     table = page.output(page.run("triton.models()"))
-    expect(table).to_contain_text(re.compile(r"alice.my_tagger\s*1\s*you\s*12.3 MB\s*\d+ s ago"))
-    expect(mine).to_contain_text("used just now", timeout=30_000)
+    expect(table).to_contain_text(re.compile(r"alice.my_tagger\s*1\s*you\s*12.3 MB\s*\d+ (s|min) ago"))
+    expect(mine).to_contain_text(re.compile(r"used (just now|\d+ (s|min) ago)"), timeout=30_000)
 
 
 def test_the_reason_for_missing_numbers_is_shown(start_hub_lab, visit, token_giver):
