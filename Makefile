@@ -1,6 +1,6 @@
 # make demo   a facility on this machine, the quickstart on it, and what it measured
 # make test   every test but the extended ones, and `make check`; the browser's need Chromium
-# make test-extended   Slurm and HTCondor where they are installed, the benchmarks, model stores and own models at length
+# make test-extended   HTCondor where it is installed, the study and the benchmarks, model stores and own models at length
 # make test-fast   the tests that start no server and no browser, in a minute
 # make bench  this client beside what users would pick instead, on one server
 # make gpu-kit   what benchmarks/gpu/run needs on a machine with a GPU and no network, in .gpu-kit/
@@ -51,7 +51,7 @@ test-server: $(VENV)/test
 	$(BIN)/python -m pytest tests/server
 
 test-oldest: $(OLDEST)/test
-	$(OLDEST)/bin/python -m pytest tests/unit -q
+	$(OLDEST)/bin/python -m pytest tests/unit -q -m "not slow"
 
 test-labextension: node_modules/.package-lock.json
 	$(NPM) test

@@ -101,7 +101,12 @@ class User:
     def run(self, code: str, *arguments: object, **environment: str):
         """Run a program and return the content of its last line."""
         program = self.begin(code, *arguments, **environment)
-        output, errors = program.communicate(timeout=120)
+        try:
+            output, errors = program.communicate(timeout=120)
+        except BaseException:
+            program.kill()
+            program.communicate()
+            raise
         assert program.returncode == 0, errors[-3000:]
         return json.loads(output.splitlines()[-1])
 

@@ -84,6 +84,7 @@ def test_each_executor_gives_the_scores_with_this_users_token(facility, executor
     assert all(token.encode() not in sent for token in facility.edge_proxy.tokens)
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_the_notebook_gives_equal_histograms_with_all_executors(tmp_path):
     for name in ("coffea_processor.ipynb", "cms_pfnano.root", "jets.parquet", "nano_files.py"):

@@ -32,7 +32,6 @@ from eaf_inference._files import log_directory
 from eaf_inference.errors import ConfigurationError
 
 pytestmark = [
-    pytest.mark.extended,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run jobs of other users"),
     pytest.mark.skipif(bool(missing_packages()), reason=f"not installed: {' '.join(missing_packages())}"),
 ]

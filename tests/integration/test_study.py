@@ -44,6 +44,7 @@ TINY = Scale(
 )
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_every_part_is_measured_and_reported(tmp_path):
     outcome = study(scale=TINY, progress=lambda _: None)

@@ -56,6 +56,7 @@ def test_an_unsupported_python_makes_the_environment_with_another(monkeypatch, t
     assert triton_environment.find_interpreter().version == version
 
 
+@pytest.mark.slow
 def test_the_installers_own_error_is_shown(monkeypatch, tmp_path):
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("/absent/triton-1.0-py3-none-any.whl\n")
@@ -66,6 +67,7 @@ def test_the_installers_own_error_is_shown(monkeypatch, tmp_path):
     assert not list(tmp_path.glob("eaf-inference/triton-*/complete"))
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_package_with_a_wrong_hash_is_not_installed(monkeypatch, tmp_path):
     wheel = tmp_path / "triton-1.0-py3-none-any.whl"
