@@ -6,7 +6,12 @@ async function draw() {
   mermaid.initialize({
     startOnLoad: false,
     theme: dark ? 'dark' : 'neutral',
-    flowchart: { wrappingWidth: 400, nodeSpacing: 30, rankSpacing: 30 },
+    flowchart: {
+      wrappingWidth: 400,
+      nodeSpacing: 30,
+      rankSpacing: 30,
+      subGraphTitleMargin: { top: 4, bottom: 12 }
+    },
     sequence: { width: 105, actorMargin: 15, messageMargin: 25, wrap: true }
   });
   for (const [element, source] of sources) {
@@ -25,5 +30,7 @@ window.addEventListener('DOMContentLoaded', () => {
     sources.set(element, source);
   }
   draw();
-  new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ['data-theme'] });
+  new MutationObserver(draw).observe(document.documentElement, {
+    attributeFilter: ['data-theme']
+  });
 });
