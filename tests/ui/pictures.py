@@ -360,7 +360,7 @@ def notebook(studio: Studio) -> Iterator[None]:
     jets = ak.from_parquet(JETS)
     ak.to_parquet(ak.concatenate([jets] * COPIES), lab.directory / "jets.parquet")
     write_notebook(lab.directory / "quickstart.ipynb", NOTEBOOK)
-    page = studio.visit(lab, width=1400, height=850)
+    page = studio.visit(lab, width=1400, height=930)
     page.set_panel_width(330)
     page.tab.evaluate(_OPEN, "quickstart.ipynb")
     for index in range(3):
