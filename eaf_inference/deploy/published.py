@@ -12,15 +12,15 @@ from typing import Any
 
 from eaf_inference.inference.parameters import DEPLOYMENT
 
-__all__ = ["UPLOADING", "deployment_of", "names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
+__all__ = ["deployment_of", "names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
 
-UPLOADING = "upload_in_progress"  # the backend of a model whose first upload has not ended
+_UPLOADING = "upload_in_progress"
 _REMOVING = "removal_in_progress"
 
 
 def placeholder(served_name: str) -> str:
     """Return the config.pbtxt of a model of which no version is published yet; no server can load it."""
-    return f'name: "{served_name}"\nbackend: "{UPLOADING}"\n'
+    return f'name: "{served_name}"\nbackend: "{_UPLOADING}"\n'
 
 
 def removal(served_name: str) -> str:
@@ -66,4 +66,4 @@ def _parsed(text: str) -> Any:
 
 def names_stand_in(reason: str) -> bool:
     """Return whether Triton's reason for not serving a model is a text that stood in for its config.pbtxt."""
-    return UPLOADING in reason or _REMOVING in reason
+    return _UPLOADING in reason or _REMOVING in reason

@@ -9,7 +9,7 @@ from eaf_inference.deploy.config_text import parsed
 from eaf_inference.deploy.file_checks import MODEL_FILES, external_data_findings, file_findings
 from eaf_inference.deploy.findings import ERROR, Finding, Findings
 from eaf_inference.deploy.names import checked_served_name
-from eaf_inference.deploy.published import UPLOADING
+from eaf_inference.deploy.published import names_stand_in
 from eaf_inference.deploy.tensor_checks import opset_findings, own_opset_limit, tensor_findings
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.spec import ModelSpec
@@ -181,14 +181,14 @@ def _config_findings(name: str, config: Any, *, allow_python: bool) -> list[Find
             )
         )
     backend = backend_of(config)
-    if UPLOADING in (config.backend, config.platform):
+    if names_stand_in(config.backend or config.platform):
         found.append(
             Finding(
                 "upload-unfinished",
                 ERROR,
-                f"The first upload of {name!r} has not ended.",
+                f"The first upload of {name!r}, or its removal, has not ended.",
                 "a configuration, which is written last",
-                "Wait for the upload, or deploy the model again.",
+                "Wait for its end, or deploy the model again.",
             )
         )
     elif config.platform and config.platform not in (*_PLATFORMS, *_BACKENDS):

@@ -192,6 +192,11 @@ def placeholder_of_an_upload(directory: Path) -> None:
     save(directory, double(), 'backend: "upload_in_progress"')
 
 
+@broken("upload-unfinished", "deploy")
+def model_that_is_being_removed(directory: Path) -> None:
+    save(directory, double(), 'backend: "removal_in_progress"')
+
+
 @broken("python-backend", "ONNX", "--allow-python")
 def model_in_python(directory: Path) -> None:
     (directory / "1").mkdir(parents=True)
