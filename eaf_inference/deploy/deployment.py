@@ -108,8 +108,8 @@ def deploy(
         expected = _checked(draft, example, opened.facility, steps)
         _check_name(store, opened, served)
         _check_quota(store, draft, opened.facility)
-        before = store.config(served)
         version = store.upload(served, draft.export.files)
+        before = store.config(served)  # now, as it may have changed during the upload
         with _withdrawn_on_failure(target, store, served, version, before):
             steps.done(f"uploaded as {served} version {version}")
             store.publish(served, version, pinned(draft.config, version, _facts(draft, target.user)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,35 @@ def test_a_rollback_that_fails_does_not_change_what_was_served_before(store, mon
         deployment.rollback(target(), "tagger", 1, timeout=1)
     assert store.config("alice.tagger") == before
     assert deployment.rollback(target(), "tagger", None, timeout=1) == ("alice.tagger", 2)
+
+
+def test_a_failure_brings_back_what_was_published_during_the_upload(store, tmp_path, monkeypatch):
+    files = {"model.onnx": tmp_path / "model.onnx"}
+    made = SimpleNamespace(source="ONNX file", files=files, remarks=())
+    draft = SimpleNamespace(name="alice.tagger", export=made, onnx=None, config=CONFIG)
+    upload = store.upload
+
+    def upload_beside_another(name: str, files: dict) -> int:
+        version = upload(name, files)
+        other = upload(name, files)
+        store.publish(name, other, pinned(CONFIG, other, {}))
+        return version
+
+    def follow(*_arguments) -> None:
+        if store.pinned_version("alice.tagger") == 4:
+            raise DeploymentFailed("Triton cannot load it.")
+
+    for name in ("_checked", "_check_name", "_check_quota"):
+        monkeypatch.setattr(deployment, name, lambda *_: None)
+    monkeypatch.setattr(deployment, "_drafted", lambda *_: nullcontext(draft))
+    monkeypatch.setattr(deployment, "_follow", follow)
+    monkeypatch.setattr(store, "upload", upload_beside_another)
+    opened = SimpleNamespace(facility=None, endpoint=None)
+    alice = SimpleNamespace(user="alice", open=lambda: opened)
+    settings = {"config": None, "tolerance": 1e-5, "timeout": 1, "progress": lambda _: None}
+    with pytest.raises(DeploymentFailed, match="cannot load"):
+        deployment.deploy(alice, "tagger", None, None, deployment.Choices(), **settings)
+    assert store.pinned_version("alice.tagger") == 5
 
 
 @pytest.mark.parametrize(
