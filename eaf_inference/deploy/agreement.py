@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     Outputs: TypeAlias = Mapping[str, NDArray[Any]]
 
-__all__ = ["TOLERANCE", "agree", "change_of", "constant_outputs", "not_finite", "row_of"]
+__all__ = ["FEWEST", "TOLERANCE", "agree", "change_of", "constant_outputs", "not_finite", "row_of"]
 
 TOLERANCE = 1e-5  # as in the client's trial of padding
-_FEWEST = 8  # rows from which equal scores are suspicious
+FEWEST = 8  # rows that show anything: fewer may have equal scores
 
 
 def row_of(outputs: Outputs, place: int) -> Outputs:
@@ -59,7 +59,7 @@ def not_finite(outputs: Outputs) -> bool:
 
 def constant_outputs(rows: Sequence[Outputs]) -> list[str]:
     """Return the outputs that are equal in all rows, if there are enough rows to be suspicious."""
-    if len(rows) < _FEWEST:
+    if len(rows) < FEWEST:
         return []
     return [
         name

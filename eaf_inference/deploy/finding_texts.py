@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("constant", "depends_on_batch", "depends_on_graphs", "depends_on_padding", "differs_from_source"),
-    *("does_not_load", "empty_example", "source_fails"),
+    *("does_not_load", "empty_example", "small_example", "source_fails"),
     *("empty_rows_not_finite", "example_does_not_fit", "fixed_batch", "not_per_row", "output_differs"),
     *("random_scores", "refused_rows", "refuses_all", "refuses_graph", "refuses_long", "refuses_short"),
     *("scores_not_finite",),
@@ -54,6 +54,16 @@ def empty_example(name: str) -> Finding:
         f"The example for {name!r} has no rows.",
         "some rows to score",
         "Pass a few hundred rows of your data: example=jets[:1000].",
+    )
+
+
+def small_example(name: str, rows: int) -> Finding:
+    return Finding(
+        "small-example",
+        WARNING,
+        f"The example for {name!r} has {rows} row{'s' * (rows != 1)}, too few to show what is wrong.",
+        "a few hundred typical rows, with short and long ones and missing values if there are any",
+        "Pass more rows of your data: example=jets[:1000].",
     )
 
 

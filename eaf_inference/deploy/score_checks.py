@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eaf_inference.deploy import finding_texts as texts
-from eaf_inference.deploy.agreement import TOLERANCE, agree, change_of, constant_outputs, not_finite, row_of
+from eaf_inference.deploy.agreement import FEWEST, TOLERANCE, agree, change_of, constant_outputs, not_finite, row_of
 from eaf_inference.deploy.findings import Findings
 from eaf_inference.deploy.graph_checks import graph_findings
 from eaf_inference.deploy.local_model import LocalModel, WrongOutput
@@ -130,6 +130,8 @@ class _RowChecks:
             found = self._padding_findings(refused) or self._length_findings()
         if not found and self._reference is not None:
             found = self._source_findings(self._reference, alone)
+        if not found and not self._generated and self._most > 1 and self._inputs.rows < FEWEST:
+            found = [texts.small_example(name, self._inputs.rows)]
         return [*found, *self._value_findings(alone, constant=not found)]
 
     def _alone(self) -> tuple[dict[int, Outputs], dict[int, InferenceError]]:

@@ -61,6 +61,13 @@ def test_other_scores_for_a_few_missing_values_are_an_error(findings):
     assert "replace_inf_value" in finding.do
 
 
+@pytest.mark.parametrize(("rows", "codes"), [(1, ["small-example"]), (7, ["small-example"]), (8, [])])
+def test_an_example_of_a_few_rows_is_a_warning(findings, rows, codes):
+    found = findings(lambda x: np.maximum(x, 0), ROWS[:rows])
+    assert found.codes == codes
+    assert not found.errors
+
+
 def test_rows_for_which_the_users_own_model_fails_are_a_warning(findings):
     def fail(_x: np.ndarray) -> np.ndarray:
         raise ValueError("no such rows")
