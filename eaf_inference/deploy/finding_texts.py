@@ -231,7 +231,8 @@ def differs_from_source(
         f"{name!r} gives other scores than your own model for {wrong} of {rows} rows of {kind}, {much}, first for "
         f"row {first}.",
         "the scores of the network or estimator that was exported",
-        "Use operations on tensors alone in forward, and export it with torch.onnx.export(…, dynamo=True) to compare."
+        "Call net.eval() before torch.export.export or torch.jit.trace, use operations on tensors alone in forward, "
+        "or pass the network itself."
         if finite
         else "Replace NaN and infinity before the network: replace_inf_value in the recipe, or torch.nan_to_num.",
     )

@@ -144,7 +144,9 @@ def _traced(torch: Any, network: Network, path: Path) -> list[str]:
 def _translated(torch: Any, network: Network, path: Path) -> None:
     """Write the file with torch's other exporter."""
     if network.is_script:
-        raise DeploymentRefused("torch exports TorchScript only by tracing.")
+        raise DeploymentRefused(
+            "torch exports TorchScript only by tracing. Call net.eval() before torch.jit.trace, or pass the network."
+        )
     library("onnxscript", "to export this network, which torch cannot trace")
     dynamic = torch.export.Dim.DYNAMIC
     shapes = [

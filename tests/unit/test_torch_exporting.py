@@ -13,9 +13,14 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from eaf_inference.deploy.config_text import parsed
+from eaf_inference.deploy.configuration import Choices, written
 from eaf_inference.deploy.export import export
+from eaf_inference.deploy.onnx_file import OnnxFile
+from eaf_inference.deploy.score_checks import score_findings
 from eaf_inference.errors import DeploymentRefused, InvalidInput
 from eaf_inference.inference.recipe import Recipe
+from eaf_inference.inference.spec import ModelSpec
 
 onnxruntime = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
@@ -258,6 +263,23 @@ def test_a_torch_export_file_is_converted(tmp_path, program):
             np.testing.assert_allclose(
                 session.run(None, {"input": some})[0], mlp().eval()(torch.from_numpy(some)), atol=1e-5
             )
+
+
+@pytest.mark.parametrize("kind", ["traced", "exported"])
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace_method` is deprecated")
+def test_what_was_exported_while_training_is_refused_with_what_to_do(tmp_path, kind):
+    pytest.importorskip("onnxscript")
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    net = mlp().train()
+    if kind == "traced":
+        with pytest.raises(DeploymentRefused, match=r"Call net\.eval\(\) before torch\.jit\.trace"):
+            export(torch.jit.trace(net, torch.from_numpy(rows), check_trace=False), tmp_path, example=rows)
+        return
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    made = export(torch.export.export(net, (torch.from_numpy(rows),), dynamic_shapes=shapes), tmp_path, example=rows)
+    spec = ModelSpec.from_config(parsed(written("net", OnnxFile.read(made.onnx), made, Choices())), "")
+    (found,) = score_findings(made.onnx, spec, rows, reference=made.reference).errors
+    assert "net.eval() before torch.export.export" in found.do
 
 
 class Attack:
