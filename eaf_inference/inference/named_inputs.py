@@ -131,7 +131,9 @@ def _guarded(data: Any) -> Any:
             return ak.from_buffers(form, length, buffers, behavior=data.behavior, attrs=data.attrs)
     if isinstance(data, ak.Array):
         return ak.Array(data.layout, behavior=data.behavior, attrs=data.attrs)
-    return data.copy() if type(data).__module__.startswith("pandas") else data
+    if type(data).__module__.startswith("pandas"):
+        return data.copy()
+    return data.clone() if hasattr(data, "clone") else data  # of polars or torch
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

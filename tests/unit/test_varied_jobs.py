@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import awkward as ak
 import numpy as np
+import pytest
 from builders import jagged, nested_lists, run, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eaf_inference.inference.marshal import prepare
+from eaf_inference.inference.named_inputs import varied
 from eaf_inference.inference.spec import ModelSpec
 from eaf_inference.inference.variations import VariedJob, score_variations
 
@@ -68,3 +70,19 @@ def test_variations_of_any_lists_have_the_scores_of_a_plain_loop(several, data):
         [expected] = Model().map([prepare(own, SPEC)])
         assert scores[name].to_list() == expected.to_list()
         assert scores[name].type == expected.type
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_table_that_a_variation_changes_in_place_stays_as_it_was(library):
+    table = pytest.importorskip(library).DataFrame({"x": [1.0, 2.0]})
+
+    def in_place(given):
+        if library == "pandas":
+            given["x"] *= 2
+        else:
+            given[0, "x"] = 100.0
+        return given
+
+    made = dict(varied(table, {"up": in_place, "same": lambda given: given}))
+    assert list(made["up"]["x"]) != [1.0, 2.0]
+    assert list(made["same"]["x"]) == list(table["x"]) == [1.0, 2.0]
