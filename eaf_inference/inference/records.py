@@ -267,9 +267,10 @@ def _columns(values: Mapping[str, Any], of: str) -> ak.Array:
     for name, value in values.items():
         if not (isinstance(value, list | tuple | ak.Array) or np.ndim(value)):
             raise InvalidInput(f"The column {name!r} of {of!r} is {kind_of(value)}. Expected an array.")
-        columns[name] = ak.Array(
-            value if isinstance(value, list | tuple | ak.Array) else native(np.asanyarray(value))
-        )
+        if not isinstance(value, list | tuple | ak.Array):
+            value = np.asanyarray(value)
+            value = value.tolist() if value.dtype == object else native(value)  # uproot's lists in numpy are objects
+        columns[name] = ak.Array(value)
     rows = {name: len(column) for name, column in columns.items()}
     if len(set(rows.values())) > 1:  # ak.zip would repeat a single row
         (first, number), *others = rows.items()

@@ -149,6 +149,7 @@ WAYS = {
     "records and columns": {"pf": PF, "sv_pt": SV.sv_pt, "sv_mass": SV.sv_mass, "jet": JET},
     "columns": COLUMNS,
     "lists": {name: each.to_list() for name, each in COLUMNS.items()},
+    "objects": {name: np.array([*each, None], object)[:-1] for name, each in COLUMNS.items()},
     "one record array": ak.zip({"pf": PF, "sv": SV, "pt": JET.jet_pt, "eta": JET.jet_eta}, depth_limit=1),
 }
 
