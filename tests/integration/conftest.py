@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import awkward as ak
@@ -114,6 +115,12 @@ def facility(zoo, gateway_server, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", HUB_TOKEN)
     with facility_of(zoo, gateway_server, tmp_path / "jupyter") as running:
         yield running
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
 
 
 @pytest.fixture

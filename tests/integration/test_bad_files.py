@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import awkward as ak
 import numpy as np
 import pytest
-from test_faults import chunks, sums
+from rows import chunks, sums
 
 from eaf_inference.dataset.place import Pool
 from eaf_inference.errors import ConfigurationError, IncompleteRun, InvalidInput
 
 BAD = 2
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import awkward as ak
 import pytest
 from envoy_facility import MEBIBYTE, Caller, Log, envoy, inference
 from issuer import Issuer
-from test_faults import assert_undisturbed, chunks, inferences
+from rows import assert_undisturbed, chunks, inferences
 from waiting import until
 
 import eaf_inference

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import awkward as ak
@@ -31,12 +30,6 @@ def files(tmp_path_factory):
                 file["Events"] = {"x": ak.flatten(x, axis=1)} | {"unused": rng.random(len(in_jet))}
         paths.append(str(path))
     return paths
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 @pytest.fixture

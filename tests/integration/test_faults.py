@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import threading
 import time
@@ -13,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from edge_proxy import edge_proxy
-from plain_client import call
+from rows import assert_undisturbed, chunks, inferences
 from waiting import until
 
 import eaf_inference
@@ -45,20 +44,6 @@ def short(connection, **limits):
     """Give the connection a budget short enough for a test."""
     connection.limits = replace(connection.limits, **limits)
     return connection
-
-
-def chunks(jagged, number=30):
-    """Split the rows into parts."""
-    edges = np.linspace(0, len(jagged), number + 1).astype(int)
-    return [jagged[start:stop] for start, stop in itertools.pairwise(edges)]
-
-
-def sums(jagged):
-    return np.stack([ak.to_numpy(ak.sum(jagged[name], axis=1)) for name in jagged.fields], axis=1)
-
-
-def assert_undisturbed(scores, jagged):
-    np.testing.assert_allclose(ak.to_numpy(scores), sums(jagged), atol=1e-4)
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["killed", "stopped, with GOAWAY"])
@@ -100,11 +85,6 @@ def test_a_call_waits_for_a_server_that_dies_and_returns(sums_models, jagged):
         killer.join()
         server.kill()  # quicker than stopping it
     assert_undisturbed(scores, many)
-
-
-def inferences(server):
-    """Return the number of rows that the server has scored with `sums`."""
-    return call(server.grpc, "ModelStatistics", name="sums").model_stats[0].inference_count
 
 
 def test_one_of_two_replicas_may_die_for_good(sums_models, jagged):

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from test_faults import chunks, sums
+from rows import chunks, sums
 
 from eaf_inference.dataset.place import Pool
 from eaf_inference.errors import InvalidInput
 
 NAMES = ("a", "b")
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 def as_tree(rows, path):

@@ -22,7 +22,7 @@ import pyarrow.parquet
 import pytest
 import uproot
 from edge_proxy import edge_proxy
-from test_faults import chunks, sums
+from rows import chunks, sums
 from waiting import until
 
 import eaf_inference
@@ -71,11 +71,6 @@ def jets(events):
     return events.jets.constituents[ak.num(events.jets) > 0][:240, 0, :100]
 
 
-def parts(array, number):
-    edges = np.linspace(0, len(array), number + 1).astype(int)
-    return [array[start:stop] for start, stop in itertools.pairwise(edges)]
-
-
 def assert_same(scores, expected):
     assert scores.type == expected.type
     assert ak.almost_equal(scores, expected, atol=1e-5, rtol=0)
@@ -104,7 +99,7 @@ def as_array(array, path):
 
 @pytest.mark.parametrize("stored", [as_parquet, as_records, as_root, as_array])
 def test_scores_of_files_and_arrays_equal_the_local_ones_in_order(client, particlenet, jets, tmp_path, stored):
-    given = [stored(part, tmp_path / f"{number}.parquet") for number, part in enumerate(parts(jets, 6))]
+    given = [stored(part, tmp_path / f"{number}.parquet") for number, part in enumerate(chunks(jets, 6))]
     submission = submit(particlenet, given, client=client)
     scores = list(submission)
     assert len(scores) == 6
@@ -121,7 +116,7 @@ def few(events):
 
 def test_select_extracts_the_models_input_from_files(client, particlenet, few, tmp_path):
     paths = []
-    for number, part in enumerate(parts(few, 3)):
+    for number, part in enumerate(chunks(few, 3)):
         paths.append(tmp_path / f"{number}.parquet")
         ak.to_parquet(part, paths[-1])
     with submit(particlenet, paths, client=client, select=lambda events: events.jets.constituents) as submission:
@@ -130,7 +125,7 @@ def test_select_extracts_the_models_input_from_files(client, particlenet, few, t
     assert_same(scores, expected)
     assert submission.summary.jets == ak.count(expected.top)  # jets, not events
     leading = few.jets.constituents[ak.num(few.jets) > 0][:, 0]
-    paths = [as_root(part, tmp_path / str(number)) for number, part in enumerate(parts(leading, 3))]
+    paths = [as_root(part, tmp_path / str(number)) for number, part in enumerate(chunks(leading, 3))]
     zipped = submit(particlenet, paths, client=client, select=lambda tree: ak.zip({n: tree[n] for n in KINEMATICS}))
     assert_same(ak.concatenate(list(zipped)), particlenet(leading))
 
@@ -367,7 +362,7 @@ def test_invalid_data_sets_and_clients_are_refused(client, cluster, model, jagge
 
 
 def test_an_estimate_has_the_threads_of_the_cluster(client, connection, model, jagged):
-    estimate = connection.estimate(model, parts(jagged, 12), client=client, progress=False)
+    estimate = connection.estimate(model, chunks(jagged, 12), client=client, progress=False)
     assert (estimate.threads, estimate.chunks) == (WORKERS, 12)
     assert (estimate.jets.value, estimate.jets.error) == (len(jagged), 0)
     assert estimate.requests.value > 0  # although the workers send them
@@ -407,7 +402,7 @@ def test_the_panel_shows_the_workers_rate_before_the_first_chunk(client, triton,
 
 
 def test_the_panel_counts_chunks_if_workers_report_nothing(client, model, connection, jagged):
-    submission, work = submit(model, parts(jagged, 4), client=client), work_of(connection)
+    submission, work = submit(model, chunks(jagged, 4), client=client), work_of(connection)
     assert work.look()["inferences_per_second"] is None
     time.sleep(0.3)  # a rate needs some time
     next(submission)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trustme
 from edge_proxy import edge_proxy
-from test_faults import assert_undisturbed, chunks
+from rows import assert_undisturbed, chunks
 from tokens import make_token
 
 import eaf_inference

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from envoy_facility import Caller, counters, envoy
 from recorded.replay import serve
-from test_faults import chunks, inferences
+from rows import chunks, inferences
 from waiting import until
 
 import eaf_inference

@@ -10,18 +10,12 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from test_faults import chunks, sums
+from rows import chunks, sums
 
 import eaf_inference
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "write-scores.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 @pytest.fixture
