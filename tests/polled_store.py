@@ -30,6 +30,12 @@ def config_of(name: str, version: int, *, note: str = "") -> str:
     return f'name: "{name}"\nbackend: "onnxruntime"\n{policy}\n# {note}\n'
 
 
+def deployed_versions(store, name: str) -> list[int]:
+    """Return the versions of a model that can be published again."""
+    paths = (path.split("/") for path in store.files(name))
+    return sorted(int(path[0]) for path in paths if path[1:] == ["deployed.pbtxt"])
+
+
 def loads(files: Mapping[str, bytes]) -> dict[str, tuple[int, str, frozenset] | None]:
     """Return what Triton loads of each model: version, config.pbtxt and files; None if the load fails."""
     models: dict[str, dict[str, bytes]] = {}

@@ -7,12 +7,9 @@ a backend that no server has.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from eaf_inference.inference.parameters import DEPLOYMENT
-
-__all__ = ["deployment_of", "names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
+__all__ = ["names_stand_in", "pinned_version_of", "placeholder", "removal", "stands_in"]
 
 _UPLOADING = "upload_in_progress"
 _REMOVING = "removal_in_progress"
@@ -44,18 +41,6 @@ def pinned_version_of(text: str) -> int | None:
     policy = _parsed(text).version_policy
     versions = list(policy.specific.versions) if policy.WhichOneof("policy_choice") == "specific" else []
     return int(versions[0]) if len(versions) == 1 else None
-
-
-def deployment_of(text: str) -> dict[str, Any]:
-    """Return what the parameter `deployment` says about the upload; empty if it says nothing readable."""
-    parameters = _parsed(text).parameters
-    if DEPLOYMENT not in parameters:
-        return {}
-    try:
-        found = json.loads(parameters[DEPLOYMENT].string_value)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _parsed(text: str) -> Any:

@@ -12,17 +12,15 @@ import secrets
 import threading
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eaf_inference.deploy import places
 from eaf_inference.deploy.names import checked_served_name, owner_of
 from eaf_inference.deploy.places import CLAIM, Place, StoredFile
-from eaf_inference.deploy.published import deployment_of, pinned_version_of, placeholder, removal, stands_in
+from eaf_inference.deploy.published import pinned_version_of, placeholder, removal, stands_in
 from eaf_inference.deploy.versions import (
     CONFIG,
     DEPLOYED,
-    StoredModel,
     Usage,
     by_version,
     check_pins,
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["CONFIG", "DEPLOYED", "Publisher", "Store", "StoredModel", "Usage"]
+__all__ = ["CONFIG", "DEPLOYED", "Publisher", "Store", "Usage"]
 
 _MOST_CLAIMS = 1000
 _LARGEST_CONFIG = 8 * 1024 * 1024
@@ -246,9 +244,9 @@ class Store:
         found = self._files_by_model(owner)
         return Usage(len(found), sum(each.size for files in found.values() for each in files.values()))
 
-    def models(self, owner: str | None) -> list[StoredModel]:
-        """Return the models of an owner (see `names.escaped`), by name; of everybody for None."""
-        return [self._model(name, files) for name, files in sorted(self._files_by_model(owner).items())]
+    def models(self, owner: str | None) -> list[str]:
+        """Return the names of an owner's models (see `names.escaped`), in order; of everybody's for None."""
+        return sorted(self._files_by_model(owner))
 
     def _files_by_model(self, owner: str | None) -> dict[str, dict[str, StoredFile]]:
         found: dict[str, dict[str, StoredFile]] = {}
@@ -257,19 +255,6 @@ class Store:
             if inside and not name.startswith(".") and (owner is None or owner_of(name) == owner):
                 found.setdefault(name, {})[path] = file
         return found
-
-    def _model(self, name: str, files: Mapping[str, StoredFile]) -> StoredModel:
-        text = self.config(name)
-        written = files.get(f"{name}/{CONFIG}")
-        versions = by_version(files)
-        return StoredModel(
-            name,
-            version=None if text is None else pinned_version_of(text),
-            versions=tuple(sorted(each for each, inside in versions.items() if DEPLOYED in inside)),
-            bytes=sum(each.size for each in files.values()),
-            time=datetime.fromtimestamp(written.time, timezone.utc) if written else None,
-            deployment={} if text is None else deployment_of(text),
-        )
 
     def _write_config(self, served_name: str, config: str) -> None:
         """Publish what this text pins.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eaf_inference.deploy.places import CLAIM, StoredFile
 from eaf_inference.deploy.published import pinned_version_of
@@ -12,13 +12,11 @@ from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
     from pathlib import Path
 
 __all__ = [
     "CONFIG",
     "DEPLOYED",
-    "StoredModel",
     "Usage",
     "by_version",
     "check_pins",
@@ -39,34 +37,6 @@ class Usage:
 
     models: int
     bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A model in a store.
-
-    Attributes
-    ----------
-    name : str
-        Its name on the server.
-    version : int or None
-        The version that is published.
-    versions : tuple of int
-        All that can be published again, oldest first.
-    bytes : int
-        Of all its files.
-    time : datetime or None
-        When config.pbtxt was last written.
-    deployment : dict
-        What the published version says about its upload: owner, bytes, time, source, sha256.
-    """
-
-    name: str
-    version: int | None
-    versions: tuple[int, ...]
-    bytes: int
-    time: datetime | None
-    deployment: dict[str, Any]
 
 
 def checked_files(files: Mapping[str, Path]) -> dict[str, int]:
