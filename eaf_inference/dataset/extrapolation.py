@@ -44,10 +44,6 @@ class Quantity:
     def high(self) -> float:
         return self.value + self.error
 
-    def minus(self, known: float) -> Quantity:
-        """Return the rest without a part that is known."""
-        return Quantity(self.value - known, self.error)
-
     def times(self, factor: float, error: float = 0.0) -> Quantity:
         """Return the product with a number and its error."""
         return Quantity(self.value * factor, math.hypot(self.error * factor, self.value * error))
