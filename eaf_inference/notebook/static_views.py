@@ -118,7 +118,8 @@ def _service(average: Snapshot) -> str:
 def _own_work(session: Mapping[str, Any]) -> str:
     """Return the work of this kernel, in words."""
     rate, done, total = (session[name] for name in ("inferences_per_second", "done", "total"))
-    parts = [f"this notebook: {session['inferences']:,} jets"]
+    own = session["inferences"]
+    parts = [f"this notebook: {own:,} jet{'' if own == 1 else 's'}"]
     if rate:
         parts.append(f"{rate:,.0f} jets/s")
     elif session["busy"]:
@@ -184,6 +185,6 @@ def _line(points: Sequence[Mapping[str, float | None]]) -> str:
     caption = f"busy, the minute until {_clock(ends)}, from 0 to 100%"
     return (
         f'<svg role="img" aria-label="{caption}" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" style="max-width: 100%; border-bottom: 1px solid">{lines}</svg> '
-        + dim(caption)
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" style="display: block; max-width: 100%; border-bottom: 1px solid">'
+        f"{lines}</svg>" + dim(caption)
     )

@@ -354,6 +354,7 @@ def test_the_static_view_escapes_all_names_and_shows_its_time():
     text = monitor_text(average, session, problem="")
     assert clock in text
     assert "5 of 9 files · 2 failed" in text
+    assert "this notebook: 1 jet · at work" in monitor_text(average, session | {"inferences": 1}, problem="")
 
 
 def test_a_gpu_is_missing_only_if_all_sources_have_answered():
