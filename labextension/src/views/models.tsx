@@ -59,11 +59,18 @@ export function Models(props: {
               </th>
               <th
                 scope="col"
-                title={trans.__('Mean wait of a request in milliseconds')}
+                title={trans.__(
+                  'Mean wait of a request in milliseconds; without load, of the last minute'
+                )}
               >
                 {trans.__('queue ms')}
               </th>
-              <th scope="col" title={trans.__('Mean size of executed batches')}>
+              <th
+                scope="col"
+                title={trans.__(
+                  'Mean size of executed batches; without load, of the last minute'
+                )}
+              >
                 {trans.__('batch')}
               </th>
             </tr>
