@@ -47,8 +47,8 @@ class Work:
         self._note(connection)
         progress = under_way()
         busy = progress is not None or connection.traffic.in_flight > 0
-        left = progress.seconds_left if progress else None
         rate, retrying = connection.traffic.inferences_per_second, connection.traffic.retrying
+        left = progress.seconds_left if progress and not retrying else None  # an outage may last any time
         return {
             **self.last(),
             "busy": busy,

@@ -16,6 +16,7 @@ from kernels import notebook
 from waiting import until
 
 from eaf_inference.inference.progress import Progress, progress_bar, under_way
+from eaf_inference.inference.traffic import Retrying
 from eaf_inference.notebook.session import TARGET, follow_session, leave_session
 from eaf_inference.notebook.work import work_of
 
@@ -186,6 +187,19 @@ def test_the_outermost_call_is_reported_unless_it_was_abandoned():
     assert under_way() is forgotten
     del forgotten
     assert under_way() is None
+
+
+def test_no_time_left_is_reported_during_an_outage(connection):
+    work, traffic = work_of(connection), connection.traffic
+    with progress_bar(enabled=False, label="sums") as progress:
+        progress.expect(10)
+        progress._begun -= 10  # after a second, there is an estimate
+        progress.update(4)
+        assert work.look()["left"] > 0
+        traffic.retries_until(Retrying("server gone", ends=time.monotonic() + 100))
+        assert (work.look()["left"], work.look()["retrying"]["reason"]) == (None, "server gone")
+        traffic.retries_until(None)
+        assert work.look()["left"] > 0
 
 
 def test_a_submission_reports_files_failures_and_the_time_left(connection, tmp_path):
