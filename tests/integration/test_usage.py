@@ -203,6 +203,22 @@ def test_the_recording_rules_are_valid_and_give_values(watched, pair, issuer):
 
 
 @needs_prometheus
+def test_a_restarted_triton_gives_no_infinite_queue_time(tmp_path):
+    counted = {"nv_inference_queue_duration_us": 4_000_000, "nv_inference_request_success": 1}
+    series = [
+        {"series": f'{name}{{model="m",instance="a"}}', "values": f"{value}x4 0x4"} for name, value in counted.items()
+    ]
+    rule = "eaf:queue_milliseconds:delta30s"
+    question = {"expr": rule, "eval_time": "30s", "exp_samples": [{"labels": rule, "value": 0}]}
+    tests = [{"interval": "5s", "input_series": series, "promql_expr_test": [question]}]
+    file = tmp_path / "tests.yml"
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "5s", "tests": tests}))
+    command = [shutil.which("promtool"), "test", "rules", file]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@needs_prometheus
 def test_prometheus_listens_on_loopback_with_private_files(pair):
     with PrometheusServer.start({"triton": [pair[0].metrics]}) as prometheus:
         process = psutil.Process(prometheus.pid)
