@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TritonMetrics"]
 
 _LONGEST_WINDOW = 60.0  # seconds; a rate over a longer time is not current
+_ASLEEP = 1.0  # seconds that the monotonic clock may miss between two scrapes; it stands still while a machine sleeps
 _LARGE = 64 * 1024  # characters; a longer text would block the event loop and is parsed in a thread
 
 
@@ -60,19 +61,20 @@ class TritonMetrics:
         self._tls = tls_context(url, ca)
         self._timeout = timeout
         self._clock = clock
-        self._earlier: tuple[float, Scrape] | None = None
+        self._earlier: tuple[float, float, Scrape] | None = None  # monotonic time, seconds since the epoch, scrape
 
     async def read(self, fetch: Fetch) -> Reading:
         """Scrape once; raise an `InferenceError` if that fails."""
         body = await fetch(self.name, timeout=self._timeout, tls=self._tls)
-        received = self._clock()
+        received, wall = self._clock(), time.time()
         text = body.decode("utf-8", errors="replace")
         scrape = parse(text) if len(text) < _LARGE else await asyncio.to_thread(parse, text)
-        before, earlier = self._earlier or (received, None)
-        self._earlier = (received, scrape)
-        if received - before > _LONGEST_WINDOW:
+        before, then, earlier = self._earlier or (received, wall, None)
+        self._earlier = (received, wall, scrape)
+        seconds = received - before
+        if seconds > _LONGEST_WINDOW or wall - then > seconds + _ASLEEP:
             earlier = None
-        return reading(scrape, earlier, received - before, id=self._id, host=self._host, url=self.name)
+        return reading(scrape, earlier, seconds, id=self._id, host=self._host, url=self.name)
 
     def down(self) -> Reading:
         """Return the reading of a server that does not answer."""

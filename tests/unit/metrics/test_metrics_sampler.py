@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -167,6 +168,22 @@ def test_a_rate_over_a_long_pause_is_none(site):
     for now[0] in (0.0, 59.0, 200.0, 201.0):
         windows.append(asyncio.run(read()).window)
     assert windows == [None, 59.0, None, 1.0]
+
+
+def test_a_rate_over_a_sleep_of_this_machine_is_none(site, monkeypatch):
+    now, wall = [0.0], [1.7e9]
+    clocks = SimpleNamespace(monotonic=time.monotonic, time=lambda: wall[0])
+    monkeypatch.setattr("eaf_inference.metrics.triton.time", clocks)
+    source = TritonMetrics(f"{site.url}/metrics", clock=lambda: now[0])
+
+    async def read():
+        return await source.read(http.make_fetch())
+
+    windows = []
+    for now[0], seconds in ((0.0, 0.0), (1.0, 1.0), (2.0, 8 * 3600.0), (3.0, 8 * 3600.0 + 1), (4.0, -60.0)):
+        wall[0] = 1.7e9 + seconds
+        windows.append(asyncio.run(read()).window)
+    assert windows == [None, 1.0, None, 1.0, 1.0]
 
 
 def test_a_failing_source_is_read_less_often_and_recovers(site):
