@@ -112,10 +112,15 @@ def reading_of(body: bytes, *, window: float) -> Reading:
     up: set[str] = set()
     down: dict[str, Labels] = {}
     left_out: set[object] = set()
-    for labels, value in series_of(body):
-        if labels.get(FIELD_LABEL) not in _ASKED:
-            continue
+    series = [(labels, value) for labels, value in series_of(body) if labels.get(FIELD_LABEL) in _ASKED]
+    # Triton reports only 0 for a GPU in its first seconds
+    unmeasured = {
+        _gpu_of(labels) for labels, value in series if labels[FIELD_LABEL] == "gpu_memory_total" and not value
+    }
+    for labels, value in series:
         kind, _, field = labels[FIELD_LABEL].partition("_")
+        if kind == "gpu" and _gpu_of(labels) in unmeasured:
+            continue
         if kind in ("dcgm", "gpu"):
             _add_gpu(gpus, labels, kind, field, value, left_out)
             continue
@@ -245,6 +250,10 @@ def _gpu(id_: str, labels: Labels, values: Mapping[str, float]) -> Gpu:
         dram=values.get("dram"),
         source="Prometheus",
     )
+
+
+def _gpu_of(labels: Labels) -> tuple[str | None, str | None]:
+    return labels.get("gpu_uuid"), labels.get("instance")
 
 
 def _host(labels: Labels) -> str | None:

@@ -100,6 +100,18 @@ def test_dcgm_takes_precedence_over_triton():
         assert (gpu.utilization, gpu.memory_total, gpu.host) == (0.6, 42.0, "ampere-01")
 
 
+def test_a_gpu_not_measured_yet_is_not_reported_as_idle():
+    unmeasured = [
+        (f"gpu_{field}", "0", {"gpu_uuid": uuid, "instance": "a:8002"})
+        for uuid in ("GPU-1", "GPU-2")
+        for field in ("utilization", "memory_used", "memory_total", "power")
+    ]
+    used = [(f"dcgm_{field}", "40", {"UUID": "GPU-2"}) for field in ("utilization", "memory_used", "memory_free")]
+    for order in ([*unmeasured, *used], [*used, *unmeasured]):
+        (gpu,) = snapshot_of(*order).gpus
+        assert (gpu.id, gpu.utilization, gpu.memory_total, gpu.power) == ("GPU-2", 0.4, 80 * 2**20, None)
+
+
 def test_huge_answers_are_bounded():
     series = [("up", "1", {**M, "instance": f"10.0.{n // 250}.{n % 250}:8002"}) for n in range(300)]
     reading = reading_of(answer(*series), window=30.0)
