@@ -2,7 +2,8 @@
 
 Each reading is one query: all names of metrics become a single PromQL expression, so all figures are of one moment.
 A label of each series has the name of our field. Prometheus computes the rates. A high-availability pair of
-Prometheus servers shows every series twice, with different labels ``prometheus_replica``; the larger value counts.
+Prometheus servers shows every series twice, with different labels ``prometheus_replica``. Two scrape jobs of one
+Triton do too, with different labels of the job. The larger value counts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from eaf_inference.auth.credentials import Credentials
     from eaf_inference.metrics.http import Fetch
 
-__all__ = ["Prometheus", "expression", "reading_of", "selector", "series_of"]
+__all__ = ["Prometheus", "expression", "once", "reading_of", "selector", "series_of"]
 
 _TIMEOUT = 5.0  # seconds for an answer to the query for the load
 _REMEMBERED = "10m"  # how long a vanished replica is shown as down
@@ -77,7 +78,12 @@ def expression(matchers: Sequence[str] = (), gpu_matchers: Sequence[str] = (), *
 
 
 def _labelled(value: str, field: str) -> str:
-    return f'label_replace(max without(prometheus_replica) ({value}), "{FIELD_LABEL}", "{field}", "", "")'
+    return f'label_replace({once(value)}, "{FIELD_LABEL}", "{field}", "", "")'
+
+
+def once(value: str) -> str:
+    """Return the PromQL expression of the largest value that any Prometheus or scrape job gives for a series."""
+    return f"max without(prometheus_replica, job, service, endpoint) ({value})"
 
 
 def selector(matchers: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.names import ENVOY, ENVOY_UPTIME, FIELD_LABEL
-from eaf_inference.metrics.prometheus import selector, series_of
+from eaf_inference.metrics.prometheus import once, selector, series_of
 from eaf_inference.metrics.reading import clip
 from eaf_inference.metrics.targets import prometheus_of
 
@@ -255,7 +255,7 @@ def _questions(counter: str, uptime: str, since: int) -> dict[str, str]:
 
 
 def _summed(value: str, field: str) -> str:
-    total = f"sum by (user, model) (max without(prometheus_replica) ({value}))"
+    total = f"sum by (user, model) ({once(value)})"
     return f'label_replace({total}, "{FIELD_LABEL}", "{field}", "", "")'
 
 

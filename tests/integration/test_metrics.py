@@ -126,6 +126,9 @@ scrape_configs:
   static_configs:  # like a pair of Prometheus servers
   - {{targets: ["{triton}"], labels: {{namespace: ours, prometheus_replica: a}}}}
   - {{targets: ["{triton}"], labels: {{namespace: ours, prometheus_replica: b}}}}
+- job_name: again  # such as a ServiceMonitor beside a PodMonitor
+  static_configs:
+  - {{targets: ["{triton}"], labels: {{namespace: ours, service: triton, endpoint: metrics}}}}
 - job_name: dcgm
   static_configs:
   - {{targets: ["{dcgm}"]}}

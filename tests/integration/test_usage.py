@@ -123,8 +123,9 @@ def test_an_owner_sees_all_use_of_her_models_and_of_no_others():
             f'envoy_eaf_requests{{user="{user}",model="{model}"}} {count}\n' for (user, model), count in used.items()
         )
         site.pages["/metrics"] = f"envoy_server_uptime 1\n{counters}"
-        with PrometheusServer.start({"envoy": [f"{site.url}/metrics"]}, interval=1) as prometheus:
-            until(lambda: value_of(prometheus.url, "sum(envoy_eaf_requests)") == sum(used.values()))
+        targets = {job: [f"{site.url}/metrics"] for job in ("envoy", "again")}  # one of the jobs must not count
+        with PrometheusServer.start(targets, interval=1) as prometheus:
+            until(lambda: value_of(prometheus.url, "sum(envoy_eaf_requests)") == 2 * sum(used.values()))
             rows = asked(prometheus, "alice", owner="al-ice")
     found = {(row.user, row.model): row.requests for row in rows}
     assert found == {key: used[key] for key in [("alice", "nap"), ("alice", "al-ice.t"), ("bob", "al-ice.t")]}

@@ -28,7 +28,7 @@ MIG = {"UUID": "GPU-1", "GPU_I_ID": "3", "GPU_I_PROFILE": "2g.10gb", "Hostname":
 
 def test_several_prometheus_replicas_count_each_series_once():
     text = expression(['namespace="triton"'], ['Hostname=~"ampere-.*"'], window=45)
-    assert text.count("max without(prometheus_replica)") == text.count("label_replace(") + 1
+    assert text.count("max without(prometheus_replica") == text.count("label_replace(") + 1
     assert 'rate(nv_inference_count{namespace="triton"}[45s])' in text
     assert 'DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{Hostname=~"ampere-.*"}' in text
     assert "nv_gpu_utilization{namespace" in text
