@@ -5,10 +5,10 @@ Nothing is loaded or unpacked: names, sizes and first bytes tell.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from eaf_inference.deploy.archives import names_in
 from eaf_inference.deploy.findings import ERROR, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _of_one(name: str, path: str, file: Path, *, allow_python: bool) -> Iterator
             "Keep the weights in a file of their own: torch.onnx.export(…, external_data=True), or "
             "onnx.save(model, PATH, save_as_external_data=True).",
         )
-    elif suffix in (".pt", ".pth", ".pt2") and _starts(file, _ZIP_START) and not zipfile.is_zipfile(file):
+    elif suffix in (".pt", ".pth", ".pt2") and _starts(file, _ZIP_START) and names_in(file) is None:
         yield _truncated(what)
 
 
@@ -246,9 +246,6 @@ def _is_pickle(file: Path) -> bool:
     """Whether torch.save wrote this file: TorchScript has its code in the archive."""
     if _starts(file, _PICKLE_START):
         return True
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
+    names = names_in(file) or ()
     has_code = any("/code/" in each or each.startswith("code/") for each in names)
     return any(each.endswith("data.pkl") for each in names) and not has_code

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import enum
 import os
-import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from eaf_inference.deploy.archives import names_in
 from eaf_inference.deploy.exported import Export
 from eaf_inference.deploy.onnx_file import OnnxFile
 from eaf_inference.errors import ConfigurationError, DeploymentRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["FileKind", "files_inside", "kind_of_file", "onnx_export", "onnx_files", "saved_model_export"]
 
@@ -51,8 +55,8 @@ def kind_of_file(path: Path) -> FileKind:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if zipfile.is_zipfile(path) and head.startswith(b"PK"):
-        return _kind_of_archive(path)
+    if head.startswith(b"PK") and (names := names_in(path)) is not None:
+        return _kind_of_archive(path, names)
     suffix = path.suffix.lower()
     if head.startswith(_PICKLE) or suffix in (".pkl", ".pickle", ".joblib", ".pth", ".pt", ".ckpt"):
         raise _pickled(path)
@@ -78,17 +82,15 @@ def kind_of_file(path: Path) -> FileKind:
 _KERAS = "Load it where you trust it, write a SavedModel with model.export(DIRECTORY), and deploy that directory."
 
 
-def _kind_of_archive(path: Path) -> FileKind:
-    with zipfile.ZipFile(path) as archive:
-        inner = {name.partition("/")[2] for name in archive.namelist()}
-        names = set(archive.namelist())
+def _kind_of_archive(path: Path, names: Sequence[str]) -> FileKind:
+    inner = {name.partition("/")[2] for name in names}
     if any(name.startswith("code/") for name in inner) and "constants.pkl" in inner:
         return FileKind.TORCHSCRIPT
     if "archive_format" in inner and any(name.startswith("models/") for name in inner):
         return FileKind.PROGRAM
     if "data.pkl" in inner:
         raise _pickled(path)
-    if {"config.json", "metadata.json"} <= names:
+    if {"config.json", "metadata.json"} <= set(names):
         raise DeploymentRefused(f"{path} is a Keras file, which may hold Python code, so it is not loaded. {_KERAS}")
     raise DeploymentRefused(
         f"{path} is a zip archive. Archives are not unpacked: unpack it yourself, look at it, and pass the directory."

@@ -1,4 +1,7 @@
-"""TorchScript and ``torch.export`` files. Pickles in them are never loaded: they can run any code."""
+"""TorchScript and ``torch.export`` files.
+
+Pickles in them are never loaded, since they can run any code, and operators that open files are refused.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ import io
 import json
 import re
 import warnings
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eaf_inference.deploy.archives import DAMAGED, copied
 from eaf_inference.deploy.exported import Export, library, short
-from eaf_inference.deploy.program_code import code_in
+from eaf_inference.deploy.program_code import code_in, reach_of_script
 from eaf_inference.deploy.torch_export import export_network, translate
 from eaf_inference.errors import DeploymentRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,28 +32,55 @@ if TYPE_CHECKING:
 __all__ = ["export_program", "export_script", "read_program", "read_script"]
 
 # What a torch.export archive may hold. Compiled code for AOTInductor, among others, is not loaded.
-_PARTS = re.compile(
+_PROGRAM_PARTS = re.compile(
     r"[^/]+/(data/(weights|constants)/(weight_\d+|tensor_\d+|model_(weights|constants)_config\.json)"
     r"|data/sample_inputs/model\.pt|models/model\.json|archive_format|archive_version|byteorder|\.data/\w+"
     r"|\.(format_version|storage_alignment))"
 )
+# What a TorchScript archive may hold; its pickles are read by C++ code that makes no Python objects.
+_SCRIPT_PARTS = re.compile(
+    r"[^/]+/(\w+\.pkl|\w+/\d+|(?P<code>code/[\w./]+\.py)(\.debug_pkl)?|extra/.+|version|byteorder|\.data/\w+"
+    r"|\.(format_version|storage_alignment))"
+)
 
 
-def read_script(path: Path) -> Any:
-    """Load a TorchScript file.
+def read_script(path: Path, copy: Path) -> Any:
+    """Load a TorchScript file, after checking that nothing in it reads or writes other files.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    copy : pathlib.Path
+        Where the file is written that is loaded: what was checked.
 
     Raises
     ------
     DeploymentRefused
-        Torch does not load it.
+        Its code reaches out of the model, or torch does not load it.
     """
     torch = library("torch", "to read a TorchScript file")
+    if why := copied(path, copy, _wrong_in_script):
+        raise DeploymentRefused(
+            f"{path} is not loaded: {why}. Save the network again with torch.jit.save. If you trust the file, load "
+            "it yourself and pass what you get: triton.deploy(name, torch.jit.load(FILE), …)."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(str(path), map_location="cpu")
+            return torch.jit.load(str(copy), map_location="cpu")
     except Exception as error:
         raise DeploymentRefused(f"torch.jit.load does not read {path}: {short(error)}") from error
+
+
+def _wrong_in_script(name: str, content: Callable[[], bytes]) -> str:
+    found = _SCRIPT_PARTS.fullmatch(name)
+    if found is None:
+        return f"it holds {name[:100]!r}, which torch.jit.save does not write"
+    if found["code"] and name.endswith(".py") and (call := reach_of_script(content().decode())):
+        return (
+            f"its code in {name[:100]} uses {call[:100]!r}, which may reach out of the model, into files for instance"
+        )
+    return ""
 
 
 def export_script(
@@ -98,8 +128,14 @@ def export_script(
     )
 
 
-def read_program(path: Path) -> Any:
+def read_program(path: Path, copy: Path) -> Any:
     """Load a ``torch.export`` file, after checking that nothing in it is unpickled freely or run as Python code.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    copy : pathlib.Path
+        Where the file is written that is loaded: what was checked.
 
     Raises
     ------
@@ -107,37 +143,40 @@ def read_program(path: Path) -> Any:
         It holds pickles or code, or torch does not load it.
     """
     torch = library("torch", "to read a torch.export file")
-    content = path.read_bytes()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = archive.namelist()
-        if len(set(names)) < len(names):
-            raise _refused(path, "it holds two files of one name")
-        for name in names:
-            if not _PARTS.fullmatch(name):
-                raise _refused(path, f"it holds {name!r}, which is not loaded, since it may run code")
-            if name.endswith(".json"):
-                _check_description(path, name, archive.read(name))
-            elif name.endswith(".pt"):
-                try:
-                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-                except Exception as error:
-                    raise _refused(path, "its example inputs are pickled objects, which may run code") from error
+
+    def wrong(name: str, content: Callable[[], bytes]) -> str:
+        if not _PROGRAM_PARTS.fullmatch(name):
+            return f"it holds {name[:100]!r}, which is not loaded, since it may run code"
+        if name.endswith(".json"):
+            return _wrong_in_description(name, content())
+        if name.endswith(".pt"):
+            try:
+                torch.load(io.BytesIO(content()), weights_only=True)
+            except DAMAGED:
+                raise
+            except Exception:  # noqa: BLE001  (torch raises errors of many kinds)
+                return "its example inputs are pickled objects, which may run code"
+        return ""
+
+    if why := copied(path, copy, wrong):
+        raise _refused(path, why)
     try:
-        return torch.export.load(io.BytesIO(content))
+        return torch.export.load(str(copy))
     except Exception as error:
         raise _refused(path, f"torch.export.load says: {short(error)}") from error
 
 
-def _check_description(path: Path, name: str, content: bytes) -> None:
+def _wrong_in_description(name: str, content: bytes) -> str:
     try:
         described = json.loads(content)
         if (code := code_in(described)) is not None:
-            raise _refused(path, f"{code[:100]!r} in {name} may be code")
+            return f"{code[:100]!r} in {name} may be code"
         stored = described.get("config", {}).items() if name.endswith("_config.json") else ()
         if pickled := [each for each, one in stored if one.get("use_pickle") is not False]:
-            raise _refused(path, f"{pickled[0]!r} is pickled in it, and pickles may run code")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise _refused(path, f"{name} is damaged") from error
+            return f"{pickled[0]!r} is pickled in it, and pickles may run code"
+    except (ValueError, AttributeError, RecursionError):
+        return f"{name} is damaged"
+    return ""
 
 
 def export_program(program: Any, directory: Path, names: tuple[str, ...], recipe: Recipe | None) -> Export:

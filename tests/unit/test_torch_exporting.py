@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import re
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from eaf_inference.deploy.configuration import Choices, written
 from eaf_inference.deploy.export import export
 from eaf_inference.deploy.onnx_file import OnnxFile
 from eaf_inference.deploy.score_checks import score_findings
+from eaf_inference.deploy.torch_files import read_program, read_script
 from eaf_inference.errors import DeploymentRefused, InvalidInput
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
@@ -240,7 +243,8 @@ def test_torchscript_without_an_example_is_served_as_it_is(tmp_path):
     torch.jit.save(torch.jit.script(mlp().eval()), tmp_path / "anything.bin")
     made = export(tmp_path / "anything.bin", tmp_path)
     assert (made.backend, made.onnx) == ("pytorch", None)
-    assert made.files == {"model.pt": tmp_path / "anything.bin"}
+    assert list(made.files) == ["model.pt"]  # a copy of what was checked
+    assert torch.jit.load(made.files["model.pt"])(torch.ones(2, 3)).shape == (2, 2)
     assert "NAME__0" in made.remarks[0]
 
 
@@ -348,6 +352,140 @@ def test_code_in_a_torch_export_file_is_not_run(tmp_path, old):
     with pytest.raises(DeploymentRefused, match="may be code"):
         export(file, tmp_path)
     assert not place.exists()
+
+
+def with_two_directories(shown: Path, hidden: Path, to: Path) -> Path:
+    """Write an archive in which zipfile finds the parts of one file, and torch those of another."""
+    (parts, shown_directory), (hidden_parts, directory) = (halves(each) for each in (shown, hidden))
+    size = len(directory)
+    assert len(shown_directory) == size
+    # zipfile looks right before the end, and counts from there; torch, where the end says
+    moved = moved_by(shown_directory, len(hidden_parts) - size)
+    at = len(hidden_parts) + len(parts)
+    number = len(zipfile.ZipFile(shown).namelist())
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, number, number, size, at, 0)
+    to.write_bytes(hidden_parts + parts + directory + moved + end)
+    return to
+
+
+def halves(archive: Path) -> tuple[bytes, bytes]:
+    """Return the parts of an archive, and its directory."""
+    content = archive.read_bytes()
+    size, at = struct.unpack("<2I", content[-10:-2])
+    return content[:at], content[at : at + size]
+
+
+def moved_by(directory: bytes, distance: int) -> bytes:
+    """Return an archive's directory with other places of its parts."""
+    found, at = bytearray(directory), 0
+    while at < len(found):
+        (place,) = struct.unpack_from("<I", found, at + 42)
+        struct.pack_into("<I", found, at + 42, place + distance)
+        at += 46 + sum(struct.unpack_from("<3H", found, at + 28))
+    return bytes(found)
+
+
+def test_torch_reads_what_was_checked_of_a_torch_export_file(tmp_path, program):
+    place = tmp_path / "ran"
+    code = f"__import__('pathlib').Path({str(place)!r}).touch()"
+
+    def attack(name: str, content: bytes) -> bytes:
+        return re.sub(b'Symbol[^"]*', code.encode(), content) if name.endswith("model.json") else content
+
+    shown = changed(program, tmp_path / "shown.pt2", lambda _, content: content)
+    hidden = changed(program, tmp_path / "hidden.pt2", attack)
+    file = with_two_directories(shown, hidden, tmp_path / "both.pt2")
+    with contextlib.suppress(Exception):
+        torch.export.load(file)
+    assert place.exists()  # torch by itself runs it
+    place.unlink()
+    assert read_program(file, tmp_path / "copy.pt2").graph_signature.user_inputs == ("input",)
+    assert not place.exists()
+
+
+def test_operators_that_open_files_are_refused_in_torch_export_files(tmp_path, program):
+    def change(name: str, content: bytes) -> bytes:
+        return content.replace(b"aten.relu.default", b"aten.from_file.default")
+
+    assert changed(program, tmp_path / "attack.pt2", change).read_bytes() != program.read_bytes()
+    with pytest.raises(DeploymentRefused, match=r"torch\.ops\.aten\.from_file\.default.* may be code"):
+        export(tmp_path / "attack.pt2", tmp_path)
+
+
+class Stateful(nn.Module):
+    """Its state is set by its own code when it is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.ones(3)
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, bool]:
+        return (self.weight, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+        self.weight, self.training = state
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'torch.save((state)[0], "{place}")',
+        '_9 = torch . save((state)[0], "{place}")',
+        '_9 = torch.from_file("{place}", True, 8)',
+        "_9 = ops.inductor._reinterpret_tensor((state)[0], [1], [1], 99)",
+        "_9 = ops .inductor._reinterpret_tensor((state)[0], [1], [1], 99)",
+    ],
+)
+@pytest.mark.parametrize("part", ["", "CODE/__torch__.py", "code/other.py"])
+def test_torchscript_that_reaches_out_of_the_model_is_not_loaded(tmp_path, call, part):
+    torch.jit.save(torch.jit.script(Stateful()), tmp_path / "net.pt")
+    place = tmp_path / "ran"
+    call = call.format(place=place)
+    names = zipfile.ZipFile(tmp_path / "net.pt").namelist()
+    (code,) = (each for each in names if each.endswith(".py"))
+
+    def change(name: str, content: bytes) -> bytes:
+        return (
+            content.replace(b"    self.weight =", f"    {call}\n    self.weight =".encode())
+            if name == code
+            else content
+        )
+
+    file = changed(tmp_path / "net.pt", tmp_path / "attack.pt", change)
+    if part:  # in a file of another name
+        content = zipfile.ZipFile(file).read(code)
+        root = code.partition("/")[0]
+        file = changed(tmp_path / "net.pt", tmp_path / "attack.pt", lambda _, content: content)
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr(f"{root}/{part}", content)
+    with pytest.raises(DeploymentRefused, match=r"is not loaded: .*(uses|does not write).* pass what you get"):
+        export(file, tmp_path, example=np.ones((2, 3), np.float32))
+    assert not place.exists()
+
+
+def test_torchscript_whose_code_sets_its_state_is_loaded(tmp_path):
+    torch.jit.save(torch.jit.script(Stateful()), tmp_path / "net.pt")
+    net = read_script(tmp_path / "net.pt", tmp_path / "copy.pt")
+    assert torch.equal(net(torch.ones(2, 3)), torch.ones(2, 3))
+
+
+def test_archives_that_unpack_to_too_much_or_are_damaged_are_refused(tmp_path, program):
+    torch.jit.save(torch.jit.script(mlp().eval()), tmp_path / "net.pt")
+    root = zipfile.ZipFile(tmp_path / "net.pt").namelist()[0].partition("/")[0]
+    with zipfile.ZipFile(tmp_path / "net.pt", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{root}/extra/zeros", bytes(65 << 20))
+    with pytest.raises(DeploymentRefused, match="unpacks to more than 64 MiB"):
+        export(tmp_path / "net.pt", tmp_path, example=np.ones((2, 3), np.float32))
+    content = program.read_bytes()
+    place = content.index(b'"graph_module"')
+    (tmp_path / "cut.pt2").write_bytes(content[:place] + b"x" + content[place + 1 :])
+    with pytest.raises(DeploymentRefused, match="damaged.* Save the program again"):
+        export(tmp_path / "cut.pt2", tmp_path)
 
 
 def test_two_parts_of_one_name_in_a_torch_export_file_are_refused(tmp_path, program):

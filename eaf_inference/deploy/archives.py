@@ -1,0 +1,63 @@
+"""Read zip archives that anybody may have made, as torch's files are.
+
+Python's zipfile and torch's own reader can find different files in one archive: they take the place of its directory
+from different numbers. So what was checked here is written into a new archive, and that is what torch reads.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["DAMAGED", "copied", "names_in"]
+
+# What zipfile raises for archives that are cut off, changed, encrypted or compressed in an unknown way.
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+_LARGEST_COMPRESSED = 64 << 20  # bytes: torch compresses code alone
+_BLOCK = 1 << 20  # bytes
+
+
+def names_in(path: Path) -> list[str] | None:
+    """Return the names of the files in an archive; None if the file is none, or is damaged."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except DAMAGED:
+        return None
+
+
+def copied(path: Path, target: Path, wrong: Callable[[str, Callable[[], bytes]], str]) -> str:
+    """Write what an archive holds into a new one, and return what is wrong with it; empty if nothing is.
+
+    Parameters
+    ----------
+    path, target : pathlib.Path
+    wrong : callable
+        Returns what is wrong with a file in the archive, of its name and a function that returns its content.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(target, "w") as copy:
+            names = archive.namelist()
+            if len(set(names)) < len(names):
+                return "it holds two files of one name"
+            compressed = [each for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
+            if sum(each.file_size for each in compressed) > _LARGEST_COMPRESSED:
+                return f"it unpacks to more than {_LARGEST_COMPRESSED >> 20} MiB"
+            for name in names:
+                if why := wrong(name, lambda name=name: archive.read(name)):  # type: ignore[misc]
+                    return why
+                size = archive.getinfo(name).file_size
+                with archive.open(name) as content, copy.open(name, "w", force_zip64=size > _BLOCK) as written:
+                    shutil.copyfileobj(content, written, _BLOCK)
+    except DAMAGED as error:
+        return f"it is damaged ({error})"
+    return ""
