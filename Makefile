@@ -35,7 +35,7 @@ lab: $(VENV)/demo labextension
 
 # Several runs at once, as servers and browsers wait more than they compute; each one's output comes when it ends.
 test: $(VENV)/test $(OLDEST)/test labextension
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target \
 		test-client test-ui test-server check test-oldest test-labextension
 
 test-client: $(VENV)/test
