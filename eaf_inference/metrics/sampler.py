@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from eaf_inference.errors import InferenceError
 from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.reading import Reading, assemble
-from eaf_inference.metrics.snapshot import Snapshot, Source
+from eaf_inference.metrics.snapshot import Snapshot, Source, followed_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -200,7 +200,7 @@ class Sampler:
                     continue
                 began = time.monotonic()
                 snapshot = await self._tick(fetch, began)
-                self._history = (*self._history, snapshot.busiest(_MODELS_IN_HISTORY))[-self._kept :]
+                self._history = followed_by(self._history, snapshot.busiest(_MODELS_IN_HISTORY))[-self._kept :]
                 if self.timeline is not None:
                     self.timeline.add(snapshot)
                 for listener in self._listeners:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["Busy", "Gpu", "Host", "ModelLoad", "ReplicaLoad", "Snapshot", "Source"]
+__all__ = ["Busy", "Gpu", "Host", "ModelLoad", "ReplicaLoad", "Snapshot", "Source", "followed_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +225,11 @@ class Snapshot:
             return self
         ranked = sorted(self.models, key=lambda model: -(model.inferences_per_second or 0.0))
         return replace(self, models=tuple(ranked[:models]))
+
+
+def followed_by(history: Iterable[Snapshot], newest: Snapshot) -> tuple[Snapshot, ...]:
+    """Return the history and the newest snapshot. Later ones are left out: the clock was set back since."""
+    return (*(snapshot for snapshot in history if snapshot.time < newest.time), newest)
 
 
 _LISTED: dict[str, Any] = {

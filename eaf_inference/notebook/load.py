@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.metrics.feed import listen
 from eaf_inference.metrics.sampler import Sampler, run_in_thread
+from eaf_inference.metrics.snapshot import followed_by
 from eaf_inference.metrics.targets import sources_of
 from eaf_inference.metrics.verdict import judge
 from eaf_inference.notebook.work import work_of
@@ -102,11 +103,11 @@ class Load:
         connection = self._connection()
         largest = {spec.name: spec.max_batch_size for spec in list(connection.checks)} if connection else {}
         workers = work_of(connection).workers if connection else None
-        history = (*self.history, snapshot)
+        history = followed_by(self.history, snapshot)
         self._hear(snapshot, judge(history[-_KEPT:], workers=workers, max_batch=largest))
 
     def _hear(self, snapshot: Snapshot, verdict: Verdict) -> None:
-        self.history = (*self.history, snapshot)[-_KEPT:]
+        self.history = followed_by(self.history, snapshot)[-_KEPT:]
         self.verdict = verdict
         with _lock:
             following = tuple(self._followers)

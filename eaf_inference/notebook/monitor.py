@@ -159,6 +159,8 @@ class Monitor(AnyWidget):
         own = self.session["inferences_per_second"] if self.session else None
         if not self._points:
             self._points.extend(map(_point, self._load.history[:-1]))
+        while self._points and (self._points[-1]["time"] or 0.0) >= snapshot.time:  # the clock was set back
+            self._points.pop()
         self._points.append(_point(snapshot, own))
         self.history = list(self._points)
         verdict = self._load.verdict

@@ -81,6 +81,13 @@ test('the history is fetched when the stream opens', async () => {
   expect(live.points.map(point => point.time)).toEqual([997, 998, 999]);
 });
 
+test('after the clock was set back, the lines continue', async () => {
+  live.hold('panel', true);
+  await vi.advanceTimersByTimeAsync(0);
+  [9000, 9001, 1400, 1401].forEach(time => tellSnapshot({ time }));
+  expect(live.points.map(point => point.time)).toEqual([1400, 1401]);
+});
+
 test('a failing source leaves the last numbers, with their age', async () => {
   live.hold('panel', true);
   socket.onopen?.({} as Event);

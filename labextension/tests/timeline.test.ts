@@ -79,6 +79,16 @@ test('an hour is kept as means of five seconds, drawn when complete', () => {
   expect(timeline.version).toBeGreaterThan(version);
 });
 
+test('after the clock was set back, the lines continue', () => {
+  for (const step of [0, STEP]) {
+    const times = [100, 110, 120, 130, 112, 122];
+    const timeline = filled(step, ...times.map(time => rated(time, time)));
+    const rates = timeline.column(A).filter(rate => rate !== null);
+    expect(rates).toEqual([100, 110, 112, 122]);
+    expect(timeline.times).toEqual([...timeline.times].sort((a, b) => a - b));
+  }
+});
+
 test('values older than the longest range are dropped', () => {
   const timeline = new Timeline(0, 2);
   [1, 2, 3, 4].forEach(time => timeline.add(rated(time, time), 1));

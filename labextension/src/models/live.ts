@@ -200,7 +200,8 @@ export class LiveModel implements IDisposable {
     this._average = average;
     this._advice = advice;
     this._measured = Date.now();
-    this._points = merged(this._points, [pointOf(snapshot)], this._window);
+    const before = this._points.filter(point => point.time < snapshot.time); // all, unless its clock was set back
+    this._points = merged(before, [pointOf(snapshot)], this._window);
   }
 
   private _onStreamState(_: Stream, state: StreamState): void {

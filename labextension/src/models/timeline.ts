@@ -163,6 +163,9 @@ export class Timeline {
   }
 
   add(snapshot: ISnapshot, interval: number): void {
+    if (snapshot.time < this.newest - this._gap) {
+      this._cut(snapshot.time); // the server's clock was set back
+    }
     if (snapshot.time > this.newest) {
       this._interval = Math.max(interval, this.step);
       snapshot.gpus.forEach(gpu => this._gpus.set(gpu.id, gpu));
@@ -217,6 +220,14 @@ export class Timeline {
       this._times.splice(0, old);
       this._columns.forEach(column => column.splice(0, old));
     }
+  }
+
+  /** Forget what was measured at this time or later. */
+  private _cut(time: number): void {
+    const kept = this._times.findIndex(each => each >= time);
+    this._times.splice(kept);
+    this._columns.forEach(column => column.splice(kept));
+    this._open = [];
   }
 
   /** Interrupt the lines at gaps in the measurements. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import subprocess
@@ -157,33 +158,13 @@ def test_history_keeps_the_busiest_models_only(site):
     assert (len(snapshot.models), len(sampler.history[-1].models)) == (30, 20)
 
 
-def test_a_rate_over_a_long_pause_is_none(site):
-    now = [0.0]
-    source = TritonMetrics(f"{site.url}/metrics", clock=lambda: now[0])
-
-    async def read():
-        return await source.read(http.make_fetch())
-
-    windows = []
-    for now[0] in (0.0, 59.0, 200.0, 201.0):
-        windows.append(asyncio.run(read()).window)
-    assert windows == [None, 59.0, None, 1.0]
-
-
-def test_a_rate_over_a_sleep_of_this_machine_is_none(site, monkeypatch):
-    now, wall = [0.0], [1.7e9]
-    clocks = SimpleNamespace(monotonic=time.monotonic, time=lambda: wall[0])
-    monkeypatch.setattr("eaf_inference.metrics.triton.time", clocks)
-    source = TritonMetrics(f"{site.url}/metrics", clock=lambda: now[0])
-
-    async def read():
-        return await source.read(http.make_fetch())
-
-    windows = []
-    for now[0], seconds in ((0.0, 0.0), (1.0, 1.0), (2.0, 8 * 3600.0), (3.0, 8 * 3600.0 + 1), (4.0, -60.0)):
-        wall[0] = 1.7e9 + seconds
-        windows.append(asyncio.run(read()).window)
-    assert windows == [None, 1.0, None, 1.0, 1.0]
+def test_history_stays_in_order_after_the_clock_was_set_back(site, monkeypatch):
+    wall = itertools.chain([9000.0, 9001.0], itertools.count(1400.0))
+    clocks = SimpleNamespace(monotonic=time.monotonic, time=lambda: next(wall))
+    monkeypatch.setattr("eaf_inference.metrics.sampler.time", clocks)
+    sampler = sampler_of(site)
+    follow(sampler, lambda snapshots: until_one(snapshots, lambda each: 1402 <= each.time < 9000))
+    assert [snapshot.time for snapshot in sampler.history][:3] == [1400.0, 1401.0, 1402.0]
 
 
 def test_a_failing_source_is_read_less_often_and_recovers(site):
