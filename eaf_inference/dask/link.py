@@ -17,6 +17,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from distributed.protocol.serialize import ToPickle
+
 from eaf_inference.address import Address
 from eaf_inference.auth.token import describe_expiry
 from eaf_inference.auth.token_service import TokenService
@@ -139,7 +141,7 @@ class Link:
                 "The scheduler can renew tokens only from a token service. Set Facility.token_service."
             )
         await scheduler_of(client).eaf_inference_pull(
-            service=source.url, hub_token=hub_token[:], ca=source.authorities
+            service=source.url, hub_token=ToPickle(Secret(hub_token[:])), ca=source.authorities
         )
 
     def connection_made(self) -> None:
@@ -296,8 +298,7 @@ class Link:
     async def _send(self, client: Client, values: dict[str, Any]) -> None:
         """Send the values to the scheduler's `TokenRelay`, which the first push installs."""
         await client.register_plugin(TokenRelay())
-        token = values["token"]
-        reply = await scheduler_of(client).eaf_inference_push(values={**values, "token": token and token.reveal()})
+        reply = await scheduler_of(client).eaf_inference_push(values=ToPickle(values))
         if not reply["accepted"]:
             log.info("Cluster %s already has a younger token from another client of yours", self.name)
         elif reply["failed"]:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+from distributed.protocol.serialize import ToPickle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,9 @@ class Secret:
 
     def __repr__(self) -> str:
         return "<secret>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return by_source("Secret", self._text)
 
     def reveal(self) -> str:
         return self._text
@@ -211,7 +215,8 @@ class Plugin(WorkerPlugin):
 class TokenRelay(SchedulerPlugin):
     """Runs on the scheduler: passes the youngest token that clients push on to the workers, until it is removed.
 
-    Its operations are RPC handlers of the scheduler, which does not record them.
+    Its operations are RPC handlers of the scheduler. At the level DEBUG, distributed logs the arguments as they
+    arrive, so secrets come in `distributed.protocol.serialize.ToPickle`, which arrives as an object that hides them.
     """
 
     name = _RELAY
@@ -236,16 +241,13 @@ class TokenRelay(SchedulerPlugin):
 
     async def push(self, values: dict[str, Any]) -> dict[str, Any]:
         """Send the values to all present and future workers, unless those have younger ones."""
-        from distributed.protocol.pickle import dumps
-
         async with self._lock:
             newest = age(self._newest.values) if self._newest else 0.0
             if age(values) < newest:
                 return {"accepted": False, "failed": []}
             self._newest = Plugin(values)
-            plugin = dumps(self._newest)  # type: ignore[no-untyped-call]
             replies = await self._scheduler.register_worker_plugin(
-                comm=None, plugin=plugin, name=NAME, idempotent=False
+                comm=None, plugin=ToPickle(self._newest), name=NAME, idempotent=False
             )
         failed = [worker for worker, reply in replies.items() if reply["status"] != "OK"]
         return {"accepted": True, "failed": failed}
@@ -258,10 +260,10 @@ class TokenRelay(SchedulerPlugin):
             if NAME in self._scheduler.worker_plugins:
                 await self._scheduler.unregister_worker_plugin(comm=None, name=NAME)
 
-    async def pull(self, service: str, hub_token: str, ca: str | None) -> None:
+    async def pull(self, service: str, hub_token: Secret, ca: str | None) -> None:
         """Renew the token on the scheduler from now on, so that the client may leave."""
         self._stop_pulling()
-        self._pulling = asyncio.create_task(self._keep_pulling(service, Secret(hub_token), ca))
+        self._pulling = asyncio.create_task(self._keep_pulling(service, hub_token, ca))
 
     async def close(self) -> None:
         """Run on the scheduler when it closes."""

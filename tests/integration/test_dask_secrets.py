@@ -20,9 +20,12 @@ import pytest
 from dask_facility import ONES, THREES, all_hold, classify, meet_a_refusal, typed_in_a_notebook
 from kernels import notebook
 from token_service import HUB_TOKEN
-from tokens import MARK
+from tokens import MARK, make_token
 
 import eaf_inference
+from eaf_inference._redact import SecretText
+from eaf_inference.auth.token import Token
+from eaf_inference.auth.token_service import TokenService
 from eaf_inference.dask.worker_plugin import NAME, Plugin
 
 PAGES = (
@@ -139,6 +142,28 @@ def test_the_plugin_shows_no_token_even_if_it_cannot_be_loaded(caplog):
     assert distributed.protocol.pickle.loads(travelling).values["token"].reveal() == MARK
     # distributed logs the first 10,000 bytes of an object that it cannot load
     assert MARK.encode() not in travelling[:10_000]
+
+
+def test_a_cluster_that_logs_every_message_logs_no_token(zoo, monkeypatch, caplog):
+    token, hub_token = make_token(age=300), f"{MARK}-of-the-hub"
+    service = TokenService("http://127.0.0.1:9", environment={"JUPYTERHUB_API_TOKEN": hub_token})
+    monkeypatch.setattr(service, "read", lambda: Token(SecretText(token)))
+    with (
+        distributed.LocalCluster(
+            n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        cluster.get_client() as client,
+        eaf_inference.connect(zoo.grpc, token=service) as triton,
+    ):
+        caplog.set_level(logging.DEBUG, logger="distributed")
+        triton.configure(client, hub_token=hub_token)
+        cluster.scale(2)  # the second gets the token when it registers
+        client.wait_for_workers(2, timeout=30)
+        held = sys.modules["_eaf_inference_held"].held
+        assert held.values["token"].reveal() == token
+    for operation in ("eaf_inference_push", "eaf_inference_pull", "plugin-add"):
+        assert f"'op': '{operation}'" in caplog.text
+    assert MARK not in caplog.text
 
 
 CELLS = [
