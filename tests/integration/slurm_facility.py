@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +114,33 @@ class User:
         path.touch(mode=0o600)
         path.write_text(make_token(self.name), encoding="utf-8")
         return self.own(path)
+
+
+@contextmanager
+def renewed_token(user: User, issued: dict[str, float], *, lives: float):
+    """Keep a valid token in a file of the user's; yield its path, and note each token and its expiry in `issued`."""
+    path, ends = user.home / "token", threading.Event()
+
+    def renew() -> None:
+        token = make_token(user.name, lives=lives)
+        issued[token] = time.time() + lives
+        draft = path.with_suffix(".draft")
+        draft.touch(mode=0o600)
+        draft.write_text(token, encoding="utf-8")
+        user.own(draft).rename(path)
+
+    def keep() -> None:
+        while not ends.wait(lives / 4):
+            renew()
+
+    renew()
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield path
+    finally:
+        ends.set()
+        thread.join()
 
 
 @contextmanager
