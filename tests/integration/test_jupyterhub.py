@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
 import urllib.error
+from contextlib import closing
 from pathlib import Path
 
 import jwt
@@ -22,6 +24,7 @@ from eaf_facility.process.server import Child, plain_environment
 from eaf_facility.servers.jupyterhub import GROUP
 from eaf_facility.servers.jupyterhub_proxy import proxy_program
 from eaf_facility.servers.token_service import TokenServiceServer
+from eaf_inference._files import write_private
 from eaf_inference.errors import ConfigurationError
 
 OPENAPI = Path(eaf_facility.hub.service.__file__).with_name("openapi.yaml")
@@ -369,6 +372,23 @@ def test_an_outage_of_the_hub_or_its_proxy_is_reported_and_temporary(facility):
     facility.hub.proxy.kill()
     facility.hub.proxy.restart()
     eventually(lambda: ask(hers, hub_token).status, lambda status: status == 200)
+
+
+@pytest.mark.slow
+def test_a_hub_with_a_restored_database_knows_its_users_and_servers(facility, tmp_path):
+    """The database is lost, and restored from a copy that was made while the Hub ran."""
+    hers = facility.environment_of("alice")["JUPYTERHUB_API_TOKEN"]
+    database, copy_of_it = facility.hub.directory / "jupyterhub.sqlite", tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy_of_it)) as target:
+        source.backup(target)
+    later, _ = facility.token_of("bob")
+    assert facility.mint(later).status == 200
+    write_private(database, copy_of_it.read_bytes())
+    facility.hub.kill()
+    facility.hub.wait_until_ready()
+    assert facility.mint(hers).status == 200
+    assert ask(f"{facility.hub.url}/user/alice/api/status", hers).status == 200, "her server kept running"
+    assert facility.mint(later).data["error"] == "invalid_token", "made after the copy"
 
 
 MANAGED = """
