@@ -19,7 +19,7 @@ from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.layout import flatten_fields
 from eaf_inference.inference.momenta import COORDINATES, asked_for, convert, coordinate_fields, require_vector
 from eaf_inference.inference.nesting import Nested, nest
-from eaf_inference.inference.wrong_input import lacking, refuse_jets_for_candidates
+from eaf_inference.inference.wrong_input import lacking, refuse_jets_for_constituents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -119,7 +119,9 @@ def features(constituents: ak.Array, names: Iterable[str] | None = None) -> ak.A
         computed = [name for name in wanted if sources(present, [name]) is None]
         expected = expected_sources(present, computed)
         raise lacking(constituents, computed, "The record array", sources=expected, computed=computed)
-    refuse_jets_for_candidates(constituents, wanted, "The record array")
+    refuse_jets_for_constituents(
+        constituents, needed, wanted, "The record array", lambda names: sources(names, wanted) is not None
+    )
     fields, nested = read(constituents, needed, what="The record array")
     return nest(compute(fields, nested, wanted), nested)
 

@@ -16,7 +16,7 @@ from eaf_inference.inference.features import VARIABLES, compute, expected_source
 from eaf_inference.inference.inputs import AnyInput, CallerValues, DenseInput, RaggedInput
 from eaf_inference.inference.records import fields_of
 from eaf_inference.inference.truncation import Truncation, hardest, order_of
-from eaf_inference.inference.wrong_input import lacking, refuse_jets_for_candidates
+from eaf_inference.inference.wrong_input import lacking, refuse_jets_for_constituents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -139,8 +139,10 @@ def _variables(
         known = [] if group.per_row else [name for name in missing if name in VARIABLES]
         expected = expected_sources(present, missing) if known else ()
         raise lacking(records, missing, what, sources=expected, computed=known, used=found.values())
-    refuse_jets_for_candidates(records, computed.values(), what)
     needed = dict.fromkeys([*found.values(), *(sources(present, computed.values()) or ())])
+    refuse_jets_for_constituents(
+        records, needed, computed.values(), what, lambda names: not fields_of(group, recipe, names, beside)[2]
+    )
     if group.per_row or (group.single and any(records[name].ndim == depth for name in found.values())):
         flat, nested = layout.flatten_fields(records, needed, what=what, per_row=True)
     else:

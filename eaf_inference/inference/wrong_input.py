@@ -12,9 +12,9 @@ from eaf_inference._text import shortened
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-__all__ = ["field_with", "kind_of", "lacking", "nearest", "refuse_jets_for_candidates"]
+__all__ = ["field_with", "kind_of", "lacking", "nearest", "refuse_jets_for_constituents"]
 
 _LINKS = "pFCandsIdxG"  # what coffea adds to the jets of PFNano, and to the links between jets and candidates
 _CANDIDATES = "Pass the candidates: jets.constituents.pf."
@@ -41,19 +41,33 @@ def kind_of(value: Any) -> str:
 
 
 def field_with(records: ak.Array, choices: Sequence[Collection[str]]) -> str:
-    """Return the path of a nested field whose records have all names of one of the choices, or an empty text."""
-    level = [("", records)]
+    """Return the path of a nested field whose records have all names of one of the choices, or an empty text.
+
+    Of several the one with the most lists around it: of events, the constituents of jets rather than the jets.
+    """
+    found = _nested_fields(records, lambda present: any(set(choice) <= set(present) for choice in choices))
+    return max(found, key=lambda path: found[path], default="")
+
+
+def _nested_fields(records: ak.Array, suffice: Callable[[Collection[str]], bool]) -> dict[str, int]:
+    """Return the paths of nested fields whose records have fields that suffice, and how many axes they have."""
+    found: dict[str, int] = {}
+    level = [("", records.layout)]
     for _ in range(_DEEPEST):
         level = [
             (f"{path}.{name}".lstrip("."), inner)
-            for path, array in level
-            for name in array.fields
-            if (inner := array[name]).fields
+            for path, layout in level
+            for name in layout.fields
+            if (inner := layout[name]).fields and not inner.is_tuple
         ]
-        for path, array in level:
-            if any(set(choice) <= set(array.fields) for choice in choices):
-                return path
-    return ""
+        found |= {path: _axes(layout, layout.fields) for path, layout in level if suffice(layout.fields)}
+    return found
+
+
+def _axes(layout: ak.contents.Content, names: Iterable[str]) -> int:
+    """Return the smallest number of axes of these fields; those that are records do not count."""
+    plain = (field.purelist_depth for name in names if not (field := layout[name]).fields)
+    return min(plain, default=int(layout.purelist_depth))
 
 
 def lacking(
@@ -109,19 +123,44 @@ def lacking(
     return InvalidInput(f"{what} lacks {lacks}. {cure} The records have {', '.join(present)}.")
 
 
-def refuse_jets_for_candidates(records: ak.Array, computed: Iterable[str], what: str) -> None:
-    """Refuse coffea's jets where their candidates are expected; their fields have the same names.
+def refuse_jets_for_constituents(
+    records: ak.Array,
+    read: Iterable[str],
+    computed: Iterable[str],
+    what: str,
+    suffice: Callable[[Collection[str]], bool],
+) -> None:
+    """Refuse jets where their constituents are expected: both have momenta, so the scores would be of events.
 
     Jets may be the constituents of an event, but not if `computed` has variables of particles in a jet.
+
+    Parameters
+    ----------
+    records : awkward.Array
+    read : iterable of str
+        The fields that would be read.
+    computed : iterable of str
+        The variables that would be computed.
+    what : str
+        The name of the records in messages.
+    suffice : callable
+        Returns whether all variables could be read or computed from fields of these names.
 
     Raises
     ------
     InvalidInput
-        The records are jets that have candidates.
+        The records are jets that have constituents.
     """
-    if _LINKS in records.fields and any(name.startswith("part_") for name in computed):
+    if not any(name.startswith("part_") for name in computed):
+        return
+    refused = f"{what} is an array of jets. Expected the jets' constituents."
+    if _LINKS in records.fields:
+        raise InvalidInput(f"{refused} {_CANDIDATES}")
+    own = _axes(records.layout, read)
+    if inside := next((path for path, axes in _nested_fields(records, suffice).items() if axes > own), ""):
         raise InvalidInput(
-            f"{what} is an array of jets, with one row for each event. Expected the jets' constituents. {_CANDIDATES}"
+            f"{refused} Pass jets.{inside}, or the records without {inside.partition('.')[0]!r} if each of them is "
+            "one particle for the model."
         )
 
 
@@ -138,7 +177,8 @@ def _cure(
         return _CANDIDATES
     path = field_with(records, [each for each in (wanted, sources, with_mass) if each])
     if path:
-        return f"Did you mean its field {path!r}? Pass {'events' if '.' in path else 'jets'}.{path}."
+        owner = "events" if "." in path or "jet" in path.lower() else "jets"
+        return f"Did you mean its field {path!r}? Pass {owner}.{path}."
     renames = {name: near for name in missing if (near := nearest(name, records.fields, (*wanted, *used)))}
     if renames:
         meant = ", ".join(f"{near!r} for {name!r}" for name, near in renames.items())

@@ -226,14 +226,14 @@ def test_only_the_columns_of_both_collections_are_read(triton):
 def test_jets_are_not_taken_for_their_candidates(triton, mode):
     model = triton.model("particlenet")
     jets = cms(mode).FatJet
-    with pytest.raises(InvalidInput, match="is an array of jets, .*Pass the candidates: jets.constituents.pf"):
+    with pytest.raises(InvalidInput, match="is an array of jets. .*Pass the candidates: jets.constituents.pf"):
         model(jets)
     with pytest.raises(InvalidInput, match="lacks pt, .*Pass the candidates: jets.constituents.pf"):
         model(jets.constituents)
 
 
 def test_features_are_not_computed_for_jets_in_place_of_candidates():
-    with pytest.raises(InvalidInput, match="is an array of jets, .*Pass the candidates: jets.constituents.pf"):
+    with pytest.raises(InvalidInput, match="is an array of jets. .*Pass the candidates: jets.constituents.pf"):
         eaf_inference.features(cms("virtual").FatJet)
 
 

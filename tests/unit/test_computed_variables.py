@@ -117,5 +117,5 @@ def test_jets_with_momenta_are_not_mistaken_for_their_constituents():
     names = ("pt", "eta", "phi", "mass")
     constituents = ak.zip(dict.fromkeys(names, SHORT))
     jets = ak.zip({**{name: [1.0, 2.0] for name in names}, "constituents": constituents}, depth_limit=1)
-    with pytest.raises(InvalidInput, match="has one pt per row, .* Did you mean its field 'constituents'"):
+    with pytest.raises(InvalidInput, match="is an array of jets. .* Pass jets.constituents, or"):
         prepare(jets, spec)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.features import features
 from eaf_inference.inference.layout import flatten_fields
 from eaf_inference.inference.wrong_input import kind_of, lacking
 
@@ -91,6 +92,37 @@ def test_a_jets_own_variables_are_answered_with_its_constituents():
     flat = ak.zip({**{key: [1.0] for key in KINEMATICS}, "constituents": CONSTITUENTS}, depth_limit=1)
     with pytest.raises(InvalidInput, match="has one pt per row, .*Did you mean its field 'constituents'"):
         flatten_fields(flat, KINEMATICS)
+
+
+def test_events_are_answered_with_constituents_although_jets_have_momenta():
+    jets = ak.zip({**{key: [1.0] for key in KINEMATICS}, "constituents": CONSTITUENTS}, depth_limit=1)
+    events = ak.zip({"jets": ak.unflatten(jets, [1])}, depth_limit=1)
+    assert "Pass events.jets.constituents." in str(lacking(events, KINEMATICS, "The input"))
+    plain = events[["jets"]]
+    plain["jets"] = events.jets[[*KINEMATICS]]
+    assert "Pass events.jets." in str(lacking(plain, KINEMATICS, "The input"))
+
+
+@pytest.mark.parametrize("temporal", ["energy", "mass"])  # mass needs the package vector, which is not the fault
+@pytest.mark.parametrize("outer", [lambda jets: jets, lambda jets: ak.unflatten(jets, [2, 1])])
+def test_jets_that_have_momenta_are_not_taken_for_constituents(temporal, outer):
+    own = {key: [1.0, 2.0, 3.0] for key in ("pt", "eta", "phi", temporal)}
+    constituents = ak.zip({key: [[1.0, 2.0], [3.0], [4.0]] for key in KINEMATICS})
+    jets = outer(ak.zip({**own, "constituents": constituents}, depth_limit=1))
+    with pytest.raises(InvalidInput, match=r"is an array of jets\. .* Pass jets\.constituents, or"):
+        features(jets, ["part_deta"])
+    assert features(jets.constituents, ["part_deta"]).fields == ["part_deta"]
+
+
+def test_momenta_beside_vertices_are_not_taken_for_jets():
+    columns = {f"part_{key}": [[1.0, 2.0]] for key in ("px", "py", "pz", "energy")}
+    jet = ak.zip({**columns, "sv": CONSTITUENTS}, depth_limit=1)
+    assert len(features(jet, ["part_pt_log"])) == 1
+
+
+def test_particles_with_a_track_each_are_not_taken_for_jets():
+    particles = ak.with_field(CONSTITUENTS, CONSTITUENTS, "track")
+    assert len(features(particles, ["part_pt_log"])) == 1
 
 
 @pytest.mark.parametrize(
