@@ -316,9 +316,9 @@ class Connection(OwnModels):
         progress: bool | None = None,
     ) -> Estimate:
         """Estimate what a run takes, before it; see `eaf_inference.dask.submit.estimate`."""
-        from eaf_inference.dask.submit import estimate
+        from eaf_inference.dask.submit import checked, estimate
 
-        channels = self.channels_of(model)
+        channels = self.channels_of(checked(model))
         return estimate(model, chunks, channels, client=client, select=select, schema=schema, progress=progress)
 
     @stopping(_STOPPED)

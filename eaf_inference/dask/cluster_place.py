@@ -21,6 +21,7 @@ from eaf_inference.dask.counting import WorkersCount
 from eaf_inference.dask.failure import part_failure
 from eaf_inference.dataset.place import MEMORY_SHARE, identity
 from eaf_inference.errors import ConfigurationError, InferenceError
+from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,6 +159,11 @@ def _usable(client: Client | None) -> Client:
                 "There is no Dask client. Create one with cluster.get_client() or distributed.Client(…), or pass "
                 "client=concurrent.futures.ThreadPoolExecutor(4) to score in this process."
             ) from error
+    if not isinstance(client, distributed.Client):
+        raise ConfigurationError(
+            f"client is {kind_of(client)}. Expected a distributed.Client, as cluster.get_client() returns it, or a "
+            "pool of concurrent.futures."
+        )
     if client.asynchronous:
         raise ConfigurationError(
             "The Dask client is asynchronous. Expected a client that was created without asynchronous=True."

@@ -9,6 +9,9 @@ from eaf_inference.dataset.begin import begin
 from eaf_inference.dataset.estimate import estimate as begin_estimate
 from eaf_inference.dataset.options import OnError, Options
 from eaf_inference.dataset.place import Place, Pool
+from eaf_inference.errors import ConfigurationError, InvalidInput
+from eaf_inference.inference.model import Model
+from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,10 +20,9 @@ if TYPE_CHECKING:
 
     from eaf_inference.dataset.forecast import Estimate
     from eaf_inference.dataset.submission import Submission
-    from eaf_inference.inference.model import Model
     from eaf_inference.inference.transport import Channel
 
-__all__ = ["estimate", "submit"]
+__all__ = ["checked", "estimate", "submit"]
 
 
 def submit(
@@ -75,11 +77,13 @@ def submit(
     Raises
     ------
     ConfigurationError
-        There is no client, or it is closed or asynchronous.
+        There is no client, or it is closed or asynchronous; Dask is not installed; or `select` cannot be sent to the
+        processes of a pool.
     InvalidInput
-        `chunks` is one array rather than an iterable of them, or an option is wrong.
+        `model` is no model, `chunks` is one array rather than an iterable of them, or an option is wrong.
     """
     options = Options(retries=retries, in_flight=in_flight, progress=progress, on_error=on_error)
+    model = checked(model)
     return begin(lambda: _place(client, model), model, chunks, options, select=select, schema=schema)
 
 
@@ -128,10 +132,30 @@ def estimate(
     )
 
 
+def checked(model: Any) -> Model:
+    """Return the model, if it is one.
+
+    Raises
+    ------
+    InvalidInput
+        It is something else, such as a model's name.
+    """
+    if not isinstance(model, Model):
+        name = repr(model) if isinstance(model, str) else "name"
+        raise InvalidInput(f"The model is {kind_of(model)}. Expected what triton.model({name}) returns.")
+    return model
+
+
 def _place(client: Client | Executor | None, model: Model) -> Place:
     """Return the place where a client or a pool scores; see `submit`."""
     if isinstance(client, Executor):
         return Pool(client, model.traffic)
-    from eaf_inference.dask.cluster_place import Cluster  # a pool needs no Dask
+    try:
+        from eaf_inference.dask.cluster_place import Cluster  # a pool needs no Dask
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"A Dask cluster needs {error.name}, which is missing: pip install 'eaf-inference[dask]'. To score in "
+            "this process instead, pass client=concurrent.futures.ThreadPoolExecutor(4)."
+        ) from error
 
     return Cluster(client, model.traffic)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import resource
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,6 +107,8 @@ class Pool:
         avoid: str,  # noqa: ARG002
         done: Callable[[], object],
     ) -> Any:
+        if not self._sent and isinstance(self._executor, ProcessPoolExecutor):
+            _check_pickles(task)
         what = identity(task, part)
         self.restarts += what in self._sent
         self._sent.add(what)
@@ -131,6 +135,17 @@ class Pool:
 
     def close(self) -> None:
         self._traffic.submission_ended()
+
+
+def _check_pickles(task: Task) -> None:
+    """Refuse a `select` that does not reach another process, before every part fails for it."""
+    try:
+        pickle.dumps(task.select)
+    except Exception as error:  # whatever the user's objects raise
+        raise ConfigurationError(
+            f"`select` cannot be sent to the processes of the pool: {error}. Expected a function that is defined "
+            "with def at the top of a module. A ThreadPoolExecutor and a Dask cluster take any function."
+        ) from error
 
 
 def identity(task: Task, part: Part) -> tuple[Any, ...]:

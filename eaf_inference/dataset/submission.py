@@ -173,10 +173,14 @@ class Submission:
         if len(self._failures) <= self._looked_at:
             return ""
         parts = self._tally.parts + len(self._failures) - self._unwritten
-        return (
-            f"{len(self._failures):,} of {parts:,} chunks were not scored; the scores of all others were returned.\n"
-            f"{Failures.of(each for each, _ in self._failures).message}"
+        failures = Failures.of(each for each, _ in self._failures)
+        text = (
+            f"{len(failures):,} of {parts:,} chunks were not scored; the scores of all others were returned.\n"
+            f"{failures.message}"
         )
+        if not self._tally.parts and failures[0].error.reason:  # then it is probably the call that was wrong
+            text += f"\nThe first in full: {failures[0].error}"
+        return text
 
     def __enter__(self) -> Submission:
         return self

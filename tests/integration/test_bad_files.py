@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -218,3 +219,29 @@ def test_a_file_that_changes_while_it_is_scored_is_listed(connection, pool, file
         run.write(tmp_path / "scores")
     assert (error.value.written.files, error.value.written.incomplete) == (5, [str(paths[1])])
     assert run.retry_failed().write(tmp_path / "scores").files == 1
+
+
+def test_a_function_that_no_process_can_import_is_refused_at_once(connection, files):
+    with ProcessPoolExecutor(1) as processes, pytest.raises(ConfigurationError, match="`select` cannot be sent to"):
+        connection.submit(connection.model("sums"), files[0], client=processes, select=lambda table: table.x)
+
+
+def test_a_run_of_which_nothing_was_scored_says_what_to_do(connection, pool, jagged, tmp_path):
+    ak.to_parquet(ak.zip({"jets": ak.zip({"x": jagged[:3]}, depth_limit=1)}, depth_limit=1), tmp_path / "0.parquet")
+    _, message = take(connection.submit(connection.model("sums"), [tmp_path / "0.parquet"], client=pool))
+    assert message.startswith("1 of 1 chunks were not scored")
+    assert "The first in full: " in message
+    assert "pass select=" in message
+
+
+def test_without_dask_a_run_says_what_to_install(connection, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "eaf_inference.dask.cluster_place", raising=False)
+    with pytest.raises(ConfigurationError, match=r"needs distributed, which is missing: pip install .*ThreadPool"):
+        connection.submit(connection.model("sums"), [])
+
+
+@pytest.mark.parametrize("use", ["submit", "estimate"])
+def test_a_models_name_is_not_taken_for_the_model(connection, pool, use):
+    with pytest.raises(InvalidInput, match=r"is a string\. Expected what triton\.model\('sums'\) returns"):
+        getattr(connection, use)("sums", [], client=pool)

@@ -347,6 +347,8 @@ def test_invalid_data_sets_and_clients_are_refused(client, cluster, model, jagge
         submit(model, [], client=client, in_flight=0)
     with pytest.raises(ConfigurationError, match="There is no Dask client"):
         submit(model, [])
+    with pytest.raises(ConfigurationError, match=r"client is a .*\. Expected a distributed\.Client"):
+        submit(model, [], client=cluster)
     closed = distributed.Client(cluster, set_as_default=False)
     closed.close()
     with pytest.raises(ConfigurationError, match="The Dask client is closed"):
