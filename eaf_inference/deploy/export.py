@@ -89,6 +89,8 @@ def _of_path(path: Path, directory: Path, example: Any, recipe: Recipe | None) -
     try:
         if path.is_dir():
             return export_directory(path)
+        if not path.is_file():
+            raise DeploymentRefused(f"{path} is neither a file nor a directory. Expected {KINDS}.")
         kind = kind_of_file(path)
         if kind is FileKind.ONNX:
             return onnx_export(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eaf_inference.deploy.archives import names_in
 from eaf_inference.deploy.findings import ERROR, WARNING, Finding
+from eaf_inference.deploy.versions import is_storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,7 +93,15 @@ def _of_one(name: str, path: str, file: Path, *, allow_python: bool) -> Iterator
     """Check one file by its name, its size and its first bytes."""
     suffix = PurePosixPath(path).suffix.lower()
     what = f"{path} of {name!r}"
-    if not file.is_file():
+    if not is_storable(path):
+        yield Finding(
+            "file-name",
+            ERROR,
+            f"{what} has a name that cannot be stored.",
+            "parts of at most 200 characters, in UTF-8, without control characters, '*', '?', '[', ']' and '\\\\'",
+            'Rename the file; external data get their name by onnx.save(…, location="model.onnx.data").',
+        )
+    elif not file.is_file():
         yield Finding(
             "file-missing",
             ERROR,

@@ -37,6 +37,16 @@ def does_not_load(name: str, why: str) -> Finding:
     )
 
 
+def endless(name: str, why: str) -> Finding:
+    return Finding(
+        "endless",
+        ERROR,
+        f"{name!r} is too slow here: {why}.",
+        "a model whose loops end after a number of rounds that depends on the input's shape alone",
+        "Bound the loops in forward, and export it again.",
+    )
+
+
 def example_does_not_fit(name: str, why: str) -> Finding:
     return Finding(
         "example-does-not-fit",

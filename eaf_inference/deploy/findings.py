@@ -7,12 +7,14 @@ from typing import Literal
 
 from eaf_inference._html import page
 from eaf_inference._table import Cell, Table
-from eaf_inference._text import printable
+from eaf_inference._text import printable, shortened
 
 __all__ = ["ERROR", "WARNING", "Finding", "Findings"]
 
 ERROR: Literal["error"] = "error"
 WARNING: Literal["warning"] = "warning"
+
+_LONGEST = 2000  # characters of each part
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Finding:
     what: str
     expected: str
     do: str
+
+    def __post_init__(self) -> None:
+        for part in ("what", "expected", "do"):  # a file's own names may be of any length
+            object.__setattr__(self, part, shortened(getattr(self, part), _LONGEST))
 
     def __str__(self) -> str:
         return printable(f"{self.what} Expected {self.expected}. {self.do}")

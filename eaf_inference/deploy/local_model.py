@@ -7,6 +7,7 @@ and the expected scores use the client's own code.
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,11 +26,16 @@ if TYPE_CHECKING:
     from eaf_inference.inference.request import Sendable
     from eaf_inference.inference.spec import ModelSpec, TensorSpec
 
-__all__ = ["LocalModel", "WrongOutput", "reason"]
+__all__ = ["Endless", "LocalModel", "WrongOutput", "reason"]
 
 _MOST_THREADS = 8
+_MOST_SECONDS = 300  # for one request, which Python cannot interrupt
 _SHOWN = 400  # characters of a message of ONNX Runtime
 _QUIET = 4  # ONNX Runtime logs what is fatal only; its errors are raised
+
+
+class Endless(ConfigurationError):
+    """The model does not give scores in reasonable time, such as one with a loop that does not end."""
 
 
 class WrongOutput(BadReply):
@@ -92,17 +98,33 @@ class LocalModel:
             The model refuses it.
         WrongOutput
             An output does not have the declared shape or type.
+        Endless
+            It takes too long.
         """
         types = {each.name: each.datatype for each in self.spec.inputs}
         feeds = {name: _fed(tensor, types[name]) for name, tensor in zip(sent.names, sent.tensors, strict=True)}
-        try:
-            values = self._session.run(self._outputs, feeds)
-        except Exception as error:
-            raise InvalidInput(reason(error)) from error
+        values = self._outputs_of(feeds)
         batched = self.spec.largest_batch > 0
         rows = len(sent.tensors[0]) if batched else None  # with copies that fill the batch
         found = {spec.name: _checked(spec, each, rows) for spec, each in zip(self.spec.outputs, values, strict=True)}
         return {name: each[: sent.size] if batched else each[None] for name, each in found.items()}
+
+    def _outputs_of(self, feeds: dict[str, NDArray[Any]]) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = _QUIET
+        ends = threading.Timer(_MOST_SECONDS, setattr, (options, "terminate", True))
+        ends.daemon = True
+        ends.start()
+        try:
+            return self._session.run(self._outputs, feeds, options)
+        except Exception as error:
+            if options.terminate:
+                raise Endless(f"it has not scored one request within {_MOST_SECONDS} s") from error
+            raise InvalidInput(reason(error)) from error
+        finally:
+            ends.cancel()
 
     def send(self, batches: Sequence[Sendable]) -> list[dict[str, NDArray[Any]] | InferenceError]:
         """Run several, and return for each its outputs or the model's refusal."""

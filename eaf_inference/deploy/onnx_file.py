@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from eaf_inference.deploy.onnx_wire import NotOnnx, content_of
 from eaf_inference.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -147,8 +148,6 @@ class OnnxFile:
                 "ONNX files are read with the package onnx, which is not installed. Install it with "
                 "pip install 'eaf-inference[deploy]'."
             ) from error
-        from eaf_inference.deploy.onnx_wire import NotOnnx, content_of
-
         path = Path(path).expanduser()
         try:
             found, size = content_of(path), path.stat().st_size
@@ -224,7 +223,7 @@ def _what_it_is(path: Path, otherwise: object) -> str:
     for first, what, remedy in _OTHERS:
         if start.startswith(first):
             return f"is {what}. Expected an ONNX model. {remedy}"
-    return f"{otherwise}. Expected an ONNX model. Export it again, or copy it again if the copy stopped early"
+    return f"{otherwise}. Expected an ONNX model. {getattr(otherwise, 'do', NotOnnx.do)}"
 
 
 def _tensor(path: Path, kind: str, info: Any) -> OnnxTensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,25 @@ _INITIALIZATION, _ALGORITHM = 1, 2  # the graphs of a training
 _VALUES, _INDICES = 1, 2  # of a sparse tensor
 _VARINT, _EIGHT_BYTES, _COUNTED, _FOUR_BYTES = 0, 1, 2, 5  # protobuf's wire types
 _LONGEST_VARINT = 10  # bytes
+_MOST_NODES = 1_000_000
 
 
 class NotOnnx(ValueError):
-    """The bytes are not those of an ONNX model; the message is the rest of a sentence about the file."""
+    """The bytes are not those of an ONNX model; the message is the rest of a sentence about the file.
+
+    Attributes
+    ----------
+    do : str
+        What to do.
+    """
+
+    do: str = "Export it again, or copy it again if the copy stopped early"
+
+
+class EndlessFunctions(NotOnnx):
+    """The model's functions call each other too often to be written out."""
+
+    do = "Export it without functions, or write them out with onnx.inliner.inline_local_functions"
 
 
 @dataclass(slots=True)
@@ -43,6 +59,10 @@ class Content:
     opset, metadata : dict
     external : dict of str to int
         Location -> bytes that the model needs of that file; 0 for all of it.
+    calls : list of str
+        What the nodes of the graphs call: domain and operator or function.
+    functions : dict of str to list of str
+        The same of the nodes of each function of the file.
     """
 
     ir_version: int = 0
@@ -53,6 +73,8 @@ class Content:
     initializers: set[str] = field(default_factory=set)
     external: dict[str, int] = field(default_factory=dict)
     graphs: int = 0
+    calls: list[str] = field(default_factory=list)
+    functions: dict[str, list[str]] = field(default_factory=dict)
 
 
 def content_of(path: Path) -> Content:
@@ -71,6 +93,7 @@ def content_of(path: Path) -> Content:
             _read_model(data, found)
         except (DecodeError, UnicodeDecodeError) as error:
             raise NotOnnx(f"is damaged, or no ONNX model ({error})") from error
+    _check_functions(found)
     return found
 
 
@@ -103,7 +126,9 @@ def _read_model(data: mmap, found: Content) -> None:
                 if part in (_INITIALIZATION, _ALGORITHM):
                     _read_graph(data, graph, found, main=False)
         elif number == _FUNCTION:
-            _note_nodes(onnx.FunctionProto.FromString(_bytes(data, value)).node, found)
+            function = onnx.FunctionProto.FromString(_bytes(data, value))
+            own = found.functions.setdefault(f"{function.domain} {function.name}", [])
+            _note_nodes(function.node, found, own)
 
 
 def _read_graph(data: mmap, value: int | tuple[int, int], found: Content, *, main: bool) -> None:
@@ -111,7 +136,7 @@ def _read_graph(data: mmap, value: int | tuple[int, int], found: Content, *, mai
 
     for number, inner in _fields(data, *_span(value)):
         if number == _NODE:
-            _note_nodes([onnx.NodeProto.FromString(_bytes(data, inner))], found)
+            _note_nodes([onnx.NodeProto.FromString(_bytes(data, inner))], found, found.calls)
         elif number == _INITIALIZER:
             _read_tensor(data, inner, found, main=main)
         elif number == _SPARSE:
@@ -140,9 +165,10 @@ def _read_tensor(data: mmap, value: int | tuple[int, int], found: Content, *, ma
     _note_external(short, found)
 
 
-def _note_nodes(nodes: Iterable[Any], found: Content) -> None:
-    """Note the external data in the attributes of nodes, and of the nodes of graphs inside them."""
+def _note_nodes(nodes: Iterable[Any], found: Content, calls: list[str]) -> None:
+    """Note what nodes call and the external data in their attributes, and of the nodes of graphs inside them."""
     for node in nodes:
+        calls.append(f"{node.domain} {node.op_type}")
         for attribute in node.attribute:
             for tensor in (attribute.t, *attribute.tensors):
                 _note_external(tensor, found)
@@ -152,7 +178,34 @@ def _note_nodes(nodes: Iterable[Any], found: Content) -> None:
             for graph in (attribute.g, *attribute.graphs):
                 for tensor in graph.initializer:
                     _note_external(tensor, found)
-                _note_nodes(graph.node, found)
+                for sparse in graph.sparse_initializer:
+                    _note_external(sparse.values, found)
+                    _note_external(sparse.indices, found)
+                _note_nodes(graph.node, found, calls)
+
+
+def _check_functions(found: Content) -> None:
+    """Check that the graph stays small when each call of a function is replaced by its nodes, as ONNX Runtime does.
+
+    Raises
+    ------
+    EndlessFunctions
+        It does not, or functions call each other in a circle.
+    """
+    if not found.functions:
+        return
+    order = TopologicalSorter({name: found.functions.keys() & set(calls) for name, calls in found.functions.items()})
+    sizes: dict[str, int] = {}
+    try:
+        for name in order.static_order():
+            sizes[name] = sum(sizes.get(each, 1) for each in found.functions[name])
+    except CycleError as error:
+        raise EndlessFunctions(
+            f"has functions that call each other in a circle: {', '.join(error.args[1])[:200]}"
+        ) from error
+    nodes = sum(sizes.get(each, 1) for each in found.calls)
+    if nodes > _MOST_NODES:
+        raise EndlessFunctions(f"has {nodes:,} nodes, with those of its functions at each call")
 
 
 def _note_external(tensor: Any, found: Content) -> None:

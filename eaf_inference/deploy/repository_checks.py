@@ -5,7 +5,9 @@ Nothing of a model is run but its ONNX graph, in ONNX Runtime.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checked", "Rules", "check_model", "check_repository"]
 
+_LARGEST_CONFIG = 4 << 20  # bytes
 _LARGEST_RUN = 1 << 30  # bytes of a version whose scores are checked here
 _IGNORED = ("config.pbtxt", "configs", "labels.txt", "warmup", "README.md", "preprocess.json")
 
@@ -111,7 +114,7 @@ def _checked(directory: Path, rules: Rules, names: Sequence[str]) -> Checked:
             ERROR,
             f"{error.filename or directory} cannot be read: {error.strerror or error}.",
             "files and directories that this account may read",
-            "Correct its permissions, chmod -R a+rX, or copy the model again.",
+            "Correct its permissions, chmod -R a+rX, or put the file itself there, as the model's author wrote it.",
         )
         return Checked(directory.name, Findings([unreadable]))
 
@@ -158,7 +161,7 @@ def _check_version(
     files = _files(version)
     filename = (config.default_model_filename if config is not None else "") or "model.onnx"
     path = next((files[each] for each in (filename, f"{filename}/{filename}") if each in files), None)
-    path = path if path is not None and path.suffix == ".onnx" else None
+    path = path if path is not None and path.suffix == ".onnx" and path.is_file() else None
     backend = (backend_of(config) if config is not None else "") or ("onnxruntime" if path else "")
     onnx, unreadable = None, None
     if path is not None:
@@ -230,13 +233,22 @@ def _spec(config: Any, onnx: OnnxFile) -> ModelSpec | None:
 def _config_of(directory: Path) -> tuple[str | None, Any]:
     """Return the text of the configuration, None if there is none, and what it says, None if it cannot be read."""
     try:
-        text = (directory / NAME).read_text(encoding="utf-8", errors="backslashreplace")
+        text = _text_of(directory / NAME)
     except FileNotFoundError:
         text = None
     try:
         return text, parsed(text or "")
     except ConfigurationError:
         return text, None
+
+
+def _text_of(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # to read a pipe may take for ever
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if status.st_size > _LARGEST_CONFIG:
+        raise OSError(errno.EFBIG, f"it is larger than {_LARGEST_CONFIG >> 20} MiB", str(path))
+    return path.read_text(encoding="utf-8", errors="backslashreplace")
 
 
 def _versions(directory: Path) -> tuple[list[int], list[str]]:

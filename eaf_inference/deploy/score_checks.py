@@ -16,7 +16,7 @@ from eaf_inference.deploy import finding_texts as texts
 from eaf_inference.deploy.agreement import FEWEST, TOLERANCE, agree, change_of, constant_outputs, not_finite, row_of
 from eaf_inference.deploy.findings import Findings
 from eaf_inference.deploy.graph_checks import graph_findings
-from eaf_inference.deploy.local_model import LocalModel, WrongOutput
+from eaf_inference.deploy.local_model import Endless, LocalModel, WrongOutput
 from eaf_inference.deploy.row_variants import beside, first, resized, same_lengths
 from eaf_inference.deploy.source_scores import compared_with_source, severity_of
 from eaf_inference.errors import ConfigurationError, InferenceError, InvalidInput
@@ -80,14 +80,22 @@ def score_findings(
     except ConfigurationError as error:
         return Findings([texts.does_not_load(spec.name, str(error))])
     try:
+        return Findings(_findings(model, example, generated=generated, reference=reference))
+    except Endless as error:
+        return Findings([texts.endless(spec.name, str(error))])
+
+
+def _findings(model: LocalModel, example: Any, *, generated: bool, reference: Reference | None) -> list[Finding]:
+    spec = model.spec
+    try:
         if spec.graph is not None:
-            return Findings(graph_findings(model, spec.graph, example, generated=generated))
+            return graph_findings(model, spec.graph, example, generated=generated)
         job = prepare(example, spec)
     except InvalidInput as error:
-        return Findings([texts.example_does_not_fit(spec.name, str(error))])
+        return [texts.example_does_not_fit(spec.name, str(error))]
     if not job.rows:
-        return Findings([texts.empty_example(spec.name)])
-    return Findings(_RowChecks(model, onnx, job, generated=generated, reference=reference).findings())
+        return [texts.empty_example(spec.name)]
+    return _RowChecks(model, model.path, job, generated=generated, reference=reference).findings()
 
 
 class _RowChecks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference._text import did_you_mean
+from eaf_inference._text import did_you_mean, printable
 from eaf_inference.deploy.config_text import parsed
 from eaf_inference.deploy.file_checks import MODEL_FILES, external_data_findings, file_findings
 from eaf_inference.deploy.findings import ERROR, Finding, Findings
@@ -117,7 +117,7 @@ def static_findings(
         return found
     found += _config_findings(name, config, allow_python=allow_python)
     if not config.name:
-        config.name = name  # as Triton does
+        config.name = printable(name)  # as Triton does
     backend = backend_of(config) or export.backend
     of_files = []
     if backend != "ensemble":  # it has no files

@@ -21,6 +21,7 @@ __all__ = [
     "by_version",
     "check_pins",
     "checked_files",
+    "is_storable",
     "listed",
     "no_such_version",
 ]
@@ -28,7 +29,7 @@ __all__ = [
 CONFIG = "config.pbtxt"
 DEPLOYED = "deployed.pbtxt"
 _OWN_FILES = frozenset({CONFIG, DEPLOYED, CLAIM})  # of the store, within a version
-_PART = re.compile(r"[^/\\*?\[\]\x00-\x1f\x7f]{1,200}")
+_PART = re.compile(r"[^/\\*?\[\]\x00-\x1f\x7f\ud800-\udfff]{1,200}")  # surrogates stand for bytes that are no UTF-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,18 @@ class Usage:
     bytes: int
 
 
+def is_storable(path: str) -> bool:
+    """Return whether a store takes a file of this path within a version."""
+    return all(part not in (".", "..") and _PART.fullmatch(part) for part in path.split("/"))
+
+
 def checked_files(files: Mapping[str, Path]) -> dict[str, int]:
     """Return the sizes of the files."""
     if not files:
         raise ConfigurationError("A version without files cannot be uploaded. Expected at least the model's file.")
     sizes = {}
     for path, source in files.items():
-        parts = path.split("/")
-        if any(part in (".", "..") or not _PART.fullmatch(part) for part in parts) or path in _OWN_FILES:
+        if not is_storable(path) or path in _OWN_FILES:
             raise ConfigurationError(
                 f"{path!r} cannot be a file of a version. Expected a relative path without '..', '*', '?', '[' or a "
                 f"backslash, other than {', '.join(sorted(_OWN_FILES))}; rename the file."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import struct
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ from model_cases import (
 from onnx import helper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
@@ -375,3 +378,85 @@ def archive_beside_the_model(directory: Path) -> None:
 def link_out_of_the_repository(directory: Path) -> None:
     save(directory, double())
     (directory / "1" / "weights.bin").symlink_to("/etc/hostname")
+
+
+# What only an attacker writes: each would hang the check, or take all memory
+
+
+@broken("unreadable", "put the file itself there")
+def configuration_that_is_a_pipe(directory: Path) -> None:
+    save(directory, double(), None)
+    os.mkfifo(directory / "config.pbtxt")
+
+
+@broken("unreadable", "put the file itself there")
+def configuration_of_a_terabyte(directory: Path) -> None:
+    save(directory, double())
+    with (directory / "config.pbtxt").open("r+b") as file:
+        file.truncate(1 << 40)  # sparse
+
+
+@broken("file-missing", "in place of a link or a device")
+def model_that_is_a_pipe(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "model.onnx").unlink()
+    os.mkfifo(directory / "1" / "model.onnx")
+
+
+@broken("truncated-file", "Upload it again")
+def archive_whose_directory_is_elsewhere(directory: Path) -> None:
+    save(directory, double())
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 64, 1, 0)
+    (directory / "1" / "weights.pt").write_bytes(b"PK\3\4" + end)
+
+
+@broken("file-name", "Rename the file")
+def file_whose_name_is_no_text(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / os.fsdecode(b"notes\xff.txt")).write_text("x", encoding="utf-8")
+
+
+def with_functions(directory: Path, called: Callable[[int], Sequence[str]], number: int) -> None:
+    """Save a model with functions of which each calls others."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model = graph_of([node(f"F{number}", "x", domain="own")], [tensor("x", "r", 2)], [tensor("y", "r", 2)])
+    model.opset_import.append(opsets[1])
+    for each in range(number + 1):
+        names = ["in", *(f"t{step}" for step in range(len(called(each)) - 1)), "out"]
+        nodes = [
+            node(kind, before, after, domain="own" if kind.startswith("F") else "")
+            for kind, before, after in zip(called(each), names[:-1], names[1:], strict=True)
+        ]
+        model.functions.append(helper.make_function("own", f"F{each}", ["in"], ["out"], nodes, opsets))
+    save(directory, model)
+
+
+@broken("onnx-unreadable", "4,194,304 nodes", "inline_local_functions")
+def functions_that_double_22_times(directory: Path) -> None:
+    with_functions(directory, lambda each: [f"F{each - 1}"] * 2 if each else ["Relu", "Relu"], 21)
+
+
+@broken("onnx-unreadable", "in a circle: own F0, own F1", "inline_local_functions")
+def functions_that_call_each_other(directory: Path) -> None:
+    with_functions(directory, lambda each: [f"F{1 - each}"], 1)
+
+
+@broken("external-data-outside", "save_as_external_data")
+def sparse_weights_of_a_branch_outside_of_the_version(directory: Path) -> None:
+    weights = onnx.SparseTensorProto(dims=[2])
+    weights.values.CopyFrom(onnx.TensorProto(name="w", dims=[2], data_type=FLOAT, data_location=1))
+    weights.values.external_data.add(key="location", value="../../../secret")
+    weights.indices.CopyFrom(constant("", [0, 1], INT64))
+    branch = helper.make_graph([node("Add", "x w", "z")], "b", [], [tensor("z", "r", 2)])
+    branch.sparse_initializer.append(weights)
+    choice = helper.make_node("If", ["true"], ["y"], then_branch=branch, else_branch=branch)
+    model = graph_of(
+        [choice], [tensor("x", "r", 2)], [tensor("y", "r", 2)], [constant("true", 1, onnx.TensorProto.BOOL)]
+    )
+    save(directory, model)
+
+
+@broken("input-unknown", "Correct the name", "nnnnn…")
+def input_with_a_name_of_a_megabyte(directory: Path) -> None:
+    name = "n" * (1 << 20)
+    save(directory, graph_of([node("Identity", name)], [tensor(name, "r", 2)], [tensor("y", "r", 2)]))

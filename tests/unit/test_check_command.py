@@ -65,7 +65,7 @@ def test_a_model_that_cannot_be_read_leaves_the_others_checked(repository: Path,
     (repository / "good" / "config.pbtxt").mkdir()
     assert main(["check", str(repository)]) == 1
     shown = capsys.readouterr().out
-    assert "config.pbtxt cannot be read: Is a directory." in shown
+    assert "config.pbtxt cannot be read: it is no regular file." in shown
     assert "3 models checked, 2 with errors." in shown
 
 
