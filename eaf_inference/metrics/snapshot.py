@@ -219,6 +219,18 @@ class Snapshot:
         busy = content["busy"]
         return cls(content["time"], content["window"], Busy(**busy) if busy else None, **lists)
 
+    def within_window(self) -> Snapshot:
+        """Return an average without times and batches of models from before its window, which `averaged` gives."""
+        return replace(
+            self,
+            models=tuple(
+                replace(model, queue_ms=None, compute_ms=None, batch=None)
+                if model.requests_per_second == 0
+                else model
+                for model in self.models
+            ),
+        )
+
     def busiest(self, models: int) -> Snapshot:
         """Return the snapshot with at most this many models: those with the most inferences."""
         if len(self.models) <= models:

@@ -139,7 +139,7 @@ def _measured(average: Snapshot) -> dict[tuple[str, str], tuple[int, float | Non
     """Return requests and queue time of each model in the figures."""
     return {
         (model.name, model.version): (round(model.requests_per_second * average.window), model.queue_ms)
-        for model in average.models
+        for model in average.within_window().models
         if model.requests_per_second is not None and average.window
     }
 

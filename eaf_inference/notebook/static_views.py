@@ -71,7 +71,7 @@ def monitor_html(
             escape(_service(average)),
             _line(history) if average.busy else "",
             _gpus(average.gpus[:_MOST_ROWS]).html() if average.gpus else "",
-            _models(average.models[:_MOST_ROWS]).html() if average.models else "",
+            _models(average.within_window().models[:_MOST_ROWS]).html() if average.models else "",
         ]
     if advice:
         parts.append(f"{span('title', advice['title'])} {escape(advice['text'])}")

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from edge_proxy import edge_proxy
@@ -17,7 +18,9 @@ from waiting import until
 
 import eaf_inference
 from eaf_inference.errors import ConfigurationError
+from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, Snapshot, Source
+from eaf_inference.notebook.magics import _measured
 from eaf_inference.notebook.static_views import monitor_html, monitor_text
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -355,6 +358,18 @@ def test_the_static_view_escapes_all_names_and_shows_its_time():
     assert clock in text
     assert "5 of 9 files · 2 failed" in text
     assert "this notebook: 1 jet · at work" in monitor_text(average, session | {"inferences": 1}, problem="")
+
+
+def test_a_pause_has_no_queue_time_of_the_run_before_it():
+    served = ModelLoad("m", "1", inferences_per_second=9.0, requests_per_second=1.0, queue_ms=37.5, batch=9.0)
+    idle = replace(served, inferences_per_second=0.0, requests_per_second=0.0, queue_ms=None, batch=None)
+    loads = [(second, served if second < 30 else idle) for second in range(50)]
+    average = averaged([Snapshot(time=float(second), window=1.0, models=(load,)) for second, load in loads])
+    assert (average.window, average.models[0].queue_ms) == (20.0, 37.5)  # the panel says that it is of the minute
+    assert _measured(average) == {("m", "1"): (0, None)}
+    picture = monitor_html(average, [], None, None, problem="", live=False)
+    assert "37.5" not in picture
+    assert picture.count("no request") == 2
 
 
 def test_a_gpu_is_missing_only_if_all_sources_have_answered():
