@@ -246,7 +246,7 @@ def _questions(counter: str, uptime: str, since: int) -> dict[str, str]:
     """Return the queries by mark: the counter now, the counter before, and whether it was reset."""
     now = f"last_over_time({counter}[{since}s])"
     watched = f"(min_over_time({uptime}[{since}s]) < {_YOUNG} or {uptime} offset {since}s)"
-    from_nothing = f"(0 * {now} and on(job, instance) {watched})"
+    from_nothing = f"(0 * {now} and on(instance) {watched})"
     return {
         "": now,
         _BEFORE: f"{counter} offset {since}s or {from_nothing} or min_over_time({counter}[{since}s])",

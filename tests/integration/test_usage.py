@@ -23,7 +23,7 @@ import eaf_inference
 from eaf_facility.servers.prometheus import RULES, NotInstalled, PrometheusServer, prometheus_program
 from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.prometheus import Prometheus
-from eaf_inference.metrics.usage import Usage, usage_of
+from eaf_inference.metrics.usage import Usage, usage_expression, usage_of
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="the program prometheus (Debian's package) is missing"
@@ -203,20 +203,40 @@ def test_the_recording_rules_are_valid_and_give_values(watched, pair, issuer):
     until(lambda: (value_of(prometheus.url, 'eaf:user_inferences:rate1m{user="ivy"}') or 0) > 0)
 
 
-@needs_prometheus
-def test_a_restarted_triton_gives_no_infinite_queue_time(tmp_path):
-    counted = {"nv_inference_queue_duration_us": 4_000_000, "nv_inference_request_success": 1}
-    series = [
-        {"series": f'{name}{{model="m",instance="a"}}', "values": f"{value}x4 0x4"} for name, value in counted.items()
-    ]
-    rule = "eaf:queue_milliseconds:delta30s"
-    question = {"expr": rule, "eval_time": "30s", "exp_samples": [{"labels": rule, "value": 0}]}
-    tests = [{"interval": "5s", "input_series": series, "promql_expr_test": [question]}]
+def evaluated(tmp_path, series, expr, *expected, at="30s"):
+    """Evaluate an expression on series of `promtool test rules`, and compare the samples."""
+    samples = [{"labels": labels, "value": value} for labels, value in expected]
+    question = {"expr": expr, "eval_time": at, "exp_samples": samples}
+    listed = [{"series": name, "values": values} for name, values in series.items()]
+    tests = [{"interval": "5s", "input_series": listed, "promql_expr_test": [question]}]
     file = tmp_path / "tests.yml"
     file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "5s", "tests": tests}))
     command = [shutil.which("promtool"), "test", "rules", file]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@needs_prometheus
+def test_a_second_scrape_job_begins_with_all_that_the_first_knows(tmp_path):
+    requests, uptime = 'envoy_eaf_requests{user="ann",model="m",', "envoy_server_uptime{"
+    job, again = 'job="envoy",instance="e"}', 'job="again",instance="e"}'
+    series = {
+        f"{requests}{job}": "1000+1x40",
+        f"{uptime}{job}": "9000+5x40",
+        f"{requests}{again}": "_x19 1020+1x20",
+        f"{uptime}{again}": "_x19 9100+5x20",
+    }
+    row = '{{eaf_field="{}", user="ann", model="m"}}'
+    expected = (row.format("requests"), 1040), (row.format("requests_before"), 1016)
+    evaluated(tmp_path, series, usage_expression("ann", since=120), *expected, at="200s")
+
+
+@needs_prometheus
+def test_a_restarted_triton_gives_no_infinite_queue_time(tmp_path):
+    counted = {"nv_inference_queue_duration_us": 4_000_000, "nv_inference_request_success": 1}
+    series = {f'{name}{{model="m",instance="a"}}': f"{value}x4 0x4" for name, value in counted.items()}
+    rule = "eaf:queue_milliseconds:delta30s"
+    evaluated(tmp_path, series, rule, (rule, 0))
 
 
 @needs_prometheus
