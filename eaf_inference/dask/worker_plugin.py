@@ -151,7 +151,7 @@ class WorkerState:
             "token_refused": token and self._refused is not None and self._refused >= age(values),
             "installed": self._installed,
         }
-        return {**status, **self._work(now)}
+        return {**status, **self._work(time.monotonic())}
 
     def _work(self, now: float) -> dict[str, Any]:
         """Return the counters and the rate, if anything has been counted."""
@@ -159,6 +159,8 @@ class WorkerState:
             return {}
         totals = self.totals()
         reports = self._reports
+        if reports and totals["inferences"] < reports[-1][1]:
+            reports.clear()  # another connection counts from 0
         reports.append((now, totals["inferences"]))
         while now - reports[0][0] > _RATE_OVER and len(reports) > 2:
             reports.popleft()

@@ -89,7 +89,8 @@ def test_a_report_omits_what_was_not_counted():
 
 def test_the_rate_covers_the_last_ten_seconds(monkeypatch):
     now, totals, state = [100.0], {"inferences": 0}, WorkerState()
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: 5000.0 - now[0])  # is set back all the time
     state.totals = lambda: dict(totals)
     rates = []
     for _ in range(30):
@@ -98,6 +99,16 @@ def test_the_rate_covers_the_last_ten_seconds(monkeypatch):
         totals["inferences"] += 50 if len(rates) <= 15 else 0
     assert rates[10] == pytest.approx(50)
     assert rates[-1] == 0
+
+
+def test_a_workers_next_connection_counts_from_zero(monkeypatch):
+    now, counted, state = [100.0], [0], WorkerState()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    state.totals = lambda: {"inferences": counted[0]}
+    rates = []
+    for now[0], counted[0] in ((100.0, 0), (102.0, 600), (104.0, 10), (106.0, 30)):
+        rates.append(state.report(None)["inferences_per_second"])
+    assert rates == [None, 300.0, None, 10.0]
 
 
 def test_plugins_load_in_a_process_without_eaf_inference():
