@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import shutil
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import awkward as ak
 import dask.config
@@ -62,6 +64,12 @@ def sums_models(zoo_models, tmp_path_factory):
     repository = tmp_path_factory.mktemp("sums")
     shutil.copytree(zoo_models / "sums", repository / "sums")
     return repository
+
+
+@pytest.fixture
+def workers_in_this_process(monkeypatch):
+    """Let Dask workers run in threads of this process; afterwards it is none again."""
+    monkeypatch.setitem(sys.modules, "_eaf_inference_held", ModuleType("_eaf_inference_held"))
 
 
 @pytest.fixture(scope="session")

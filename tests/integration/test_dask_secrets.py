@@ -144,7 +144,7 @@ def test_the_plugin_shows_no_token_even_if_it_cannot_be_loaded(caplog):
     assert MARK.encode() not in travelling[:10_000]
 
 
-def test_a_cluster_that_logs_every_message_logs_no_token(zoo, monkeypatch, caplog):
+def test_a_cluster_that_logs_every_message_logs_no_token(zoo, workers_in_this_process, monkeypatch, caplog):
     token, hub_token = make_token(age=300), f"{MARK}-of-the-hub"
     service = TokenService("http://127.0.0.1:9", environment={"JUPYTERHUB_API_TOKEN": hub_token})
     monkeypatch.setattr(service, "read", lambda: Token(SecretText(token)))
