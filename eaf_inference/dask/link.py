@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from distributed.protocol.serialize import ToPickle
 
+from eaf_inference._redact import redact
 from eaf_inference.address import Address
 from eaf_inference.auth.token import describe_expiry
 from eaf_inference.auth.token_service import TokenService
@@ -297,8 +298,16 @@ class Link:
 
     async def _send(self, client: Client, values: dict[str, Any]) -> None:
         """Send the values to the scheduler's `TokenRelay`, which the first push installs."""
-        await client.register_plugin(TokenRelay())
-        reply = await scheduler_of(client).eaf_inference_push(values=ToPickle(values))
+        try:
+            await client.register_plugin(TokenRelay())
+            reply = await scheduler_of(client).eaf_inference_push(values=ToPickle(values))
+        except OSError:
+            raise
+        except Exception as error:  # what the scheduler raised, which may be anything
+            raise ConfigurationError(
+                f"The scheduler of cluster {self.name} cannot take the token: "
+                f"{type(error).__name__}: {redact(str(error))}. See its log, and the versions in triton.clusters()."
+            ) from error
         if not reply["accepted"]:
             log.info("Cluster %s already has a younger token from another client of yours", self.name)
         elif reply["failed"]:
@@ -313,7 +322,7 @@ class Link:
         pending |= {"urls": [], "reason": self.reason, "allow_insecure_token": False, "settings": {}}
         try:
             await self._send(client, pending)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             log.info("Cluster %s did not receive that its connection is pending: %s", self.name, error)
 
 

@@ -69,6 +69,24 @@ def test_a_token_is_not_sent_unencrypted_to_a_remote_scheduler(facility, monkeyp
             triton.configure(client)
 
 
+def test_a_schedulers_error_is_reported_and_ends_nothing(facility, workers_in_this_process, monkeypatch):
+    async def fail(**_):
+        raise KeyError("of the scheduler")
+
+    with (
+        eaf_inference.connect() as triton,
+        LocalCluster(
+            n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(cluster.scheduler, "register_worker_plugin", fail)
+            with pytest.raises(ConfigurationError, match="cannot take the token: KeyError: 'of the scheduler'"):
+                triton.configure(client)
+        eventually(lambda: triton.linked_clusters[0].state.value, lambda state: state == "configured")
+
+
 def test_the_preload_is_added_to_dasks_configuration(facility):
     with dask.config.set({"distributed.client.preload": ["somebody.elses"]}):
         with eaf_inference.connect(), eaf_inference.connect():
