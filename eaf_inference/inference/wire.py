@@ -70,6 +70,8 @@ def decode(raw: bytes, spec: TensorSpec, shape: Sequence[int]) -> NDArray[Any] |
         return None
     if spec.datatype == "BF16":
         return _widened(np.frombuffer(raw, "<u2")).reshape(shape)
+    if spec.datatype == "BOOL":  # any other byte than 0 means true, and sums count what it holds
+        return np.frombuffer(raw, np.uint8).astype(np.bool_).reshape(shape)
     return np.frombuffer(raw, spec.dtype).reshape(shape)
 
 

@@ -207,6 +207,15 @@ def test_an_output_that_comes_twice_is_refused():
         read_outputs(reply, {"x": DECLARED[0]}, size=1, batched=True, model="jets")
 
 
+def test_any_byte_of_a_bool_but_0_counts_once():
+    reply = protocol.ModelInferResponse()
+    reply.outputs.add(name="z", datatype="BOOL", shape=[1, 4])
+    reply.raw_output_contents.append(b"\x00\x01\x02\xff")
+    found = read_outputs(reply, {"z": tensor("z", 4, datatype="BOOL")}, size=1, batched=True, model="jets")["z"]
+    assert found.dtype == bool
+    assert found.view(np.uint8).tolist() == [[0, 1, 1, 1]]
+
+
 def test_contents_that_belong_to_an_unknown_output_are_refused():
     reply = protocol.ModelInferResponse()
     reply.outputs.add(name="x", datatype="FP32", shape=[1, 2])
