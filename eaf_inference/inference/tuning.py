@@ -246,7 +246,7 @@ class Tuning:
     def refused(self, cells: float) -> None:
         """Never send that many cells again: the server had too little memory for them."""
         with self._lock:
-            most = max(cells / 2, 1.0)
+            most = min(max(cells / 2, 1.0), self._learned.most)
             self._learned = replace(self._learned, most=most, cells=min(self._learned.cells, most))
 
     def _estimate(self) -> None:

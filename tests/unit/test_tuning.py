@@ -123,6 +123,8 @@ def test_a_server_without_memory_gets_smaller_requests_from_then_on():
         assert tuning.shape(28).cells > 0
     tuning.refused(100_000)
     assert max(tuning.shape(28).cells for _ in range(40)) == 50_000
+    tuning.refused(400_000)  # one that was sent before the refusal
+    assert max(tuning.shape(28).cells for _ in range(40)) == 50_000
     tuning.refused(1)
     assert tuning.shape(28).cells == 1
     assert "fit the server's memory" in str(tuning)
