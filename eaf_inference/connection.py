@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,6 @@ from eaf_inference.opening import find_server, follow_client, session_for
 from eaf_inference.registry import Options, Registry, linked_clusters
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
     from types import TracebackType
@@ -74,6 +74,7 @@ class Connection(OwnModels):
         self._options = options
         self._source = source
         self._opened: Opened | None = None
+        self._process = os.getpid()  # that opened it
         self._closed = False
         self._session: WorkerSession | None = None
         self._opening = threading.Lock()
@@ -92,6 +93,8 @@ class Connection(OwnModels):
         if self._closed:
             raise ConfigurationError(CLOSED)
         with self._opening:  # the first thread that needs a connection from a task opens it
+            if self._process != os.getpid():  # gRPC's channels do not survive a fork
+                self._opened, self._process = None, os.getpid()
             if self._opened is None:
                 self._session = session_for(self._options, self._source)
             if self._session is not None:

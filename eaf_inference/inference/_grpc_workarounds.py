@@ -15,12 +15,17 @@ code elsewhere and cannot be moved here:
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import grpc
+
+# Without it, processes that are forked after a call, as by multiprocessing or coffea's FuturesExecutor, wait for ever
+# in calls of their own. Read when grpc is imported: https://github.com/grpc/grpc/blob/master/doc/fork_support.md
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
 __all__ = ["CHANNEL_OPTIONS", "keep_freed_memory", "outcome", "start_call"]
 
