@@ -318,10 +318,10 @@ class Model:
                 return f"Stopped after {jets}; no scores are returned."
             return f"Stopped after {jets}; the scores of {returned:,} chunks were returned."
 
-        limits = self._connection.limits
         with ExitStack() as stack:
             stack.enter_context(stopping(stopped))
             channels = self._connection.channels_of(self)
+            limits = self._connection.limits  # known once it is open
             pipeline = stack.enter_context(Pipeline[Scoring](channels, limits, traffic, waiting=waiting))
             bar = stack.enter_context(
                 progress_bar(enabled=progress, label=self.name, rate=lambda: whole.inferences_per_second)

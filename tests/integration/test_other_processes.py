@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
+
+import grpc
+import pytest
+from edge_proxy import edge_proxy
+from rows import assert_undisturbed
+
+import eaf_inference
+from eaf_inference.connection import Connection
+from eaf_inference.errors import ServerUnavailable
+from eaf_inference.inference.model import Model
+from eaf_inference.registry import Options
 
 FORKS = """
 import multiprocessing, sys
@@ -34,3 +47,22 @@ def test_forked_processes_score_whenever_they_were_forked(zoo):
     command = [sys.executable, "-W", "ignore", "-c", FORKS, zoo.grpc]
     done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_call_elsewhere_obeys_the_facilitys_limits(zoo, jagged, tmp_path):
+    directory = tmp_path / "jupyter"
+    directory.mkdir()
+    settings = json.dumps({"Facility": {"time_budget": 0.5}})
+    (directory / "eaf_inference_config.json").write_text(settings, encoding="utf-8")
+    with edge_proxy(zoo.grpc.removeprefix("grpc://")) as (handler, port):
+        url = f"grpc://127.0.0.1:{port}"
+        with eaf_inference.connect(url) as connection:
+            spec = connection.model("sums").spec
+        arrived = Model(Connection(Options(url=url, ca=None, allow_insecure_token=None)), spec)  # opens on first use
+        handler.faults = [(grpc.StatusCode.UNAVAILABLE, "no healthy upstream", ())] * 10_000
+        started = time.monotonic()
+        with pytest.raises(ServerUnavailable, match="within the time budget"):
+            arrived(jagged[:10])
+        assert time.monotonic() - started < 60  # and not 120
+        handler.faults = []
+        assert_undisturbed(arrived(jagged[:10]), jagged[:10])
