@@ -82,14 +82,14 @@ def _once(found_files: Iterator[Any]) -> Iterator[Any]:
     seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for found in found_files:
         if isinstance(found, File):
-            trees = seen[found.dataset, _true(found.path)]
-            if trees and ({found.tree, ""} & trees or not found.tree):  # a tree without a name is any of them
+            trees, tree = seen[found.dataset, _true(found.path)], found.tree.partition(";")[0]
+            if trees and ({tree, ""} & trees or not tree):  # a tree without a name is any of them
                 of = f" of the data set {found.dataset!r}" if found.dataset else ""
                 raise InvalidInput(
                     f"{found}{of} is given twice, so its entries would be counted twice. Expected each file once; "
                     "patterns that overlap are a usual cause."
                 )
-            trees.add(found.tree)
+            trees.add(tree)
         yield found
 
 
@@ -228,6 +228,7 @@ def _some(found: list[str], path: str, kind: str) -> list[str]:
 
 def _true(path: str) -> str:
     """Return one name for a local file that has several."""
+    path = path.removeprefix("file://")
     return path if "://" in path else os.path.realpath(path)
 
 

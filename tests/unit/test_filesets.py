@@ -113,6 +113,8 @@ def test_patterns_of_remote_files_are_found(folder):
     assert found({"tt": ["memory://filesets/"]}) == [("tt", "a.root"), ("tt", "b.root"), ("tt", "c.parquet")]
     with pytest.raises(InvalidInput, match=r"The pattern memory://filesets/\*.pq has no files"):
         found("memory://filesets/*.pq")
+    with pytest.raises(InvalidInput, match="a.root is given twice"):
+        found([f"file://{folder}/a.root", "a.root"])
 
 
 def test_coffeas_descriptions_of_data_sets_are_taken(folder):
@@ -132,6 +134,7 @@ def test_coffeas_descriptions_of_data_sets_are_taken(folder):
         (["a.root", "a.root:Events"], "a.root:Events is given twice"),
         ({"tt": ["a.root", "more/../a.root"]}, "a.root of the data set 'tt' is given twice"),
         (["a.root", "link.root"], "link.root is given twice"),
+        (["a.root:E;1", "a.root:E"], "a.root:E is given twice"),
         ({"a.root": {"object_path": "E", "steps": [[0, 5], [4, 9]]}}, "a.root has the steps .* without overlap"),
         ({"a.root": {"object_path": "E", "steps": [[5, 9], [0, 5]]}}, "a.root has the steps .* in order"),
         ({"a.root": {"object_path": "E", "steps": [[5, 0]]}}, "a.root has the steps"),
