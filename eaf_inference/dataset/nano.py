@@ -72,7 +72,8 @@ class NanoReader:
             raise
         except Exception:  # noqa: BLE001  (select may need more entries than these; then all columns count)
             return None
-        return [(name,) for name in dict.fromkeys(access.branch for access in log) if name in self._table.names]
+        used = dict.fromkeys(access.branch for access in log)  # of a branch inside another: with the other's name
+        return [(name,) for name in used if name.rpartition("/")[2] in self._table.names]
 
     def _made(self, start: int, stop: int, log: list[Any], *, check: bool = False) -> tuple[Any, bool]:
         events = of_file(self._file, self._events, start, stop, log)

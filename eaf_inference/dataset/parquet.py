@@ -19,6 +19,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE
 _OFFSET = 8  # bytes for a list or a string
 _BUFFER = 1 << 21  # bytes of each column that are read ahead, instead of its whole row group
 _ROWS = 16_384  # read at once inside a row group
+_NO_ARRAY = (NotImplementedError, TypeError, ValueError)  # of awkward, for types such as maps and decimal numbers
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def parquet_table(file: Any) -> Table:
 
     try:
         form = read(None, 0, 0).layout.form
-    except NotImplementedError:  # of awkward, for types such as maps: no model takes these columns
+    except _NO_ARRAY:
         usable = [(name,) for name in file.schema_arrow.names if _is_usable(partial(read, [(name,)], 0, 0))]
         every = [number for number, leaf in leaves.items() if leaf[:1] in usable]
         form = read(None, 0, 0).layout.form
@@ -96,7 +97,7 @@ def parquet_table(file: Any) -> Table:
 def _is_usable(read: Callable[[], ak.Array]) -> bool:
     try:
         read()
-    except NotImplementedError:
+    except _NO_ARRAY:
         return False
     return True
 

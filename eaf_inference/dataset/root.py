@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+import awkward as ak
 
 from eaf_inference.dataset.faults import NotReadable
 from eaf_inference.dataset.table import Column, Piece, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import awkward as ak
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["open_root", "root_table"]
 
@@ -52,11 +52,19 @@ def root_table(tree: Any) -> Table:
     if type(tree).__name__.endswith("RNTuple"):
         return _of_rntuple(tree)
 
+    forms = _forms(tree)
+
+    def form(names: Iterable[str] = forms) -> ak.forms.Form:
+        return ak.forms.RecordForm([forms[name] for name in names], [*names])
+
     def read(columns: Sequence[Column] | None, start: int, stop: int) -> ak.Array:
-        return tree.arrays(_tops(columns), entry_start=start, entry_stop=stop, library="ak")
+        names = list(forms) if columns is None else _tops(columns)
+        if start == stop:  # uproot would read the first basket, and make other types of some branches
+            return ak.Array(form(names).length_zero_array(highlevel=False))
+        return tree.arrays(names, entry_start=start, entry_stop=stop, library="ak")
 
     def pieces(columns: Sequence[Column] | None) -> Sequence[Piece]:
-        tops = tree.values(recursive=False) if columns is None else [tree[name] for name in _tops(columns) or ()]
+        tops = tree.values(recursive=False) if columns is None else [tree[name] for name in _tops(columns)]
         branches = [branch for top in tops for branch in (top, *top.itervalues(recursive=True))]
         offsets = [set(branch.entry_offsets) for branch in branches if branch.num_baskets]
         common = set[int]().union(*offsets[:1]).intersection(*offsets)
@@ -65,14 +73,29 @@ def root_table(tree: Any) -> Table:
         stored = sum(branch.compressed_bytes for branch in branches) / max(tree.num_entries, 1)
         return [Piece(start, stop, size * (stop - start), stored * (stop - start)) for start, stop in pairwise(edges)]
 
-    def form() -> ak.forms.Form:
-        return read(None, 0, 0).layout.form
-
-    return Table(tree, tree.keys(), tree.num_entries, form, read, pieces, reads_from_start=False)
+    return Table(tree, list(forms), tree.num_entries, form, read, pieces, reads_from_start=False)
 
 
-def _tops(columns: Sequence[Column] | None) -> list[str] | None:
-    return None if columns is None else list(dict.fromkeys(column[0] for column in columns))
+def _forms(tree: Any) -> dict[str, ak.forms.Form]:
+    """Return the forms of the branches, as the file describes them, by the names that their arrays have.
+
+    What cannot be an array is left out, such as pointers and histograms: no model takes it.
+    """
+    from uproot.interpretation.grouped import AsGrouped
+    from uproot.interpretation.identify import UnknownInterpretation
+    from uproot.interpretation.objects import CannotBeAwkward
+
+    found = {}
+    for name in dict.fromkeys(tree.keys(full_paths=False)):
+        interpretation = tree[name].interpretation
+        if not isinstance(interpretation, AsGrouped | UnknownInterpretation):
+            with suppress(CannotBeAwkward):
+                found[name] = interpretation.awkward_form(tree.file)
+    return found
+
+
+def _tops(columns: Sequence[Column]) -> list[str]:
+    return list(dict.fromkeys(column[0] for column in columns))
 
 
 def _of_rntuple(ntuple: Any) -> Table:
@@ -83,7 +106,7 @@ def _of_rntuple(ntuple: Any) -> Table:
         return ntuple.arrays(filter_name=wanted, entry_start=start, entry_stop=stop)
 
     def pieces(columns: Sequence[Column] | None) -> Sequence[Piece]:
-        wanted = set(names if columns is None else _tops(columns) or ())
+        wanted = set(names if columns is None else _tops(columns))
         owners = [_top(ntuple, record.field_id) in wanted for record in ntuple.column_records]
         widths = [max(record.nbits, 8) / 8 for record in ntuple.column_records]
         found = []

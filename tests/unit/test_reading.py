@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import weakref
+from decimal import Decimal
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -220,10 +221,57 @@ def test_columns_of_other_types_do_not_matter(tmp_path, model):
     pa = pytest.importorskip("pyarrow")
     jagged = {name: [[1.0, 2], [3.0]] for name in ("pt", "eta", "phi")}
     maps = pa.array([[("a", 1)], []], type=pa.map_(pa.string(), pa.int64()))
-    pq.write_table(pa.table({"maps": maps, **jagged}), tmp_path / "a.parquet")
+    others = {"maps": maps, "exact": pa.array([Decimal("1.5")] * 2), "views": pa.array(["a", "b"], pa.string_view())}
+    pq.write_table(pa.table({**others, **jagged}), tmp_path / "a.parquet")
     for select in (None, momenta, lambda table: momenta(table[np.arange(len(table)) >= 0])):
         got = read(Part(0, File(str(tmp_path / "a.parquet"))), model, select).data
         assert ak.to_list(got.phi) == jagged["phi"]
+
+
+def test_a_branch_that_select_does_not_use_may_be_unreadable(entries, model, tmp_path):
+    file = as_tree(entries, tmp_path / "a.root")
+    content = bytearray(Path(file.path).read_bytes())
+    with uproot.open(file.path) as opened:
+        [start, *_] = opened["events"]["unused"].member("fBasketSeek")
+    content[start : start + 300] = bytes(300)
+    Path(file.path).write_bytes(content)
+    assert_same(read(Part(0, file), model, momenta).data, momenta(entries))
+    with pytest.raises(UnreadableFile, match="cannot be read"):
+        read(Part(0, file), model, lambda array: ak.zip({"pt": array.unused, "eta": array.eta, "phi": array.phi}))
+
+
+def test_a_branch_that_is_no_array_is_left_out(entries, model, tmp_path, monkeypatch):
+    interpretation = uproot.interpretation
+    numbers = iter(range(ENTRIES))
+
+    def form(self, *arguments, original=interpretation.jagged.AsJagged.awkward_form, **options):
+        if next(numbers) == 3:  # pt, eta, phi, unused
+            raise interpretation.objects.CannotBeAwkward("arbitrary pointer")
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(interpretation.jagged.AsJagged, "awkward_form", form)
+    columns = []
+
+    def select(table):
+        columns.append(table.fields)
+        return momenta(table[np.arange(len(table)) >= 0])  # which needs data, so that all columns are read
+
+    data = read(Part(0, as_tree(entries, tmp_path / "a.root")), model, select).data
+    assert_same(data, momenta(entries))
+    assert "unused" not in columns[-1]
+
+
+def test_a_branch_inside_another_has_its_own_name(entries, model, tmp_path, monkeypatch):
+    file = as_tree(entries, tmp_path / "a.root")
+    keys = uproot.TTree.keys
+
+    def inside(self, *, full_paths=True, **options):
+        return [f"outer/{name}" if full_paths else name for name in keys(self, full_paths=False, **options)]
+
+    monkeypatch.setattr(uproot.TTree, "keys", inside)
+    got = read(Part(0, file), model, None, ids=True)
+    assert_same(got.data, momenta(entries))
+    assert [*got.ids] == [*IDS]
 
 
 def candidates(events):
