@@ -103,7 +103,8 @@ def _of_rntuple(ntuple: Any) -> Table:
 
     def read(columns: Sequence[Column] | None, start: int, stop: int) -> ak.Array:
         wanted = names if columns is None else [".".join(column) for column in columns]
-        return ntuple.arrays(filter_name=wanted, entry_start=start, entry_stop=stop)
+        # a function, because texts would be patterns, and each of them is tried with each name
+        return ntuple.arrays(filter_name={*wanted}.__contains__, entry_start=start, entry_stop=stop)
 
     def pieces(columns: Sequence[Column] | None) -> Sequence[Piece]:
         wanted = set(names if columns is None else _tops(columns))

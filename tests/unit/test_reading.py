@@ -274,6 +274,13 @@ def test_a_branch_inside_another_has_its_own_name(entries, model, tmp_path, monk
     assert [*got.ids] == [*IDS]
 
 
+def test_names_of_columns_are_no_patterns(entries, model, tmp_path):
+    odd = ak.zip({f"{name}[{at}]": entries[name] for at, name in enumerate(("pt", "eta", "phi"))}, depth_limit=1)
+    file = as_rntuple(odd, tmp_path / "a.root")
+    got = read(Part(0, file), model, lambda array: ak.zip({name[:-3]: array[name] for name in odd.fields}))
+    assert_same(got.data, momenta(entries))
+
+
 def candidates(events):
     return events.FatJet.constituents.pf
 
