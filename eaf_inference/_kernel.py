@@ -6,6 +6,7 @@ answers a comm there, and a widget is saved without content.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -13,10 +14,15 @@ __all__ = ["is_batch", "kernel_of_this_process"]
 
 
 def kernel_of_this_process() -> Any:
-    """Return the IPython kernel of this process, or None."""
+    """Return the IPython kernel of this process, or None.
+
+    A process that was forked from a kernel has a copy of it, whose messages go to the kernel's log.
+    """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None)
+    kernel = getattr(shell, "kernel", None)
+    owner = getattr(getattr(kernel, "session", None), "pid", None)
+    return None if owner not in (None, os.getpid()) else kernel
 
 
 def is_batch() -> bool:

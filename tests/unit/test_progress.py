@@ -10,9 +10,13 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
+import IPython
 import pytest
+from jupyter_client.session import Session
 
+from eaf_inference._kernel import kernel_of_this_process
 from eaf_inference.inference.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -118,3 +122,12 @@ def test_jets_left_are_timed_by_the_rate_that_the_bar_shows():
     progress.update(10)
     assert progress.seconds_left == 2
     progress.close()
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_process_that_a_kernel_forked_is_not_that_kernel(monkeypatch, forked):
+    kernel = SimpleNamespace(session=Session())
+    if forked:
+        kernel.session.pid += 1
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    assert kernel_of_this_process() is (None if forked else kernel)
