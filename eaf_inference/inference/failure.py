@@ -165,9 +165,17 @@ class Failure:
         """What a refused user can do."""
         return self._refusal[1]
 
-    def __str__(self) -> str:
-        when = time.strftime("%H:%M:%S", time.localtime(self.at))
+    @property
+    def _clock(self) -> str:
+        return time.strftime("%H:%M:%S", time.localtime(self.at))
+
+    def until(self, last: Failure) -> str:
+        """Describe this failure and equal ones up to the last."""
+        when = self._clock if last._clock == self._clock else f"{self._clock} to {last._clock}"
         return f"{when} {self.server}: {self.cause}"
+
+    def __str__(self) -> str:
+        return self.until(self)
 
 
 def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> InferenceError:
@@ -211,7 +219,10 @@ def failed(failures: Sequence[Failure], subject: str, trouble: str = "") -> Infe
 def _history(failures: Sequence[Failure]) -> str:
     if len(failures) < 2:
         return ""
-    return "\nWhat was tried:\n" + "\n".join(f"  {failure}" for failure in failures)
+    alike: dict[tuple[str, str], list[Failure]] = {}  # a server that is down refuses every try in the same way
+    for failure in failures:
+        alike.setdefault((failure.server, failure.cause), []).append(failure)
+    return "\nWhat was tried:\n" + "\n".join(f"  {each[0].until(each[-1])}" for each in alike.values())
 
 
 def _retry_after(error: grpc.RpcError) -> float | None:
