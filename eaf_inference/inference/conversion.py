@@ -18,6 +18,7 @@ __all__ = ["cast", "narrowed", "native"]
 
 _BEYOND = "some values are beyond its range"
 _CHANGED = "some values would change"
+_CUTS = {"fi": "floats may have fractions", "fu": "floats may have fractions", "ff": "it has fewer digits"}
 
 
 def cast(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
@@ -78,7 +79,7 @@ def _converted(values: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
         return result, "" if np.array_equal(np.isfinite(result), np.isfinite(values)) else _BEYOND
     if values.dtype.kind in "bui" and target.kind in "uif" and _exact(values, target):
         return values.astype(target), ""
-    return values, _CHANGED
+    return values, _CUTS.get(kinds, _CHANGED)
 
 
 def _exact(values: NDArray[Any], target: np.dtype[Any]) -> bool:

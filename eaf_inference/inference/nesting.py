@@ -234,7 +234,13 @@ def _numbers(data: NDArray[Any], what: str) -> NDArray[Any]:
         return data
     if data.dtype.name == "bfloat16":  # from ml_dtypes, as JAX gives it
         return data.astype(np.float32)
-    raise InvalidInput(f"{what} has dtype {data.dtype}. Expected real numbers or booleans.")
+    cure = ""
+    if data.dtype.kind == "O":
+        cure = (
+            " Convert them with x.astype(np.float32). If x holds arrays: np.stack(x), or ak.Array(list(x)) if their "
+            "lengths differ."
+        )
+    raise InvalidInput(f"{what} has dtype {data.dtype}. Expected real numbers or booleans.{cure}")
 
 
 def nest(fields: Mapping[str, NDArray[Any]], nested: Nested) -> ak.Array:
