@@ -12,6 +12,7 @@ from eaf_inference.errors import ConfigurationError, ServerUnavailable
 from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.prometheus import Prometheus
 from eaf_inference.metrics.sampler import Sampler, run_in_thread
+from eaf_inference.metrics.totals import weighted_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,12 +63,12 @@ def server_load(site: Site, urls: Sequence[str], model: str) -> Iterator[ServerL
     if not ours:
         why = next((source.error for source in average.sources if source.error), "no rates of that time")
         raise ServerUnavailable(f"{site.prometheus} has no metrics of {model!r}: {why}.")
-    waits = [each.queue_ms for each in ours if each.queue_ms is not None]
-    if not waits:
+    queue_ms = weighted_mean((each.queue_ms, each.requests_per_second) for each in ours)
+    if queue_ms is None:
         raise ServerUnavailable(f"{site.prometheus} has no queue times of {model!r}.")
     load.requests_per_second = sum(each.requests_per_second or 0.0 for each in ours)
-    load.queue = max(waits) / 1e3
-    load.replicas = max(1, len(average.instances))
+    load.queue = queue_ms / 1e3
+    load.replicas = max(1, sum(each.up for each in average.instances))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from eaf_facility.study.run import study
 from eaf_facility.study.server_metrics import server_load
 from eaf_facility.study.tables import details, summary
 from eaf_inference.errors import ConfigurationError, ServerUnavailable
-from eaf_inference.metrics.snapshot import ModelLoad
+from eaf_inference.metrics.snapshot import ModelLoad, ReplicaLoad
 
 SIMULATED = QUICK = True
 REAL = False
@@ -302,6 +302,16 @@ def test_a_missing_queue_time_is_an_error_not_zero(monkeypatch):
         server_load(site, [], "particlenet"),
     ):
         pass
+
+
+def test_a_facilitys_load_is_the_mean_over_versions_and_live_tritons(monkeypatch):
+    versions = [ModelLoad("particlenet", f"{n}", requests_per_second=n, queue_ms=10.0 * n) for n in (1.0, 3.0)]
+    tritons = (ReplicaLoad("a", up=True), ReplicaLoad("b", up=True), ReplicaLoad("gone"))
+    recorded = [replace(each, models=tuple(versions), instances=tritons) for each in snapshots("client_bound")]
+    monkeypatch.setattr("eaf_facility.study.server_metrics.recorded_snapshots", lambda _: nullcontext(recorded))
+    with server_load(Site("grpc://127.0.0.1:9", "http://127.0.0.1:9"), [], "particlenet") as load:
+        pass
+    assert (load.requests_per_second, load.queue, load.replicas) == (4.0, pytest.approx(0.025), 2)
 
 
 def test_curves_are_sorted_by_workers():
