@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TritonMetrics"]
 
-_LONGEST_WINDOW = 60.0  # seconds; a rate over a longer time is not current
+_LONGEST_WINDOW = 90.0  # seconds; a rate over a longer time is not current. The panel's longest interval is 60
 _ASLEEP = 1.0  # seconds that the monotonic clock may miss between two scrapes; it stands still while a machine sleeps
 _LARGE = 64 * 1024  # characters; a longer text would block the event loop and is parsed in a thread
 

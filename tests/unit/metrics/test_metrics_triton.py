@@ -41,6 +41,10 @@ def test_a_rate_over_a_long_pause_is_none(window):
     assert [window(seconds) for seconds in (0.0, 59.0, 200.0, 201.0)] == [None, 59.0, None, 1.0]
 
 
+def test_a_tick_that_is_late_at_the_longest_interval_has_a_rate(window):
+    assert [window(0.0), window(61.0)] == [None, 61.0]
+
+
 def test_a_rate_over_a_sleep_of_this_machine_is_none(window):
     assert [window(0.0), window(1.0)] == [None, 1.0]
     assert [window(2.0, of_day=8 * 3600.0), window(3.0, of_day=8 * 3600.0 + 1)] == [None, 1.0]
