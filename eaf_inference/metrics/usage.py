@@ -43,7 +43,7 @@ __all__ = [
 
 _YOUNG = 60  # seconds; an Envoy that is younger at its first scrape has been scraped since its start
 _LOOK_BACK = 300  # seconds for which Prometheus treats a value as current
-_GONE = 900  # seconds that an Envoy may take to restart
+_GONE = 900  # seconds that an Envoy may take to restart; after a longer time, only one restart is seen
 _STEPS = 5760  # most steps in the search for restarts: one every 15 s of a day
 _BEFORE, _RESET = "_before", "_reset"
 _TIMEOUT = 30.0  # seconds; a month of counters takes Prometheus a while
@@ -174,7 +174,10 @@ def earlier_lives(user: str | None, *, since: float, matchers: Sequence[str] = (
     parts = []
     for field, counter in counters:
         fell = f"last_over_time({counter}[{_GONE}s] offset {step}s) > {counter}"
-        parts.append(_summed(f"sum_over_time(({fell})[{seconds}s:{step}s])", field))
+        longer = (
+            f"max_over_time({counter}[{seconds}s]) > last_over_time({counter}[{seconds}s])"  # was away for longer
+        )
+        parts.append(_summed(f"sum_over_time(({fell})[{seconds}s:{step}s]) or ({longer})", field))
     return " or ".join(parts)
 
 
@@ -202,9 +205,12 @@ def rows_of(growth: Growth, earlier: Growth, reset: Container[Key]) -> tuple[Usa
     rows = {
         key: {
             field: round(
-                growth.get((key, field), 0.0)
-                - growth.get((key, field + _BEFORE), 0.0)
-                + earlier.get((key, field), 0.0)
+                max(
+                    0.0,  # if not all restarts are known
+                    growth.get((key, field), 0.0)
+                    - growth.get((key, field + _BEFORE), 0.0)
+                    + earlier.get((key, field), 0.0),
+                )
             )
             for field in _FIELDS
         }

@@ -23,7 +23,7 @@ import eaf_inference
 from eaf_facility.servers.prometheus import RULES, NotInstalled, PrometheusServer, prometheus_program
 from eaf_inference.metrics.http import make_fetch
 from eaf_inference.metrics.prometheus import Prometheus
-from eaf_inference.metrics.usage import Usage, usage_expression, usage_of
+from eaf_inference.metrics.usage import Usage, earlier_lives, usage_expression, usage_of
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="the program prometheus (Debian's package) is missing"
@@ -229,6 +229,15 @@ def test_a_second_scrape_job_begins_with_all_that_the_first_knows(tmp_path):
     row = '{{eaf_field="{}", user="ann", model="m"}}'
     expected = (row.format("requests"), 1040), (row.format("requests_before"), 1016)
     evaluated(tmp_path, series, usage_expression("ann", since=120), *expected, at="200s")
+
+
+@needs_prometheus
+def test_an_envoy_that_was_away_for_long_loses_no_scraped_counts(tmp_path):
+    away = "100x99 101+1x49 _x200 2+2x9"  # 150 when it ended, and 1,000 s later 20
+    question = earlier_lives("ann", since=1500)
+    series = {'envoy_eaf_requests{user="ann",model="m",job="envoy",instance="e"}': away}
+    found = '{eaf_field="requests", user="ann", model="m"}', 150
+    evaluated(tmp_path, series, question, found, at="1795s")
 
 
 @needs_prometheus

@@ -46,6 +46,11 @@ def test_counts_from_before_a_reset_are_added_and_estimated():
     assert (row.requests, row.estimated) == (5, True)
 
 
+def test_usage_is_never_negative():
+    growth = growth_in(answer(series("requests", 2), series("requests_before", 9), series("rows", 5)))
+    assert rows_of(growth, {}, ()) == (Usage("alice", "particlenet", rows=5),)
+
+
 @pytest.mark.parametrize(
     ("name", "quoted"),
     [
