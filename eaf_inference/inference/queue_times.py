@@ -21,6 +21,7 @@ __all__ = ["QueueTime", "QueueTimes"]
 _WINDOW = 60.0  # seconds
 _SHORTEST = 0.5  # seconds between two readings that can be compared
 _SPACING = 5.0  # seconds between the readings that are kept, to keep few of them
+_ASLEEP = 1.0  # seconds that the clock may miss, because it stands still while this machine sleeps
 _CLOCKS_DIFFER = 3600.0  # seconds, at most
 
 _Key: TypeAlias = "tuple[str, str]"  # name and version of a model
@@ -61,6 +62,7 @@ class QueueTimes:
         self._lock = threading.Lock()
         self._readings: dict[str, list[_Readings]] = {}  # by address; the Triton that answered last comes last
         self._last_used: dict[_Key, float] = {}
+        self._started = float("inf")  # by the time of day, when the clock was at 0; a sleep of this machine moves it
 
     def add(self, address: str, statistics: Any) -> None:
         """Keep a reading of a replica's ModelStatistics."""
@@ -74,10 +76,13 @@ class QueueTimes:
                 used[each.name, each.version] = last
         with self._lock:
             now = self._clock()
+            before, self._started = self._started, time.time() - now
+            if self._started > before + _ASLEEP:
+                self._readings.clear()
             for key, last in used.items():
                 self._last_used[key] = max(last, self._last_used.get(key, 0.0))
-            before = ([each for each in one if now - each[0] <= _WINDOW] for one in self._readings.get(address, []))
-            tritons = [one for one in before if one]
+            recent = ([each for each in one if now - each[0] <= _WINDOW] for one in self._readings.get(address, []))
+            tritons = [one for one in recent if one]
             own = max((one for one in tritons if _may_follow(counts, one[-1][1])), key=_total, default=[])
             if own:
                 tritons.remove(own)

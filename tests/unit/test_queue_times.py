@@ -52,6 +52,18 @@ def test_the_queue_time_covers_the_last_minute_and_not_all_time():
     assert times.jets == QueueTime(since_start=1_000_020)
 
 
+def test_what_was_read_before_this_machine_slept_does_not_count(monkeypatch):
+    times, wall = Times(), [1.7e9]
+    monkeypatch.setattr("eaf_inference.inference.queue_times.time", SimpleNamespace(time=lambda: wall[0]))
+    times.read(0, 10, 10)
+    wall[0] += 8 * 3600 + 5
+    times.read(5, 1_000_010, 9e9)
+    assert times.jets == QueueTime(since_start=1_000_010)
+    wall[0] += 5
+    times.read(10, 1_000_020, 9e9 + 400)
+    assert times.jets == QueueTime(10, 40.0, 1_000_020)
+
+
 def test_old_readings_do_not_count_for_the_last_minute():
     times = Times()
     times.read(0, 10, 10)
