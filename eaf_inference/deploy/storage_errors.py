@@ -57,7 +57,10 @@ _NUMBERS: dict[int, tuple[type[InferenceError], str]] = {
     errno.EROFS: (ConfigurationError, f"the file system is read-only here. Use a machine where it is not, or {_ASK}"),
     errno.ENOSPC: (DeploymentFailed, f"no space is left. Remove models (triton.undeploy), or {_ASK}"),
     errno.EDQUOT: (DeploymentRefused, f"your quota is used up. Remove models (triton.undeploy), or {_ASK} for more"),
-    errno.ENOENT: (ConfigurationError, f"it does not exist. Check the model store's URL, or {_ASK}"),
+    errno.ENOENT: (
+        ConfigurationError,
+        f"it does not exist, or was removed meanwhile. Deploy it again, check the model store's URL, or {_ASK}",
+    ),
     errno.ENOTDIR: (ConfigurationError, "a part of the path is a file or a symbolic link. Expected a directory"),
     errno.ELOOP: (
         ConfigurationError,

@@ -126,6 +126,7 @@ class Store:
         try:
             for path, source in files.items():
                 self._place.put(source, f"{served_name}/{version}/{path}")
+                self._check_not_removed(served_name, version)
             self._check_complete(served_name, version, sizes)
         except BaseException:
             with self._lock:
@@ -215,7 +216,8 @@ class Store:
             self._publisher.write_config(served_name, removal(served_name))
         for directory in sorted({path.split("/")[1] for path in self._place.files(f"{served_name}/")} - {CONFIG}):
             self._place.delete(f"{served_name}/{directory}")
-        self._publisher.remove_config(served_name)
+        if self.files(served_name).keys() <= {CONFIG}:  # what is uploaded meanwhile is not served without it
+            self._publisher.remove_config(served_name)
 
     def versions(self, served_name: str) -> list[int]:
         """Return the numbers of all versions, also of those that are being uploaded."""
@@ -285,6 +287,18 @@ class Store:
             f"No free version number for {served_name!r} in {self.url}: {following} to {version} are taken. Other "
             "uploads of this model are running; try again when they are done."
         )
+
+    def _check_not_removed(self, served_name: str, version: int) -> None:
+        """Delete what was uploaded into a model that was removed meanwhile: Triton would serve it, as it is.
+
+        In a file system its directories are gone too, and nothing can be written.
+        """
+        if self._text(f"{served_name}/{CONFIG}") is None:
+            self._place.delete(f"{served_name}/{version}")
+            raise DeploymentFailed(
+                f"{served_name!r} was removed while version {version} was uploaded, as triton.undeploy does. Nothing "
+                "was published; if it should be there, deploy it again."
+            )
 
     def _check_complete(self, served_name: str, version: int, sizes: Mapping[str, int]) -> None:
         prefix = f"{served_name}/{version}/"

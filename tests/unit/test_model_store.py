@@ -227,6 +227,33 @@ def test_no_symbolic_link_leads_out_of_the_store(store, model, root, tmp_path):
     assert {each.name for each in outside.iterdir()} == {"1", "config.pbtxt"}
 
 
+def test_nothing_is_left_of_an_upload_into_a_removed_model(store, model, root, monkeypatch):
+    def put_as_in_s3(self, source, path):  # which has no directories that would be missing
+        Store(str(root)).remove("alice.tagger")
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(FilePlace, "put", put_as_in_s3)
+    with pytest.raises(DeploymentFailed, match="was removed while version 1 was uploaded.* deploy it again"):
+        store.upload("alice.tagger", {"model.onnx": model})
+    assert store.files("alice.tagger") == {}
+
+
+def test_a_removal_leaves_no_upload_without_a_configuration(store, model, root, monkeypatch):
+    deploy(store, model)
+    delete = FilePlace.delete
+
+    def delete_beside_an_upload(self, path):
+        delete(self, path)
+        (root / "alice.tagger" / "2").mkdir(exist_ok=True)
+        (root / "alice.tagger" / "2" / "model.onnx").write_bytes(b"half")
+
+    monkeypatch.setattr(FilePlace, "delete", delete_beside_an_upload)
+    store.remove("alice.tagger")
+    assert store.files("alice.tagger").keys() == {"config.pbtxt", "2/model.onnx"}
+    assert store.config("alice.tagger") is None
+
+
 def test_a_model_that_was_copied_by_hand_is_left_alone(store, model, root):
     (root / "tagger" / "1").mkdir(parents=True)
     (root / "tagger" / "1" / "model.onnx").write_bytes(b"")
