@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Endless", "LocalModel", "WrongOutput", "reason"]
 
 _MOST_THREADS = 8
-_MOST_SECONDS = 300  # for one request, which Python cannot interrupt
+_MOST_SECONDS = 300  # for one request
+_LOOK_EVERY = 1.0  # seconds
 _SHOWN = 400  # characters of a message of ONNX Runtime
 _QUIET = 4  # ONNX Runtime logs what is fatal only; its errors are raised
 
@@ -88,6 +91,12 @@ class LocalModel:
             )
         except Exception as error:  # each of its errors has a class of its own, without a common base
             raise ConfigurationError(f"ONNX Runtime does not load it: {reason(error)}") from error
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _QUIET
+        self._began: list[float] = []  # when the request began that runs
+        ended = threading.Event()
+        weakref.finalize(self, ended.set)
+        threading.Thread(target=_watch, args=(self._began, self._options, ended), daemon=True).start()
 
     def run(self, sent: Sendable) -> dict[str, NDArray[Any]]:
         """Return the outputs of a batch or union, as the client reads them from a reply.
@@ -110,21 +119,15 @@ class LocalModel:
         return {name: each[: sent.size] if batched else each[None] for name, each in found.items()}
 
     def _outputs_of(self, feeds: dict[str, NDArray[Any]]) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        options.log_severity_level = _QUIET
-        ends = threading.Timer(_MOST_SECONDS, setattr, (options, "terminate", True))
-        ends.daemon = True
-        ends.start()
+        self._began.append(time.monotonic())
         try:
-            return self._session.run(self._outputs, feeds, options)
+            return self._session.run(self._outputs, feeds, self._options)
         except Exception as error:
-            if options.terminate:
+            if self._options.terminate:
                 raise Endless(f"it has not scored one request within {_MOST_SECONDS} s") from error
             raise InvalidInput(reason(error)) from error
         finally:
-            ends.cancel()
+            self._began.clear()
 
     def send(self, batches: Sequence[Sendable]) -> list[dict[str, NDArray[Any]] | InferenceError]:
         """Run several, and return for each its outputs or the model's refusal."""
@@ -135,6 +138,14 @@ class LocalModel:
             except (InvalidInput, BadReply) as error:
                 outcomes.append(error)
         return outcomes
+
+
+def _watch(began: list[float], options: Any, ended: threading.Event) -> None:
+    """End a request that takes too long: Python cannot interrupt it."""
+    while not ended.wait(_LOOK_EVERY):
+        if any(time.monotonic() - each > _MOST_SECONDS for each in began[:]):
+            options.terminate = True
+            return
 
 
 def reason(error: Exception) -> str:
