@@ -81,12 +81,12 @@ def export(source: Any, directory: Path, *, example: Any = None, recipe: Recipe 
 
 
 def _of_path(path: Path, directory: Path, example: Any, recipe: Recipe | None) -> Export:
-    if not path.exists():
-        near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DeploymentRefused(
-            f"There is no file or directory {path}.{did_you_mean(path.name, near)} Expected {KINDS}."
-        )
     try:
+        if not path.exists():
+            near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise DeploymentRefused(
+                f"There is no file or directory {path}.{did_you_mean(path.name, near)} Expected {KINDS}."
+            )
         if path.is_dir():
             return export_directory(path)
         if not path.is_file():

@@ -127,7 +127,7 @@ def _of_one(name: str, path: str, file: Path, *, allow_python: bool) -> Iterator
             "Export the model, torch.onnx.export or torch.jit.script(net).save(PATH) in place of torch.save and "
             "skl2onnx in place of joblib, and delete the pickle.",
         )
-    elif suffix in _CODE and not allow_python:
+    elif (suffix in _CODE or ".so." in path.lower()) and not allow_python:
         yield Finding(
             "code",
             ERROR,

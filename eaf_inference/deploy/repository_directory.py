@@ -10,7 +10,7 @@ from eaf_inference.deploy.exported import Export
 from eaf_inference.deploy.file_checks import MODEL_FILES
 from eaf_inference.deploy.saved import KINDS, files_inside, onnx_files, saved_model_export
 from eaf_inference.deploy.static_checks import backend_of
-from eaf_inference.errors import DeploymentRefused
+from eaf_inference.errors import ConfigurationError, DeploymentRefused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def _model(directory: Path) -> Export:
         label_files = {each.label_filename for each in config.output if each.label_filename}
         labels = {each.name: _labels(directory, each) for each in config.output if each.label_filename}
         if labels:
-            text = _LABEL_FILE.sub("", text)
+            text = _without_label_files(path, text, config)
             remarks.append("The label files become the parameter 'labels': only the version's files are uploaded.")
     if not backend:
         raise DeploymentRefused(
@@ -99,7 +99,7 @@ def _model(directory: Path) -> Export:
             'backend: "onnxruntime", or a file with Triton\'s name for it, such as model.onnx.'
         )
     onnx = version / (name or "model.onnx")
-    is_onnx = backend == "onnxruntime" and onnx.is_file()
+    is_onnx = backend == "onnxruntime" and onnx in files.values()  # or it is elsewhere: static_checks says so
     if is_onnx:
         for location in onnx_files(onnx):
             if location not in ("model.onnx", *files):
@@ -119,13 +119,32 @@ def _model(directory: Path) -> Export:
     )
 
 
-def _read(path: Path) -> str:
+def _without_label_files(path: Path, text: str, config: Any) -> str:
+    """Return the text of a configuration without its label_filename fields, and with everything else."""
+    wanted = type(config)()
+    wanted.CopyFrom(config)
+    for output in wanted.output:
+        output.ClearField("label_filename")
+    text = _LABEL_FILE.sub("", text)
+    try:
+        same = parsed(text) == wanted
+    except ConfigurationError:
+        same = False
+    if not same:
+        raise DeploymentRefused(
+            f'The label_filename in {path} cannot be removed. Expected it as label_filename: "NAME", in one string '
+            "and in no comment. Leave it out, and pass labels=[…]."
+        )
+    return text
+
+
+def _read(path: Path, what: str = "a config.pbtxt") -> str:
     if path.stat().st_size > _LARGEST_CONFIG:
-        raise DeploymentRefused(f"{path} is larger than {_LARGEST_CONFIG >> 20} MiB. Expected a config.pbtxt.")
+        raise DeploymentRefused(f"{path} is larger than {_LARGEST_CONFIG >> 20} MiB. Expected {what}.")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DeploymentRefused(f"{path} is not UTF-8 text: {error}. Expected a config.pbtxt.") from error
+        raise DeploymentRefused(f"{path} is not UTF-8 text: {error}. Expected {what}.") from error
 
 
 def _labels(directory: Path, output: Any) -> tuple[str, ...]:
@@ -136,4 +155,5 @@ def _labels(directory: Path, output: Any) -> tuple[str, ...]:
             f"The output {output.name!r} names the label file {name!r}, and there is no such file in {directory}. "
             "Expected it there, or no label_filename."
         )
-    return tuple(line for line in _read(directory / name).splitlines() if line)
+    text = _read(directory / name, "a class name on each line").removeprefix("\ufeff")  # as editors on Windows write
+    return tuple(line for line in text.splitlines() if line)

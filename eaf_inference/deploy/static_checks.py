@@ -15,7 +15,7 @@ from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from eaf_inference.deploy.exported import Export
     from eaf_inference.deploy.onnx_file import OnnxFile
@@ -206,6 +206,7 @@ def _config_findings(name: str, config: Any, *, allow_python: bool) -> list[Find
                 "and pass --allow-python.",
             )
         )
+    found += _reach(name, config, allow_python=allow_python)
     if config.max_batch_size < 0:
         found.append(
             Finding(
@@ -217,6 +218,32 @@ def _config_findings(name: str, config: Any, *, allow_python: bool) -> list[Find
             )
         )
     return [*found, *_tensor_names(name, (*config.input, *config.output))]
+
+
+def _reach(name: str, config: Any, *, allow_python: bool) -> Iterator[Finding]:
+    """Yield findings about libraries that the server would load, and files that are not the model's."""
+    for field in () if allow_python else ("runtime", "model_operations", "model_repository_agents"):
+        if any(each.name == field for each, _ in config.ListFields()):
+            yield Finding(
+                "code",
+                ERROR,
+                f"config.pbtxt of {name!r} has {field}, by which the server loads a library.",
+                "a model without code",
+                f"Delete {field} from config.pbtxt; or ask the operators to allow models with code.",
+            )
+    files = [config.default_model_filename, *config.cc_model_filenames.values()]
+    files += [each.label_filename for each in config.output]
+    files += [each.input_data_file for warm_up in config.model_warmup for each in warm_up.inputs.values()]
+    for file in files:
+        if file.startswith("/") or ".." in file.split("/"):
+            yield Finding(
+                "file-outside",
+                ERROR,
+                f"config.pbtxt of {name!r} names the file {file[:200]!r}.",
+                "files of the model itself, by their names",
+                "Put the file beside the others of the model, and write its name alone.",
+            )
+            return
 
 
 def _unknown_backend(name: str, field: str, value: str, known: list[str]) -> Finding:

@@ -460,3 +460,31 @@ def sparse_weights_of_a_branch_outside_of_the_version(directory: Path) -> None:
 def input_with_a_name_of_a_megabyte(directory: Path) -> None:
     name = "n" * (1 << 20)
     save(directory, graph_of([node("Identity", name)], [tensor(name, "r", 2)], [tensor("y", "r", 2)]))
+
+
+@broken("file-outside", "write its name alone")
+def compiled_file_that_is_outside_of_the_model(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2) + 'cc_model_filenames { key: "8.0" value: "/etc/passwd" }\n')
+
+
+@broken("file-outside", "write its name alone")
+def warm_up_from_another_file(directory: Path) -> None:
+    value = 'data_type: TYPE_FP32 dims: [2] input_data_file: "../../../secret"'
+    text = f'model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "x" value {{ {value} }} }} }}\n'
+    save(directory, double(), config(X2, Y2) + text)
+
+
+@broken("code", "Delete runtime")
+def library_of_the_models_own(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2) + 'runtime: "own.bin"\n')
+
+
+@broken("code", "Delete model_operations")
+def library_of_operators(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2) + 'model_operations { op_library_filename: "/tmp/own.bin" }\n')
+
+
+@broken("code", "ONNX")
+def library_with_a_version(directory: Path) -> None:
+    save(directory, double())
+    (directory / "1" / "libown.so.1").write_bytes(b"\x7fELF")

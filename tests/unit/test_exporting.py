@@ -183,6 +183,36 @@ def test_label_files_become_the_parameter_labels(repository, tmp_path):
         assert config.parameters["labels"].string_value == labels
 
 
+def test_a_label_file_of_an_editor_on_windows_is_read(repository, tmp_path):
+    (repository / "tagger" / "classes.txt").write_bytes(b"\xef\xbb\xbftop\r\nqcd\r\n")
+    assert export(repository, tmp_path / "out").labels == {"scores": ("top", "qcd")}
+
+
+@pytest.mark.parametrize("field", ['"classes." "txt"', '# label_filename: "x"\n"classes.txt"'])
+def test_a_label_file_that_cannot_be_taken_out_is_named(repository, tmp_path, field):
+    text = CONFIG.replace('"classes.txt"', field)
+    assert parsed(text).output[0].label_filename == "classes.txt"
+    (repository / "tagger" / "config.pbtxt").write_text(text, encoding="utf-8")
+    with pytest.raises(DeploymentRefused, match=r"cannot be removed\..* pass labels=\[…\]"):
+        export(repository, tmp_path / "out")
+
+
+def test_a_model_file_outside_of_the_version_is_not_opened(repository, tmp_path):
+    outside = onnx_file(tmp_path / "outside.onnx")
+    text = f'{CONFIG}default_model_filename: "{outside}"\n'
+    (repository / "tagger" / "config.pbtxt").write_text(text, encoding="utf-8")
+    assert export(repository, tmp_path / "out").onnx is None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "long"])
+def test_a_path_that_is_no_file_is_refused(tmp_path, kind):
+    path = tmp_path / ("pipe" if kind == "pipe" else "n" * 5000)
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(DeploymentRefused, match="neither a file nor a directory" if kind == "pipe" else "too long"):
+        export(path, tmp_path / "out")
+
+
 @pytest.mark.parametrize(("wanted", "version"), [("2", "2"), ("2, 10", "10"), ("3", None)])
 def test_the_version_that_the_configuration_serves_is_taken(repository, tmp_path, wanted, version):
     text = f"{CONFIG}version_policy {{ specific {{ versions: [{wanted}] }} }}\n"
