@@ -74,7 +74,7 @@ def gap(closeness, neighbours=7):
 
 @pytest.mark.slow
 def test_scores_differ_from_those_of_jets_alone_only_in_near_ties(particlenet, events):
-    constituents = ak.flatten(events.jets.constituents)[..., :128]
+    constituents = ak.flatten(events.jets.constituents)[::4, :128]
     wide = ak.values_astype(constituents, np.float64)
     mass = np.sqrt(np.maximum(wide.energy**2 - (wide.pt * np.cosh(wide.eta)) ** 2, 0))
     nano = ak.zip({**{name: constituents[name] for name in ("pt", "eta", "phi")}, "mass": mass})
@@ -86,6 +86,6 @@ def test_scores_differ_from_those_of_jets_alone_only_in_near_ties(particlenet, e
         expected[row], gaps[row] = softmax[0, 0], gap(closeness[0, : len(jet)])
     beyond = np.abs(scores - expected) > TOLERANCE
     assert (gaps[beyond] < NEAR).all(), f"{(beyond & (gaps >= NEAR)).sum()} rows differ without a near-tie"
-    assert beyond.sum() <= 10, f"{beyond.sum()} of {len(nano)} rows differ, all in near-ties"
+    assert beyond.sum() <= 3, f"{beyond.sum()} of {len(nano)} rows differ, all in near-ties"
     assert (gaps < NEAR).sum() > beyond.sum()  # most near-ties go the same way
     np.testing.assert_allclose(scores, expected, atol=1e-2)

@@ -70,6 +70,7 @@ def test_every_part_is_measured_and_reported(tmp_path):
     assert json.loads(numbers.read_text())["findings"]
 
 
+@pytest.mark.extended
 def test_without_envoy_the_simulated_workers_choose_the_tritons(monkeypatch):
     monkeypatch.setitem(sys.modules, "envoy", None)  # as if it were not installed
     outcome = study(scale=TINY, parts=["models"], progress=lambda _: None)
@@ -111,6 +112,7 @@ def test_a_wrong_score_ends_the_measurement(tmp_path):
             run_workers([address], group, 0.5, lambda: read_counts([address], group.models))
 
 
+@pytest.mark.extended
 def test_without_coffea_only_its_curves_are_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "coffea", None)  # as if it were not installed
     outcome = study(scale=replace(TINY, timing_jets={"b": 64}), parts=["timing"], progress=lambda _: None)
