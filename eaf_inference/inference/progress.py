@@ -47,7 +47,7 @@ class Progress:
     Parameters
     ----------
     rate : callable, optional
-        Returns the jets/s that the bar shows.
+        Returns the jets/s that the bar shows if no other call is under way.
     """
 
     def __init__(
@@ -106,8 +106,14 @@ class Progress:
         if self.total is None:
             return None
         here, seconds = self.done - self._earlier, time.monotonic() - self._begun
-        rate = (self._rate() if self._rate else None) or here / seconds if seconds >= _SHOWN_AFTER else None
+        rate = self._whole_rate or here / seconds if seconds >= _SHOWN_AFTER else None
         return (self.total - self.done) / rate if rate else None
+
+    @property
+    def _whole_rate(self) -> float | None:
+        """The rate of all calls together, if this is the only one; several share it."""
+        shared = any(each is not self for each in _moving())
+        return self._rate() if self._rate and not shared else None
 
     def __str__(self) -> str:
         parts = [f"{self.done:,}{'' if self.total is None else f' of {self.total:,}'} {self.unit}s"]
@@ -142,15 +148,16 @@ class Progress:
 
     def _make_bar(self) -> tqdm[Any]:
         """Make the bar once it is due: in a notebook it is ten widgets, which take milliseconds."""
-        rate_of = self._rate
+        this = weakref.ref(self)
 
         class Bar(_bar_class()):  # type: ignore[misc]
-            """Shows the rate of the panel and the widget instead of tqdm's."""
+            """Shows the rate of the panel and the widget instead of tqdm's, which counts for one of several calls."""
 
             @property
             def format_dict(self) -> dict[str, Any]:
                 """The values shown in the bar."""
-                rate = rate_of() if rate_of else None
+                progress = this()
+                rate = progress._whole_rate if progress else None  # noqa: SLF001  (both are one unit)
                 return {**super().format_dict, **({"rate": rate} if rate else {})}
 
         bar = Bar(
@@ -190,10 +197,17 @@ def progress_bar(
 
 def under_way() -> Progress | None:
     """Return the progress of the outermost call in this process, unless that call was abandoned."""
-    begun = [progress for each in list(_begun.values()) if (progress := each())]
+    return next(iter(_moving()), None) or max(_all(), key=lambda progress: progress.moved, default=None)
+
+
+def _all() -> list[Progress]:
+    return [progress for each in list(_begun.values()) if (progress := each())]
+
+
+def _moving() -> list[Progress]:
+    """Return those that were not abandoned, the outermost first."""
     now = time.monotonic()
-    moving = (progress for progress in begun if now - progress.moved < _QUIET)
-    return next(moving, None) or max(begun, key=lambda progress: progress.moved, default=None)
+    return [progress for progress in _all() if now - progress.moved < _QUIET]
 
 
 def _bar_class() -> Any:

@@ -124,6 +124,20 @@ def test_jets_left_are_timed_by_the_rate_that_the_bar_shows():
     progress.close()
 
 
+def test_calls_at_the_same_time_are_timed_by_their_own_pace():
+    calls = [Progress(enabled=True, label="jets", rate=lambda: 5.0) for _ in range(2)]
+    for call, done in zip(calls, (10, 30), strict=True):
+        call._begun -= 10
+        call.expect(40)
+        call.update(done)
+    assert [call.seconds_left for call in calls] == [pytest.approx(30, abs=0.5), pytest.approx(10 / 3, abs=0.5)]
+    assert calls[0]._bar.format_dict["rate"] != 5.0
+    calls[1].close()
+    assert calls[0].seconds_left == 6
+    assert calls[0]._bar.format_dict["rate"] == 5.0
+    calls[0].close()
+
+
 @pytest.mark.parametrize("forked", [False, True])
 def test_a_process_that_a_kernel_forked_is_not_that_kernel(monkeypatch, forked):
     kernel = SimpleNamespace(session=Session())
