@@ -69,8 +69,9 @@ def root_table(tree: Any) -> Table:
         offsets = [set(branch.entry_offsets) for branch in branches if branch.num_baskets]
         common = set[int]().union(*offsets[:1]).intersection(*offsets)
         edges = sorted({0, tree.num_entries, *(at for at in common if at < tree.num_entries)})
-        size = sum(branch.uncompressed_bytes for branch in branches) / max(tree.num_entries, 1)
-        stored = sum(branch.compressed_bytes for branch in branches) / max(tree.num_entries, 1)
+        inside = sum(basket.data.nbytes for branch in branches for basket in branch.embedded_baskets)
+        size = (inside + sum(branch.uncompressed_bytes for branch in branches)) / max(tree.num_entries, 1)
+        stored = (inside + sum(branch.compressed_bytes for branch in branches)) / max(tree.num_entries, 1)
         return [Piece(start, stop, size * (stop - start), stored * (stop - start)) for start, stop in pairwise(edges)]
 
     return Table(tree, list(forms), tree.num_entries, form, read, pieces, reads_from_start=False)
