@@ -89,7 +89,9 @@ def total(
     x, y, ends = np.asarray(columns, float), np.asarray(measured, float), np.asarray(totals, float)
     group, known = np.asarray(groups), np.asarray(whole, bool)
     names = np.unique(group)
-    used = np.arange(x.shape[1])
+    used = np.flatnonzero(ends * x.any(axis=0))  # not the size where it is not known, as of a list
+    if not len(used):
+        return Quantity(float(y[known].sum())), np.zeros(x.shape[1])
     if len(names) < _PER_COLUMN * len(used):
         used = used[-1:]
     if len(used) > 2 and fitted(x[:, used], y)[0] < 0:
@@ -103,7 +105,7 @@ def total(
     value = of(np.ones(len(y), bool))
     coefficients = np.zeros(np.shape(columns)[1])
     coefficients[used] = fitted(x, y)
-    seen = float(x[known, -1].sum() / ends[-1]) if ends[-1] else 1.0
+    seen = float(x[known, -1].sum() / ends[-1])
     if seen > 1 - 1e-9:
         return Quantity(float(y[known].sum())), coefficients
     freedom = len(names) - len(used)

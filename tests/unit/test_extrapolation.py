@@ -61,6 +61,13 @@ def test_empty_chunks_and_an_empty_data_set_cost_nothing_more():
     assert (found.value, found.error) == (0, 0)
 
 
+def test_chunks_of_unknown_size_are_not_taken_for_nothing():
+    columns = np.array([[1.0, 10, 0], [1, 20, 0], [1, 30, 0]])
+    for known in (columns, columns * [1, 0, 0]):
+        found, _ = total(known, [5.0, 5, 5], [4.0, 80, 0], np.arange(3), np.zeros(3, bool))
+        assert found.value == pytest.approx(20, rel=0.4)
+
+
 def test_threads_share_what_limits_them_and_the_last_chunk_runs_alone():
     assert makespan([1.0] * 8, 4, 4.0) == pytest.approx(2)
     assert makespan([1.0] * 8, 4, 2.0) == pytest.approx(4)  # four threads do twice as much as one
