@@ -36,6 +36,7 @@ _CHEAP = 1.5  # a batch of twice the size that takes less than this is mostly th
 _DENSE = 10  # times the longest, for rows of fixed shape
 _GROWTH, _SHRINK = 4.0, 0.7  # of a batch, from one window of rows to the next
 _MEMORY = 0.98  # of earlier replies, at each reply
+_RECOVERY = 1.002  # of the cells that fit, with each reply near them: memory may have been short for a moment
 _KNOWN = 6  # replies before an estimate is used
 _SPREAD = 0.05  # of the sizes, relative: with less, the two parts cannot be separated
 _CERTAIN = 0.5  # standard errors added to a cell's time
@@ -226,6 +227,7 @@ class Tuning:
             known = self._learned
             self._learned = replace(
                 known,
+                most=known.most * (_RECOVERY if 2 * cells >= known.most else 1.0),
                 replies=known.replies + 1,
                 n=known.n * _MEMORY + 1,
                 x=known.x * _MEMORY + cells,
@@ -244,7 +246,7 @@ class Tuning:
             self._keep(learned)
 
     def refused(self, cells: float) -> None:
-        """Never send that many cells again: the server had too little memory for them."""
+        """Send at most half as many cells for long: the server had too little memory for them."""
         with self._lock:
             most = min(max(cells / 2, 1.0), self._learned.most)
             self._learned = replace(self._learned, most=most, cells=min(self._learned.cells, most))

@@ -130,6 +130,18 @@ def test_a_server_without_memory_gets_smaller_requests_from_then_on():
     assert "fit the server's memory" in str(tuning)
 
 
+def test_requests_grow_again_after_memory_was_short_for_a_moment():
+    tuning = Tuning()
+    tuning.refused(1)
+    for number in range(100):
+        tuning.followed(1.0, 0.005)
+        assert tuning.shape(28).cells == 1, number
+    for _ in range(6000):
+        cells = tuning.shape(28).cells
+        tuning.followed(float(cells), 0.005)
+    assert cells >= 8192
+
+
 def test_requests_stay_below_a_size_in_bytes():
     tuning = Tuning()
     for cells in np.tile([8192.0, 131_072.0], 8):
