@@ -6,6 +6,7 @@ batched, sent and scattered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,12 @@ from eaf_inference.inference.inputs import DenseInput, Inputs, MatrixInput, Ragg
 from eaf_inference.inference.matrices import matrix_of
 from eaf_inference.inference.recipe_inputs import described
 from eaf_inference.inference.records import columns_of_recipe, groups_of, sources_of
+from eaf_inference.inference.reply import LARGEST_REPLY
 from eaf_inference.inference.scatter import Scatter
 from eaf_inference.inference.strings import dense_strings
 from eaf_inference.inference.table_records import as_records
 from eaf_inference.inference.truncation import within_lengths
+from eaf_inference.inference.wire import MOST_STRINGS, least_size
 from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from eaf_inference.inference.truncation import Truncation
 
 __all__ = ["Job", "columns", "labelled", "prepare"]
+
+_REPLY = LARGEST_REPLY // 4  # bytes of the outputs of one request: several are in flight
+_STRING = LARGEST_REPLY // MOST_STRINGS  # bytes: both limits are kept if each string counts as many
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,13 +217,22 @@ def _job(
     inputs = Inputs(
         arrays,
         rows=outer.rows,
-        max_batch_size=spec.largest_batch,
+        max_batch_size=min(spec.largest_batch, _most_replied(spec)),
         batch_sizes=spec.pad_batches_to,
         merged=spec.merged,
         groups=groups,
     )
     scatter = Scatter(spec.outputs, inputs)
     return Job(spec, inputs, scatter, outer, caller_values, as_numpy=as_numpy, truncations=truncations)
+
+
+def _most_replied(spec: ModelSpec) -> int:
+    """Return the rows whose outputs surely fit into a reply, at least one; axes of variable length count as one."""
+    row_bytes = 0
+    for each in spec.outputs:
+        one = _STRING if each.datatype == "BYTES" else least_size(each)
+        row_bytes += one * math.prod(map(abs, each.shape))
+    return max(_REPLY // max(row_bytes, 1), 1)
 
 
 def _hint(outer: Outer, other: Outer, input_: AnyInput) -> str:

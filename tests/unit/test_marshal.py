@@ -19,6 +19,7 @@ from eaf_inference.inference.spec import ModelSpec
 from eaf_inference.inference.tuning import fixed_sizes
 
 Y, Z = tensor("y", 2), tensor("z", 2)
+STRINGS = tensor("text", 500_000, datatype="BYTES")
 
 
 def spec_of(*, outputs=(Y,), labels=None, recipe=None, unread=""):
@@ -44,6 +45,18 @@ def scored(data, spec):
         job.outputs.put(batch, {each.name: y for each in spec.outputs})
     assert job.outputs.complete
     return job.result()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "most"),
+    [((Y, Z), 4), ((tensor("y", 1 << 23),), 2), ((Y, tensor("y", 1 << 25, -1)), 1), ((STRINGS,), 2)],
+    ids=["small", "large", "a row too large", "strings"],
+)
+def test_a_batch_has_no_more_rows_than_fit_into_a_reply(outputs, most):
+    job = prepare(ak.Array([[1.0]] * 4), spec_of(outputs=outputs))
+    parts = list(batches(job.inputs, [Lengths()], fixed_sizes(64)))
+    assert max(batch.size for batch in parts) == most
+    assert sum(batch.size for batch in parts) == 4
 
 
 @given(nested_lists(2))
