@@ -250,6 +250,8 @@ def _one_more(instances: int) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return "(not reported)"
+    if 0 < value < 0.001:
+        return "<0.001"  # not 4e-05
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

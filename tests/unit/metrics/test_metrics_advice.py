@@ -369,3 +369,9 @@ def test_beyond_saturation_the_response_time_law_holds():
 )
 def test_too_few_measurements_give_no_capacity(snapshot):
     assert Capacity.measured(snapshot) is None
+
+
+def test_a_tiny_queue_time_is_written_without_an_exponent():
+    model = ModelLoad("m", "1", inferences_per_second=9e5, requests_per_second=9e3, queue_ms=4e-5, compute_ms=0.1)
+    run = [Snapshot(float(n), window=1.0, busy=Busy(0.4, "GPU", estimated=False), models=(model,)) for n in range(9)]
+    assert "requests wait <0.001 ms" in advise(run).text
