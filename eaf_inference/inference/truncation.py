@@ -54,12 +54,13 @@ class Truncation:
     def remark(self, rows: int, model: str) -> str:
         """Return a sentence about the rows of a model that were cut."""
         where = f" of {self.collection!r}" if self.collection else ""
+        jets, its, they = ("jet has", "its", "it has") if rows == 1 else ("jets have", "their", "they have")
         kept = (
-            f"their {self.most} of {self.rule} were used"
+            f"{its} {self.most} of {self.rule} were used"
             if self.rule
-            else f"their leading {self.most} were used, in the order given, as they have no field pt"
+            else f"{its} leading {self.most} were used, in the order given, as {they} no field pt"
         )
-        return f"{rows:,} jets have more than the {self.most} constituents{where} that {model!r} takes; {kept}."
+        return f"{rows:,} {jets} more than the {self.most} constituents{where} that {model!r} takes; {kept}."
 
 
 def hardest(pt: NDArray[np.generic], counts: NDArray[np.int64], most: int) -> NDArray[np.bool_]:

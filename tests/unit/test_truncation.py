@@ -79,6 +79,10 @@ def test_remarks_report_what_was_done_and_nothing_else():
     assert leading.startswith(
         "1,200 jets have more than the 2 constituents that 'm' takes; their leading 2 were used"
     )
+    assert Truncation("", 2, "").remark(1, "m") == (
+        "1 jet has more than the 2 constituents that 'm' takes; its leading 2 were used, in the order given, as it "
+        "has no field pt."
+    )
     assert nan.startswith("7 jets have NaN or infinite scores of 'm', although their inputs are finite")
 
 
