@@ -99,7 +99,7 @@ class Question:
 
     method: str
     message: Any
-    subject: str = "the server"
+    subject: str = "a query"
     work: float = 1.0
     inferences: int = 0
     nbytes: int = 0
