@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from eaf_inference.auth.sources import StaticToken
 from eaf_inference.auth.worker_session import worker_session
 from eaf_inference.connection import Connection, connections
+from eaf_inference.errors import ConfigurationError
 from eaf_inference.inference.interrupts import stopping
 from eaf_inference.registry import DEFAULTS, Options
 
@@ -65,7 +67,12 @@ def connect(
         A URL, file or setting is wrong.
     """
     if isinstance(token, str):
+        _refuse_a_path(token)
         token = StaticToken(token)  # so that no traceback that shows variables shows the text
+    if not isinstance(url, str | Iterable | None):
+        raise ConfigurationError(
+            f"The URL is of type {type(url).__name__}. Expected a text such as grpc://host:8001."
+        )
     with stopping("Stopped before a connection was made."):  # no decorator: it would hold the token
         options = Options(
             url=url if url is None or isinstance(url, str) else tuple(url),
@@ -85,6 +92,20 @@ def connect(
 
             bring_clusters_up_connected(connection)
         return connection
+
+
+def _refuse_a_path(token: str) -> None:
+    """Refuse a file's name in place of what it holds; both may have the form of a token.
+
+    Raises
+    ------
+    ConfigurationError
+        It is the absolute path of a file.
+    """
+    if token.startswith(("/", "~")) and os.path.isfile(os.path.expanduser(token)):  # noqa: PTH111, PTH113  (any text)
+        raise ConfigurationError(
+            "The token is the path of a file. Pass TokenFile(path) instead, which also reads what is renewed there."
+        )
 
 
 def current() -> Connection | None:

@@ -22,6 +22,7 @@ from eaf_inference.auth.credentials import Credentials
 from eaf_inference.auth.sources import BearerDiscovery, StaticToken, TokenFile, TokenSource
 from eaf_inference.auth.tls import TlsFiles
 from eaf_inference.auth.token import Token, describe_expiry
+from eaf_inference.connecting import connect
 from eaf_inference.errors import ConfigurationError
 
 NAME = f"bt_u{os.geteuid()}"
@@ -336,6 +337,19 @@ def test_a_token_file_must_hold_a_token(tmp_path, content, why):
     path.write_text("opaque")
     assert TokenFile(path).read() == Token("opaque")
     assert repr(TokenFile(path)) == f"token file {path}"
+
+
+def test_the_path_of_a_token_file_is_not_taken_for_a_token(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("opaque", encoding="ascii")
+    with pytest.raises(ConfigurationError, match=r"is the path of a file\. Pass TokenFile\(path\)"):
+        connect("grpc://127.0.0.1:1", token=str(path))
+
+
+@pytest.mark.parametrize("url", [8001, 1.5, object()])
+def test_a_url_of_another_type_is_refused(url):
+    with pytest.raises(ConfigurationError, match=f"The URL is of type {type(url).__name__}. Expected a text"):
+        connect(url)
 
 
 @pytest.mark.parametrize(
