@@ -114,6 +114,7 @@ def deploy(
             steps.done(f"uploaded as {served} version {version}")
             store.publish(served, version, pinned(draft.config, version, _facts(draft, target.user)))
             _follow(target, store, served, timeout)
+            _check_still_published(store, served, version)
             model = target.model(served, version)
             steps.done(f"served by {opened.endpoint.url}")
             if expected is None:
@@ -315,6 +316,23 @@ def _follow(target: Target, store: Store, served: str, timeout: float = _FOLLOWS
         if explicit:
             opened.replicas.load(served)
         wait_until_served(opened.replicas.states, served, version, timeout)
+
+
+def _check_still_published(store: Store, served: str, version: int) -> None:
+    """Notice another deployment, rollback or removal of the model, before this version appears to be missing.
+
+    Raises
+    ------
+    DeploymentFailed
+        There was one.
+    """
+    published = store.pinned_version(served)
+    if published != version:
+        now = "it was removed" if published is None else f"version {published} was published"
+        raise DeploymentFailed(
+            f"Version {version} of {served!r} is not served: {now} meanwhile, by another session of yours. Version "
+            f"{version} is withdrawn; deploy it again if it should be served."
+        )
 
 
 def _facts(draft: _Draft, user: str | None) -> dict[str, Any]:

@@ -45,10 +45,27 @@ def test_a_rollback_that_fails_does_not_change_what_was_served_before(store, mon
     assert deployment.rollback(target(), "tagger", None, timeout=1) == ("alice.tagger", 2)
 
 
-def test_a_failure_brings_back_what_was_published_during_the_upload(store, tmp_path, monkeypatch):
-    files = {"model.onnx": tmp_path / "model.onnx"}
-    made = SimpleNamespace(source="ONNX file", files=files, remarks=())
-    draft = SimpleNamespace(name="alice.tagger", export=made, onnx=None, config=CONFIG)
+@pytest.fixture
+def deploy(store, tmp_path, monkeypatch):
+    """Deploy without a server: `follow` is called in place of waiting for it."""
+
+    def deployed(follow) -> None:
+        files = {"model.onnx": tmp_path / "model.onnx"}
+        made = SimpleNamespace(source="ONNX file", files=files, remarks=())
+        draft = SimpleNamespace(name="alice.tagger", export=made, onnx=None, config=CONFIG)
+        for name in ("_checked", "_check_name", "_check_quota"):
+            monkeypatch.setattr(deployment, name, lambda *_: None)
+        monkeypatch.setattr(deployment, "_drafted", lambda *_: nullcontext(draft))
+        monkeypatch.setattr(deployment, "_follow", follow)
+        opened = SimpleNamespace(facility=None, endpoint=None)
+        alice = SimpleNamespace(user="alice", open=lambda: opened)
+        settings = {"config": None, "tolerance": 1e-5, "timeout": 1, "progress": lambda _: None}
+        deployment.deploy(alice, "tagger", None, None, deployment.Choices(), **settings)
+
+    return deployed
+
+
+def test_a_failure_brings_back_what_was_published_during_the_upload(store, deploy, monkeypatch):
     upload = store.upload
 
     def upload_beside_another(name: str, files: dict) -> int:
@@ -61,17 +78,31 @@ def test_a_failure_brings_back_what_was_published_during_the_upload(store, tmp_p
         if store.pinned_version("alice.tagger") == 4:
             raise DeploymentFailed("Triton cannot load it.")
 
-    for name in ("_checked", "_check_name", "_check_quota"):
-        monkeypatch.setattr(deployment, name, lambda *_: None)
-    monkeypatch.setattr(deployment, "_drafted", lambda *_: nullcontext(draft))
-    monkeypatch.setattr(deployment, "_follow", follow)
     monkeypatch.setattr(store, "upload", upload_beside_another)
-    opened = SimpleNamespace(facility=None, endpoint=None)
-    alice = SimpleNamespace(user="alice", open=lambda: opened)
-    settings = {"config": None, "tolerance": 1e-5, "timeout": 1, "progress": lambda _: None}
     with pytest.raises(DeploymentFailed, match="cannot load"):
-        deployment.deploy(alice, "tagger", None, None, deployment.Choices(), **settings)
+        deploy(follow)
     assert store.pinned_version("alice.tagger") == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "why", "published"),
+    [
+        (lambda store: store.remove("alice.tagger"), "it was removed meanwhile", None),
+        (lambda store: store.rollback("alice.tagger", 2), "version 2 was published meanwhile", 2),
+    ],
+    ids=["undeploy", "rollback"],
+)
+def test_a_change_during_a_deployment_is_named_and_stays(store, deploy, change, why, published):
+    changed = []
+
+    def follow(*_arguments) -> None:
+        if not changed:
+            changed.append(change(store))
+
+    with pytest.raises(DeploymentFailed, match=f"Version 4 .* is not served: {why}.* deploy it again"):
+        deploy(follow)
+    assert store.pinned_version("alice.tagger") == published
+    assert not any(path.startswith("4/model") for path in store.files("alice.tagger"))
 
 
 @pytest.mark.parametrize(
