@@ -145,6 +145,8 @@ def _read_graph(data: mmap, value: int | tuple[int, int], found: Content, *, mai
                     _read_tensor(data, tensor, found, main=main)
         elif number in (_INPUT, _OUTPUT) and main:
             info = onnx.ValueInfoProto.FromString(_bytes(data, inner))
+            for text in (info.name, *(axis.dim_param for axis in info.type.tensor_type.shape.dim)):
+                _text(text)
             (found.inputs if number == _INPUT else found.outputs).append(info)
 
 
@@ -216,7 +218,7 @@ def _note_external(tensor: Any, found: Content) -> None:
         offset, length = int(said.get("offset") or 0), int(said.get("length") or 0)
     except ValueError as error:
         raise NotOnnx(f"is damaged: the place of the weights {tensor.name!r} is no number ({error})") from error
-    location = said.get("location", "")
+    location = _text(said.get("location", ""))
     needed = offset + length if length else offset
     found.external[location] = max(found.external.get(location, 0), needed)
 
@@ -257,6 +259,13 @@ def _varint(data: mmap, at: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + place + 1
     raise NotOnnx("is no ONNX model")
+
+
+def _text(text: str | bytes) -> str:
+    """Return a text of a message: protobuf gives bytes if it is not UTF-8."""
+    if isinstance(text, bytes):
+        raise NotOnnx(f"is damaged: its text {text[:100]!r} is not UTF-8")
+    return text
 
 
 def _span(value: int | tuple[int, int]) -> tuple[int, int]:

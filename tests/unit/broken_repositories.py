@@ -488,3 +488,17 @@ def library_of_operators(directory: Path) -> None:
 def library_with_a_version(directory: Path) -> None:
     save(directory, double())
     (directory / "1" / "libown.so.1").write_bytes(b"\x7fELF")
+
+
+@broken("onnx-unreadable", "not UTF-8", "Export it again")
+def place_of_the_weights_that_is_no_text(directory: Path) -> None:
+    with_external_weights(directory)
+    path = directory / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"model.onnx.data", b"model.onnx.\xff\xff\xff\xff"))
+
+
+@broken("onnx-unreadable", "not UTF-8", "Export it again")
+def input_whose_name_is_no_text(directory: Path) -> None:
+    save(directory, graph_of([node("Identity", "name")], [tensor("name", "r", 2)], [tensor("y", "r", 2)]))
+    path = directory / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"name", b"n\xff\xfee"))
