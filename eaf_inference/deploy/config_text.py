@@ -72,9 +72,10 @@ def parsed(text: str) -> Any:
     config = protocol.ModelConfig()
     try:
         text_format.Parse(text, config, allow_unknown_field=True)
-    except (text_format.ParseError, UnicodeError, RecursionError) as error:
+    except (text_format.ParseError, ValueError, RecursionError) as error:
+        why = str(error)[:300].rstrip(".")
         raise ConfigurationError(
-            f"The {NAME} cannot be read: line {str(error)[:300].rstrip('.')}. Expected Triton's text format, such as "
+            f"The {NAME} cannot be read: {'line ' * why[:1].isdigit()}{why}. Expected Triton's text format, such as "
             'name: "jets" and input [{ name: "x", data_type: TYPE_FP32, dims: [3] }].'
         ) from error
     return config

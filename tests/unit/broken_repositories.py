@@ -497,6 +497,11 @@ def place_of_the_weights_that_is_no_text(directory: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"model.onnx.data", b"model.onnx.\xff\xff\xff\xff"))
 
 
+@broken("config-unreadable", "cannot be read: Value out of range", "Correct this place")
+def number_that_is_no_data_type(directory: Path) -> None:
+    save(directory, double(), config(X2, Y2).replace("TYPE_FP32", "9" * 25))
+
+
 @broken("onnx-unreadable", "not UTF-8", "Export it again")
 def input_whose_name_is_no_text(directory: Path) -> None:
     save(directory, graph_of([node("Identity", "name")], [tensor("name", "r", 2)], [tensor("y", "r", 2)]))
