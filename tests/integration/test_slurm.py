@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run jobs of other users"),
     pytest.mark.skipif(bool(missing_packages()), reason=f"not installed: {' '.join(missing_packages())}"),
 ]
-LIVES = 5.0  # seconds that a token lives
+LIVES = 4.0  # seconds that a token lives
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "batch-jobs.md"
 
 ALICE = """
