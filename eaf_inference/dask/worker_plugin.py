@@ -247,10 +247,11 @@ class TokenRelay(SchedulerPlugin):
             newest = age(self._newest.values) if self._newest else 0.0
             if age(values) < newest:
                 return {"accepted": False, "failed": []}
-            self._newest = Plugin(values)
+            plugin = Plugin(values)
             replies = await self._scheduler.register_worker_plugin(
-                comm=None, plugin=ToPickle(self._newest), name=NAME, idempotent=False
+                comm=None, plugin=ToPickle(plugin), name=NAME, idempotent=False
             )
+            self._newest = plugin
         failed = [worker for worker, reply in replies.items() if reply["status"] != "OK"]
         return {"accepted": True, "failed": failed}
 
@@ -290,8 +291,8 @@ class TokenRelay(SchedulerPlugin):
                 token = await asyncio.to_thread(fetch_token, service, hub_token, ca)
                 await self.push({**self._newest.values, "token": token, **times_of(token)})
                 pause = _AT_LEAST
-            except (OSError, ValueError) as error:
-                log.warning("The token service %s issued no token: %s", service, error)
+            except Exception as error:  # noqa: BLE001  (of the scheduler too; the task must not end)
+                log.warning("The token was not renewed from %s: %s: %s", service, type(error).__name__, error)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
 

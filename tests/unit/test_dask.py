@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import pytest
 from tokens import make_token
 
+from eaf_inference.dask import worker_plugin
 from eaf_inference.dask.clusters import ClusterRow, ClusterTable, differences
 from eaf_inference.dask.link import _rest
 from eaf_inference.dask.worker_plugin import Plugin, Secret, TokenRelay, WorkerState, times_of
@@ -129,6 +131,30 @@ def test_a_secret_is_in_no_repr():
     secret = Secret("text")
     assert "text" not in f"{secret} {secret!r} {[secret]}"
     assert secret.reveal() == "text"
+
+
+def test_a_scheduler_that_fails_once_still_renews_the_token(monkeypatch):
+    renewed, tries = asyncio.Event(), []
+
+    class FailsOnce:
+        async def register_worker_plugin(self, *, plugin, **_):
+            tries.append(plugin.data.values["token"].reveal())
+            if len(tries) == 1:
+                raise KeyError("of the scheduler")
+            renewed.set()
+            return {}
+
+    async def renew():
+        relay = TokenRelay()
+        relay._scheduler, relay._newest = FailsOnce(), Plugin(values(1.0, expires=2.0))
+        await relay.pull("http://host", Secret("hub"), None)
+        await asyncio.wait_for(renewed.wait(), 20)
+        await relay.close()
+
+    monkeypatch.setattr(worker_plugin, "_AT_LEAST", 0.01)
+    monkeypatch.setattr(worker_plugin, "fetch_token", lambda *_: make_token())
+    asyncio.run(renew())
+    assert len(set(tries)) == 2
 
 
 def test_times_of_a_jwt_are_read():
