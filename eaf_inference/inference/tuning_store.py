@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST = 4096  # bytes of a file
 _MOST = 100  # files: models on servers
+_HUGE = 1e30  # larger than any sum that is learned
 
 
 def load(urls: Sequence[str], spec: ModelSpec) -> Learned | None:
@@ -32,14 +33,16 @@ def load(urls: Sequence[str], spec: ModelSpec) -> Learned | None:
     try:
         data = json.loads(read_regular(_path(urls, spec), _LARGEST, owners=own_or_root()))
         learned = Learned(**{**data, "most": math.inf if data["most"] is None else data["most"]})
-        values = asdict(learned).values()
-        wrong = any(isinstance(value, bool) or not isinstance(value, int | float) or value < 0 for value in values)
+        values = asdict(learned)
+        wrong = any(isinstance(value, bool) or not isinstance(value, int | float) for value in values.values())
+        wrong = wrong or not all(0 <= value < _HUGE or name == "most" for name, value in values.items())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         log.debug("no tuning of %r: %s", spec.name, error)
         return None
-    return None if wrong or not learned.n or not learned.x else learned
+    # each reply counts at least once, and takes time and cells
+    return None if wrong or learned.n < 1 or not (learned.x and learned.y and learned.most >= 1) else learned
 
 
 def save(urls: Sequence[str], spec: ModelSpec, learned: Learned) -> None:

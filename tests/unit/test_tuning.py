@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -268,6 +269,16 @@ def test_a_tuning_is_kept_for_the_next_session(tmp_path, monkeypatch):
     tuning_store.save(urls, SPEC, learned)
     (path,) = (tmp_path / "eaf-inference" / "tuning").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
-    for damage in ("", "[]", json.dumps({"n": 1}), json.dumps({**json.loads(path.read_text()), "x": "many"})):
+    kept = json.loads(path.read_text())
+    wrong = [
+        {"x": "many"},
+        {"y": 0.0},
+        {"n": math.nan},
+        {"n": 1e-320},
+        {"cells": math.inf},
+        {"x": 1e200},
+        {"most": -1},
+    ]
+    for damage in ("", "[]", json.dumps({"n": 1}), *(json.dumps({**kept, **change}) for change in wrong)):
         path.write_text(damage)
         assert tuning_store.load(urls, SPEC) is None
