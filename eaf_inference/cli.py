@@ -57,6 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
+    except ImportError as error:
+        if (error.name or "").startswith("eaf_"):
+            raise
+        print(
+            f"eaf-inference: {error}. A package has another version than eaf-inference needs: "
+            f"`{sys.executable} -m pip check` names it.",
+            file=sys.stderr,
+        )
+        return FAILED
     except KeyboardInterrupt:
         print("eaf-inference: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -95,6 +95,15 @@ def test_the_exit_code_of_wrong_usage_is_2(capsys, arguments):
     assert capsys.readouterr().err.startswith("usage: eaf-inference ")
 
 
+def test_a_package_that_is_too_old_is_answered_with_what_names_it(monkeypatch, capsys):
+    def too_old():
+        raise ImportError("cannot import name 'GetMessageClass'", name="google.protobuf.message_factory")
+
+    monkeypatch.setattr(doctor, "findings", too_old)
+    assert run("doctor") == 1
+    assert re.search("cannot import name .*another version than .* -m pip check` names it", capsys.readouterr().err)
+
+
 def test_the_exit_code_of_an_interrupted_command_is_130(monkeypatch, capsys):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
