@@ -10,19 +10,20 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["is_batch", "kernel_of_this_process"]
+__all__ = ["is_batch", "is_forked_from_kernel", "kernel_of_this_process"]
 
 
 def kernel_of_this_process() -> Any:
-    """Return the IPython kernel of this process, or None.
-
-    A process that was forked from a kernel has a copy of it, whose messages go to the kernel's log.
-    """
+    """Return the IPython kernel of this process, or None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    kernel = getattr(shell, "kernel", None)
-    owner = getattr(getattr(kernel, "session", None), "pid", None)
-    return None if owner not in (None, os.getpid()) else kernel
+    return getattr(shell, "kernel", None)
+
+
+def is_forked_from_kernel() -> bool:
+    """Return whether this process only has a copy of a kernel, whose messages go to the kernel's log."""
+    owner = getattr(getattr(kernel_of_this_process(), "session", None), "pid", None)
+    return owner not in (None, os.getpid())
 
 
 def is_batch() -> bool:

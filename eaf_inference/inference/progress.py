@@ -1,6 +1,7 @@
 """The progress of calls: as a progress bar, and for other code in this process.
 
-The bar appears after a second, in a notebook or a terminal, and not on a Dask worker.
+The bar appears after a second, in a notebook or a terminal, and not on a Dask worker or in a process that a
+notebook's kernel forked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from eaf_inference._kernel import is_batch, kernel_of_this_process
+from eaf_inference._kernel import is_batch, is_forked_from_kernel, kernel_of_this_process
 from eaf_inference._text import printable
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Progress:
         self._rate = rate
         self._text = ""
         self._begun = self.moved
-        self._enabled = False if enabled is None and _on_dask_worker() else enabled
+        self._enabled = False if enabled is None and (_on_dask_worker() or is_forked_from_kernel()) else enabled
         self._bar: tqdm[Any] | None = None
 
     def expect(self, number: int) -> None:

@@ -16,7 +16,7 @@ import IPython
 import pytest
 from jupyter_client.session import Session
 
-from eaf_inference._kernel import kernel_of_this_process
+from eaf_inference._kernel import is_forked_from_kernel
 from eaf_inference.inference.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -139,9 +139,15 @@ def test_calls_at_the_same_time_are_timed_by_their_own_pace():
 
 
 @pytest.mark.parametrize("forked", [False, True])
-def test_a_process_that_a_kernel_forked_is_not_that_kernel(monkeypatch, forked):
-    kernel = SimpleNamespace(session=Session())
+def test_a_process_that_a_kernel_forked_shows_no_bar(monkeypatch, forked):
+    kernel = SimpleNamespace(session=Session(), get_parent=dict)
     if forked:
         kernel.session.pid += 1
     monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
-    assert kernel_of_this_process() is (None if forked else kernel)
+    assert is_forked_from_kernel() == forked
+    progress = Progress(enabled=None, label="jets")
+    progress.expect(2)
+    progress._begun -= 2
+    progress.update(1)
+    progress.close()
+    assert (progress._bar is None) == forked
