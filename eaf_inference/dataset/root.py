@@ -89,9 +89,13 @@ def _forms(tree: Any) -> dict[str, ak.forms.Form]:
     found = {}
     for name in dict.fromkeys(tree.keys(full_paths=False)):
         interpretation = tree[name].interpretation
-        if not isinstance(interpretation, AsGrouped | UnknownInterpretation):
-            with suppress(CannotBeAwkward):
+        if isinstance(interpretation, AsGrouped | UnknownInterpretation):
+            continue
+        with suppress(CannotBeAwkward, ValueError):
+            try:
                 found[name] = interpretation.awkward_form(tree.file)
+            except AssertionError:  # uproot has none for several leaves of which some are arrays
+                found[name] = tree[name].array(entry_stop=0, library="ak").layout.form
     return found
 
 

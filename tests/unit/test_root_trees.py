@@ -1,4 +1,4 @@
-"""What a ROOT tree says about its size."""
+"""What a ROOT tree says about its branches."""
 
 from __future__ import annotations
 
@@ -24,3 +24,18 @@ def test_baskets_inside_the_tree_itself_count(tmp_path, monkeypatch):
         monkeypatch.setattr(uproot.TBranch, "entry_offsets", [0, 100])
         [piece] = table.pieces([("x",)])
     assert (piece.size, piece.stored) == pytest.approx((before.size + 400, before.stored + 400))
+
+
+def test_a_branch_without_a_form_is_read_to_find_its_type(tmp_path, monkeypatch):
+    """uproot fails for several leaves of which some are arrays."""
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mktree("events", {"x": "float64", "y": "int32"}).extend({"x": np.arange(9.0), "y": np.arange(9)})
+
+    def failing(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(uproot.interpretation.numerical.AsDtype, "awkward_form", failing)
+    with uproot.open(tmp_path / "a.root") as file:
+        table = root_table(file["events"])
+        assert str(table.form().type) == "{x: float64, y: int32}"
+        assert table.read([("x",)], 3, 5).x.tolist() == [3, 4]
