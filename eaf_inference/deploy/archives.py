@@ -49,6 +49,8 @@ def copied(path: Path, target: Path, wrong: Callable[[str, Callable[[], bytes]],
             names = archive.namelist()
             if len(set(names)) < len(names):
                 return "it holds two files of one name"
+            if any(each.header_offset < 0 for each in archive.infolist()):
+                return "it is damaged"
             compressed = [each for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
             if sum(each.file_size for each in compressed) > _LARGEST_COMPRESSED:
                 return f"it unpacks to more than {_LARGEST_COMPRESSED >> 20} MiB"

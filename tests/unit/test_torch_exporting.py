@@ -484,8 +484,12 @@ def test_archives_that_unpack_to_too_much_or_are_damaged_are_refused(tmp_path, p
     content = program.read_bytes()
     place = content.index(b'"graph_module"')
     (tmp_path / "cut.pt2").write_bytes(content[:place] + b"x" + content[place + 1 :])
-    with pytest.raises(DeploymentRefused, match="damaged.* Save the program again"):
-        export(tmp_path / "cut.pt2", tmp_path)
+    content = changed(program, tmp_path / "whole.pt2", lambda _, content: content).read_bytes()
+    (at,) = struct.unpack("<I", content[-6:-2])
+    (tmp_path / "early.pt2").write_bytes(content[:-6] + struct.pack("<I", at + 1) + content[-2:])
+    for name in ("cut.pt2", "early.pt2"):
+        with pytest.raises(DeploymentRefused, match="damaged.* Save the program again"):
+            export(tmp_path / name, tmp_path)
 
 
 def test_two_parts_of_one_name_in_a_torch_export_file_are_refused(tmp_path, program):
