@@ -65,7 +65,7 @@ test('outdated numbers have their age, and a reason', () => {
   expect(of({ problem })).toBe(problem);
   expect(of({ problem, models: [row()], at: null })).toBe(problem);
   expect(of({ problem, models: [row()] })).toBe(
-    `Numbers of 2 h ago. ${problem}`
+    `Numbers from 2 h ago. ${problem}`
   );
 });
 

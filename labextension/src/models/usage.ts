@@ -63,7 +63,7 @@ export function problemOf(
   }
   const why = clip(problem, 300);
   return at !== null && models.length + owned.length > 0
-    ? trans.__('Numbers of %1 ago. %2', duration(now / 1000 - at), why)
+    ? trans.__('Numbers from %1 ago. %2', duration(now / 1000 - at), why)
     : why;
 }
 
