@@ -38,6 +38,7 @@ for _ in range(4):
     if child.exitcode is None:
         child.kill()
         sys.exit("the forked process waits for ever")
+    assert child.exitcode == 0
     assert results.get() == 4000
 assert model(rows).sum() == 4000
 """
@@ -45,7 +46,7 @@ assert model(rows).sum() == 4000
 
 def test_forked_processes_score_whenever_they_were_forked(zoo):
     command = [sys.executable, "-W", "ignore", "-c", FORKS, zoo.grpc]
-    done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", timeout=240, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -68,7 +68,6 @@ def test_the_installers_own_error_is_shown(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_package_with_a_wrong_hash_is_not_installed(monkeypatch, tmp_path):
     wheel = tmp_path / "triton-1.0-py3-none-any.whl"
     with ZipFile(wheel, "w") as archive:

@@ -130,7 +130,7 @@ def test_calls_at_the_same_time_are_timed_by_their_own_pace():
         call._begun -= 10
         call.expect(40)
         call.update(done)
-    assert [call.seconds_left for call in calls] == [pytest.approx(30, abs=0.5), pytest.approx(10 / 3, abs=0.5)]
+    assert [call.seconds_left for call in calls] == [pytest.approx(30, rel=0.5), pytest.approx(10 / 3, rel=0.5)]
     assert calls[0]._bar.format_dict["rate"] != 5.0
     calls[1].close()
     assert calls[0].seconds_left == 6
