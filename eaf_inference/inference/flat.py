@@ -210,8 +210,10 @@ def _of_list(value: Sequence[Any], tensor: TensorSpec, spec: ModelSpec) -> Any:
         if isinstance(part, np.ndarray) and part.ndim not in depths:
             raise layout.misfit(tensor, part, "the list has an array for each feature, with one value per row")
     names = [getattr(part, "name", position) for position, part in enumerate(value)]
-    expected = [*zip(spec.features.get(tensor.name, ()), names, strict=False)]
-    if any(name != feature and name in spec.features[tensor.name] for feature, name in expected):
+    features = spec.features.get(tensor.name, ())
+    placed = [*zip(features, names, strict=False)]
+    right = {name for feature, name in placed if name == feature}  # others of this name are computed from it
+    if any(name in features and name not in right for _, name in placed):
         return Table(names, value.__getitem__)  # the names and the positions disagree
     could_be_rows = all(isinstance(part, np.ndarray) and part.shape == tensor.shape for part in value)
     if could_be_rows and 1 < len(value) == _width_of(tensor):

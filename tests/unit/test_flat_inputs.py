@@ -243,6 +243,8 @@ def test_names_in_a_list_of_columns_that_contradict_the_order_count():
     with pytest.raises(InvalidInput, match="lacks 'eta'.* the table has 'run', 'pt'"):
         rows_of([table.run, table.pt])
     np.testing.assert_array_equal(rows_of([table.pt, table.eta.rename("other")]), ROWS)  # pt is in its place
+    np.testing.assert_array_equal(rows_of([table.pt, table.pt * 0 + table.eta]), ROWS)
+    np.testing.assert_array_equal(rows_of([table.pt, (table.pt * 2).rename("pt")]), [[pt, 2 * pt] for pt in PT])
     digits = spec_of(features={"x": ("1", "0")})  # these are no positions
     np.testing.assert_array_equal(rows_of([np.array(PT), np.array(ETA)], digits), ROWS)
 
