@@ -156,7 +156,7 @@ def refuse_jets_for_constituents(
     refused = f"{what} is an array of jets. Expected the jets' constituents."
     if _LINKS in records.fields:
         raise InvalidInput(f"{refused} {_CANDIDATES}")
-    own = _axes(records.layout, read)
+    own = max((records.layout[name].purelist_depth for name in read), default=1)  # jet_pt and the like have fewer
     if inside := next((path for path, axes in _nested_fields(records, suffice).items() if axes > own), ""):
         raise InvalidInput(
             f"{refused} Pass jets.{inside}, or the records without {inside.partition('.')[0]!r} if each of them is "

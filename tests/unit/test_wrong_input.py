@@ -116,8 +116,9 @@ def test_jets_that_have_momenta_are_not_taken_for_constituents(temporal, outer):
 
 def test_momenta_beside_vertices_are_not_taken_for_jets():
     columns = {f"part_{key}": [[1.0, 2.0]] for key in ("px", "py", "pz", "energy")}
-    jet = ak.zip({**columns, "sv": CONSTITUENTS}, depth_limit=1)
+    jet = ak.zip({**columns, "jet_pt": [3.0], "sv": CONSTITUENTS}, depth_limit=1)
     assert len(features(jet, ["part_pt_log"])) == 1
+    assert len(features(jet, ["part_logptrel"])) == 1
 
 
 def test_particles_with_a_track_each_are_not_taken_for_jets():
