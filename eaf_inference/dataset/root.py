@@ -86,16 +86,18 @@ def _forms(tree: Any) -> dict[str, ak.forms.Form]:
     from uproot.interpretation.identify import UnknownInterpretation
     from uproot.interpretation.objects import CannotBeAwkward
 
+    branches: dict[str, Any] = {}  # as tree[name] finds them, which searches from the top for each
+    for name, branch in [*tree.iteritems(recursive=False), *tree.iteritems(full_paths=False)]:
+        branches.setdefault(name, branch)
     found = {}
-    for name in dict.fromkeys(tree.keys(full_paths=False)):
-        interpretation = tree[name].interpretation
-        if isinstance(interpretation, AsGrouped | UnknownInterpretation):
+    for name, branch in branches.items():
+        if isinstance(branch.interpretation, AsGrouped | UnknownInterpretation):
             continue
         with suppress(CannotBeAwkward, ValueError):
             try:
-                found[name] = interpretation.awkward_form(tree.file)
+                found[name] = branch.interpretation.awkward_form(tree.file)
             except AssertionError:  # uproot has none for several leaves of which some are arrays
-                found[name] = tree[name].array(entry_stop=0, library="ak").layout.form
+                found[name] = branch.array(entry_stop=0, library="ak").layout.form
     return found
 
 
