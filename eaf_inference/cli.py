@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "").startswith("eaf_"):
             raise
         print(
-            f"eaf-inference: {error}. A package has another version than eaf-inference needs: "
+            f"eaf-inference: {error}. Probably a package has another version than eaf-inference needs: "
             f"`{sys.executable} -m pip check` names it.",
             file=sys.stderr,
         )

@@ -129,8 +129,9 @@ class Submission:
         bar, unit = self._bar, self._unit
         of = f" of {bar.total:,}" if bar.total is not None else ""
         failed = f", {bar.failed:,} failed" if bar.failed else ""
+        units = unit if bar.done == 1 and not of else f"{unit}s"
         return (
-            f"Stopped after {bar.done:,}{of} {unit}s ({self._tally.jets:,} jets returned{failed}); "
+            f"Stopped after {bar.done:,}{of} {units} ({self._tally.jets:,} jets returned{failed}); "
             f"the other {unit}s are cancelled."
         )
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from eaf_inference.inference import agreement
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,18 +28,7 @@ def row_of(outputs: Outputs, place: int) -> Outputs:
 
 def agree(right: Outputs, outputs: Outputs, place: int, tolerance: float) -> bool:
     """Whether the row in this place has the outputs of a row scored alone. NaN equals only NaN."""
-    for name, values in right.items():
-        own, other = values[0], outputs[name][place]
-        if own.shape != other.shape:
-            return False
-        if own.dtype.kind != "f":
-            if not np.array_equal(own, other):
-                return False
-            continue
-        noise = tolerance * max(1.0, float(np.abs(own[np.isfinite(own)]).max(initial=0.0)))
-        if not np.allclose(other, own, rtol=tolerance, atol=noise, equal_nan=True):
-            return False
-    return True
+    return all(agreement.agree(values[0], outputs[name][place], tolerance, None) for name, values in right.items())
 
 
 def change_of(right: Outputs, outputs: Outputs, place: int) -> float:

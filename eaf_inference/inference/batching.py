@@ -175,7 +175,8 @@ def batch_of(inputs: Inputs, rows: NDArray[np.int64] | slice, lengths: Sequence[
     tensors = []
     for each in inputs.arrays:
         if isinstance(each, DenseInput):
-            tensors.append(np.array(each.rows[rows], order="C"))  # a copy: a retry sends it, and callers reuse arrays
+            chosen = each.rows[rows]  # of a slice a view; a retry sends it again, and callers reuse their arrays
+            tensors.append(np.array(chosen, order="C") if isinstance(rows, slice) else np.ascontiguousarray(chosen))
             continue
         assert isinstance(rows, np.ndarray)  # noqa: S101  (slices are for dense inputs alone)
         if isinstance(each, MatrixInput):

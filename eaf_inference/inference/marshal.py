@@ -227,7 +227,7 @@ def _job(
 
 
 def _most_replied(spec: ModelSpec) -> int:
-    """Return the rows whose outputs surely fit into a reply, at least one; axes of variable length count as one."""
+    """Return the rows whose outputs fit into a reply if axes of variable length have one element; at least one."""
     row_bytes = 0
     for each in spec.outputs:
         one = _STRING if each.datatype == "BYTES" else least_size(each)

@@ -197,8 +197,9 @@ def fields_of(
         short = [name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)]
         known = [each for each in (name, *short) if each in (COORDINATES if group.per_row else VARIABLES)]
         fields = (each for each in (name, *short) if each in present and (each == name or each not in taken))
-        read = {each: sources(present, [each]) for each in known}
-        derived = (each for each in known if read[each] and (each == name or taken.isdisjoint(read[each] or ())))
+        derived = (
+            each for each in known if (read := sources(present, [each])) and (each == name or taken.isdisjoint(read))
+        )
         if field := next(fields, ""):
             found[name] = field
         elif of := next(derived, ""):

@@ -112,9 +112,8 @@ class _Unions:
             values = graphs.of_nodes[name][nodes] if name in graphs.of_nodes else None
             values = graphs.of_edges[name][edges] if name in graphs.of_edges else values
             values = made[name] if values is None else values
-            tensors.append(
-                np.array(cast(values, self._tensors[name]), order="C")
-            )  # a copy, as callers may reuse theirs
+            values = cast(values, self._tensors[name])
+            tensors.append(np.array(values, order="C"))  # a copy, as callers may reuse theirs
         return DisjointUnion(chosen, nodes, edges, len(chosen), self._names, tuple(tensors), self)
 
 
