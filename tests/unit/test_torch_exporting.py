@@ -354,6 +354,31 @@ def test_code_in_a_torch_export_file_is_not_run(tmp_path, old):
     assert not place.exists()
 
 
+@pytest.mark.parametrize("trick", ["a tensor called metadata", "letters by number"])
+def test_sizes_that_hide_code_in_a_torch_export_file_are_not_run(tmp_path, program, trick):
+    place = tmp_path / "ran"
+    code = f"__import__('pathlib').Path({str(place)!r}).touch()"
+    if trick == "letters by number":
+        code = "S('eval')(" + "+".join(f"S('chr')({ord(letter)})" for letter in code) + ")"
+
+    def attack(name: str, content: bytes) -> bytes:
+        if not name.endswith("model.json"):
+            return content
+        model = json.loads(content.replace(b'"relu"', b'"metadata"') if "metadata" in trick else content)
+        tensors = model["graph_module"]["graph"]["tensor_values"]
+        tensors["metadata" if "metadata" in trick else "relu"]["sizes"][0]["as_expr"]["expr_str"] = code
+        return json.dumps(model).encode()
+
+    file = changed(program, tmp_path / "attack.pt2", attack)
+    with contextlib.suppress(Exception):
+        torch.export.load(file)
+    assert place.exists()  # torch by itself runs it
+    place.unlink()
+    with pytest.raises(DeploymentRefused, match="may be code"):
+        export(file, tmp_path)
+    assert not place.exists()
+
+
 def with_two_directories(shown: Path, hidden: Path, to: Path) -> Path:
     """Write an archive in which zipfile finds the parts of one file, and torch those of another."""
     (parts, shown_directory), (hidden_parts, directory) = (halves(each) for each in (shown, hidden))
@@ -403,12 +428,13 @@ def test_torch_reads_what_was_checked_of_a_torch_export_file(tmp_path, program):
     assert not place.exists()
 
 
-def test_operators_that_open_files_are_refused_in_torch_export_files(tmp_path, program):
+@pytest.mark.parametrize("operator", ["torch.ops.aten.from_file.default", "torch._ops.ops.aten.relu.default"])
+def test_operators_that_open_files_are_refused_in_torch_export_files(tmp_path, program, operator):
     def change(name: str, content: bytes) -> bytes:
-        return content.replace(b"aten.relu.default", b"aten.from_file.default")
+        return content.replace(b"torch.ops.aten.relu.default", operator.encode())
 
     assert changed(program, tmp_path / "attack.pt2", change).read_bytes() != program.read_bytes()
-    with pytest.raises(DeploymentRefused, match=r"torch\.ops\.aten\.from_file\.default.* may be code"):
+    with pytest.raises(DeploymentRefused, match=rf"{re.escape(operator)}.* may be code"):
         export(tmp_path / "attack.pt2", tmp_path)
 
 
@@ -437,6 +463,8 @@ class Stateful(nn.Module):
         'torch.save((state)[0], "{place}")',
         '_9 = torch . save((state)[0], "{place}")',
         '_9 = torch.from_file("{place}", True, 8)',
+        '_9 = getattr(torch, "from_" "file")("{place}", True, 8)',
+        '_9 = getattr(torch, "from\\137file")("{place}", True, 8)',
         "_9 = ops.inductor._reinterpret_tensor((state)[0], [1], [1], 99)",
         "_9 = ops .inductor._reinterpret_tensor((state)[0], [1], [1], 99)",
     ],
@@ -472,6 +500,18 @@ def test_torchscript_whose_code_sets_its_state_is_loaded(tmp_path):
     torch.jit.save(torch.jit.script(Stateful()), tmp_path / "net.pt")
     net = read_script(tmp_path / "net.pt", tmp_path / "copy.pt")
     assert torch.equal(net(torch.ones(2, 3)), torch.ones(2, 3))
+
+
+def test_programs_of_inputs_in_containers_with_guards_are_loaded(tmp_path):
+    class Masked(nn.Module):
+        def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return (batch["x"] * batch["mask"]).sum(1)
+
+    batch = {name: torch.ones(3, 4) for name in ("x", "mask")}
+    free = {0: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(Masked(), (batch,), dynamic_shapes=({"x": free, "mask": free},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    assert read_program(tmp_path / "net.pt2", tmp_path / "copy.pt2").module()(batch).shape == (3,)
 
 
 def test_archives_that_unpack_to_too_much_or_are_damaged_are_refused(tmp_path, program):
