@@ -60,7 +60,7 @@ class Content:
     external : dict of str to int
         Location -> bytes that the model needs of that file; 0 for all of it.
     calls : list of str
-        What the nodes of the graphs call: domain and operator or function.
+        What the nodes of the graphs call: domain, operator or function, and overload.
     functions : dict of str to list of str
         The same of the nodes of each function of the file.
     """
@@ -127,7 +127,7 @@ def _read_model(data: mmap, found: Content) -> None:
                     _read_graph(data, graph, found, main=False)
         elif number == _FUNCTION:
             function = onnx.FunctionProto.FromString(_bytes(data, value))
-            own = found.functions.setdefault(f"{function.domain} {function.name}", [])
+            own = found.functions.setdefault(_called(function, function.name), [])
             _note_nodes(function.node, found, own)
 
 
@@ -170,7 +170,7 @@ def _read_tensor(data: mmap, value: int | tuple[int, int], found: Content, *, ma
 def _note_nodes(nodes: Iterable[Any], found: Content, calls: list[str]) -> None:
     """Note what nodes call and the external data in their attributes, and of the nodes of graphs inside them."""
     for node in nodes:
-        calls.append(f"{node.domain} {node.op_type}")
+        calls.append(_called(node, node.op_type))
         for attribute in node.attribute:
             for tensor in (attribute.t, *attribute.tensors):
                 _note_external(tensor, found)
@@ -184,6 +184,11 @@ def _note_nodes(nodes: Iterable[Any], found: Content, calls: list[str]) -> None:
                     _note_external(sparse.values, found)
                     _note_external(sparse.indices, found)
                 _note_nodes(graph.node, found, calls)
+
+
+def _called(message: Any, name: str) -> str:
+    """Return what a node calls, or a function is: its overload too, as functions of one name may call each other."""
+    return f"{message.domain} {name} {getattr(message, 'overload', '')}".rstrip()
 
 
 def _check_functions(found: Content) -> None:
@@ -200,14 +205,15 @@ def _check_functions(found: Content) -> None:
     sizes: dict[str, int] = {}
     try:
         for name in order.static_order():
-            sizes[name] = sum(sizes.get(each, 1) for each in found.functions[name])
+            nodes = sum(sizes.get(each, 1) for each in found.functions[name])
+            sizes[name] = min(nodes, _MOST_NODES + 1)  # a number of thousands of digits cannot be written
     except CycleError as error:
         raise EndlessFunctions(
             f"has functions that call each other in a circle: {', '.join(error.args[1])[:200]}"
         ) from error
     nodes = sum(sizes.get(each, 1) for each in found.calls)
     if nodes > _MOST_NODES:
-        raise EndlessFunctions(f"has {nodes:,} nodes, with those of its functions at each call")
+        raise EndlessFunctions(f"has more than {_MOST_NODES:,} nodes, with those of its functions at each call")
 
 
 def _note_external(tensor: Any, found: Content) -> None:

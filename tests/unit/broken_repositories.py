@@ -431,9 +431,14 @@ def with_functions(directory: Path, called: Callable[[int], Sequence[str]], numb
     save(directory, model)
 
 
-@broken("onnx-unreadable", "4,194,304 nodes", "inline_local_functions")
+@broken("onnx-unreadable", "has more than 1,000,000 nodes", "inline_local_functions")
 def functions_that_double_22_times(directory: Path) -> None:
     with_functions(directory, lambda each: [f"F{each - 1}"] * 2 if each else ["Relu", "Relu"], 21)
+
+
+@broken("onnx-unreadable", "has more than 1,000,000 nodes", "inline_local_functions")
+def functions_whose_nodes_are_a_number_of_4400_digits(directory: Path) -> None:
+    with_functions(directory, lambda each: [f"F{each - 1}"] * 10 if each else ["Relu"], 4400)
 
 
 @broken("onnx-unreadable", "in a circle: own F0, own F1", "inline_local_functions")

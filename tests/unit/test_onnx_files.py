@@ -166,6 +166,24 @@ def test_weights_of_functions_and_training_are_found(tmp_path):
     assert set(OnnxFile.read(tmp_path / "model.onnx").external_data) == {"../a", "../b"}
 
 
+def test_functions_of_one_name_may_call_each_other_by_overload(tmp_path):
+    model = model_of([tensor("x", ["n"])], [tensor("y", ["n"])])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("pkg", 1)]
+    for overload, called in (
+        ("a", {"op_type": "Norm", "domain": "pkg", "overload": "b"}),
+        ("b", {"op_type": "Relu"}),
+    ):
+        inner = helper.make_node(inputs=["x"], outputs=["y"], **called)
+        model.functions.append(helper.make_function("pkg", "Norm", ["x"], ["y"], [inner], opsets, overload=overload))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert [each.name for each in OnnxFile.read(path).inputs] == ["x"]
+    model.functions[1].node[0].CopyFrom(helper.make_node("Norm", ["x"], ["y"], domain="pkg", overload="a"))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigurationError, match="in a circle: pkg Norm [ab], pkg Norm [ab]"):
+        OnnxFile.read(path)
+
+
 @pytest.mark.parametrize("cut", [1, 40, -1])
 def test_a_file_that_was_cut_off_says_so(saved, cut):
     path = saved([tensor("x", ["n", 2])], [tensor("y", ["n", 2])])
