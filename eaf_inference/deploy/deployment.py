@@ -171,7 +171,7 @@ def _served(target: Target, name: str) -> str:
 def _existing(target: Target, opened: Opened, name: str) -> tuple[str, Store]:
     """Return the served name of one of the user's own models, and the store."""
     store, served = store_of(opened), _served(target, name)
-    if not store.versions(served):
+    if not store.files(served):  # a removal beside an upload that failed leaves config.pbtxt alone
         known = store.models(None if target.user is None else owner_of(served))
         raise ModelNotFound(
             f"The model store has no model {served!r}.{did_you_mean(served, known)} It has "

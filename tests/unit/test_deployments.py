@@ -10,7 +10,7 @@ import pytest
 from eaf_inference.deploy import deployment
 from eaf_inference.deploy.configuration import pinned
 from eaf_inference.deploy.store import Store
-from eaf_inference.errors import ConfigurationError, DeploymentFailed
+from eaf_inference.errors import ConfigurationError, DeploymentFailed, ModelNotFound
 
 CONFIG = 'name: "alice.tagger"\nbackend: "onnxruntime"\n'
 
@@ -63,6 +63,17 @@ def deploy(store, tmp_path, monkeypatch):
         deployment.deploy(alice, "tagger", None, None, deployment.Choices(), **settings)
 
     return deployed
+
+
+def test_a_model_of_which_only_the_configuration_is_left_can_be_removed(store, monkeypatch):
+    monkeypatch.setattr(deployment, "_follow", lambda *_: None)
+    for version in store.versions("alice.tagger"):
+        store._place.delete(f"alice.tagger/{version}")
+    assert store.models("alice") == ["alice.tagger"]
+    deployment.undeploy(target(), "tagger", timeout=1)
+    assert store.models("alice") == []
+    with pytest.raises(ModelNotFound, match="has no model 'alice.tagger'"):
+        deployment.undeploy(target(), "tagger", timeout=1)
 
 
 def test_a_failure_brings_back_what_was_published_during_the_upload(store, deploy, monkeypatch):
