@@ -6,11 +6,14 @@ from different numbers. So what was checked here is written into a new archive, 
 
 from __future__ import annotations
 
+import errno
 import shutil
 import struct
 import zipfile
 import zlib
 from typing import TYPE_CHECKING
+
+from eaf_inference.errors import DeploymentRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +46,13 @@ def copied(path: Path, target: Path, wrong: Callable[[str, Callable[[], bytes]],
     path, target : pathlib.Path
     wrong : callable
         Returns what is wrong with a file in the archive, of its name and a function that returns its content.
+
+    Raises
+    ------
+    DeploymentRefused
+        There is no space for the new one.
+    OSError
+        The archive cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(target, "w") as copy:
@@ -60,6 +70,22 @@ def copied(path: Path, target: Path, wrong: Callable[[str, Callable[[], bytes]],
                 size = archive.getinfo(name).file_size
                 with archive.open(name) as content, copy.open(name, "w", force_zip64=size > _BLOCK) as written:
                     shutil.copyfileobj(content, written, _BLOCK)
-    except DAMAGED as error:
+    except (*DAMAGED, OSError) as error:
+        if full := _no_space(error):
+            raise DeploymentRefused(
+                f"{path} cannot be copied to {target.parent}: {full.strerror}. Free some space there, or set "
+                "TMPDIR to a directory with more."
+            ) from full
+        if isinstance(error, OSError):
+            raise
         return f"it is damaged ({error})"
     return ""
+
+
+def _no_space(error: BaseException | None) -> OSError | None:
+    """Return the error of a full disk, which may be behind another one: a zip file cannot be closed either."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return error
+        error = error.__context__
+    return None

@@ -97,12 +97,12 @@ def _of_path(path: Path, directory: Path, example: Any, recipe: Recipe | None) -
         if kind is FileKind.PROGRAM:
             program = read_program(path, directory / "program.pt2")
             return export_program(program, directory, _names(recipe, example), recipe)
+        copy = directory / "model.pt"
+        script = read_script(path, copy)
     except OSError as error:
         raise DeploymentRefused(
             f"{path} cannot be read: {error.strerror or error}. Expected a file that you may read."
         ) from error
-    copy = directory / "model.pt"
-    script = read_script(path, copy)
     arrays = None if example is None else example_inputs(recipe, example, forward_names(script))
     return export_script(script, copy, directory, arrays, recipe)
 

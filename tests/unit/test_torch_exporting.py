@@ -532,6 +532,25 @@ def test_archives_that_unpack_to_too_much_or_are_damaged_are_refused(tmp_path, p
             export(tmp_path / name, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["net.pt", "net.pt2"])
+def test_a_full_temporary_directory_is_said_to_be_full(tmp_path, program, name):
+    resource = pytest.importorskip("resource")
+    if name == "net.pt":
+        torch.jit.save(torch.jit.script(mlp().eval()), tmp_path / name)
+    else:
+        changed(program, tmp_path / name, lambda _, content: content)
+    (out := tmp_path / "out").mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # bytes
+    try:
+        with pytest.raises(DeploymentRefused) as raised:
+            export(tmp_path / name, out, example=np.ones((2, 3), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"cannot be copied to {out}: File too large" in str(raised.value)
+    assert "TMPDIR" in str(raised.value)
+
+
 def test_two_parts_of_one_name_in_a_torch_export_file_are_refused(tmp_path, program):
     file = changed(program, tmp_path / "attack.pt2", lambda _, content: content)
     with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
