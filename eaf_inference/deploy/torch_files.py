@@ -9,6 +9,7 @@ import io
 import json
 import re
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -222,13 +223,14 @@ def export_program(program: Any, directory: Path, names: tuple[str, ...], recipe
 def _reference(torch: Any, program: Any, names: Sequence[str], outputs: Sequence[str]) -> Reference:
     """Return a function that calls the program with arrays."""
     tree = torch.utils._pytree  # noqa: SLF001  (its public form cannot read the program's arguments)
+    module = cache(program.module)  # making one may take longer than calling it
     device = next((each.device for each in program.state_dict.values()), "cpu")
 
     def scores(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         tensors = [torch.from_numpy(np.ascontiguousarray(arrays[name])).to(device) for name in names]
         positional, named = tree.tree_unflatten(tensors, program.call_spec.in_spec)
         with torch.no_grad():
-            values = tree.tree_leaves(program.module()(*positional, **named))
+            values = tree.tree_leaves(module()(*positional, **named))
         return {name: value.cpu().numpy() for name, value in zip(outputs, values, strict=True)}
 
     return scores

@@ -269,6 +269,19 @@ def test_a_torch_export_file_is_converted(tmp_path, program):
             )
 
 
+def test_a_programs_module_is_made_once_for_all_shapes(tmp_path, program, monkeypatch):
+    pytest.importorskip("onnxscript")
+    calls, module = [], torch.export.ExportedProgram.module
+    monkeypatch.setattr(
+        torch.export.ExportedProgram, "module", lambda self, **given: calls.append(1) or module(self, **given)
+    )
+    reference = export(program, tmp_path).reference
+    calls.clear()
+    reference({"input": np.ones((2, 3), np.float32)})
+    assert reference({"input": np.ones((5, 3), np.float32)})["output"].shape == (5, 2)
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("kind", ["traced", "exported"])
 @pytest.mark.filterwarnings("ignore")  # of torch, which traces here what it should not
 def test_what_was_exported_while_training_is_refused_with_what_to_do(tmp_path, kind):
