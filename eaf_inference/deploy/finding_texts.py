@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("constant", "depends_on_batch", "depends_on_graphs", "depends_on_padding", "differs_from_source"),
-    *("does_not_load", "empty_example", "small_example", "source_fails"),
+    *("does_not_load", "empty_example", "endless", "small_example", "source_fails"),
     *("empty_rows_not_finite", "example_does_not_fit", "fixed_batch", "not_per_row", "output_differs"),
     *("random_scores", "refused_rows", "refuses_all", "refuses_graph", "refuses_long", "refuses_short"),
     *("scores_not_finite",),
@@ -233,7 +233,11 @@ def differs_from_source(
     *,
     finite: bool,
 ) -> Finding:
-    much = f"by up to {change:.2g}" if math.isfinite(change) else "with NaN or infinity in one of them"
+    much = (
+        f"by up to {change:.2g}"
+        if math.isfinite(change)
+        else "in shape, in whole numbers, or with NaN or infinity in one"
+    )
     kind = "finite numbers" if finite else "NaN or infinity"
     return Finding(
         "differs-from-source",

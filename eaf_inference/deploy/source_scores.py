@@ -32,7 +32,8 @@ class SourceComparison:
     Attributes
     ----------
     changes : dict of int to float
-        The largest difference by row, relative to the largest score; 0 if it is rounding, inf for NaN in one.
+        The largest difference by row, relative to the largest score; 0 if it is rounding, inf for other
+        shapes or whole numbers, or for NaN in one.
     failed : int
         Rows for which the user's own model fails.
     why : str

@@ -57,8 +57,14 @@ def test_other_scores_are_an_error_and_in_few_rows_a_warning(findings):
 def test_other_scores_for_a_few_missing_values_are_an_error(findings):
     (finding,) = findings(lambda x: np.nan_to_num(np.maximum(x, 0)), MISSING)
     assert finding.severity == "error"
-    assert "rows of NaN or infinity, with NaN or infinity in one of them" in finding.what
+    assert "rows of NaN or infinity, in shape, in whole numbers, or with NaN or infinity in one" in finding.what
     assert "replace_inf_value" in finding.do
+
+
+@pytest.mark.parametrize("of_rows", [lambda x: np.maximum(x, 0).astype(int), lambda x: np.maximum(x, 0)[:, :2]])
+def test_other_whole_numbers_and_shapes_are_not_said_to_be_missing_values(findings, of_rows):
+    (finding,) = findings(of_rows, ROWS)
+    assert "of 64 rows of finite numbers, in shape, in whole numbers, or with NaN" in finding.what
 
 
 @pytest.mark.parametrize(("rows", "codes"), [(1, ["small-example"]), (7, ["small-example"]), (8, [])])
