@@ -94,8 +94,16 @@ class OwnModels:
         """
         from eaf_inference.deploy.deployment import Choices, deploy
 
-        text = Chosen.of(preprocess=recipe).preprocess
-        choices = Choices(text, labels, features, collections, graph, max_batch_size, lengths, pad_batches_to)
+        choices = Choices(
+            recipe=Chosen.of(preprocess=recipe).preprocess,
+            labels=labels,
+            features=features,
+            collections=collections,
+            graph=graph,
+            max_batch_size=max_batch_size,
+            lengths=lengths,
+            pad_batches_to=pad_batches_to,
+        )
         with stopping("Stopped; the model is not deployed."):
             return deploy(
                 self,
@@ -130,8 +138,16 @@ class OwnModels:
         """
         from eaf_inference.deploy.deployment import Choices, draft_config
 
-        text = Chosen.of(preprocess=recipe).preprocess
-        choices = Choices(text, labels, features, collections, graph, max_batch_size, lengths, pad_batches_to)
+        choices = Choices(
+            recipe=Chosen.of(preprocess=recipe).preprocess,
+            labels=labels,
+            features=features,
+            collections=collections,
+            graph=graph,
+            max_batch_size=max_batch_size,
+            lengths=lengths,
+            pad_batches_to=pad_batches_to,
+        )
         return draft_config(self, name, source, example, choices)
 
     def rollback(self: Target, name: str, version: int | None = None, *, timeout: float = 120.0) -> Model:

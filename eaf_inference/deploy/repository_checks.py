@@ -293,7 +293,7 @@ def _links(directory: Path) -> Iterator[Finding]:
                 ERROR,
                 f"{path.relative_to(directory.parent)} is a link out of the repository.",
                 "files inside the repository",
-                "Copy the file itself in place of the link: cp -L.",
+                "Copy what it points to in place of the link: cp -L -r.",
             )
             return
 

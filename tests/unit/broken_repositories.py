@@ -374,7 +374,7 @@ def archive_beside_the_model(directory: Path) -> None:
     (directory / "1" / "model.tar.gz").write_bytes(b"\x1f\x8b")
 
 
-@broken("link-outside", "cp -L")
+@broken("link-outside", "cp -L -r")
 def link_out_of_the_repository(directory: Path) -> None:
     save(directory, double())
     (directory / "1" / "weights.bin").symlink_to("/etc/hostname")
