@@ -49,6 +49,7 @@ _PATH_LIKE = re.compile(r"[/\\]|\.\.|\$\$")
 _PATH_KEY = re.compile(r"path|dir|file|librar|plugin|exec|env|url", re.IGNORECASE)
 _THREADS = re.compile(r"thread", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,3}")
+_FLAGS = {"true", "false", "yes", "no", "on", "off"}  # such as TF_USE_PER_SESSION_THREADS
 # numbers for which Triton reserves memory or time while it loads the model
 _MOST: dict[tuple[str, str], int] = {
     ("ModelDynamicBatching", "priority_levels"): 100,
@@ -245,7 +246,9 @@ def _check_parameter(key: str, value: str, *, is_python: bool) -> None:
             f"The parameter {key[:100]!r} is not allowed, because backends may read a file that it names. Remove it, "
             "or ask the facility's operators.",
         )
-    if _THREADS.search(key) and not (_NUMBER.fullmatch(value) and int(value) <= _MOST_THREADS):
+    if is_python or not _THREADS.search(key) or value.lower() in _FLAGS:  # its own code may start any number
+        return
+    if not (_NUMBER.fullmatch(value) and int(value) <= _MOST_THREADS):
         raise RefusedConfig(
             "too_large_a_number",
             f"The parameter {key[:100]!r} is {value[:100]!r}. Expected a number of threads, at most {_MOST_THREADS}.",

@@ -56,6 +56,16 @@ def test_harmless_fields_are_kept():
     assert "tensorrt" in check(GOOD + more).text
 
 
+@pytest.mark.parametrize(("key", "value"), [("TF_USE_PER_SESSION_THREADS", "true"), ("ENABLE_THREADS", "False")])
+def test_flags_about_threads_are_no_numbers_of_threads(key, value):
+    assert key in check(parameter(key, value)).text
+
+
+def test_python_models_may_call_their_own_parameters_anything():
+    text = parameter("multithreaded", "as many as there are").replace("onnxruntime", "python")
+    assert "multithreaded" in check(text, files=("3/model.py",), python=True).text
+
+
 def test_people_of_the_groups_may_have_python_models():
     text = f"""backend: "python" {PIN} parameters {{ key: "EXECUTION_ENV_PATH"
         value {{ string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" }} }}"""
