@@ -133,16 +133,15 @@ class _Candidate:
     dtype: type = np.float32
 
     def differs_with(self, known: Estimator, rows: NDArray[Any], value: float) -> bool:
-        """Whether more rows get other scores once one number of each is replaced, although the estimator takes it."""
+        """Whether more rows get other scores once one number of each is replaced, if both give scores for it."""
         tried: NDArray[Any] = np.resize(rows, (max(_TRIED, 4 * known.width), known.width)).astype(self.dtype)
         replaced = tried.copy()
         replaced[np.arange(len(tried)), np.arange(len(tried)) % known.width] = value
+        both = np.concatenate([tried, replaced])
         try:
-            own = known.scores(replaced)
-        except Exception:  # noqa: BLE001  (scikit-learn's and the boosters' own errors)
+            before, wrong = np.split(_apart(_run(self.content, known.output, both), known.scores(both)), 2)
+        except Exception:  # noqa: BLE001  (scikit-learn's, the boosters' and ONNX Runtime's own errors)
             return False
-        wrong = _apart(_run(self.content, known.output, replaced), own)
-        before = _apart(_run(self.content, known.output, tried), known.scores(tried))
         return bool((wrong & ~before).mean() > _MOST_APART)
 
     @classmethod

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from eaf_inference.deploy import estimators
 from eaf_inference.deploy.export import export
 from eaf_inference.errors import DeploymentRefused, InvalidInput
 
@@ -249,6 +250,20 @@ def test_a_number_for_missing_values_is_refused(tmp_path):
     estimator = xgboost().XGBClassifier(n_estimators=2, n_jobs=1, missing=-999).fit(ROWS, TWO)
     with pytest.raises(DeploymentRefused, match=r"takes -999 for a missing value.*missing=numpy\.nan"):
         export(estimator, tmp_path, example=ROWS)
+
+
+def test_a_conversion_that_fails_for_replaced_numbers_is_no_error(tmp_path, monkeypatch):
+    sessions, run = [], estimators._run
+
+    def run_once(*arguments):
+        sessions.append(arguments)
+        if len(sessions) > 1:
+            raise RuntimeError("ONNX Runtime's")
+        return run(*arguments)
+
+    monkeypatch.setattr(estimators, "_run", run_once)
+    assert export(RandomForestClassifier(10, random_state=0).fit(ROWS, TWO), tmp_path, example=ROWS).remarks == ()
+    assert len(sessions) == 3  # one for the example, and one each for 0 and NaN
 
 
 def test_zeros_that_a_conversion_mistakes_are_refused(tmp_path):
