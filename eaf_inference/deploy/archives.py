@@ -68,7 +68,7 @@ def copied(path: Path, target: Path, wrong: Callable[[str, Callable[[], bytes]],
                 if why := wrong(name, lambda name=name: archive.read(name)):  # type: ignore[misc]
                     return why
                 size = archive.getinfo(name).file_size
-                with archive.open(name) as content, copy.open(name, "w", force_zip64=size > _BLOCK) as written:
+                with archive.open(name) as content, copy.open(name, mode="w", force_zip64=size > _BLOCK) as written:
                     shutil.copyfileobj(content, written, _BLOCK)
     except (*DAMAGED, OSError) as error:
         if full := _no_space(error):

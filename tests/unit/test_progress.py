@@ -12,9 +12,7 @@ import termios
 from pathlib import Path
 from types import SimpleNamespace
 
-import IPython
 import pytest
-from jupyter_client.session import Session
 
 from eaf_inference._kernel import is_forked_from_kernel
 from eaf_inference.inference.progress import Progress
@@ -140,10 +138,12 @@ def test_calls_at_the_same_time_are_timed_by_their_own_pace():
 
 @pytest.mark.parametrize("forked", [False, True])
 def test_a_process_that_a_kernel_forked_shows_no_bar(monkeypatch, forked):
-    kernel = SimpleNamespace(session=Session(), get_parent=dict)
+    ipython = pytest.importorskip("IPython", reason="the oldest environment has no [notebook]")
+    sessions = pytest.importorskip("jupyter_client.session")
+    kernel = SimpleNamespace(session=sessions.Session(), get_parent=dict)
     if forked:
         kernel.session.pid += 1
-    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    monkeypatch.setattr(ipython, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
     assert is_forked_from_kernel() == forked
     progress = Progress(enabled=None, label="jets")
     progress.expect(2)
