@@ -74,6 +74,7 @@ def test_a_cpu_service_the_widget_and_cell_outputs(page):
     page.new_triton_notebook()
     page.run("monitor = triton.monitor(); monitor")
     assert drawn(page, page.widget.locator(".eaf-title"), pseudo="::before")
+    expect(page.widget).to_contain_text("No GPU reported", timeout=20_000)  # it has figures to save
     page.run("triton")
     page.run("triton.models()")
     page.run("triton.model('particlenet')")
