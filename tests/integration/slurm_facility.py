@@ -14,12 +14,14 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import psutil
 from tokens import make_token
 
+ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 COMMANDS = (
     ["scontrol", "show", "job", "-dd"],
@@ -35,16 +37,20 @@ COMMANDS = (
 
 def python_for_all_users(directory: Path) -> str | None:
     """Return a Python that every user can run and that has this one's packages, made in `directory` if need be."""
-    base = Path(sys.base_prefix)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for number, candidate in enumerate((base / "bin" / version, Path("/usr/bin") / version)):
+    own = Path(sys.prefix) / "lib" / version / "site-packages"
+    copied = directory / "packages"
+    candidates = (Path(sys.base_prefix) / "bin" / version, Path("/usr/bin") / version)
+    for number, (packages, base) in enumerate(product((own, copied), candidates)):
+        if packages == copied and not copied.exists():  # in a private directory, as a temporary clone's are
+            with suppress(OSError):  # on another file system
+                _link_files(own, copied)
         environment = directory / str(number)
         (environment / "bin").mkdir(parents=True)
         (environment / "lib" / version).mkdir(parents=True)
-        (environment / "bin" / "python").symlink_to(candidate)
-        (environment / "pyvenv.cfg").write_text(f"home = {candidate.parent}\n", encoding="utf-8")
-        packages = environment / "lib" / version / "site-packages"
-        packages.symlink_to(Path(sys.prefix) / "lib" / version / "site-packages")
+        (environment / "bin" / "python").symlink_to(base)
+        (environment / "pyvenv.cfg").write_text(f"home = {base.parent}\n", encoding="utf-8")
+        (environment / "lib" / version / "site-packages").symlink_to(packages)
         python = str(environment / "bin" / "python")
         program = environment / "bin" / "eaf-inference"
         program.write_text(f"#!{python}\nimport sys\nfrom eaf_inference.cli import main\nsys.exit(main())\n")
@@ -54,6 +60,13 @@ def python_for_all_users(directory: Path) -> str | None:
             subprocess.run(command, user=NOBODY, env={}, cwd="/", capture_output=True, check=True)
             return python
     return None
+
+
+def _link_files(packages: Path, copied: Path) -> None:
+    """Make hard links of installed packages and of this project's."""
+    shutil.copytree(packages, copied, copy_function=os.link)
+    for name in ("eaf_inference", "eaf_facility"):
+        shutil.copytree(ROOT / name, copied / name, copy_function=os.link)
 
 
 @dataclass(frozen=True)
