@@ -64,6 +64,13 @@ def _nested_fields(records: ak.Array, suffice: Callable[[Collection[str]], bool]
     return found
 
 
+def _holds_records(layout: ak.contents.Content) -> bool:
+    """Whether a field of these records may have records of its own; fast, as most have none."""
+    while not layout.is_record and hasattr(layout, "content"):
+        layout = layout.content
+    return not layout.is_record or any(each.fields for each in layout.contents)
+
+
 def _axes(layout: ak.contents.Content, names: Iterable[str]) -> int:
     """Return the smallest number of axes of these fields; those that are records do not count."""
     plain = (field.purelist_depth for name in names if not (field := layout[name]).fields)
@@ -156,6 +163,8 @@ def refuse_jets_for_constituents(
     refused = f"{what} is an array of jets. Expected the jets' constituents."
     if _LINKS in records.fields:
         raise InvalidInput(f"{refused} {_CANDIDATES}")
+    if not _holds_records(records.layout):
+        return
     own = max((records.layout[name].purelist_depth for name in read), default=1)  # jet_pt and the like have fewer
     if inside := next((path for path, axes in _nested_fields(records, suffice).items() if axes > own), ""):
         raise InvalidInput(
