@@ -39,7 +39,9 @@ _REACH = re.compile(rf"\b(?:{_REACHING})\b|(?<![\w.])ops\b(?!\.(?:{_SAFE})\.)(?:
 _STRING = re.compile(r'"(?:[^"\\\n]|\\(?!0[4-7]|1[0-6]|17[0-6])[^\n])*"(?!\s*")')
 _NOT_WRITTEN = re.compile(r"""["'\\#].{,99}""")  # outside of strings
 _MODULE = re.compile(r"builtins|collections")  # torch imports it
+_PARAMETER = re.compile(r"[\w.]*")  # torch writes names of inputs into the head of a function
 _WHOLE = {"target": _TARGET, "as_operator": _TARGET, "default_factory_module": _MODULE}
+_WHOLE |= dict.fromkeys(("name", "as_name", "forward_arg_names"), _PARAMETER)
 _JSON = "in_spec", "out_spec", "context"  # texts that are JSON again
 _NOT_RUN = "metadata"  # where a node comes from, in texts
 

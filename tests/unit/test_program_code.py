@@ -119,6 +119,13 @@ def test_sizes_as_torch_writes_them_are_allowed():
         assert code_in({"expr_str": size}) is None
 
 
+@pytest.mark.parametrize("key", ["name", "as_name", "forward_arg_names"])
+def test_names_of_inputs_are_plain(key):
+    for name in ("x: [0 for torch.load in [torch.os.system]]", "x, y", "x #", "x:torch.os"):
+        assert code_in({"inputs": [{"as_tensor": {key: name}}]}) == name
+    assert code_in({"inputs": [{"as_tensor": {key: "p_layers.0_weight"}}]}) is None
+
+
 def test_modules_of_an_inputs_structure_are_only_those_of_containers():
     for module, found in (("builtins", None), ("antigravity", "antigravity")):
         spec = json.dumps([1, {"context": json.dumps({"default_factory_module": module})}])
