@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def own_directories(tmp_path_factory):
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("DASK_CONFIG", str(tmp_path_factory.mktemp("dask")))
         yield
+
+
+@pytest.fixture
+def pythons_handler():
+    """Install Python's handler of Ctrl-C: a shell's background job lacks it, and libraries may replace it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

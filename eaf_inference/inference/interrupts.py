@@ -35,12 +35,13 @@ class Interrupts:
     block, by `check`, or at the latest by `release`, so that one that Python ignored still ends the call.
     """
 
-    __slots__ = ("_before", "_held", "_noted")
+    __slots__ = ("_before", "_held", "_noted", "_raised")
 
     def __init__(self) -> None:
         self._before: Callable[[int, FrameType | None], object] | None = None
         self._held = 0
         self._noted = False
+        self._raised: type[BaseException] = KeyboardInterrupt
 
     def watch(self) -> None:
         """Start noting; outside the main thread Python raises no interrupts, and this does nothing."""
@@ -57,14 +58,15 @@ class Interrupts:
         Parameters
         ----------
         leaving : type, optional
-            The exception that ends the call; if it is the interrupt, it is not raised again.
+            The exception that ends the call; if it is the interrupt, or what the previous handler raised for it
+            (dask_jobqueue's raises SystemExit), it is not raised again.
         """
         self._held = 1  # against an interrupt in this method
         before, self._before = self._before, None
         if before is not None and _signal.getsignal(signal.SIGINT) == self._arrived:
             _signal.signal(signal.SIGINT, before)
         noted, self._noted, self._held = self._noted, False, 0
-        if before is not None and noted and not (leaving and issubclass(leaving, KeyboardInterrupt)):
+        if before is not None and noted and not (leaving and issubclass(leaving, (KeyboardInterrupt, self._raised))):
             before(signal.SIGINT, None)
 
     def hold(self) -> None:
@@ -89,8 +91,12 @@ class Interrupts:
 
     def _raise(self, frame: FrameType | None) -> None:
         # a library may reinstall this handler after the call; then Python's own is meant
-        (self._before or signal.default_int_handler)(signal.SIGINT, frame)
-        self._noted = False  # only reached if that handler does not raise
+        try:
+            (self._before or signal.default_int_handler)(signal.SIGINT, frame)
+        except BaseException as error:
+            self._raised = type(error)
+            raise
+        self._noted = False  # that handler raised nothing
 
 
 class stopping(ContextDecorator):  # noqa: N801  (used like a function)

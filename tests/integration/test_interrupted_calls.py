@@ -15,6 +15,8 @@ from kernels import notebook
 import eaf_inference
 from eaf_inference.inference.traffic import Traffic
 
+pytestmark = pytest.mark.usefixtures("pythons_handler")
+
 ROWS = {"x": np.ones((20, 2, 100), np.float32)}
 
 

@@ -114,6 +114,7 @@ gateway = Gateway(given["gateway"], auth=BasicAuth(given["user"], given["passwor
 with gateway.new_cluster() as cluster, cluster.get_client() as client:
     print(json.dumps([client.run_on_scheduler(os.getuid), len(gateway.list_clusters())]), flush=True)
 """
+# not imported here: it replaces the handler of Ctrl-C
 QUEUE = """
 import json, os, sys
 from pathlib import Path
@@ -319,7 +320,6 @@ def test_the_array_of_the_page_scores_all_files(announced, users):
 
 def test_a_cluster_of_dask_jobqueue_is_configured(announced, users):
     """With `configure_clusters = "all"`, without a call of `configure`."""
-    pytest.importorskip("dask_jobqueue")
     alice = users[0]
     configuration = alice.own(Path(tempfile.mkdtemp(dir=alice.home)))
     facility = {"urls": [announced["replicas"][0]["grpc"]], "configure_clusters": "all"}

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
 from eaf_inference.inference.interrupts import Interrupts
 
-
-@pytest.fixture(autouse=True)
-def pythons_handler():
-    """Install Python's handler, which is missing in a shell's background job."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("pythons_handler")
 
 
 @pytest.fixture
@@ -59,6 +54,23 @@ def test_a_handler_installed_during_the_call_stays(interrupts):
     with pytest.raises(KeyboardInterrupt):  # a handler reinstalled too late acts like Python's own
         signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_handler_that_ends_the_process_is_called_once():
+    calls = []
+
+    def ends(*_):  # as dask_jobqueue installs one
+        calls.append(1)
+        sys.exit()
+
+    signal.signal(signal.SIGINT, ends)
+    interrupts = Interrupts()
+    interrupts.watch()
+    with pytest.raises(SystemExit) as left:
+        signal.raise_signal(signal.SIGINT)
+    interrupts.release(left.type)
+    assert calls == [1]
+    assert signal.getsignal(signal.SIGINT) is ends
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
