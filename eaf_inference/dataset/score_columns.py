@@ -144,6 +144,8 @@ def canonical(content: ak.contents.Content) -> ak.contents.Content:
         valid = content.mask_as_bool(valid_when=True)
         index = np.where(valid, np.cumsum(valid) - 1, -1).astype(np.int64)
         inner = canonical(content.project())
+        if len(valid) and not (len(inner) or inner.is_unknown):  # awkward's Arrow arrays need something behind None
+            inner = canonical(inner.form.length_one_array(highlevel=False))
         return ak.contents.IndexedOptionArray(ak.index.Index64(index), inner, parameters=parameters)
     if content.is_indexed:
         return canonical(content.project())

@@ -93,6 +93,33 @@ def test_only_some_parts_may_have_missing_scores(tmp_path, pieces, what):
     assert len(made) == 1
 
 
+ALL_MISSING = {
+    "lists": ak.Array([[1.0, None]]),
+    "rows of a matrix": ak.Array(np.ones((1, 2))),
+    "strings": ak.Array(["a"]),
+    "records of lists": ak.Array([{"a": [1.0], "b": [[2]]}]),
+    "records of what may be missing": ak.Array([{"a": [1.0]}, {"a": None}])[:1],
+    "deep": ak.Array([[[1.0, None], None]]),
+}
+
+
+@pytest.mark.parametrize("kind", ALL_MISSING)
+@pytest.mark.parametrize("inside", [False, True])
+def test_all_scores_of_a_file_or_a_piece_may_be_missing(tmp_path, pieces, kind, inside):
+    scores = ALL_MISSING[kind][[0] * 12]
+    scores = scores[:, np.newaxis] if inside else scores
+    missing = ak.Array([[None]] * 12) if inside else ak.Array([None] * 12)
+    for n, first in enumerate([0, 6, 11]):  # the entries from this one on
+        there = np.arange(12) < first
+        expected = ak.mask(scores, ak.Array(there[:, np.newaxis]) if inside else there)
+        write(results(File("/data/a.root"), expected, (3, 7)), tmp_path / str(n), provenance=MADE)
+        [path] = (tmp_path / str(n)).rglob("*.parquet")
+        back = ak.from_parquet(path)
+        assert back.scores.type.content == expected.type.content
+        assert back.scores.tolist() == expected.tolist()
+        assert back.scores.tolist()[first:] == missing.tolist()[first:]
+
+
 def test_the_bytes_depend_on_the_scores_alone(tmp_path, pieces):
     file = File("/data/a.root", "Events", "qcd")
     for kind, scores in KINDS.items():
