@@ -35,7 +35,7 @@ def open_parquet(path: str) -> Iterator[Any]:
             system, inner = fsspec.core.url_to_fs(path)
             source = stack.enter_context(system.open(inner, "rb", cache_type="none"))  # pyarrow's buffers suffice
         buffers = {"pre_buffer": False, "buffer_size": _BUFFER}
-        yield stack.enter_context(pyarrow.parquet.ParquetFile(source, **buffers))
+        yield stack.enter_context(pyarrow.parquet.ParquetFile(source, page_checksum_verification=True, **buffers))
 
 
 def parquet_table(file: Any) -> Table:

@@ -21,7 +21,7 @@ from eaf_inference.dataset.parts import File, Part
 from eaf_inference.dataset.reading import read
 from eaf_inference.errors import UnreadableFile
 
-pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 uproot = pytest.importorskip("uproot")
 
 COLUMNS = {"x": np.arange(20_000.0), "y": np.random.default_rng(1).normal(size=20_000)}
@@ -83,6 +83,20 @@ def test_a_damaged_file_is_told_apart_and_not_tried_again(model, tmp_path, write
     found = fault(file, model)
     assert (found.reason, found.temporary) == (reason, False)
     assert any(advice in str(found) for advice in ("Copy or produce it again", "Copy it again", "It is a web page"))
+
+
+@pytest.mark.parametrize("stop", [None, 10_000])
+def test_a_changed_number_shows_in_pages_with_checksums(model, tmp_path, stop):
+    table = ak.to_arrow_table(ak.Array(COLUMNS), extensionarray=False)
+    path = tmp_path / "a.parquet"
+    plain = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(table, path, **plain)
+    part = Part(0, File(str(path)), 0, stop)
+    assert read(part, model, None).data["y"][5] == COLUMNS["y"][5]
+    path.write_bytes(path.read_bytes().replace(COLUMNS["y"][5].tobytes(), np.float64(1.0).tobytes(), 1))
+    with pytest.raises(UnreadableFile) as caught:
+        read(part, model, None)
+    assert (caught.value.reason, caught.value.temporary) == ("damaged", False)
 
 
 def test_a_damaged_basket_is_a_fault_of_the_file_also_with_nanoevents(tmp_path):
