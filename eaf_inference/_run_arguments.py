@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 import sys
+import traceback
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -53,6 +54,8 @@ def qualified_name(text: str) -> str:
     """Check the form ``module:name``, for argparse."""
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no module:function, such as selections:fatjets")
+    if (file := text.partition(":")[0]).endswith(".py"):
+        raise argparse.ArgumentTypeError(f"{file!r} is a file. Expected the module: {text.replace('.py:', ':')}")
     return text
 
 
@@ -74,6 +77,13 @@ def object_named(name: str) -> Any:
         raise ConfigurationError(
             f"{name} cannot be imported: {error}. Expected module:function, with the module {module} installed or in "
             f"{here}."
+        ) from error
+    except Exception as error:  # whatever the user's module raises
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f" in line {place.lineno} of {place.filename}"
+        raise ConfigurationError(
+            f"{name} cannot be imported: {type(error).__name__}{where}: {error}. Correct the module {module}; "
+            f"`python -c 'import {module}'` shows the same."
         ) from error
 
 

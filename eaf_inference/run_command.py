@@ -137,8 +137,10 @@ def _run(options: argparse.Namespace) -> int:
         _end_threads()
         return INTERRUPTED
     print(written)
-    if run.failed:
-        print(run.failed)
+    if failures := run.failed:
+        print(failures)
+        if failures[0].error.reason and not written.files:  # then it is probably the command that is wrong
+            print(f"The first in full: {failures[0].error}")
     return 0 if written.files + written.skipped == len(mine) else FAILED
 
 

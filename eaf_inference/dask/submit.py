@@ -80,7 +80,8 @@ def submit(
         There is no client, or it is closed or asynchronous; Dask is not installed; or `select` cannot be sent to the
         processes of a pool.
     InvalidInput
-        `model` is no model, `chunks` is one array rather than an iterable of them, or an option is wrong.
+        `model` is no model, `select` no function, `chunks` is one array rather than an iterable of them, or an option
+        is wrong.
     """
     options = Options(retries=retries, in_flight=in_flight, progress=progress, on_error=on_error)
     model = checked(model)

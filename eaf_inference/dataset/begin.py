@@ -10,6 +10,8 @@ from eaf_inference.dataset.fileset import files_of
 from eaf_inference.dataset.slots import group_of
 from eaf_inference.dataset.submission import Submission
 from eaf_inference.dataset.task import Task
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +58,17 @@ def begin(
 
 
 def task_at(place: Place, model: Model, *, select: Callable[[Any], Any] | None, schema: Any) -> Task:
-    """Return what is done for each part there."""
+    """Return what is done for each part there.
+
+    Raises
+    ------
+    InvalidInput
+        `select` is no function.
+    """
+    if select is not None and not callable(select):
+        raise InvalidInput(
+            f"select is {kind_of(select)}. Expected a function that converts what a file holds to the model's input."
+        )
     fingerprint = model.fingerprint()
     if fingerprint.probe is None:
         warnings.warn(

@@ -245,3 +245,9 @@ def test_without_dask_a_run_says_what_to_install(connection, monkeypatch):
 def test_a_models_name_is_not_taken_for_the_model(connection, pool, use):
     with pytest.raises(InvalidInput, match=r"is a string\. Expected what triton\.model\('sums'\) returns"):
         getattr(connection, use)("sums", [], client=pool)
+
+
+@pytest.mark.parametrize("use", ["submit", "estimate"])
+def test_a_select_that_is_no_function_is_refused_at_once(connection, pool, use):
+    with pytest.raises(InvalidInput, match=r"select is a string\. Expected a function"):
+        getattr(connection, use)(connection.model("sums"), ["a.parquet"], client=pool, select="jets")

@@ -109,6 +109,15 @@ def test_a_bad_file_is_listed_and_only_it_is_scored_again(here, zoo, capsys, mon
     assert Path("calls").stat().st_size == calls  # nothing was read
 
 
+def test_a_command_that_scores_nothing_says_what_to_do(here, zoo, capsys):
+    without_select = ["run", "sums", "data/*.parquet", "--url", zoo.grpc, "--out", "scores"]
+    for number in range(6):
+        ak.to_parquet(ak.Array([{"jets": {"x": [[1.0], [2.0]]}}]), f"data/{number}.parquet")
+    assert main(without_select) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^The first in full: Chunk 0 .*0\.parquet lacks x; .* pass select=", said, re.MULTILINE)
+
+
 def test_scores_that_are_not_finite_are_reported_once_for_all_files(here, zoo):
     for number in range(3):
         ak.to_parquet(ak.Array({"x": np.zeros((2, 2, 8), np.float32)}), f"data/{number}.parquet")

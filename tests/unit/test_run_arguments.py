@@ -105,6 +105,27 @@ def test_a_function_is_found_in_this_directory(tmp_path, monkeypatch):
             object_named(absent)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def leading(:", r"SyntaxError: invalid syntax \(eaf_broken.py, line 1\)\. Correct the module"),
+        ("\n1 / 0", r"ZeroDivisionError in line 2 of .*eaf_broken\.py: division by zero\. Correct the module"),
+    ],
+)
+def test_a_module_that_fails_is_named_with_the_line(tmp_path, monkeypatch, text, message):
+    (tmp_path / "eaf_broken.py").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["/absent"])
+    with pytest.raises(ConfigurationError, match=message):
+        object_named("eaf_broken:leading")
+
+
+def test_a_file_is_not_taken_for_a_module(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "m", "f", "--out", "d", "--select=selections.py:cut"])
+    assert "'selections.py' is a file. Expected the module: selections:cut" in capsys.readouterr().err
+
+
 def test_schemas_are_those_of_coffea_or_the_users_own():
     nanoevents = pytest.importorskip("coffea.nanoevents", reason="coffea is not installed")
     assert schema_named("NanoAODSchema") is nanoevents.NanoAODSchema
