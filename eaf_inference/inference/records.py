@@ -294,7 +294,7 @@ def _is_variable(name: str, data: Mapping[str, Any], spec: ModelSpec, groups: Se
 
 def _holds_records(value: Any) -> bool:
     """Whether a value has named variables; an empty array of unknown type may have any."""
-    return _has_fields(value) or is_unknown(value)
+    return _has_fields(value) or is_unknown(value) or (isinstance(value, np.ndarray) and bool(value.dtype.names))
 
 
 def _has_fields(value: Any) -> bool:

@@ -16,6 +16,8 @@ import awkward as ak
 import numpy as np
 
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference import nesting
+from eaf_inference.inference.conversion import native
 from eaf_inference.inference.wrong_input import kind_of, nearest
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Table", "computed", "is_column", "kind_of_table", "listed", "numbers", "table_of"]
 
 _LISTED = 40  # columns in a message
+_VALID = "valid"  # False for the padding of a structured array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,13 +104,30 @@ def table_of(value: Any) -> Table | None:
 
 
 def computed(value: Any) -> Any:
-    """Return a table that was not computed yet as one that is; anything else as it is."""
+    """Return a table that was not computed or read yet as one that is, without padding; anything else as it is.
+
+    Padding is known in a structured array of at least two axes with a boolean field ``valid``, as ATLAS's HDF5 files
+    have it. The others come as awkward records, with a list per row.
+    """
     kind = kind_of_table(value)
     if kind == ("polars", "LazyFrame"):
         return value.collect()
     if kind == ("dask", "DataFrame"):
         return value.compute()
-    return value
+    dtype = None if isinstance(value, ak.Array) else getattr(value, "dtype", None)
+    if not isinstance(dtype, np.dtype) or not dtype.names:
+        return value
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)  # a data set of h5py
+    is_padded = array.ndim > 1 and _VALID in dtype.names and dtype[_VALID] == np.bool_
+    return _without_padding(array) if is_padded else array
+
+
+def _without_padding(array: NDArray[Any]) -> ak.Array:
+    valid = array[_VALID]
+    names = [name for name in array.dtype.names or () if array.dtype[name].kind in "buif"]
+    fields = {name: native(array[name][valid]) for name in names}
+    outer = nesting.Outer(len(array), array.shape[1:-1])
+    return nesting.nest(fields, nesting.Nested(outer, valid.sum(axis=-1, dtype=np.int64).reshape(-1)))
 
 
 def is_column(value: Any) -> bool:

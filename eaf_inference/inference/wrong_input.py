@@ -107,6 +107,12 @@ def lacking(
         Fields of the records that hold other variables already.
     """
     present = tuple(records.fields) if isinstance(records, ak.Array) else ()
+    if isinstance(records, np.ndarray) and records.dtype.names:
+        return InvalidInput(
+            f"{what} is a structured array of shape {records.shape}, which may hold padding. Expected a boolean "
+            "field 'valid' that is False for padding, or awkward records without it: "
+            "ak.zip({name: ak.from_regular(x[name])[ak.from_regular(real)] for name in x.dtype.names})."
+        )
     if not present:
         return InvalidInput(
             f"{what} is {kind_of(records)}, without fields. Expected an awkward record array of … × jets"

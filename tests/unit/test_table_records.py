@@ -102,6 +102,43 @@ def test_columns_of_another_byte_order_are_taken(kind):
     np.testing.assert_array_equal(prepare(kind(columns), jet).inputs.arrays[0].rows, [[1, 3], [2, 4]])
 
 
+class DataSet:
+    """A structured array in a file, as h5py reads it."""
+
+    def __init__(self, array):
+        self.array, self.dtype = array, array.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+@pytest.mark.parametrize("read", [np.asarray, DataSet])
+def test_the_padding_of_structured_arrays_is_no_constituent(read):
+    padded = np.zeros((3, 2), [("valid", "?"), ("eta", ">f4"), ("name", "S1"), ("pt", "f2")])
+    padded["valid"] = [[True, True], [False, False], [False, True]]  # wherever padding is
+    padded["pt"], padded["eta"] = [[1, 2], [9, 9], [9, 3]], [[0.5, 1.5], [9, 9], [9, 2.5]]
+    x, y = tensor("x", 2, -1), tensor("y", 1)
+    plain = ModelSpec("jets", "", 4, (x,), (y,), None, {}, features={"x": ("pt", "eta")})
+    for spec in (JETS, plain):
+        for data in (read(padded), {"x": read(padded)}):
+            job = prepare(data, spec)
+            (x,) = job.inputs.arrays
+            np.testing.assert_array_equal(np.stack(x.columns), [[1, 2, 3], [0.5, 1.5, 2.5]])
+            np.testing.assert_array_equal(x.counts, [2, 0, 1])
+    events = prepare(np.stack([padded, padded]), JETS)
+    assert (events.outer.length, events.outer.levels) == (2, (3,))
+
+
+def test_structured_arrays_of_unknown_padding_are_refused_with_a_recipe():
+    padded = np.zeros((3, 2), [("pt", "f4"), ("eta", "f4")])
+    for data in (padded, {"x": padded}):  # the name of an input makes them no prepared array
+        with pytest.raises(InvalidInput, match=r"structured array of shape \(3, 2\), .* field 'valid'"):
+            prepare(data, JETS)
+    real = np.array([[True, True], [False, False], [True, False]])
+    by_hand = ak.zip({name: ak.from_regular(padded[name])[ak.from_regular(real)] for name in padded.dtype.names})
+    assert prepare(by_hand, JETS).inputs.arrays[0].counts.tolist() == [2, 0, 1]
+
+
 def test_columns_of_one_name_are_left_out():
     table = pd.DataFrame([[1.0, 2.0, 3.0]], columns=["a", "b", "a"])
     assert as_records(table).fields == ["b"]
