@@ -28,7 +28,18 @@ def row_of(outputs: Outputs, place: int) -> Outputs:
 
 def agree(right: Outputs, outputs: Outputs, place: int, tolerance: float) -> bool:
     """Whether the row in this place has the outputs of a row scored alone. NaN equals only NaN."""
-    return all(agreement.agree(values[0], outputs[name][place], tolerance, None) for name, values in right.items())
+    return all(
+        agreement.agree(values[0], outputs[name][place], _limit(values[0], tolerance))
+        for name, values in right.items()
+    )
+
+
+def _limit(right: NDArray[Any], tolerance: float) -> agreement.Limit | None:
+    """Return the difference that is allowed, relative to a score, to the largest of the row, and to 1."""
+    if right.dtype.kind != "f":
+        return None
+    size = np.abs(right[np.isfinite(right)]).max(initial=0.0)
+    return agreement.Limit(np.asarray(tolerance * max(1.0, float(size))), tolerance)
 
 
 def change_of(right: Outputs, outputs: Outputs, place: int) -> float:

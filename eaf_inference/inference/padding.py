@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from eaf_inference.inference.agreement import Noise
     from eaf_inference.inference.inputs import Collection, Inputs
     from eaf_inference.inference.spec import ModelSpec
     from eaf_inference.inference.trial import Send
 
 __all__ = ["Finding", "Key", "Padding", "PaddingCheck"]
+
+_COPIES = 2, 5, 8  # of a row in a batch, where noise is measured again
 
 # What the effect of padding depends on besides the rows: the inputs that share their lengths, with their padding
 # values, and the names of all inputs sent.
@@ -207,18 +210,26 @@ class PaddingCheck:
             else replace(finding.lengths, minimum=max(finding.lengths.minimum, int(length)))
             for finding, length in zip(known, least, strict=True)
         ]
-        filled, empty = _dependence(trial, rules)
-        evident, followers = trial.finite.copy(), trial.followers
+        trials = [trial]
         first = np.arange(len(extreme))
         others = with_other_values(trial.inputs.take(first), self._masks)
         if others is not None:
             again = Trial(others, self._outputs, declared, send)
-            again.alone, again.tolerance = np.tile(trial.alone[:, first], 3), trial.tolerance
+            again.alone = np.tile(trial.alone[:, first], 3)
             again.score_alone()
-            evident[first] |= again.accepted.reshape(3, -1).any(axis=0)
-            also = _dependence(again, rules)
-            filled, empty = filled | also[0], empty | also[1]
-            followers = [mine & theirs for mine, theirs in zip(followers, again.followers, strict=True)]
+            again.measure_noise()
+            trials.append(again)
+        filled, empty = _dependence(trials, rules)
+        for copies in _COPIES if any(some.noisy for some in trials) else ():
+            if not (filled | empty).any():
+                break
+            for some in trials:
+                some.measure_noise(copies)
+            filled, empty = _dependence(trials, rules)
+        evident = trial.finite.copy()
+        for some in trials[1:]:
+            evident[first] |= some.accepted.reshape(3, -1).any(axis=0)
+        followers = [set.intersection(*names) for names in zip(*(some.followers for some in trials), strict=True)]
         findings = []
         for at, (finding, each, rule) in enumerate(zip(known, declared, rules, strict=True)):
             if finding.followers is not None:
@@ -275,17 +286,26 @@ def _untried(inputs: Inputs, known: Sequence[Finding]) -> NDArray[np.int64]:
     return np.flatnonzero(~np.all(covered, axis=0))
 
 
-def _dependence(trial: Trial, rules: Sequence[Lengths]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _dependence(trials: Sequence[Trial], rules: Sequence[Lengths]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the collections whose padding changes scores: of rows with constituents, and of empty rows."""
-    differing = trial.differing(rules)
+    noise = [each for trial in trials for each in trial.noise]
+    filled, empty = np.zeros((2, len(rules)), np.bool_)
+    for trial in trials:
+        by = _by_collection(trial, rules, noise)
+        filled |= np.any(by & (trial.counts > 0), axis=1)
+        empty |= np.any(by & (trial.counts == 0), axis=1)
+    return filled, empty
+
+
+def _by_collection(trial: Trial, rules: Sequence[Lengths], noise: Sequence[Mapping[str, Noise]]) -> NDArray[np.bool_]:
+    """Return which rows' scores change with the padding of each collection."""
+    differing = trial.differing(rules, noise)
     padded = [at for at, rule in enumerate(rules) if not rule.exact]
     by = np.zeros((len(rules), len(differing)), np.bool_)
     if differing.any() and len(padded) > 1:
         unpadded = [Lengths(exact=True)] * len(rules)
         for at in padded:
-            by[at] = trial.differing([*unpadded[:at], rules[at], *unpadded[at + 1 :]])
+            by[at] = trial.differing([*unpadded[:at], rules[at], *unpadded[at + 1 :]], noise)
     if not by.any():  # a single collection, or several that matter only together
         by[padded] = differing
-    filled: NDArray[np.bool_] = np.any(by & (trial.counts > 0), axis=1)
-    empty: NDArray[np.bool_] = np.any(by & (trial.counts == 0), axis=1)
-    return filled, empty
+    return by

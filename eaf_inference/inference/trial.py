@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from eaf_inference.inference.agreement import agree, largest_scores
+from eaf_inference.inference.agreement import agree, limits, noise_of
 from eaf_inference.inference.batching import batch_of, batches
 from eaf_inference.inference.inputs import AnyInput, DenseInput, MatrixInput, RaggedInput
 from eaf_inference.inference.lengths import Lengths
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from eaf_inference.errors import InferenceError
+    from eaf_inference.inference.agreement import Limit, Noise
     from eaf_inference.inference.batching import Batch
     from eaf_inference.inference.inputs import Inputs
     from eaf_inference.inference.lengths import Declared
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Trial", "chosen", "with_other_values"]
 
-_TOLERANCE = 1e-5  # float32 noise stays below 4e-7
-_NOISE = 4.0  # times the change of a row's scores with the batch size alone, as on a GPU that computes in TF32 …
-_LARGEST_NOISE = 1e-2  # … up to here: with more noise, dependence on padding cannot be recognised
 _SPREAD = 4  # rows between the shortest and the longest
 _MORE = 64  # constituents of padding tried beyond the longest row
 _FIRST = 8  # the first padded length tried for a row that is refused without padding
@@ -66,8 +64,8 @@ class Trial:
         Why the model refuses rows without padding; empty if it accepts them all.
     followers : list of set of (str, int)
         For each collection, the outputs and axes that had its padded length in every batch.
-    tolerance : float
-        The largest difference between equal scores, absolute and relative.
+    noise : sequence of mapping of str to Noise
+        How scores change with the batch's size alone, as on a GPU that computes in TF32.
     """
 
     def __init__(
@@ -79,11 +77,11 @@ class Trial:
         self.counts = np.stack([each.counts for each in inputs.collections])
         self._longest = self.counts.max(axis=1, initial=0)
         self.alone = np.stack([each.unpadded.padded(own) for each, own in zip(declared, self.counts, strict=True)])
-        self._right: list[Outputs | None] = [None] * inputs.rows
+        self._right: dict[int, Outputs] = {}
         self.accepted = np.zeros(inputs.rows, np.bool_)
         self.finite = np.zeros(inputs.rows, np.bool_)
         self.refused = ""
-        self.tolerance = _TOLERANCE
+        self.noise: Sequence[Mapping[str, Noise]] = ()
         self._outputs = outputs
         self._variable = {(spec.name, axis) for spec in outputs for axis in spec.variable_axes}
         self.followers = [set(self._variable) for _ in inputs.collections]
@@ -111,43 +109,44 @@ class Trial:
             length *= 2
         return refused & self.accepted
 
-    def measure_noise(self) -> None:
+    def measure_noise(self, copies: int = 3) -> None:
         """Send every row again beside copies of itself: any change is noise, since no padding was added."""
         size = max(self.inputs.max_batch_size, 1)
-        parts = [np.repeat(rows, 3)[:size] for rows in _alike(self.alone, np.flatnonzero(self.accepted))]
+        parts = [np.repeat(rows, copies)[:size] for rows in _alike(self.alone, np.flatnonzero(self.accepted))]
         outcomes = self._send([batch_of(self.inputs, rows, self._at(self.alone[:, rows[0]])) for rows in parts])
-        noise = 0.0
-        for rows, outcome in zip(parts, outcomes, strict=True):
-            if not isinstance(outcome, Exception):
-                noise = max([noise, *(self._change(row, outcome, place) for place, row in enumerate(rows))])
-        self.tolerance = max(_TOLERANCE, min(_NOISE * noise, _LARGEST_NOISE))
+        pairs = [
+            (self._right[row], {name: values[place] for name, values in outcome.items()})
+            for rows, outcome in zip(parts, outcomes, strict=True)
+            if not isinstance(outcome, Exception)
+            for place, row in enumerate(rows)
+        ]
+        self.noise = (*self.noise, noise_of(pairs, list(self._right.values()), self._outputs))
 
-    def _change(self, row: int, outputs: Outputs, place: int) -> float:
-        """Return the largest relative difference of a row's scores from the right ones."""
-        right = self._right[row]
-        assert right is not None  # noqa: S101  (it was accepted)
-        largest = 0.0
-        for name, values in right.items():
-            other = outputs[name][place]
-            if values.dtype.kind == "f" and other.shape == values.shape:
-                both = np.isfinite(values) & np.isfinite(other)
-                scale = max(1.0, float(np.abs(values[both]).max(initial=0.0)))
-                largest = max(largest, float(np.abs(values[both] - other[both]).max(initial=0.0)) / scale)
-        return largest
+    @property
+    def noisy(self) -> bool:
+        """Whether any score changed with the batch's size."""
+        return any(bool(np.any(each.change > 0)) for known in self.noise for each in known.values())
 
-    def differing(self, rules: Sequence[Lengths]) -> NDArray[np.bool_]:
-        """Return which rows' scores change under these rules, or with more padding than the longest row needs."""
+    def differing(self, rules: Sequence[Lengths], noise: Sequence[Mapping[str, Noise]]) -> NDArray[np.bool_]:
+        """Return which rows' scores change under these rules, or with more padding than the longest row needs.
+
+        Parameters
+        ----------
+        rules : sequence of Lengths
+        noise : sequence of mapping of str to Noise
+            Of this trial and of others.
+        """
         most = self._within_maximum(self._longest + _MORE)
         longer = [
             rule if rule.exact or each.full else replace(rule, minimum=max(rule.minimum, int(length)))
             for rule, each, length in zip(rules, self._declared, most, strict=True)
         ]
-        found = self._differing(rules, refusal_tells=True)
+        found = self._differing(rules, noise, refusal_tells=True)
         if any(each.full and not rule.exact for rule, each in zip(rules, self._declared, strict=True)):
             # where a longer row is beside it, a row may have its full length by chance
-            found |= self._differing(rules, refusal_tells=True, one_by_one=True)
+            found |= self._differing(rules, noise, refusal_tells=True, one_by_one=True)
         # refusing a length that none of the user's rows needs is no sign of wrong scores
-        return found if longer == list(rules) else found | self._differing(longer, refusal_tells=False)
+        return found if longer == list(rules) else found | self._differing(longer, noise, refusal_tells=False)
 
     def _within_maximum(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
         """Limit the lengths of the collections to the declared maxima."""
@@ -170,18 +169,23 @@ class Trial:
             self._follow(batch, outcome)
             for place, row in enumerate(each):
                 scores = {name: values[place] for name, values in outcome.items()}
-                self._right[row] = scores
+                self._right[int(row)] = scores
                 self.accepted[row] = True
                 self.finite[row] = any(
                     values.dtype == object or bool(np.isfinite(values).any()) for values in scores.values()
                 )
 
     def _differing(
-        self, rules: Sequence[Lengths], *, refusal_tells: bool, one_by_one: bool = False
+        self,
+        rules: Sequence[Lengths],
+        noise: Sequence[Mapping[str, Noise]],
+        *,
+        refusal_tells: bool,
+        one_by_one: bool = False,
     ) -> NDArray[np.bool_]:
         """Return which rows, of those accepted alone, have other scores under these rules."""
         found = np.zeros(self.inputs.rows, np.bool_)
-        largest = largest_scores(self._right, self._outputs)
+        allowed = limits(list(self._right.values()), self._outputs, noise)
         # a collection that is not padded keeps the lengths at which its scores are right
         unpadded = np.where([[rule.exact] for rule in rules], self.alone, 0)
         sent: list[tuple[Batch, NDArray[np.int64]]] = []
@@ -200,10 +204,8 @@ class Trial:
                 continue
             self._follow(batch, outcome)
             for place, row in enumerate(rows):
-                right = self._right[row]
-                assert right is not None  # noqa: S101  (it was accepted)
                 padded = {name: values[place] for name, values in outcome.items()}
-                found[row] |= not self._agree(row, right, padded, largest)
+                found[row] |= not self._agree(row, padded, allowed)
         return found
 
     def _follow(self, batch: Batch, outputs: Outputs) -> None:
@@ -215,9 +217,9 @@ class Trial:
         """Return rules that pad to exactly these lengths."""
         return [Lengths(int(length), exact=True) for length in lengths]
 
-    def _agree(self, row: int, right: Outputs, padded: Outputs, largest: Outputs) -> bool:
+    def _agree(self, row: int, padded: Outputs, allowed: Mapping[str, Limit]) -> bool:
         """Whether a row's scores are equal, apart from padding. NaN equals only NaN."""
-        for name, values in right.items():
+        for name, values in self._right[row].items():
             other = padded[name]
             if values.ndim != other.ndim:
                 return False
@@ -225,7 +227,7 @@ class Trial:
                 if values.shape[axis] != other.shape[axis]:
                     kept = self._real(row, min(values.shape[axis], other.shape[axis]))
                     values, other = (np.take(each, range(kept), axis=axis) for each in (values, other))
-            if not agree(values, other, self.tolerance, largest.get(name)):
+            if not agree(values, other, allowed.get(name)):
                 return False
         return True
 

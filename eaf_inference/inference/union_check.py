@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from eaf_inference.inference.agreement import agree, largest_scores
+from eaf_inference.inference.agreement import agree, limits, noise_of
 from eaf_inference.inference.caller import warn_caller
 from eaf_inference.inference.graph_spec import GRAPH, NODE
 from eaf_inference.inference.unions import LARGEST_SHARED, disjoint_union
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from eaf_inference.errors import InferenceError
+    from eaf_inference.inference.agreement import Limit, Noise
     from eaf_inference.inference.graph_spec import GraphSpec
     from eaf_inference.inference.graphs import Graphs
     from eaf_inference.inference.spec import ModelSpec
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UnionCheck", "UnionFinding"]
 
-_TOLERANCE = 1e-5  # float32 noise stays below 4e-7
-_NOISE = 4.0  # times the change of a graph's scores beside copies of itself, as on a GPU that computes in TF32 …
-_LARGEST_NOISE = 1e-2  # … up to here
 _SPREAD = 4  # graphs tried besides the extreme ones
 _TRIED = 8192  # nodes + edges of the unions of a trial
 
@@ -188,18 +186,17 @@ class _Trial:
             if isinstance(outcome, Exception):
                 return f"it refuses several in one ({outcome})"
             found.append(dict(zip(union, outcome, strict=True)))
-        largest = largest_scores(self._right.values(), self._spec.outputs)
+        allowed = limits(list(self._right.values()), self._spec.outputs)
         # the sizes are the same, so other values beside a graph change nothing at all, not even the rounding
         same = all(
-            _agree(found[0][graph], outputs[graph], _TOLERANCE, largest)
+            _agree(found[0][graph], outputs[graph], allowed)
             for outputs in found[1:3]
             for graph in own
             if graph in outputs
         )
-        tolerance = _TOLERANCE
-        if same and other and not self._as_alone(found, tolerance):
-            tolerance = max(tolerance, min(_NOISE * self._noise(own), _LARGEST_NOISE))
-        return "" if same and self._as_alone(found, tolerance) else "its scores depend on the others of a request"
+        if same and other and not self._as_alone(found, allowed):
+            allowed = limits(list(self._right.values()), self._spec.outputs, [self._noise(own)])
+        return "" if same and self._as_alone(found, allowed) else "its scores depend on the others of a request"
 
     def _beside_others(self, own: Sequence[int], parity: int) -> list[int]:
         """Give every second graph other values."""
@@ -209,28 +206,20 @@ class _Trial:
             for at, (graph, other) in enumerate(zip(own, changed, strict=True))
         ]
 
-    def _as_alone(self, found: Sequence[Mapping[int, Outputs]], tolerance: float) -> bool:
+    def _as_alone(self, found: Sequence[Mapping[int, Outputs]], allowed: Mapping[str, Limit]) -> bool:
         """Whether graphs have the scores that they have alone."""
-        largest = largest_scores(self._right.values(), self._spec.outputs)
         return all(
-            _agree(self._right[graph], outputs, tolerance, largest)
+            _agree(self._right[graph], outputs, allowed)
             for each in found
             for graph, outputs in each.items()
             if graph in self._right
         )
 
-    def _noise(self, own: Sequence[int]) -> float:
-        """Return the largest change of scores beside copies of the same graph."""
-        largest = 0.0
-        for graph, outcome in zip(own, self._scores([[graph] * 3 for graph in own]), strict=True):
-            if isinstance(outcome, Exception):
-                continue
-            for name, values in self._right[graph].items():
-                if values.dtype.kind == "f" and values.shape == outcome[0][name].shape:
-                    change = np.abs(outcome[0][name] - values)
-                    scale = max(1.0, float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
-                    largest = max(largest, float(change[np.isfinite(change)].max(initial=0.0)) / scale)
-        return largest
+    def _noise(self, own: Sequence[int]) -> Mapping[str, Noise]:
+        """Return how scores change beside copies of the same graph."""
+        outcomes = zip(own, self._scores([[graph] * 3 for graph in own]), strict=True)
+        pairs = [(self._right[graph], each[0]) for graph, each in outcomes if not isinstance(each, Exception)]
+        return noise_of(pairs, list(self._right.values()), self._spec.outputs)
 
     def _scores(self, unions: Sequence[Sequence[int]]) -> list[list[Outputs] | InferenceError]:
         """Send unions of these graphs, and return the outputs of each graph."""
@@ -252,10 +241,10 @@ class _Trial:
         return list(split)
 
 
-def _agree(right: Outputs, other: Outputs, tolerance: float, largest: Outputs) -> bool:
+def _agree(right: Outputs, other: Outputs, allowed: Mapping[str, Limit]) -> bool:
     """Whether the outputs of a graph are equal."""
     return right.keys() == other.keys() and all(
-        agree(values, other[name], tolerance, largest.get(name)) for name, values in right.items()
+        agree(values, other[name], allowed.get(name)) for name, values in right.items()
     )
 
 

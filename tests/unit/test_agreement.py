@@ -1,0 +1,119 @@
+"""Rounding and what padding changes: outputs of any scale, and servers with noise."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from builders import ragged, rows_of, tensor
+
+from eaf_inference.inference.agreement import agree, limits, noise_of
+from eaf_inference.inference.padding import PaddingCheck
+from eaf_inference.inference.spec import ModelSpec
+
+COUNTS = [3, 5, 9, 17, 30, 45, 60, 61, 62, 70, 80, 90, 20, 33]
+
+
+def is_padded(model, *outputs, counts=COUNTS):
+    """Whether rows are padded for a model, which is a function of a batch."""
+    spec = ModelSpec("jets", "", 64, (tensor("x", 1, -1),), outputs, None, {})
+    rows = [[1.0 + number % 7 for number in range(count)] for count in counts]
+    inputs = rows_of([ragged(tensor("x", 1, -1), rows)], list(outputs)).inputs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return not PaddingCheck(spec).padding(inputs, lambda sent: [model(batch) for batch in sent]).lengths[0].exact
+
+
+def share(batch, effect):
+    """Return a number between 0 and 1 for each row, which padding changes by this relative amount."""
+    x = batch.tensors[0][:, 0].astype(np.float64)
+    wave = 0.5 + 0.4 * np.sin(x.sum(axis=1))
+    return wave * (1 + effect * np.mean(x == 0, axis=1))
+
+
+def rounded(values, batch, size):
+    """Change values as kernels do that are chosen by the shape of a batch."""
+    kernel = (7 * batch.size + 3 * batch.tensors[0].shape[2]) % 5 - 2
+    return values * (1 + size * kernel)
+
+
+def as_float32(*columns):
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.01])
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda share: as_float32(1e3 + 100 * share, np.round(share, 12)),  # a mass and a probability
+        lambda share: as_float32(1e-4 * share),
+        lambda share: as_float32(1 - 1e-3 * share),
+        lambda share: as_float32(173 + 0.1 * share),
+    ],
+    ids=["beside large ones", "small", "near 1", "with an offset"],
+)
+def test_a_change_by_a_hundredth_of_what_tells_rows_apart_is_noticed(score, effect):
+    output = tensor("y", score(np.zeros(1)).shape[1])
+    assert is_padded(lambda batch: {"y": score(share(batch, effect))}, output) == (effect == 0)
+
+
+@pytest.mark.parametrize("effect", [0.0, 2e-3])
+def test_the_noise_of_a_large_score_hides_no_change_of_a_small_one(effect):
+    def model(batch):
+        mass, probability = 1e3 * rounded(share(batch, 0), batch, 1e-3), share(batch, effect)
+        return {"y": as_float32(mass, probability), "z": as_float32(probability)}
+
+    assert is_padded(model, tensor("y", 2), tensor("z", 1)) == (effect == 0)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_noise_of_a_score_beside_others_of_any_scale_is_no_reason(scale):
+    def model(batch):
+        return {"y": as_float32(1e3 * share(batch, 0), scale * rounded(share(batch, 0), batch, 1e-3))}
+
+    assert is_padded(model, tensor("y", 2))
+
+
+@pytest.mark.parametrize("counts", [[9, 17, 30], COUNTS])
+def test_noise_is_measured_again_before_padding_is_refused(counts):
+    def model(batch):  # as far as batches of three show, there is no noise
+        size = 0.0 if batch.size in (1, 3, 6) and batch.tensors[0].shape[2] in counts else 1e-3
+        return {"y": as_float32(rounded(share(batch, 0), batch, size))}
+
+    def wrong(batch):
+        return {"y": as_float32(rounded(share(batch, 0.1), batch, 1e-3))}
+
+    assert is_padded(model, tensor("y", 1), counts=counts)
+    assert not is_padded(wrong, tensor("y", 1), counts=counts)
+
+
+@pytest.mark.parametrize(("datatype", "step"), [("FP16", 2.0**-10), ("BF16", 2.0**-7)])
+def test_the_last_place_of_a_coarse_type_is_rounding(datatype, step):
+    def to_type(values):
+        values = (np.round(values / step) * step).astype(np.float32)
+        return {"y": values.astype(tensor("y", 1, datatype=datatype).dtype)[:, None]}
+
+    output = tensor("y", 1, datatype=datatype)
+    assert is_padded(lambda batch: to_type(0.6 + share(batch, 0.0) / 4 + step * (batch.size == 1)), output)
+    assert not is_padded(lambda batch: to_type(0.6 + share(batch, 0.3) / 4), output)
+
+
+def test_noise_is_that_of_each_output_and_position():
+    outputs = tensor("y", 2), tensor("z", -1), tensor("label", 1, datatype="INT64")
+    right = [
+        {"y": np.array([1000.0 * row, row], np.float32), "z": np.full(row, 1.0), "label": np.array([row])}
+        for row in range(1, 5)
+    ]
+    other = [each | {"y": each["y"] + np.float32([2, 0])} for each in right]
+    noise = noise_of(zip(right, other, strict=True), right, outputs)
+    assert set(noise) == {"y", "z"}
+    np.testing.assert_allclose(noise["y"].change, [2, 0])
+    allowed = limits(right, outputs, [noise])
+    np.testing.assert_allclose(allowed["y"].absolute, [8.0376, 3.76e-5], rtol=1e-2)
+    assert agree(right[0]["y"], np.float32([1007, 1]), allowed["y"])
+    assert not agree(right[0]["y"], np.float32([1000, 1.001]), allowed["y"])
+    assert not agree(right[0]["y"], np.float32([np.nan, 1]), allowed["y"])
+    assert not agree(right[0]["label"], np.array([2]), None)
+    near_one = [{"y": np.array([1e-3 * row, 1 - 1e-6 * row])} for row in range(4)]
+    assert limits(near_one, outputs, [noise])["y"].absolute[0] < 1e-4  # less spread, less noise
