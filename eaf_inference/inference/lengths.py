@@ -82,6 +82,8 @@ class Lengths:
         on padding.
     empty_apart : bool
         Send rows of length 0 with length 0, in batches of their own.
+    single : bool
+        Send each row alone. For models whose scores depend on the other rows of a batch.
     only : tuple of int
         Pad to these lengths and to no other; empty for any.
     multiple : int
@@ -92,6 +94,7 @@ class Lengths:
     maximum: int | None = None
     exact: bool = False
     empty_apart: bool = False
+    single: bool = False
     only: tuple[int, ...] = ()
     multiple: int = _MULTIPLE
 
@@ -117,6 +120,8 @@ class Lengths:
 
     def apart(self, counts: NDArray[np.int64]) -> NDArray[Any]:
         """Return a number for each row; rows whose numbers differ never share a batch."""
+        if self.single:
+            return np.arange(len(counts))
         if self.exact:
             return self.padded(counts)
         return counts > 0 if self.empty_apart else np.zeros(len(counts), np.bool_)

@@ -8,6 +8,10 @@ A finding holds for what was tried: the inputs that shared their lengths, their 
 between the shortest and the longest row. Rows outside that range are tried when they come. The values of a few rows
 may hide the effect of padding (a mean of zeros, a maximum above the padding), so rows of the same lengths with
 positive, negative and mixed values are tried as well.
+
+A model that mixes the rows of a batch, as a normalisation in training mode does, shows the same, since padded rows
+have other neighbours. So a row is sent beside another, and only the other's values change. If that matters, rows go
+one by one.
 """
 
 from __future__ import annotations
@@ -122,6 +126,10 @@ class PaddingCheck:
                 self._masks[tensor.name] = [variable.is_mask for variable in recipe.inputs[tensor.name]]
             elif is_mask(tensor.name):
                 self._masks[tensor.name] = [True]
+        merged = ", and also on others' requests, which its dynamic batcher merges: they cannot be right"
+        self._mixed = "one row goes per request: its scores depend on the other rows" + merged * (
+            spec.merged is not None
+        )
         self._trying = threading.Lock()
         self._found: dict[Key, Finding] = {}
 
@@ -179,9 +187,9 @@ class PaddingCheck:
                 for key, before, after in zip(keys, known, findings, strict=True):
                     self._found[key] = after
                     if after.note != before.note:
+                        right = "in evaluation mode" if after.lengths.single else "with correct masks"
                         warn_caller(
-                            f"Model {self._name!r}: {after.note}. That costs time; a model with correct masks does "
-                            "not need it."
+                            f"Model {self._name!r}: {after.note}. That costs time; a model {right} does not need it."
                         )
                 if len(_untried(inputs, findings)):  # the rows were no evidence: their scores are all NaN, say
                     return unpadded
@@ -226,6 +234,7 @@ class PaddingCheck:
             for some in trials:
                 some.measure_noise(copies)
             filled, empty = _dependence(trials, rules)
+        mixed = bool((filled | empty).any()) and any(some.mixed() for some in trials[1:])
         evident = trial.finite.copy()
         for some in trials[1:]:
             evident[first] |= some.accepted.reshape(3, -1).any(axis=0)
@@ -235,8 +244,11 @@ class PaddingCheck:
             if finding.followers is not None:
                 followers[at] &= finding.followers
             if (filled[at] or empty[at]) and not rule.exact:
-                collection = inputs.collections[at] if len(inputs.collections) > 1 else None
-                rule, note = _unlike(each, rule, collection, only_empty=not filled[at])
+                if mixed:
+                    rule, note = replace(each.unpadded, single=True), self._mixed
+                else:
+                    collection = inputs.collections[at] if len(inputs.collections) > 1 else None
+                    rule, note = _unlike(each, rule, collection, only_empty=not filled[at])
                 short = trial.counts[at][lengthened & (rule.exact | (trial.counts[at] == 0))]
                 if len(short) and not each.full:
                     raise self._impossible(inputs.collections[at], int(short.min()), trial.refused)

@@ -122,6 +122,34 @@ class Trial:
         ]
         self.noise = (*self.noise, noise_of(pairs, list(self._right.values()), self._outputs))
 
+    def mixed(self) -> bool:
+        """Whether a row's scores change with the values of another row of its length, in a batch of these two.
+
+        The shape is the same, so nothing is rounded otherwise. A model that is random shows itself by a repetition.
+        The rows are those of `with_other_values`.
+        """
+        number = self.inputs.rows // 3
+        rows = np.flatnonzero(self.accepted.reshape(3, number).all(axis=0))
+        if self.inputs.max_batch_size < 2:
+            return False
+        several = [np.array([row, row + times * number]) for row in rows for times in (1, 1, 2)]
+        sent = [batch_of(self.inputs, two, self._at(self.alone[:, two[0]])) for two in several]
+        firsts = [
+            None if isinstance(each, Exception) else {name: values[0] for name, values in each.items()}
+            for each in self._send(sent)
+        ]
+        allowed = limits(list(self._right.values()), self._outputs)
+        for one, again, other in zip(firsts[::3], firsts[1::3], firsts[2::3], strict=True):
+            if one is None or again is None or other is None:
+                continue
+            same, mixed = (
+                all(agree(values, each[name], allowed.get(name)) for name, values in one.items())
+                for each in (again, other)
+            )
+            if same and not mixed:
+                return True
+        return False
+
     @property
     def noisy(self) -> bool:
         """Whether any score changed with the batch's size."""

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from builders import ragged, rows_of, tensor
 
 from eaf_inference.inference.agreement import agree, limits, noise_of
+from eaf_inference.inference.batching import batches
 from eaf_inference.inference.padding import PaddingCheck
 from eaf_inference.inference.spec import ModelSpec
+from eaf_inference.inference.tuning import fixed_sizes
 
 COUNTS = [3, 5, 9, 17, 30, 45, 60, 61, 62, 70, 80, 90, 20, 33]
 
 
-def is_padded(model, *outputs, counts=COUNTS):
-    """Whether rows are padded for a model, which is a function of a batch."""
+def jets(*outputs, counts=COUNTS):
+    """Return a model with these outputs, and rows for it."""
     spec = ModelSpec("jets", "", 64, (tensor("x", 1, -1),), outputs, None, {})
     rows = [[1.0 + number % 7 for number in range(count)] for count in counts]
-    inputs = rows_of([ragged(tensor("x", 1, -1), rows)], list(outputs)).inputs
+    return spec, rows_of([ragged(tensor("x", 1, -1), rows)], list(outputs)).inputs
+
+
+def is_padded(model, *outputs, counts=COUNTS):
+    """Whether rows are padded for a model, which is a function of a batch."""
+    spec, inputs = jets(*outputs, counts=counts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return not PaddingCheck(spec).padding(inputs, lambda sent: [model(batch) for batch in sent]).lengths[0].exact
@@ -117,3 +125,34 @@ def test_noise_is_that_of_each_output_and_position():
     assert not agree(right[0]["label"], np.array([2]), None)
     near_one = [{"y": np.array([1e-3 * row, 1 - 1e-6 * row])} for row in range(4)]
     assert limits(near_one, outputs, [noise])["y"].absolute[0] < 1e-4  # less spread, less noise
+
+
+@pytest.mark.parametrize("merged", [None, ()])
+def test_rows_of_a_model_that_mixes_them_go_one_by_one(merged):
+    def normalised(batch):
+        score = share(batch, 0)
+        return {"y": as_float32(score - score.mean())}
+
+    spec, inputs = jets(tensor("y", 1))
+    check = PaddingCheck(replace(spec, merged=merged))
+    with pytest.warns(
+        UserWarning, match=r"one row goes per request: .* on the other rows.*in evaluation mode"
+    ) as seen:
+        lengths = check.padding(inputs, lambda sent: [normalised(batch) for batch in sent]).lengths
+    assert ("its dynamic batcher merges" in str(seen[0].message)) == (merged is not None)
+    sent = list(batches(inputs, lengths, fixed_sizes(8192)))
+    assert sorted(batch.rows.tolist() for batch in sent) == [[row] for row in range(len(COUNTS))]
+    assert [batch.tensors[0].shape[2] for batch in sent] == [COUNTS[batch.rows[0]] for batch in sent]
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "INT64"])
+def test_a_random_model_is_not_said_to_mix_rows(datatype):
+    random = np.random.default_rng(1)
+
+    def dropout(batch):
+        return {"y": random.integers(0, 1000, (batch.size, 1)).astype(output.dtype)}
+
+    output = tensor("y", 1, datatype=datatype)
+    spec, inputs = jets(output)
+    with pytest.warns(UserWarning, match="depend on the padding"):
+        PaddingCheck(spec).padding(inputs, lambda sent: [dropout(batch) for batch in sent])
