@@ -18,16 +18,21 @@ from typing import Any
 
 __all__ = ["code_in", "reach_of_script"]
 
-_NAME = re.compile(r"[\w.:#/<>\[\], +-]")  # nothing that calls, assigns, quotes or begins a line
+_NAME = re.compile(r"[\w./ +-]")  # nothing that calls, assigns, annotates, quotes or begins a line
 _SYMBOL = r"[a-z]{1,4}\d+"
 _QUOTED = rf"Symbol\('{_SYMBOL}'|Float\('[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?'"  # any other class may run a text: S('…')
 _NUMBER, _OPERATORS, _CLASS = r"\d+(?:\.\d+)?", r"[\s(),+\-*/%<>=!&|~]", r"[A-Z]\w*"
 _SIZE = re.compile(rf"{_QUOTED}|{_NUMBER}|{_OPERATORS}|{_CLASS}|[a-z]\w*=|{_SYMBOL}|true|false")
-_GUARD = re.compile(rf"L(?:\['\w+'\])+|\[\d+\]|\.size\(\)|\b(?:and|or|not)\b|{_NUMBER}|{_OPERATORS}|{_CLASS}")
+_FUNCTION = r"\b(?:abs|max|min|math\.(?:ceil|floor|trunc)|torch\._?sym_\w+)\b"
+_GUARD = re.compile(
+    rf"L(?:\['\w+'\])+|\[\d+\]|\.size\(\)|\b(?:and|or|not)\b|{_FUNCTION}|{_NUMBER}|{_OPERATORS}|{_CLASS}"
+)
 # what a check in the graph says
 _ASSERTION = re.compile(r"Runtime assertion failed for expression [\w\s(),+\-*/%<>=!&|~.]+ on node '\w+'")
-_PARTS = {"expr_str": _SIZE, "guards_code": _GUARD}
-_REACHING = r"from_file|save|\w*PythonOp|rpc_\w+"  # operators that open files, connections or memory
+_RANGES = "range_constraints"  # by size, such as 2*s25
+_PARTS = {"expr_str": _SIZE, _RANGES: _SIZE, "guards_code": _GUARD}
+_PARTS["as_string"] = re.compile(r"[\w.:/<>, +-]")  # quoted in the code, such as einsum's "bcp,bdp->bcd"
+_REACHING = r"from_file|save|\w*PythonOp|rpc_\w+|inline_asm\w*"  # operators that open files, connections or memory
 _SAFE = r"aten|prims?|quantized|quantized_decomposed|higher_order|torchvision"  # whose operators only compute
 _NAMED = r"_?[A-Za-z]\w*|__i?(?:and|or|xor|lshift|rshift)__"  # no attribute of Python's, such as __getattr__
 _SIGNS = r"add|and_|eq|floordiv|ge|gt|le|lshift|lt|mod|mul|ne|neg|or_|pos|pow|rshift|sub|truediv"
@@ -43,6 +48,7 @@ _PARAMETER = re.compile(r"[\w.]*")  # torch writes names of inputs into the head
 _WHOLE = {"target": _TARGET, "as_operator": _TARGET, "default_factory_module": _MODULE}
 _WHOLE |= dict.fromkeys(("name", "as_name", "forward_arg_names"), _PARAMETER)
 _JSON = "in_spec", "out_spec", "context"  # texts that are JSON again
+_ENUM = "__enum__"  # torch imports the module of an enum that is a key of an input
 _NOT_RUN = "metadata"  # where a node comes from, in texts
 
 
@@ -56,7 +62,9 @@ def code_in(described: Any, key: str = "") -> str | None:
         Under which it is in the description.
     """
     if isinstance(described, dict):
-        inner = [code_in(name) for name in described]
+        if _ENUM in described:
+            return _ENUM
+        inner = [code_in(name, key if key == _RANGES else "") for name in described]
         inner += [code_in(value, name) for name, value in described.items() if not _is_not_run(name, value)]
         return next(filter(None, inner), None)
     if isinstance(described, list):

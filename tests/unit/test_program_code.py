@@ -126,6 +126,26 @@ def test_names_of_inputs_are_plain(key):
     assert code_in({"inputs": [{"as_tensor": {key: "p_layers.0_weight"}}]}) is None
 
 
+def in_context(context):
+    return {"in_spec": json.dumps([1, {"type": "builtins.dict", "context": json.dumps(context)}])}
+
+
+def test_names_of_keyword_inputs_do_not_annotate():
+    assert code_in(in_context(["scale", "p_T/GeV of a-b"])) is None
+    name = "scale: [0 for torch.load in [torch.os.abort]]"
+    assert code_in(in_context([name])) == name
+
+
+def test_modules_of_enums_in_an_inputs_structure_are_not_imported():
+    assert code_in(in_context([{"__enum__": True, "fqn": "antigravity:x", "name": "y"}])) == "__enum__"
+
+
+def test_ranges_of_sizes_are_allowed():
+    limits = {"min_val": 6, "max_val": 120}
+    assert code_in({"range_constraints": {"s25": limits, "2*s25": limits, "Max(1, s25)": limits}}) is None
+    assert code_in({"range_constraints": {"open('x')": limits}}) == "open('x')"
+
+
 def test_modules_of_an_inputs_structure_are_only_those_of_containers():
     for module, found in (("builtins", None), ("antigravity", "antigravity")):
         spec = json.dumps([1, {"context": json.dumps({"default_factory_module": module})}])
@@ -136,6 +156,8 @@ def test_modules_of_an_inputs_structure_are_only_those_of_containers():
     "guard",
     [
         "L['batch']['x'].size()[0] == L['batch']['m'].size()[1]",
+        "min(1 + L['x'].size()[2], 5) == max(1, L['x'].size()[2] // 2)",
+        "math.trunc(0.5*torch.sym_float(L['x'].size()[2])) >= 0",
         "L['pair'][1][0].size()[0] <= 10 or not (L['x'].size()[0] % 2 == 0 and Eq(L['x'].size()[1], 3))",
     ],
 )
@@ -143,7 +165,10 @@ def test_guards_as_torch_writes_them_are_allowed(guard):
     assert code_in({"guards_code": [guard]}) is None
 
 
-@pytest.mark.parametrize("guard", ["exit()", "L['x'].__class__", "orexit()", "L['x']['a b']", "f'x'", "notL"])
+@pytest.mark.parametrize(
+    "guard",
+    ["exit()", "L['x'].__class__", "orexit()", "L['x']['a b']", "f'x'", "notL", "math.x(1)", "torch.load(1)", "minx"],
+)
 def test_other_guards_are_found(guard):
     assert code_in({"guards_code": [guard]}) == guard
 
