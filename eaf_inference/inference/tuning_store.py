@@ -38,11 +38,12 @@ def load(urls: Sequence[str], spec: ModelSpec) -> Learned | None:
         wrong = wrong or not all(0 <= value < _HUGE or name == "most" for name, value in values.items())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         log.debug("no tuning of %r: %s", spec.name, error)
         return None
-    # each reply counts at least once, and takes time and cells
-    return None if wrong or learned.n < 1 or not (learned.x and learned.y and learned.most >= 1) else learned
+    # each reply counts at least once, and takes time and cells; batches grow by a factor, so not from 0
+    wrong = wrong or min(learned.n, learned.cells, learned.most) < 1 or not (learned.x and learned.y)
+    return None if wrong else learned
 
 
 def save(urls: Sequence[str], spec: ModelSpec, learned: Learned) -> None:

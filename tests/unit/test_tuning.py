@@ -276,9 +276,10 @@ def test_a_tuning_is_kept_for_the_next_session(tmp_path, monkeypatch):
         {"n": math.nan},
         {"n": 1e-320},
         {"cells": math.inf},
+        {"cells": 0.0},
         {"x": 1e200},
         {"most": -1},
     ]
-    for damage in ("", "[]", json.dumps({"n": 1}), *(json.dumps({**kept, **change}) for change in wrong)):
+    for damage in ("", "[]", "[" * 4096, json.dumps({"n": 1}), *(json.dumps({**kept, **change}) for change in wrong)):
         path.write_text(damage)
         assert tuning_store.load(urls, SPEC) is None
