@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 # in calls of their own. Read when grpc is imported: https://github.com/grpc/grpc/blob/master/doc/fork_support.md
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
 
-__all__ = ["CHANNEL_OPTIONS", "keep_freed_memory", "outcome", "start_call"]
+__all__ = ["CHANNEL_OPTIONS", "UNFORKED", "hold_forks_back", "keep_freed_memory", "outcome", "start_call"]
+
+UNFORKED = threading.RLock()  # held where no other thread may fork, if `hold_forks_back` was called
 
 CHANNEL_OPTIONS = (
     # Reconnect soon after a server restarts. gRPC waits up to two minutes between attempts, and lets each take 20 s:
@@ -60,7 +63,8 @@ def start_call(start: Callable[[], Any], done: Callable[[Any], None]) -> None:
     in the same way, https://github.com/grpc/grpc/issues/36927). So no reference outlives this function: the future is
     freed here, or on gRPC's thread, where no interrupt arrives.
     """
-    start().add_done_callback(done)
+    with UNFORKED:
+        start().add_done_callback(done)
 
 
 def outcome(future: Any) -> tuple[Any, grpc.RpcError | None]:
@@ -75,6 +79,18 @@ def outcome(future: Any) -> tuple[Any, grpc.RpcError | None]:
         return future.result(), None
     except grpc.RpcError as error:
         return None, error.with_traceback(None)
+
+
+@functools.cache
+def hold_forks_back() -> None:
+    """Fork only while no thread holds `UNFORKED`, once per process, after the first channel is made.
+
+    gRPC's fork support takes care of its own threads alone. If a thread of the application is inside gRPC when
+    another one forks, the child inherits a lock that nobody releases, and waits for ever in the fork itself
+    (https://github.com/grpc/grpc/blob/master/doc/fork_support.md). Python waits here before gRPC prepares for the
+    fork, because it calls the function that was registered last first.
+    """
+    os.register_at_fork(before=UNFORKED.acquire, after_in_child=UNFORKED.release, after_in_parent=UNFORKED.release)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eaf_inference.errors import ConfigurationError
-from eaf_inference.inference._grpc_workarounds import CHANNEL_OPTIONS, keep_freed_memory
+from eaf_inference.inference._grpc_workarounds import CHANNEL_OPTIONS, UNFORKED, hold_forks_back, keep_freed_memory
 from eaf_inference.inference.reply import LIMIT_OPTIONS, SERVICE, read_with
 
 if TYPE_CHECKING:
@@ -56,10 +56,12 @@ class Channel:
         self.credentials = credentials
         self.resting_until = 0.0  # time.monotonic()
         self._may_send_token = address.tls or address.is_loopback or allow_insecure_token
-        if address.tls:
-            self._channel = grpc.secure_channel(address.target, tls.channel_credentials(), _OPTIONS)
-        else:
-            self._channel = grpc.insecure_channel(address.target, _OPTIONS)
+        with UNFORKED:
+            if address.tls:
+                self._channel = grpc.secure_channel(address.target, tls.channel_credentials(), _OPTIONS)
+            else:
+                self._channel = grpc.insecure_channel(address.target, _OPTIONS)
+        hold_forks_back()
         self._infer = self._stub("ModelInfer", b"".join)
 
     def __repr__(self) -> str:
@@ -107,7 +109,8 @@ class Channel:
             raise ConfigurationError(CLOSED) from error
 
     def close(self) -> None:
-        self._channel.close()
+        with UNFORKED:
+            self._channel.close()
 
 
 def frame_request(header: bytes, tensors: Iterable[np.ndarray[Any, Any]]) -> list[bytes | memoryview]:

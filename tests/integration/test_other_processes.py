@@ -19,8 +19,9 @@ from eaf_inference.inference.model import Model
 from eaf_inference.registry import Options
 
 FORKS = """
-import multiprocessing, sys
+import multiprocessing, sys, threading
 import numpy as np
+import numpy.ma  # so that no thread imports it when a process is forked
 import eaf_inference
 
 def score(results):
@@ -28,8 +29,18 @@ def score(results):
 
 model = eaf_inference.connect(sys.argv[1]).model("sums")
 rows = np.ones((20, 2, 100), np.float32)
+assert model(rows).sum() == 4000
+
+def keep_scoring():
+    while not ended.is_set():
+        assert model(rows).sum() == 4000
+
+ended = threading.Event()
+threads = [threading.Thread(target=keep_scoring, daemon=True) for _ in range(int(sys.argv[2]))]
+for thread in threads:
+    thread.start()
 context = multiprocessing.get_context("fork")
-for _ in range(4):
+for _ in range(int(sys.argv[3])):
     assert model(rows).sum() == 4000
     results = context.SimpleQueue()
     child = context.Process(target=score, args=[results])
@@ -40,12 +51,17 @@ for _ in range(4):
         sys.exit("the forked process waits for ever")
     assert child.exitcode == 0
     assert results.get() == 4000
+ended.set()
+for thread in threads:
+    thread.join(20)
+    assert not thread.is_alive()
 assert model(rows).sum() == 4000
 """
 
 
-def test_forked_processes_score_whenever_they_were_forked(zoo):
-    command = [sys.executable, "-W", "ignore", "-c", FORKS, zoo.grpc]
+@pytest.mark.parametrize(("threads", "forks"), [(0, 4), (2, 12)], ids=["between calls", "during calls"])
+def test_forked_processes_score_whenever_they_were_forked(zoo, threads, forks):
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, zoo.grpc, str(threads), str(forks)]
     done = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", timeout=240, check=False)
     assert done.returncode == 0, done.stderr
 
