@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import awkward as ak
 
 from eaf_inference.dataset.table import Column, Piece, Table
+from eaf_inference.inference.arrow_slices import unsliced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -106,6 +107,7 @@ def _array(table: Any) -> ak.Array:
     """Convert a table, with the names of records that awkward stored in its metadata."""
     import awkward._connect.pyarrow as connection
 
+    table = unsliced(table)
     stored = getattr(connection, "convert_native_arrow_table_to_awkward", None)  # in newer versions of awkward
     return ak.from_arrow(stored(table) if stored else table)
 

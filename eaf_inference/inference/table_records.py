@@ -8,6 +8,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
+from eaf_inference.inference.arrow_slices import unsliced
 from eaf_inference.inference.conversion import native
 from eaf_inference.inference.tables import Table, computed, is_column, kind_of_table, numbers, table_of
 
@@ -49,7 +50,7 @@ def awkward_of(column: Any) -> ak.Array | None:
 
             column, library = column.to_arrow(compat_level=polars.CompatLevel.oldest()), "pyarrow"
         if library == "pyarrow":
-            return ak.from_arrow(column)
+            return ak.from_arrow(unsliced(column))
         if library == "pandas" and (column.dtype.kind == "O" or _lacks_values(column)):
             return ak.from_iter(column.to_numpy(object, na_value=None))
         masked = isinstance(column, np.ma.MaskedArray)  # whose missing values stay missing

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import recipe_text, tensor, variable
 
+from eaf_inference.dataset.parquet import open_parquet, parquet_table
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.marshal import prepare
 from eaf_inference.inference.recipe import Recipe
@@ -79,6 +80,46 @@ def test_missing_values_stay_missing():
     assert records.a.to_list() == [1, None]
     assert records.b.to_list() == [[1], None]
     assert np.isnan(records.c[1])
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pa.table])
+def test_what_is_missing_in_a_slice_of_a_table_is_missing_there(make):
+    jets = [None, [1.0], None, [2.0, 3.0], None, []]
+    table = make({"pt": jets, "jet": [None if pt is None else {"pt": pt} for pt in jets]})
+    for start in range(len(jets)):
+        records = as_records(table[start:])
+        assert records.pt.to_list() == records.jet.pt.to_list() == jets[start:]
+
+
+def test_what_is_missing_in_ranges_of_parquet_is_missing_there_in_the_file(tmp_path):
+    numbers = [None, 1.0, None, 3.0, 4.0, None, 6.0]
+    jets = [None if number is None else [{"pt": number}] * at for at, number in enumerate(numbers)]
+    columns = {"number": numbers, "jets": jets, "met": [{"pt": number} for number in numbers]}
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table(columns), tmp_path / "a.parquet")
+    with open_parquet(str(tmp_path / "a.parquet")) as file:
+        table = parquet_table(file)
+        for start in range(len(numbers)):
+            got = table.read(None, start, len(numbers))
+            assert {name: got[name].to_list() for name in columns} == {
+                name: values[start:] for name, values in columns.items()
+            }
+
+
+@pytest.mark.parametrize("extension", [True, False])
+def test_slices_of_arrays_inside_others_are_noticed(extension):
+    jets = ak.Array(
+        [None, [{"pt": 1.0, "name": "a"}], [], None, [{"pt": 2.0, "name": None}, {"pt": 3.0, "name": "b"}]]
+    )
+    arrow = ak.to_arrow(jets, extensionarray=extension)
+    part = pa.array([None, 1.0, None, 2.0])[1:]
+    assert (
+        as_records(pa.chunked_array([arrow[1:], arrow[:0], arrow[4:]])).to_list() == jets[[1, 2, 3, 4, 4]].to_list()
+    )
+    assert as_records(pa.StructArray.from_arrays([part], ["a"])).a.to_list() == [1.0, None, 2.0]
+    assert as_records(pa.ListArray.from_arrays(pa.array([0, 1, 3], pa.int32()), part)).to_list() == [
+        [1.0],
+        [None, 2.0],
+    ]
 
 
 def test_the_mask_of_a_masked_column_is_not_lost():
