@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eaf_inference.deploy.exported import Export, library, reason, short
+from eaf_inference.deploy.saved import onnx_files
 from eaf_inference.deploy.torch_network import Network, evaluating, plain
 from eaf_inference.errors import DeploymentRefused
 
@@ -44,7 +45,7 @@ def forward_names(net: Any) -> list[str]:
     net = plain(net)
     schema = getattr(getattr(net, "forward", None), "schema", None)
     if schema is not None:  # TorchScript
-        return [each.name for each in schema.arguments if each.name != "self"]
+        return [each.name for each in schema.arguments[1:]]
     parameters = inspect.signature(net.forward).parameters.values()
     return [each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
 
@@ -72,11 +73,8 @@ def export_network(net: Any, directory: Path, arrays: ExampleInputs, recipe: Rec
     with evaluating(network.net):
         network.settle()
         remark = _written(torch, network, path)
-    files = {"model.onnx": path}
-    if (data := path.with_name("model.onnx.data")).exists():
-        files[data.name] = data
     return Export(
-        files=files,
+        files=onnx_files(path),
         backend="onnxruntime",
         onnx=path,
         source=f"torch {torch.__version__.partition('+')[0]}",
@@ -177,7 +175,9 @@ def translate(torch: Any, model: Any, path: Path, **settings: Any) -> None:
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(model, f=str(path), opset_version=_OPSET[1], dynamo=True, verbose=False, **settings)
+            # onnxscript's optimizer leaves out constants that are added and are 1e-8 or less, as before a logarithm
+            settings |= {"optimize": False, "verbose": False}
+            torch.onnx.export(model, f=str(path), opset_version=_OPSET[1], dynamo=True, **settings)
         except Exception as error:
             raise DeploymentRefused(f"torch says: {reason(error)}") from error
 
@@ -240,7 +240,10 @@ def _apart(own: NDArray[Any], value: NDArray[Any]) -> str:
     close = np.isclose(value, own, rtol=_CLOSE, atol=_CLOSE, equal_nan=True).reshape(len(own), -1).all(axis=1)
     if close.mean() >= _FEWEST_ALIKE:
         return ""
-    return f"differs by up to {np.nanmax(np.abs(value - own)):.2g}"
+    finite = np.isfinite(own)
+    if not np.array_equal(finite, np.isfinite(value)):
+        return "has NaN or infinity where the other has none"
+    return f"differs by up to {np.abs(value[finite] - own[finite]).max(initial=0):.2g}"
 
 
 def _shapes(arrays: Mapping[str, NDArray[Any]]) -> str:

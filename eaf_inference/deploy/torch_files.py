@@ -17,6 +17,7 @@ import numpy as np
 from eaf_inference.deploy.archives import DAMAGED, copied
 from eaf_inference.deploy.exported import Export, library, short
 from eaf_inference.deploy.program_code import code_in, reach_of_script
+from eaf_inference.deploy.saved import onnx_files
 from eaf_inference.deploy.torch_export import export_network, translate
 from eaf_inference.errors import DeploymentRefused
 
@@ -210,9 +211,8 @@ def export_program(program: Any, directory: Path, names: tuple[str, ...], recipe
     outputs = list(given) if len(given) == number else ["output"] if number == 1 else numbered
     path = directory / "model.onnx"
     translate(torch, program, path, input_names=list(names or inputs), output_names=outputs)
-    data = path.with_name("model.onnx.data")
     return Export(
-        files={"model.onnx": path} | ({data.name: data} if data.exists() else {}),
+        files=onnx_files(path),
         backend="onnxruntime",
         onnx=path,
         source=f"torch.export program, torch {torch.__version__.partition('+')[0]}",

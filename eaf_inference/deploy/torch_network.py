@@ -106,7 +106,7 @@ class Network:
             names = [each.name for each in known]
             needed = [each.name for each in known if each.default is each.empty]
         else:
-            named = [each for each in schema.arguments if each.name != "self"]
+            named = schema.arguments[1:]  # without the network itself
             names, several = [each.name for each in named], False
             needed = [each.name for each in named if not each.has_default_value()]
         by_keyword = schema is None and set(needed) <= set(arrays) <= set(names)
