@@ -15,6 +15,7 @@ from eaf_facility.local.doctor import leftovers
 COMMANDS = ("connect", "models", "check", "up", "demo", "doctor", "envoy", "usage", "study")
 
 REINSTALL = "run: SKIP_JUPYTER_BUILDER=1 .venv/bin/pip install --no-deps -e ."
+OWN = ("HOME", "JUPYTER_CONFIG_DIR", "XDG_RUNTIME_DIR")  # so that a facility on this machine is not found
 PROGRAM = Path(__file__).with_name("without_extras.py")
 
 
@@ -22,6 +23,7 @@ PROGRAM = Path(__file__).with_name("without_extras.py")
 def results(tmp_path_factory):
     """Map each command line to its exit code, output and errors."""
     settings = tmp_path_factory.mktemp("jupyter")
+    settings.chmod(0o700)
     (settings / "eaf_inference_config.py").write_text(
         'c.Envoy.upstreams = ["grpc://127.0.0.1:1"]\nc.Envoy.behind_tls = True\n'
         'c.TokenPolicy.jwks_url = "http://127.0.0.1:1"\n'
@@ -39,7 +41,7 @@ def results(tmp_path_factory):
         text=True,
         timeout=120,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(settings), "JUPYTER_CONFIG_DIR": str(settings)},
+        env={**dict.fromkeys(OWN, str(settings)), "PATH": "/usr/bin:/bin"},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
