@@ -325,8 +325,7 @@ class Pipeline(Generic[RequestT]):
         )
 
     def _all_rest(self) -> bool:
-        now = time.monotonic()
-        return all(channel.resting_until > now for channel in self._channels)
+        return all(channel.resting_until > time.monotonic() for channel in self._channels)
 
     def _examine(self, flight: _Flight[RequestT]) -> Any | None:
         """Return the reply, or None if the request is sent again."""
@@ -360,6 +359,7 @@ class Pipeline(Generic[RequestT]):
         """Queue the request for another attempt, or raise."""
         channel = flight.channel
         assert channel is not None  # noqa: S101  (for the type checker)
+        channel.check_open()  # closed here, so no server is gone
         pause = 0.0
         if failure.out_of_memory and (halves := flight.request.halves()):
             for half in halves:

@@ -55,6 +55,7 @@ class Channel:
         self.address = address
         self.credentials = credentials
         self.resting_until = 0.0  # time.monotonic()
+        self._closed = False
         self._may_send_token = address.tls or address.is_loopback or allow_insecure_token
         with UNFORKED:
             if address.tls:
@@ -108,7 +109,19 @@ class Channel:
         except ValueError as error:  # how gRPC reports a closed channel
             raise ConfigurationError(CLOSED) from error
 
+    def check_open(self) -> None:
+        """Raise if this channel was closed here; gRPC cancels the calls of a closed channel.
+
+        Raises
+        ------
+        ConfigurationError
+            It was closed.
+        """
+        if self._closed:
+            raise ConfigurationError(CLOSED)
+
     def close(self) -> None:
+        self._closed = True  # before the calls in flight are cancelled
         with UNFORKED:
             self._channel.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import awkward as ak
@@ -19,6 +20,7 @@ import eaf_inference
 from eaf_facility.servers.triton import TritonServer
 from eaf_inference.errors import (
     BadReply,
+    ConfigurationError,
     InvalidInput,
     ModelNotFound,
     NotAuthorized,
@@ -199,6 +201,23 @@ def test_an_outage_ends_when_the_call_fails(guarded, jagged):
     with pytest.raises(ServerUnavailable):
         model(jagged)
     assert connection.traffic.retrying is None
+
+
+def test_a_connection_closed_during_a_call_is_no_outage(guarded, jagged, monkeypatch):
+    handler, connection = guarded
+    model = connection.model("sums")
+    model(jagged[:10])
+    outages = []
+    monkeypatch.setattr("eaf_inference.inference.pipeline.Retrying", lambda *outage: outages.append(outage))
+    before = handler.inferences
+    handler.faults = [30.0] * 1000  # no answer until the connection is closed
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(model, jagged)
+        until(lambda: handler.inferences > before)
+        connection.close()
+        with pytest.raises(ConfigurationError, match=r"^This connection is closed\. Make a new one"):
+            call.result()
+    assert outages == []
 
 
 def test_a_silent_replica_is_left_for_the_other(zoo, jagged):
