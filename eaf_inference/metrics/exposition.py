@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from eaf_inference.errors import BadReply
+from eaf_inference.errors import BadReply, ConfigurationError
 from eaf_inference.metrics.names import TRITON, Of
 from eaf_inference.metrics.reading import MOST_GPUS, MOST_MODELS, Reading, Replica, clip, is_plausible
 from eaf_inference.metrics.snapshot import Gpu, Host
@@ -55,8 +55,15 @@ def parse(text: str) -> Scrape:
     ------
     BadReply
         The text is not in Prometheus' format, or is too long.
+    ConfigurationError
+        The package that reads it is missing.
     """
-    from prometheus_client.parser import text_string_to_metric_families
+    try:
+        from prometheus_client.parser import text_string_to_metric_families
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"metrics cannot be read without {error.name}: pip install 'eaf-inference[notebook]'"
+        ) from error
 
     scrape = Scrape()
     left_out: set[object] = set()

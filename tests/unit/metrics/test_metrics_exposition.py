@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ pytest.importorskip("prometheus_client", reason="prometheus_client is jupyter_se
 
 from recorded.replay import documented, h200, h200_seen, scrapes, snapshots
 
-from eaf_inference.errors import BadReply
+from eaf_inference.errors import BadReply, ConfigurationError
 from eaf_inference.metrics.exposition import Scrape, parse, rates, reading
 from eaf_inference.metrics.names import TRITON, Of
 from eaf_inference.metrics.reading import MOST_MODELS, Reading, Replica, assemble
@@ -36,6 +37,12 @@ def direct(scrape, earlier=None, seconds=0.0, name="a"):
 
 def load(name, model):
     return next(each for each in snapshots(name)[-1].models if each.name == model)
+
+
+def test_without_the_parser_the_reason_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)  # as if it were not installed
+    with pytest.raises(ConfigurationError, match="without prometheus_client.*: pip install"):
+        parse("")
 
 
 def test_recorded_counters_give_rates():
