@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # Without it, processes that are forked after a call, as by multiprocessing or coffea's FuturesExecutor, wait for ever
 # in calls of their own. Read when grpc is imported: https://github.com/grpc/grpc/blob/master/doc/fork_support.md
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
+# Without it, gRPC 1.85 logs failed TLS handshakes to stderr, although it says that only errors are logged by default:
+# https://github.com/grpc/grpc/blob/master/TROUBLESHOOTING.md
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 __all__ = ["CHANNEL_OPTIONS", "UNFORKED", "hold_forks_back", "keep_freed_memory", "outcome", "start_call"]
 

@@ -261,6 +261,13 @@ def test_connect_and_models_report_a_failure_in_one_message(command, arguments, 
     assert "Traceback" not in answer.stderr
 
 
+def test_a_failed_handshake_is_one_message_without_lines_of_grpc(tiny_triton):
+    answer = run("connect", tiny_triton.grpc.replace("grpc://", "grpcs://"))
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert len(answer.stderr.splitlines()) == 1
+    assert ": the TLS handshake failed, as it does at an unencrypted port (grpc://). Check" in answer.stderr
+
+
 @contextmanager
 def started(*arguments):
     command = [*COMMAND, *map(str, arguments)]
