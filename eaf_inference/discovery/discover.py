@@ -285,8 +285,8 @@ def _what_to_do(named: Sequence[Attempt]) -> str:
             "EAF_TRITON_URL, or start one on this machine with `eaf-inference up`."
         )
     check = (
-        "Check host and port (Triton's gRPC port is usually 8001, or 443 with TLS), that the server runs, and that "
-        "this machine reaches it."
+        "Check host and port (Triton's gRPC port is usually 8001, or 443 with TLS; 8000 is its HTTP port, 8002 its "
+        "metrics), that the server runs, and that this machine reaches it."
     )
     if named[0].source != _EXPLICIT:
         return (

@@ -58,10 +58,10 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
                 "CERTIFICATE_VERIFY_FAILED|unable to get local issuer"
             ),
             "its TLS certificate is for another host name": "hostname verification|peer name .* is not in peer cert",
-            "the TLS handshake failed; is it an unencrypted port (grpc://)?": (
+            "the TLS handshake failed, as it does at an unencrypted port (grpc://)": (
                 "WRONG_VERSION_NUMBER|(ssl|tls) handshake"
             ),
-            "it does not speak gRPC; Triton's gRPC port is usually 8001, and 8000 is its HTTP port": (
+            "it does not speak gRPC": (
                 r"http1\.x server|FRAME_SIZE_ERROR|Failed parsing HTTP/2|Expected SETTINGS frame"
             ),
             "a proxy on the way requires a log-in": "http2 header with status: 407",
@@ -75,7 +75,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], str], ...] = (
                 "RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|keepalive|ping timeout|"
                 "endpoint closing|recvmsg|sendmsg"
             ),
-            "no connection in time: is a firewall in the way?": "timed out|timeout occurred|FD shutdown",
+            "no connection in time, as behind a firewall": "timed out|timeout occurred|FD shutdown",
             "no connection can be made": "failed to connect|empty address list|failed to pick subchannel",
         }.items()
     ),

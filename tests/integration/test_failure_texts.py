@@ -22,8 +22,8 @@ from eaf_inference.auth.token_service import TokenService
 from eaf_inference.errors import ConfigurationError, InferenceError, NoServerFound, NotAuthorized, ServerUnavailable
 
 CHECK = (
-    "Check host and port (Triton's gRPC port is usually 8001, or 443 with TLS), that the server runs, and that this "
-    "machine reaches it."
+    "Check host and port (Triton's gRPC port is usually 8001, or 443 with TLS; 8000 is its HTTP port, 8002 its "
+    "metrics), that the server runs, and that this machine reaches it."
 )
 REFUSALS = {
     "expired": "it has expired. Get a new token, then connect again.",
