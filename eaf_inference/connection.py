@@ -272,7 +272,7 @@ class Connection(OwnModels):
         Raises
         ------
         ConfigurationError
-            The token would be sent unencrypted, or the workers are threads of this process.
+            It is no client, the token would be sent unencrypted, or the workers are threads of this process.
         """
         if hub_token is not None:
             hub_token = SecretText(hub_token)  # so that no traceback that shows variables shows the text

@@ -7,6 +7,7 @@ outcome is in `%triton_status` and in the connection's repr.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,7 +45,13 @@ async def dask_teardown(client: Client) -> None:
 def configure(client: Client, connection: Connection, hub_token: SecretText | None) -> Any:
     """Configure a cluster with this connection, or raise the error; see `Connection.configure`."""
     from eaf_inference.errors import ConfigurationError
+    from eaf_inference.inference.wrong_input import kind_of
 
+    distributed = sys.modules.get("distributed")  # imported if there is a client
+    if distributed is None or not isinstance(client, distributed.Client):
+        raise ConfigurationError(
+            f"client is {kind_of(client)}. Expected a distributed.Client, as cluster.get_client() returns it."
+        )
     if _address(client).startswith("inproc://"):
         raise ConfigurationError(
             "This cluster's workers are threads of this process and use its connection already. "
@@ -57,7 +64,7 @@ def configure(client: Client, connection: Connection, hub_token: SecretText | No
         if hub_token is not None:
             await link.pull(hub_token)
 
-    return client.sync(use)  # type: ignore[no-untyped-call]
+    return client.sync(use)
 
 
 def _link_of(client: Client) -> Link:

@@ -40,9 +40,11 @@ def test_a_client_without_a_gateway_is_configured_only_on_request(facility):
         eaf_inference.connect() as triton,
         LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
-        pytest.raises(ConfigurationError, match="threads of this process"),
     ):
-        triton.configure(client)
+        with pytest.raises(ConfigurationError, match="threads of this process"):
+            triton.configure(client)
+        with pytest.raises(ConfigurationError, match="client is a distributed LocalCluster"):
+            triton.configure(cluster)
 
 
 @typed_in_a_notebook

@@ -179,7 +179,7 @@ CELLS = [
     "client.run(lambda dask_worker: dask_worker.plugins)",
     "triton.linked_clusters, [vars(each) for each in triton.linked_clusters]",
     "triton.configure(client, hub_token=os.environ['JUPYTERHUB_API_TOKEN'])",
-    "triton.configure(None, hub_token=os.environ['JUPYTERHUB_API_TOKEN'])",
+    "triton.configure(type(client).__new__(type(client)), hub_token=os.environ['JUPYTERHUB_API_TOKEN'])",
     "client.submit(lambda jets: __import__('eaf_inference').connect().model('none')(jets), jets).result()",
     "%tb",
     "%triton_disconnect",
