@@ -93,6 +93,8 @@ def find_server(options: Options, source: TokenSource | None, *, wait_for_all: b
     tls = TlsFiles.find(
         ca=options.ca or facility.ca, certificate=facility.client_certificate, key=facility.client_key
     )
+    if options.ca:
+        _ = tls.authorities  # a wrong file is an error without TLS too
     insecure = options.allow_insecure_token
     insecure = facility.allow_insecure_token if insecure is None else insecure
     endpoint, attempts = discover(

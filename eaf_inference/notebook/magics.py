@@ -6,6 +6,7 @@ A user's mistake ends the cell with one message, because our errors render witho
 from __future__ import annotations
 
 import re
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import SimpleCompletion, SimpleMatcherResult, context_matcher
@@ -68,7 +69,7 @@ class TritonMagics(Magics):
         """Find the facility's Triton and connect to it as this user."""
         options = parse_argstring(self.triton_connect, line)
         name = options.name or self.name
-        if not name.isidentifier():
+        if not name.isidentifier() or iskeyword(name):
             raise ConfigurationError(f"--name {name!r} is not a variable name. Expected one such as triton.")
         connection = connect(**arguments_of(options), timeout=self.timeout)
         self._release(name)
@@ -107,7 +108,9 @@ class TritonMagics(Magics):
             self._bound = None
         connection.close()
         look_now()
-        print(f"Disconnected from {connection.where}.")  # noqa: T201  (the output of a magic)
+        other = current()
+        still = f" This notebook is still connected to {other.where}." if other is not None else ""
+        print(f"Disconnected from {connection.where}.{still}")  # noqa: T201  (the output of a magic)
 
     @property
     def _namespace(self) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def test_explain_shows_every_source_in_order(book, zoo):
         ),
         ("%triton_connect --token-file /none", "ConfigurationError", "token file /none does not exist"),
         ("%triton_connect --name 1x", "ConfigurationError", "not a variable name"),
+        ("%triton_connect --name class", "ConfigurationError", "not a variable name"),
+        ("%triton_connect grpc://127.0.0.1:1 --ca /none", "ConfigurationError", "/none: No such file"),
         ("%triton_status", "ConfigurationError", "Connect it with %triton_connect"),
         ("%triton_disconnect", "ConfigurationError", "Connect it with %triton_connect"),
     ],
@@ -88,6 +90,14 @@ def test_disconnecting_removes_the_variable(book, zoo):
     book.run("%triton_connect --name server")
     assert zoo.grpc in book.run("%triton_disconnect").text
     assert book.run("server").error[0] == "NameError"
+
+
+def test_disconnecting_one_of_two_connections_tells_of_the_other(book, zoo):
+    book.run("%triton_connect")
+    book.run("%triton_connect --name other")
+    text = f"Disconnected from {zoo.grpc}."
+    assert book.run("%triton_disconnect").text == f"{text} This notebook is still connected to {zoo.grpc}.\n"
+    assert book.run("%triton_disconnect").text == text + "\n"
 
 
 def test_a_failed_connection_keeps_the_old_one(book):
