@@ -348,6 +348,7 @@ def _envoy(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace, *, otherwise: Callable[[argparse.Namespace], int]) -> int:
     if not options.operator:
         return otherwise(options)
+    options.command = "doctor --operator"  # which alone needs the extra
     from eaf_facility.inspection.checks import findings
     from eaf_facility.inspection.setup import Setup
     from eaf_inference.client_commands import show_findings
