@@ -172,6 +172,12 @@ def _rectangular(name: str, value: Any) -> tuple[NDArray[Any], int | None]:
         columns = [
             numbers(table.column(at), f"Column {column!r} of the example") for at, column in enumerate(table.names)
         ]
+        if len(shapes := {each.shape for each in columns}) > 1:
+            raise InvalidInput(
+                f"The columns of the example of input {name!r} have shapes {', '.join(map(str, sorted(shapes)))}. "
+                "Expected a number for each row in every column. A network whose forward takes a dict is deployed "
+                "inside of one whose forward takes the tensors, and makes the dict."
+            )
         array, axis = np.stack(columns, axis=1)[:_ROWS], None
     else:
         array, axis = np.asarray(value)[:_ROWS], None

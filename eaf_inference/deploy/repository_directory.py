@@ -74,6 +74,11 @@ def _model(directory: Path) -> Export:
     path = directory / _CONFIG
     text, remarks, labels, name, label_files = "", [], {}, "", set()
     config = parsed(text := _read(path)) if path.is_file() else None
+    if config is not None and (config.HasField("ensemble_scheduling") or config.platform == "ensemble"):
+        raise DeploymentRefused(
+            f"{directory} is an ensemble, which calls other models. Expected a model of its own: deploy the models "
+            "one by one, or ask the facility's operators."
+        )
     version = _served(directory, config)
     files = files_inside(version)
     if not files:
@@ -81,11 +86,6 @@ def _model(directory: Path) -> Export:
     names = {part.split("/")[0] for part in files}
     backend = next((each for each, usual in MODEL_FILES.items() if names.intersection(usual)), "")
     if config is not None:
-        if config.HasField("ensemble_scheduling") or config.platform == "ensemble":
-            raise DeploymentRefused(
-                f"{directory} is an ensemble, which calls other models. Expected a model of its own: deploy the "
-                "models one by one, or ask the facility's operators."
-            )
         backend = backend_of(config) or backend
         name = config.default_model_filename
         label_files = {each.label_filename for each in config.output if each.label_filename}

@@ -115,7 +115,8 @@ class Network:
             raise DeploymentRefused(
                 f"The network's forward takes {', '.join(names) or 'nothing'}, and there are {len(inputs)} inputs: "
                 f"{', '.join(inputs)}. Expected an array for each: {{input name: array}} as the example, or a recipe "
-                "with these inputs in this order."
+                "with these inputs in this order. A forward that takes a dict needs a network around it that makes "
+                "the dict of tensors."
             )
         rows = {name: _some(array, arrays) for name, array in arrays.items()}
         lengths = {name: axis for name, axis in arrays.lengths.items() if name in arrays}

@@ -264,12 +264,25 @@ def test_configs_that_cannot_be_taken_are_refused(repository, tmp_path, change, 
         export(repository / "tagger", tmp_path)
 
 
+def test_an_ensemble_whose_version_has_no_files_is_named_one(repository):
+    ensemble = repository / "ensemble"
+    (ensemble / "1").mkdir(parents=True)
+    (ensemble / "config.pbtxt").write_text('platform: "ensemble"', encoding="utf-8")
+    with pytest.raises(DeploymentRefused, match="is an ensemble"):
+        export(ensemble, repository)
+
+
 def test_a_directory_without_a_version_is_refused(tmp_path):
     with pytest.raises(DeploymentRefused, match="has no model"):
         export(tmp_path, tmp_path)
     (tmp_path / "config.pbtxt").write_text(CONFIG, encoding="utf-8")
     with pytest.raises(DeploymentRefused, match="a config.pbtxt but no version"):
         export(tmp_path, tmp_path)
+
+
+def test_columns_of_other_shapes_are_refused_with_what_to_do():
+    with pytest.raises(InvalidInput, match=r"have shapes \(4,\), \(4, 2\)\..*makes the dict"):
+        example_inputs(None, {"batch": {"x": np.ones((4, 2)), "y": np.ones(4)}}, ["batch"])
 
 
 def test_examples_are_named_by_their_order(tmp_path):
