@@ -138,12 +138,12 @@ def draft_config(target: Target, name: str, source: Any, example: Any, choices: 
         return draft.config
 
 
-def rollback(target: Target, name: str, version: int | None, *, timeout: float) -> Model:
+def rollback(target: Target, name: str, version: int | str | None, *, timeout: float) -> Model:
     """Serve an earlier version again; see `eaf_inference.deploy.methods.OwnModels.rollback`."""
     opened = target.open()
     served, store = _existing(target, opened, name)
     present = store.pinned_version(served)
-    version = store.rollback(served, version)
+    version = store.rollback(served, None if version is None else _number(version))
     try:
         _follow(target, store, served, timeout)
     except BaseException:
@@ -152,6 +152,13 @@ def rollback(target: Target, name: str, version: int | None, *, timeout: float) 
             _follow(target, store, served)
         raise
     return target.model(served, version)
+
+
+def _number(version: int | str) -> int:
+    try:
+        return int(str(version))  # `model.spec.version` is a text
+    except ValueError as error:
+        raise ConfigurationError(f"version is {version!r}. Expected the number of a version, such as 2.") from error
 
 
 def undeploy(target: Target, name: str, *, timeout: float) -> None:

@@ -150,13 +150,13 @@ class OwnModels:
         )
         return draft_config(self, name, source, example, choices)
 
-    def rollback(self: Target, name: str, version: int | None = None, *, timeout: float = 120.0) -> Model:
+    def rollback(self: Target, name: str, version: int | str | None = None, *, timeout: float = 120.0) -> Model:
         """Serve an earlier version of an own model again.
 
         Parameters
         ----------
         name : str
-        version : int, optional
+        version : int or str, optional
             By default the one that was served before the present one.
         timeout : float, optional
             Seconds for Triton to load it.

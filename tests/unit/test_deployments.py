@@ -45,6 +45,14 @@ def test_a_rollback_that_fails_does_not_change_what_was_served_before(store, mon
     assert deployment.rollback(target(), "tagger", None, timeout=1) == ("alice.tagger", 2)
 
 
+def test_a_rollback_takes_a_version_as_a_model_has_it(store, monkeypatch):
+    monkeypatch.setattr(deployment, "_follow", lambda *_: None)
+    assert deployment.rollback(target(), "tagger", "1", timeout=1) == ("alice.tagger", 1)
+    for version in ("one", True, 1.5):
+        with pytest.raises(ConfigurationError, match="Expected the number of a version"):
+            deployment.rollback(target(), "tagger", version, timeout=1)
+
+
 @pytest.fixture
 def deploy(store, tmp_path, monkeypatch):
     """Deploy without a server: `follow` is called in place of waiting for it."""
