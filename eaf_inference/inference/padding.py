@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Key", "Padding", "PaddingCheck"]
 
+_LABELS = (
+    64  # rows between the extreme ones, and with other values for each, if no output has floats: labels tell little
+)
 _COPIES = 2, 5, 8  # of a row in a batch, where noise is measured again
 
 # What the effect of padding depends on besides the rows: the inputs that share their lengths, with their padding
@@ -205,7 +208,9 @@ class PaddingCheck:
         send: Send,
     ) -> list[Finding]:
         """Try some of these rows, and others of the same lengths, and return the findings."""
-        extreme, between = chosen(np.stack([each.counts for each in inputs.collections]), untried)
+        labels = all(spec.dtype.kind != "f" for spec in self._outputs)
+        counts = np.stack([each.counts for each in inputs.collections])
+        extreme, between = chosen(counts, untried, _LABELS) if labels else chosen(counts, untried)
         rows = np.append(extreme, between)
         trial = Trial(inputs.take(rows), self._outputs, declared, send)
         trial.score_alone()
@@ -219,7 +224,7 @@ class PaddingCheck:
             for finding, length in zip(known, least, strict=True)
         ]
         trials = [trial]
-        first = np.arange(len(extreme))
+        first = np.arange(len(extreme)).repeat(_LABELS if labels else 1)
         others = with_other_values(trial.inputs.take(first), self._masks)
         if others is not None:
             again = Trial(others, self._outputs, declared, send)
@@ -237,7 +242,7 @@ class PaddingCheck:
         mixed = bool((filled | empty).any()) and any(some.mixed() for some in trials[1:])
         evident = trial.finite.copy()
         for some in trials[1:]:
-            evident[first] |= some.accepted.reshape(3, -1).any(axis=0)
+            np.logical_or.at(evident, first, some.accepted.reshape(3, -1).any(axis=0))
         followers = [set.intersection(*names) for names in zip(*(some.followers for some in trials), strict=True)]
         findings = []
         for at, (finding, each, rule) in enumerate(zip(known, declared, rules, strict=True)):

@@ -111,6 +111,8 @@ class Trial:
 
     def measure_noise(self, copies: int = 3) -> None:
         """Send every row again beside copies of itself: any change is noise, since no padding was added."""
+        if all(spec.dtype.kind != "f" for spec in self._outputs):
+            return
         size = max(self.inputs.max_batch_size, 1)
         parts = [np.repeat(rows, copies)[:size] for rows in _alike(self.alone, np.flatnonzero(self.accepted))]
         outcomes = self._send([batch_of(self.inputs, rows, self._at(self.alone[:, rows[0]])) for rows in parts])
@@ -274,7 +276,9 @@ def _alike(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> list[NDArray[
     return [rows[groups == group] for group in range(int(groups.max()) + 1)]
 
 
-def chosen(counts: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def chosen(
+    counts: NDArray[np.int64], rows: NDArray[np.int64], between: int = _SPREAD
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose rows to try: the extreme ones of each collection, and some of the lengths between.
 
     Parameters
@@ -282,6 +286,8 @@ def chosen(counts: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[
     counts : array of int64, shape (collections, rows)
     rows : array of int64
         Rows that have not been tried.
+    between : int
+        The most rows besides the extreme ones.
 
     Returns
     -------
@@ -294,7 +300,7 @@ def chosen(counts: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[
         ends = filled[[own[filled].argmin(), own[filled].argmax()]] if len(filled) else filled
         extreme.update(rows[np.append(ends, empty)].tolist())
     order = rows[np.argsort(counts[:, rows].sum(axis=0), kind="stable")]
-    spread = order[np.linspace(0, len(order) - 1, _SPREAD + 2).round().astype(np.int64)[1:-1]]
+    spread = order[np.linspace(0, len(order) - 1, between + 2).round().astype(np.int64)[1:-1]]
     return np.array(sorted(extreme)), np.array(sorted(set(spread.tolist()) - extreme), np.int64)
 
 

@@ -107,6 +107,18 @@ def test_the_last_place_of_a_coarse_type_is_rounding(datatype, step):
     assert not is_padded(lambda batch: to_type(0.6 + share(batch, 0.3) / 4), output)
 
 
+@pytest.mark.parametrize("datatype", ["INT64", "BYTES"])
+@pytest.mark.parametrize("effect", [0.0, 0.02])
+def test_a_model_that_gives_labels_alone_is_tried_on_more_rows(effect, datatype):
+    output = tensor("label", 1, datatype=datatype)
+
+    def model(batch):
+        label = (share(batch, effect) > 0.5)[:, None]
+        return {"label": np.where(label, b"top", b"QCD").astype(object) if datatype == "BYTES" else label.astype(int)}
+
+    assert is_padded(model, output) == (effect == 0)
+
+
 def test_noise_is_that_of_each_output_and_position():
     outputs = tensor("y", 2), tensor("z", -1), tensor("label", 1, datatype="INT64")
     right = [
