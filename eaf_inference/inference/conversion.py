@@ -8,13 +8,14 @@ import numpy as np
 
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.wire import rounded
+from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from eaf_inference.inference.spec import TensorSpec
 
-__all__ = ["cast", "narrowed", "native"]
+__all__ = ["as_numpy", "cast", "narrowed", "native"]
 
 _BEYOND = "some values are beyond its range"
 _CHANGED = "some values would change"
@@ -60,6 +61,24 @@ def narrowed(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     return result
 
 
+def as_numpy(value: Any, what: str) -> NDArray[Any]:
+    """Return an array of another library, such as torch, as numpy has it.
+
+    Raises
+    ------
+    InvalidInput
+        numpy cannot read it, because it is on a GPU, sparse, part of a gradient's graph, or of a type without equal.
+    """
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        why = str(error).rstrip(".")
+        raise InvalidInput(
+            f"{what} is {kind_of(value)} that numpy cannot read: {why}. Expected numbers in this machine's memory: "
+            "of torch, x.detach().cpu().float().numpy()."
+        ) from error
+
+
 def native(values: NDArray[Any]) -> NDArray[Any]:
     """Return the values in this machine's byte order; awkward takes no other."""
     return values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -77,7 +96,7 @@ def _converted(values: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
         with np.errstate(over="ignore"):
             result = values.astype(target)
         return result, "" if np.array_equal(np.isfinite(result), np.isfinite(values)) else _BEYOND
-    if values.dtype.kind in "bui" and target.kind in "uif" and _exact(values, target):
+    if values.dtype.kind in "bui" and target.kind in "buif" and _exact(values, target):
         return values.astype(target), ""
     return values, _CUTS.get(kinds, _CHANGED)
 
@@ -85,6 +104,8 @@ def _converted(values: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
 def _exact(values: NDArray[Any], target: np.dtype[Any]) -> bool:
     """Whether every integer converts to an equal number."""
     low, high = int(values.min()), int(values.max())
+    if target.kind == "b":
+        return low >= 0 and high <= 1
     if target.kind in "ui":
         info = np.iinfo(target)
         return info.min <= low and high <= info.max

@@ -16,14 +16,14 @@ import numpy as np
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference import layout, nesting
 from eaf_inference.inference.caller import warn_caller
-from eaf_inference.inference.conversion import cast
+from eaf_inference.inference.conversion import as_numpy, cast
 from eaf_inference.inference.feature_names import source_of, width_of
 from eaf_inference.inference.table_records import awkward_of
 from eaf_inference.inference.tables import Table, computed, is_column, listed, numbers, table_of
 from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -98,14 +98,14 @@ def value_of(value: Any, tensor: TensorSpec, spec: ModelSpec) -> Any:
     what = f"Input {tensor.name!r} of {spec.name!r}"
     value = computed(value)
     strings = tensor.datatype == "BYTES"
-    if -1 in tensor.shape:
+    if not strings and not isinstance(value, list | tuple):  # a list holds columns
         value = _with_lists(value)
     if is_column(value):
         return np.asarray(value) if strings else _one_column(value, tensor, what)
     if isinstance(value, list | tuple):
         value = _of_list(value, tensor, spec)
     elif hasattr(value, "__array__") and table_of(value) is None and not isinstance(value, ak.Array | np.ndarray):
-        value = np.asarray(value)
+        value = as_numpy(value, what)
     table = value if isinstance(value, Table) else table_of(value)
     width = _width_of(tensor)
     if table is None or (width is None and isinstance(value, ak.Array)):  # records of an unsuitable depth
@@ -113,10 +113,9 @@ def value_of(value: Any, tensor: TensorSpec, spec: ModelSpec) -> Any:
     if width is None:
         raise layout.misfit(tensor, value, "a table fits an input whose features are on one axis")
     chosen = [(table.names[at], table.column(at)) for at in _positions(table, tensor, width, spec, what)]
-    if -1 in tensor.shape:
-        chosen = [(name, _with_lists(column)) for name, column in chosen]
     if strings:
         return np.stack([np.asarray(column) for _, column in chosen], axis=-1)
+    chosen = [(name, _with_lists(column)) for name, column in chosen]
     if any(isinstance(column, ak.Array) for _, column in chosen):
         return _of_awkward(chosen, tensor, what)
     return _of_numpy(chosen, tensor, what, batched=spec.largest_batch > 0)
@@ -148,7 +147,7 @@ def _positions(table: Table, tensor: TensorSpec, width: int, spec: ModelSpec, wh
     if len(table.names) != width:
         names = f", {listed(features)}" if features else ""
         given = f"{len(table.names)} columns" + (f", {listed(table.names)}" if table.named else " without names")
-        remedy = "If each array is a row, pass np.stack(rows)."
+        remedy = f"If each array is a row, pass {_joined_rows(tensor)}."
         if table.named:
             remedy = "To have them found by name, declare the names in the model's config.pbtxt: "
             remedy += f"{_declaration(('first', 'second'), tensor, spec)}."
@@ -194,15 +193,35 @@ def _one_column(value: Any, tensor: TensorSpec, what: str) -> NDArray[Any]:
 
 
 def _with_lists(column: Any) -> Any:
-    """Return a library's column of lists as an awkward array; any other as it is."""
-    found = awkward_of(column) if is_column(column) else None
-    return column if found is None or found.ndim == 1 else found
+    """Return a column of lists or records as an awkward array; any other as it is."""
+    if isinstance(column, list | tuple) or (
+        isinstance(column, np.ndarray) and column.dtype == object and column.ndim == 1
+    ):
+        first = next((each for each in column if each is not None), None)
+        found = _from_iter(column) if isinstance(first, list | tuple | np.ndarray | ak.Array) else None
+    else:
+        found = awkward_of(column) if is_column(column) else None
+    return column if found is None or (found.ndim == 1 and not found.fields) else found
+
+
+def _from_iter(values: Iterable[Any]) -> ak.Array | None:
+    try:
+        return ak.from_iter(values)
+    except (ValueError, TypeError):  # of something else
+        return None
 
 
 def _of_list(value: Sequence[Any], tensor: TensorSpec, spec: ModelSpec) -> Any:
     """Return a list's columns as a table, and a list of numbers as an array; the list itself if it is neither."""
-    if not value or not all(isinstance(part, np.ndarray | ak.Array) or is_column(part) for part in value):
+    width = _width_of(tensor)
+    if value and _is_foreign(value[0]):
+        value = [_read(part, f"Part {place} of input {tensor.name!r}") for place, part in enumerate(value)]
+        if len(value) != width:
+            return _of_python(value, tensor)  # rows
+    of_columns = all(isinstance(part, np.ndarray | ak.Array) or is_column(part) for part in value)
+    if not value or not of_columns or width is None:
         return _of_python(value, tensor)
+    value = [_with_lists(part) for part in value]
     if -1 in tensor.shape and all(isinstance(part, ak.Array) for part in value):
         return value  # awkward channels
     depths = {len(tensor.shape)} if spec.largest_batch else {len(tensor.shape) - 1, len(tensor.shape)}
@@ -215,23 +234,43 @@ def _of_list(value: Sequence[Any], tensor: TensorSpec, spec: ModelSpec) -> Any:
     right = {name for feature, name in placed if name == feature}  # others of this name are computed from it
     if any(name in features and name not in right for _, name in placed):
         return Table(names, value.__getitem__)  # the names and the positions disagree
-    could_be_rows = all(isinstance(part, np.ndarray) and part.shape == tensor.shape for part in value)
-    if could_be_rows and 1 < len(value) == _width_of(tensor):
+    could_be_rows = all(isinstance(part, np.ndarray) and _is_row(part, tensor) for part in value)
+    if could_be_rows and 1 < len(value) == width:
         _warn_once(
             spec,
-            f"Input {tensor.name!r} of {spec.name!r} got {len(value)} arrays of shape {tensor.shape}, which were "
-            "taken as the columns of its features. If they are rows, pass np.stack(rows).",
+            f"Input {tensor.name!r} of {spec.name!r} got {len(value)} arrays of shape {value[0].shape}, which were "
+            f"taken as the columns of its features. If they are rows, pass {_joined_rows(tensor)}.",
         )
     return Table(range(len(value)), value.__getitem__, named=False)
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether this is an array of a library that is not known here, such as torch."""
+    known = isinstance(value, np.generic | np.ndarray | ak.Array) or is_column(value) or table_of(value) is not None
+    return hasattr(value, "__array__") and not known
+
+
+def _read(value: Any, what: str) -> Any:
+    value = computed(value)
+    return as_numpy(value, what) if _is_foreign(value) else value
+
+
+def _is_row(value: NDArray[Any], tensor: TensorSpec) -> bool:
+    """Whether an array has the shape of one row."""
+    sizes = zip(value.shape, tensor.shape, strict=False)
+    return value.ndim == len(tensor.shape) and all(declared in (-1, size) for size, declared in sizes)
+
+
+def _joined_rows(tensor: TensorSpec) -> str:
+    return "ak.Array(rows)" if -1 in tensor.shape else "np.stack(rows)"
 
 
 def _of_python(value: Sequence[Any], tensor: TensorSpec) -> Any:
     """Return a list of Python's numbers or lists as an array."""
     if not value and -1 not in tensor.shape:
         return np.zeros((0, *tensor.shape), tensor.dtype)
-    try:
-        array = ak.Array(list(value))
-    except (ValueError, TypeError):  # of something else
+    array = _from_iter(value)
+    if array is None:
         return value
     if -1 in tensor.shape or array.fields or array.ndim > 1 + len(tensor.shape):
         return array

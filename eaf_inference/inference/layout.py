@@ -108,7 +108,8 @@ def columns_of(value: Any, spec: TensorSpec) -> tuple[list[NDArray[Any]], Nested
             raise misfit(spec, value, f"its axis {axis} is not {channels} long")
         parts = [value[..., channel, :] if axis == -2 else value[..., channel] for channel in range(channels)]
     if len(parts) != channels:
-        raise misfit(spec, value, f"it has {len(parts)} channels")
+        rows = " (a list of rows is passed as ak.Array(rows))" if len(parts) > channels else ""
+        raise misfit(spec, value, f"it has {len(parts)} channels{rows}")
     for position, part in enumerate(parts):
         if not isinstance(part, ak.Array):
             raise misfit(spec, part, f"channel {position} is {kind_of(part)}, not an awkward array")

@@ -12,7 +12,7 @@ import numpy as np
 from eaf_inference._text import did_you_mean
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.collections import CollectionSpec, declared_of
-from eaf_inference.inference.conversion import native
+from eaf_inference.inference.conversion import as_numpy, native
 from eaf_inference.inference.features import VARIABLES, sources
 from eaf_inference.inference.momenta import COORDINATES
 from eaf_inference.inference.truncation import orders
@@ -269,7 +269,7 @@ def _columns(values: Mapping[str, Any], of: str) -> ak.Array:
         if not (isinstance(value, list | tuple | ak.Array) or np.ndim(value)):
             raise InvalidInput(f"The column {name!r} of {of!r} is {kind_of(value)}. Expected an array.")
         if not isinstance(value, list | tuple | ak.Array):
-            value = np.asanyarray(value)
+            value = value if isinstance(value, np.ndarray) else as_numpy(value, f"The column {name!r} of {of!r}")
             value = value.tolist() if value.dtype == object else native(value)  # uproot's lists in numpy are objects
         columns[name] = ak.Array(value)
     rows = {name: len(column) for name, column in columns.items()}

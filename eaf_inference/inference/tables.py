@@ -17,7 +17,7 @@ import numpy as np
 
 from eaf_inference.errors import InvalidInput
 from eaf_inference.inference import nesting
-from eaf_inference.inference.conversion import native
+from eaf_inference.inference.conversion import as_numpy, native
 from eaf_inference.inference.wrong_input import kind_of, nearest
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def computed(value: Any) -> Any:
     kind = kind_of_table(value)
     if kind == ("polars", "LazyFrame"):
         return value.collect()
-    if kind == ("dask", "DataFrame"):
+    if kind in (("dask", "DataFrame"), ("dask", "Series")):
         return value.compute()
     dtype = None if isinstance(value, ak.Array) else getattr(value, "dtype", None)
     if not isinstance(dtype, np.dtype) or not dtype.names:
@@ -155,7 +155,7 @@ def numbers(column: Any, what: str) -> NDArray[Any]:
     InvalidInput
         It has missing values, or holds something else. NaN is a number.
     """
-    missing, dtype, values = _read(column)
+    missing, dtype, values = _read(column, what)
     if missing:
         raise InvalidInput(
             f"{what} has missing values: {missing:,} of {len(column):,}. Expected none: fill them, with NaN if the "
@@ -173,7 +173,7 @@ def numbers(column: Any, what: str) -> NDArray[Any]:
     return values
 
 
-def _read(column: Any) -> tuple[int, Any, NDArray[Any]]:
+def _read(column: Any, what: str) -> tuple[int, Any, NDArray[Any]]:
     """Return the number of a column's missing values, its type, and its values as numpy has them."""
     if isinstance(column, np.ma.MaskedArray):
         return int(np.ma.getmaskarray(column).sum()), column.dtype, column.data
@@ -193,6 +193,9 @@ def _read(column: Any) -> tuple[int, Any, NDArray[Any]]:
     if library == "pyarrow":
         flags = {} if kind == "ChunkedArray" else {"zero_copy_only": False}
         return column.null_count, column.type, column.to_numpy(**flags)
+    if hasattr(column, "__array__"):
+        values = as_numpy(column, what)
+        return 0, values.dtype, values
     try:
         values = np.asarray(column)
     except (ValueError, TypeError):  # lists of different lengths
@@ -205,7 +208,7 @@ _KINDS = {
     "pandas": ("DataFrame", "Series"),
     "polars": ("DataFrame", "LazyFrame", "Series"),
     "pyarrow": ("Table", "RecordBatch", "ChunkedArray", "Array"),
-    "dask": ("DataFrame",),
+    "dask": ("DataFrame", "Series"),
 }
 
 

@@ -1,0 +1,98 @@
+"""Arrays of libraries that are not known here, such as torch, and columns that hold lists or records."""
+
+from __future__ import annotations
+
+import awkward as ak
+import numpy as np
+import pytest
+from builders import tensor
+from test_flat_inputs import COLUMNS, ETA, NAMED, PT, ROWS, no_earlier_warnings, rows_of, spec_of
+
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.conversion import cast
+from eaf_inference.inference.marshal import prepare
+
+pa = pytest.importorskip("pyarrow")
+pl = pytest.importorskip("polars")
+
+__all__ = ["no_earlier_warnings"]  # a fixture
+
+
+class Tensor:
+    """An array of a library that numpy reads, or does not: of torch one with gradients, or on a GPU."""
+
+    def __init__(self, values, why=""):
+        self.values, self.why, self.ndim = np.asarray(values), why, np.ndim(values)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.why:
+            raise RuntimeError(self.why)
+        return self.values
+
+
+def test_arrays_of_other_libraries_are_columns_as_those_of_numpy_are():
+    columns = [Tensor(PT), Tensor(ETA)]
+    np.testing.assert_array_equal(rows_of(columns), ROWS)
+    np.testing.assert_array_equal(rows_of({"eta": columns[1], "pt": columns[0]}), ROWS)
+    with pytest.warns(UserWarning, match=r"taken as the columns .*np\.stack\(rows\)"):
+        np.testing.assert_array_equal(rows_of([Tensor([1.0, 2.0]), Tensor([3.0, 4.0])]), [[1, 3], [2, 4]])
+    np.testing.assert_array_equal(rows_of([Tensor(row) for row in ROWS]), ROWS)  # three are no two columns
+
+
+def test_an_array_that_numpy_cannot_read_is_refused_with_its_reason():
+    bad = Tensor(PT, "It requires grad.")
+    for data in (bad, {"x": bad}, [bad, bad], [bad] * 3, {"pt": bad, "eta": bad}):
+        with pytest.raises(InvalidInput, match=r"numpy cannot read: It requires grad\. Expected .*detach\(\)"):
+            prepare(data, NAMED)
+
+
+def test_two_arrays_that_may_be_channels_or_rows_give_a_warning():
+    with pytest.warns(UserWarning, match=r"2 arrays of shape \(2, 4\), .*ak\.Array\(rows\)"):
+        prepare([np.zeros((2, 4)), np.ones((2, 4))], spec_of(tensor("x", 2, -1)))
+    with pytest.raises(InvalidInput, match=r"got 3 columns without names.*ak\.Array\(rows\)"):
+        prepare([np.zeros((2, 4))] * 3, spec_of(tensor("x", 2, -1)))
+    with pytest.raises(InvalidInput, match=r"has 3 channels \(a list of rows is passed as ak\.Array\(rows\)\)"):
+        prepare([ak.Array([[1.0], [2.0]])] * 3, spec_of(tensor("x", 2, -1)))
+    (x,) = prepare([np.zeros(2), np.ones(3)], spec_of(tensor("x", -1))).inputs.arrays  # one channel: these are rows
+    assert x.counts.tolist() == [2, 3]
+
+
+def objects(rows):
+    """Return lists as numpy has them from uproot: an array of arrays."""
+    column = np.empty(len(rows), object)
+    column[:] = [np.array(row) for row in rows]
+    return column
+
+
+@pytest.mark.parametrize("kind", [list, objects, ak.Array, pl.Series, pa.array])
+def test_columns_of_lists_are_constituents_or_outer_lists(kind):
+    jagged = {"eta": kind([[0.5, 1.5], [], [2.0]]), "pt": kind([[1.0, 2.0], [], [3.0]])}
+    spec = spec_of(tensor("x", 2, -1), features={"x": ("pt", "eta")})
+    for data in (jagged, [jagged["pt"], jagged["eta"]]):
+        if kind is list and data is not jagged:  # the lists of two rows
+            continue
+        (x,) = prepare(data, spec).inputs.arrays
+        np.testing.assert_array_equal(np.stack(x.columns), [[1, 2, 3], [0.5, 1.5, 2.0]])
+        np.testing.assert_array_equal(x.counts, [2, 0, 1])
+    events = prepare(jagged, NAMED)
+    np.testing.assert_array_equal(events.inputs.arrays[0].rows, [[1, 0.5], [2, 1.5], [3, 2.0]])
+    np.testing.assert_array_equal(events.outer.levels[0], [2, 0, 1])
+
+
+def test_a_list_of_dask_columns_is_computed():
+    pd, dataframe = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    table = dataframe.from_pandas(pd.DataFrame(COLUMNS), npartitions=2)
+    np.testing.assert_array_equal(rows_of([table.pt, table.eta]), ROWS)
+
+
+def test_a_column_of_records_is_a_table():
+    jets = pl.DataFrame(COLUMNS).select(pl.struct(pl.all()).alias("jet"))
+    for column in (jets["jet"], jets.to_arrow()["jet"], pa.array([None, {"eta": 0.5, "pt": 30.0}])[1:]):
+        np.testing.assert_array_equal(rows_of(column), ROWS[: len(column)])
+
+
+def test_integers_0_and_1_are_booleans():
+    mask = cast(np.array([1, 0]), tensor("mask", -1, datatype="BOOL"))
+    assert (mask.dtype, mask.tolist()) == (np.bool_, [True, False])
+    with pytest.raises(InvalidInput, match="model's BOOL: some values would change"):
+        cast(np.array([2, 0]), tensor("mask", -1, datatype="BOOL"))
