@@ -15,9 +15,10 @@ import awkward as ak
 import numpy as np
 
 from eaf_inference.errors import InvalidInput
-from eaf_inference.inference.conversion import cast
+from eaf_inference.inference.conversion import as_numpy, cast
 from eaf_inference.inference.layout import misfit
 from eaf_inference.inference.nesting import Missing, Outer, Peeled, peel
+from eaf_inference.inference.tables import numbers, table_of
 from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
@@ -93,24 +94,46 @@ class Given:
         return misfit(self.tensor, self.value[0] if isinstance(self.value, list) and self.value else self.value, why)
 
 
-def as_arrays(value: Any, name: str) -> Any:
+def as_arrays(value: Any, tensor: TensorSpec, features: Sequence[str] = ()) -> Any:
     """Return a numpy or awkward array, or a list of them.
+
+    Parameters
+    ----------
+    value : object
+    tensor : TensorSpec
+    features : sequence of str
+        The names of its features, if the model names them. Otherwise the columns of tables are taken by position.
 
     Raises
     ------
     InvalidInput
         It is none of these.
     """
+    name = tensor.name
     if isinstance(value, np.ma.MaskedArray) or (isinstance(value, list | tuple) and any(map(np.ma.is_masked, value))):
         kind = "a masked array" if isinstance(value, np.ma.MaskedArray) else "a list with a masked array"
         raise InvalidInput(f"Input {name!r} is {kind}. Expected no missing values: fill them with .filled().")
-    if isinstance(value, ak.Array | np.ndarray):
+    if isinstance(value, ak.Array):
         return value
     if isinstance(value, list | tuple) and all(hasattr(each, "__array__") for each in value):
-        return [each if isinstance(each, ak.Array) else np.asarray(each) for each in value]
+        return [each if isinstance(each, ak.Array) else _as_numpy(each, tensor, features) for each in value]
     if hasattr(value, "__array__"):
-        return np.asarray(value)
+        return _as_numpy(value, tensor, features)
     raise InvalidInput(f"Input {name!r} is {kind_of(value)}. Expected a numpy or awkward array, or a list of them.")
+
+
+def _as_numpy(value: Any, tensor: TensorSpec, features: Sequence[str]) -> NDArray[Any]:
+    """Return an array or a table of one graph as numpy has it."""
+    what = f"Input {tensor.name!r}"
+    table = table_of(value)
+    if table is None:
+        return value if isinstance(value, np.ndarray) else as_numpy(value, what)
+    ends = _ends(list(map(str, table.names))) if tensor.shape[0] == 2 else ()  # of edges
+    wanted = features or ends
+    named = table.named and len(wanted)
+    places = table.positions(wanted, what) if named else range(len(table.names))
+    columns = [numbers(table.column(at), f"{what}, column {table.names[at]!r}") for at in places]
+    return np.stack(columns, axis=0 if tensor.shape[0] == 2 else -1)
 
 
 def is_list_of_graphs(value: Any) -> bool:
@@ -268,6 +291,8 @@ def _joined(parts: Sequence[NDArray[Any]], tensor: TensorSpec) -> Peeled:
     axis = tensor.shape.index(-1)
     empty = np.empty([max(size, 0) for size in tensor.shape], tensor.dtype)
     parts = [part if part.size else empty for part in parts]
+    if tensor.shape[1:] == (1,):  # a single feature, without an axis for it
+        parts = [part.reshape(-1, 1) if part.ndim == 1 else part for part in parts]
     for at, part in enumerate(parts):
         wanted = tuple(got if size == -1 else size for got, size in zip(part.shape, tensor.shape, strict=False))
         if part.ndim != len(tensor.shape) or part.shape != wanted:

@@ -105,7 +105,8 @@ def flatten_graphs(data: Any, spec: ModelSpec, graph: GraphSpec) -> tuple[Graphs
     Parameters
     ----------
     data : mapping or awkward.Array
-        By input name, or a record array with such fields: nodes ``… × graphs × nodes × F``, or records of F fields;
+        By input name, or a record array with such fields, or a list with a mapping or PyTorch Geometric's ``Data``
+        per graph: nodes ``… × graphs × nodes × F``, or records of F fields;
         edges ``… × graphs × 2 × edges``, or [sources, targets] of ``… × graphs × edges`` each, or records of two
         fields; what each edge has, ``… × graphs × edges × D``. A single graph has no lists around it. Or, for all of
         them, a list with one numpy array per graph.
@@ -193,13 +194,38 @@ def _check_sizes(graphs: Graphs, outer: Outer, model: str, graph: GraphSpec) -> 
             )
 
 
+def _by_field(data: Any) -> tuple[Any, bool]:
+    """Return records, or graphs of PyTorch Geometric, by field, and whether they may have other fields than inputs.
+
+    A list with one mapping or object per graph becomes a list for each of their common fields.
+    """
+    if isinstance(data, ak.Array | ak.Record) and data.fields:
+        return {name: data[name] for name in data.fields}, True
+    if hasattr(data, "to_data_list"):  # a batch
+        data = data.to_data_list()
+    if _is_data(data):
+        return data.to_dict(), True
+    if not (
+        isinstance(data, list | tuple) and data and all(_is_data(each) or isinstance(each, Mapping) for each in data)
+    ):
+        return data, False
+    graphs = [each.to_dict() if _is_data(each) else each for each in data]
+    names = [name for name in graphs[0] if all(name in each for each in graphs)]
+    return {name: [each[name] for each in graphs] for name in names}, any(map(_is_data, data))
+
+
+def _is_data(value: Any) -> bool:
+    """Whether this is a graph of PyTorch Geometric."""
+    return hasattr(value, "to_dict") and hasattr(value, "num_nodes")
+
+
 def _by_name(data: Any, spec: ModelSpec, graph: GraphSpec) -> dict[str, Any]:
     """Return the arrays by input name; the names that PyTorch Geometric uses are understood too."""
     expected = f"Expected {{input name: array}} or a record array, with {', '.join(map(repr, graph.inputs))}"
     made = [name for name in (graph.batch, graph.ptr) if name]
-    is_records = isinstance(data, ak.Array | ak.Record) and bool(data.fields)
-    if is_records:
-        data = {name: data[name] for name in data.fields if name not in made}
+    data, has_more = _by_field(data)
+    if has_more:  # other fields, such as labels
+        data = {name: value for name, value in data.items() if name not in made}
     elif not isinstance(data, Mapping):
         raise InvalidInput(f"{spec.name!r} takes graphs and got {kind_of(data)}. {expected}.")
     for name in made:
@@ -210,18 +236,19 @@ def _by_name(data: Any, spec: ModelSpec, graph: GraphSpec) -> dict[str, Any]:
             )
     usual: dict[str, tuple[str, ...]] = dict.fromkeys(graph.edges[:1], ("edge_attr",))
     usual |= {graph.nodes[0]: ("x", "nodes"), graph.edge_index: ("edge_index", "edges")}
+    tensors = {tensor.name: tensor for tensor in spec.inputs}
     optional = {tensor.name for tensor in spec.inputs if tensor.optional}
     found: dict[str, Any] = {}
     used: set[str] = set()
     for name in graph.inputs:
         key = next((key for key in (name, *usual.get(name, ())) if key in data and key not in used), None)
         if key is not None:
-            found[name] = as_arrays(data[key], name)
+            found[name] = as_arrays(data[key], tensors[name], spec.features.get(name, ()))
             used.add(key)
         elif name not in optional:
             raise InvalidInput(f"{spec.name!r} lacks an array for {name!r}. {expected}.")
     unknown = [str(name) for name in data if name not in used]
-    if unknown and not is_records:  # records have other fields, such as labels
+    if unknown and not has_more:
         near = did_you_mean(unknown[0], graph.inputs)
         raise InvalidInput(f"{spec.name!r} has no input {unknown[0]!r}.{near} {expected}.")
     return found

@@ -1,0 +1,69 @@
+"""Graphs as PyTorch Geometric has them, and tables of their nodes and edges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import tensor
+from test_graphs import BATCH, GRAPHS, INPUTS, PTR, arrays_of, scored, spec_of
+
+from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.graph_job import prepare_graphs
+
+
+class Data:
+    """A graph as PyTorch Geometric has it."""
+
+    num_nodes = 3
+
+    def __init__(self, **values):
+        self.values = values
+
+    def to_dict(self):
+        return self.values
+
+
+class Batch(Data):
+    def to_data_list(self):
+        return self.values["graphs"]
+
+
+def test_a_list_may_have_one_mapping_or_object_per_graph():
+    x, edges, weights = arrays_of(GRAPHS)
+    expected = scored({"x": x, "edge_index": edges, "edge_attr": weights}, spec_of())[0].to_list()
+    each = [{"x": a, "edge_index": b, "edge_attr": c} for a, b, c in zip(x, edges, weights, strict=True)]
+    of_geometric = [Data(**one, y=[1.0], batch=np.zeros(3, int)) for one in each]
+    for data in (each, of_geometric, tuple(of_geometric), Batch(graphs=of_geometric)):
+        assert scored(data, spec_of())[0].to_list() == expected
+    single = prepare_graphs(of_geometric[0], spec_of(), spec_of().graph)
+    assert single.outer.length is None
+    with pytest.raises(InvalidInput, match="no input 'y'"):
+        scored([{**one, "y": 1.0} for one in each], spec_of())
+    with pytest.raises(InvalidInput, match="lacks an array for 'edge_attr'"):
+        scored([each[0], Data(x=x[1], edge_index=edges[1])], spec_of())
+
+
+def test_tables_of_nodes_and_edges_are_matched_by_their_names():
+    spec = replace(spec_of(), features={"x": ("a", "b")})
+    x, edges, weights = arrays_of([(3, [(0, 1), (2, 1)])])  # two edges: the axes do not tell sources from edges
+    expected = scored({"x": x, "edge_index": edges, "edge_attr": weights}, spec)[0].to_list()
+    nodes = np.zeros(3, [("b", "f4"), ("other", "f4"), ("a", "f4")])
+    nodes["a"], nodes["b"] = x[0].T
+    ends = np.zeros(2, [("target", "i8"), ("source", "i8")])
+    ends["source"], ends["target"] = edges[0]
+    assert scored({"x": [nodes], "edge_index": [ends], "edge_attr": weights}, spec)[0].to_list() == expected
+    with pytest.raises(InvalidInput, match="'x' lacks 'a'"):
+        scored({"x": [nodes[["b"]]], "edge_index": [ends], "edge_attr": weights}, spec)
+
+
+def test_a_single_feature_of_each_graph_needs_no_axis():
+    spec = spec_of((tensor("x", -1, 2), INPUTS[1], tensor("edge_attr", -1, 1), BATCH, PTR))
+    x, edges, weights = arrays_of(GRAPHS)
+    columns = [each[:, None] for each in weights]
+    made = [
+        prepare_graphs({"x": x, "edge_index": edges, "edge_attr": each}, spec, spec.graph).graphs
+        for each in (weights, columns)
+    ]
+    np.testing.assert_array_equal(*(each.of_edges["edge_attr"] for each in made))
