@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 
+import awkward as ak
 import numpy as np
 import pytest
 from builders import ragged, rows_of, tensor
 
 from eaf_inference.inference.agreement import agree, limits, noise_of
 from eaf_inference.inference.batching import batches
+from eaf_inference.inference.graph_job import prepare_graphs
+from eaf_inference.inference.graph_spec import GraphSpec
 from eaf_inference.inference.padding import PaddingCheck
 from eaf_inference.inference.spec import ModelSpec
 from eaf_inference.inference.tuning import fixed_sizes
+from eaf_inference.inference.union_check import UnionCheck
 
 COUNTS = [3, 5, 9, 17, 30, 45, 60, 61, 62, 70, 80, 90, 20, 33]
 
@@ -168,3 +173,25 @@ def test_a_random_model_is_not_said_to_mix_rows(datatype):
     spec, inputs = jets(output)
     with pytest.warns(UserWarning, match="depend on the padding"):
         PaddingCheck(spec).padding(inputs, lambda sent: [dropout(batch) for batch in sent])
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.01])
+@pytest.mark.parametrize(("scale", "offset"), [(1e-4, 0.0), (0.1, 173.0)])
+def test_graphs_that_are_mixed_are_noticed_in_scores_of_any_scale(scale, offset, effect):
+    inputs, outputs = (tensor("x", -1, 2), tensor("edge_index", 2, -1, datatype="INT64")), (tensor("node", -1, 2),)
+    declared = json.dumps({"x": "x", "edge_index": "edge_index", "outputs": {"node": "node"}})
+    graph = GraphSpec.parse(declared, model="tracks", max_batch_size=0, inputs=inputs, outputs=outputs)
+    spec = ModelSpec("tracks", "", 0, inputs, outputs, None, {}, graph=graph)
+
+    def network(union):
+        x = union.tensors[union.names.index("x")]
+        return {"node": (scale * (x - effect * x.mean(axis=0)) + offset)[None].astype(np.float32)}
+
+    random = np.random.default_rng(1)
+    nodes = ak.Array([random.normal(size=(number, 2)).astype(np.float32) for number in (3, 5, 8, 4)])
+    edges = ak.Array([[[0, 1], [1, 2]]] * 4)
+    job = prepare_graphs({"x": nodes, "edge_index": edges}, spec, graph)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        together = UnionCheck(spec).together(job.graphs, graph, lambda sent: [network(union) for union in sent])
+    assert together == (effect == 0)
