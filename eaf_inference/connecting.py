@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from eaf_inference.auth.sources import StaticToken
+from eaf_inference._redact import SecretText
+from eaf_inference.auth.sources import StaticToken, TokenSource
 from eaf_inference.auth.worker_session import worker_session
 from eaf_inference.connection import Connection, connections
 from eaf_inference.errors import ConfigurationError
@@ -16,8 +17,6 @@ from eaf_inference.registry import DEFAULTS, Options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from eaf_inference.auth.sources import TokenSource
 
 __all__ = ["connect", "current"]
 
@@ -67,8 +66,14 @@ def connect(
         A URL, file or setting is wrong.
     """
     if isinstance(token, str):
+        token = SecretText(token)  # so that no traceback that shows variables shows the text
         _refuse_a_path(token)
-        token = StaticToken(token)  # so that no traceback that shows variables shows the text
+        token = StaticToken(token)
+    if not isinstance(token, TokenSource | None):
+        kind, token = type(token).__name__, None
+        raise ConfigurationError(
+            f"The token is of type {kind}. Expected its text, or where it comes from, such as TokenFile(path)."
+        )
     if not isinstance(url, str | Iterable | None):
         raise ConfigurationError(
             f"The URL is of type {type(url).__name__}. Expected a text such as grpc://host:8001."
@@ -102,7 +107,7 @@ def _refuse_a_path(token: str) -> None:
     ConfigurationError
         It is the absolute path of a file.
     """
-    if token.startswith(("/", "~")) and os.path.isfile(os.path.expanduser(token)):  # noqa: PTH111, PTH113  (any text)
+    if token.startswith(("/", "~")) and os.path.isfile(os.path.expanduser(token[:])):  # noqa: PTH111, PTH113  (any text)
         raise ConfigurationError(
             "The token is the path of a file. Pass TokenFile(path) instead, which also reads what is renewed there."
         )
