@@ -219,7 +219,7 @@ def _of_list(value: Sequence[Any], tensor: TensorSpec, spec: ModelSpec) -> Any:
         if len(value) != width:
             return _of_python(value, tensor)  # rows
     of_columns = all(isinstance(part, np.ndarray | ak.Array) or is_column(part) for part in value)
-    if not value or not of_columns or width is None:
+    if not value or not of_columns or set(tensor.shape) == {-1}:  # without an axis of channels
         return _of_python(value, tensor)
     value = [_with_lists(part) for part in value]
     if -1 in tensor.shape and all(isinstance(part, ak.Array) for part in value):

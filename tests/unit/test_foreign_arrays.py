@@ -57,6 +57,14 @@ def test_two_arrays_that_may_be_channels_or_rows_give_a_warning():
     assert x.counts.tolist() == [2, 3]
 
 
+def test_a_list_of_channels_of_matrices_is_no_list_of_rows():
+    matrix = ak.Array([[[1.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    (channels,) = prepare([matrix, 2 * matrix], spec_of(tensor("u", 2, -1, -1))).inputs.arrays
+    np.testing.assert_array_equal(channels.shapes, [[2, 1, 1], [2, 2, 2]])
+    (rows,) = prepare([np.eye(1), np.eye(2)], spec_of(tensor("u", -1, -1))).inputs.arrays
+    np.testing.assert_array_equal(rows.shapes, [[1, 1], [2, 2]])
+
+
 def objects(rows):
     """Return lists as numpy has them from uproot: an array of arrays."""
     column = np.empty(len(rows), object)
