@@ -197,7 +197,12 @@ def _drafted(
         made = export(source, Path(directory), example=example, recipe=recipe)
         onnx = OnnxFile.read(made.onnx) if made.onnx is not None else None
         given = made.config if config is None else _text_of(config)
-        text = merged(served, given, made, choices) if given else written(served, onnx, made, choices)
+        try:
+            text = merged(served, given, made, choices) if given else written(served, onnx, made, choices)
+        except ConfigurationError as error:
+            if onnx is None and made.remarks:  # why it was not converted, for example
+                raise ConfigurationError(f"{error} {' '.join(made.remarks)}") from error
+            raise
         yield _Draft(served, made, onnx, text)
 
 
@@ -308,6 +313,8 @@ def _withdrawn_on_failure(
             _follow(target, store, served)
         except InferenceError as failed:
             raise DeploymentFailed(f"{error} It could not be withdrawn either: {failed}") from error
+        if isinstance(error, KeyboardInterrupt):
+            error.args = ()  # "no scores are returned", of the comparison: that the model is not deployed says more
         raise
 
 

@@ -56,6 +56,7 @@ _NUMBERS: dict[int, tuple[type[InferenceError], str]] = {
     errno.EPERM: (NotAuthorized, f"you may not. Check the path, or {_ASK} for access"),
     errno.EROFS: (ConfigurationError, f"the file system is read-only here. Use a machine where it is not, or {_ASK}"),
     errno.ENOSPC: (DeploymentFailed, f"no space is left. Remove models (triton.undeploy), or {_ASK}"),
+    errno.EFBIG: (DeploymentFailed, f"the file is larger than may be written there. See ulimit -f, or {_ASK}"),
     errno.EDQUOT: (DeploymentRefused, f"your quota is used up. Remove models (triton.undeploy), or {_ASK} for more"),
     errno.ENOENT: (
         ConfigurationError,

@@ -9,6 +9,7 @@ import pytest
 
 from eaf_inference.deploy import deployment
 from eaf_inference.deploy.configuration import pinned
+from eaf_inference.deploy.export import Export
 from eaf_inference.deploy.store import Store
 from eaf_inference.errors import ConfigurationError, DeploymentFailed, ModelNotFound
 
@@ -53,6 +54,13 @@ def test_a_rollback_takes_a_version_as_a_model_has_it(store, monkeypatch):
             deployment.rollback(target(), "tagger", version, timeout=1)
 
 
+def test_why_torchscript_is_not_converted_is_said(tmp_path, monkeypatch):
+    made = Export({"model.pt": tmp_path / "model.pt"}, "pytorch", remarks=("It is not converted (why).",))
+    monkeypatch.setattr(deployment, "export", lambda *_, **__: made)
+    with pytest.raises(ConfigurationError, match=r"does not say what its inputs.* It is not converted \(why\)\."):
+        deployment.draft_config(target(), "tagger", None, None, deployment.Choices())
+
+
 @pytest.fixture
 def deploy(store, tmp_path, monkeypatch):
     """Deploy without a server: `follow` is called in place of waiting for it."""
@@ -71,6 +79,30 @@ def deploy(store, tmp_path, monkeypatch):
         deployment.deploy(alice, "tagger", None, None, deployment.Choices(), **settings)
 
     return deployed
+
+
+def test_a_file_larger_than_may_be_written_is_said_to_be(store, tmp_path):
+    resource = pytest.importorskip("resource")
+    (tmp_path / "large.onnx").write_bytes(bytes(100_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(DeploymentFailed, match="larger than may be written there"):
+            store.upload("alice.tagger", {"model.onnx": tmp_path / "large.onnx"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.pinned_version("alice.tagger") == 3
+
+
+def test_an_interrupt_after_the_upload_says_what_became_of_the_model(store, deploy):
+    def follow(_target, store: Store, served: str, _timeout: float = 0) -> None:
+        if store.pinned_version(served) == 4:
+            raise KeyboardInterrupt("Stopped; no scores are returned.")
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        deploy(follow)
+    assert raised.value.args == ()  # `OwnModels.deploy` says it
+    assert store.pinned_version("alice.tagger") == 3
 
 
 def test_a_model_of_which_only_the_configuration_is_left_can_be_removed(store, monkeypatch):
