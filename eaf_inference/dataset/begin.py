@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from eaf_inference.dataset.slots import group_of
 from eaf_inference.dataset.submission import Submission
 from eaf_inference.dataset.task import Task
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.caller import warn_caller
 from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ def task_at(place: Place, model: Model, *, select: Callable[[Any], Any] | None, 
         )
     fingerprint = model.fingerprint()
     if fingerprint.probe is None:
-        warnings.warn(
+        warn_caller(
             f"Model {model.name!r}: other weights in mid-run would not be noticed, because {fingerprint.remark}. "
-            "Another version or configuration would be.",
-            stacklevel=5,  # the line that called Connection.submit
+            "Another version or configuration would be."
         )
     return Task(model=model, select=select, fingerprint=fingerprint, schema=schema, most_bytes=place.most_bytes())

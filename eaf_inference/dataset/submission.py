@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from eaf_inference.dataset.sending import Sending
 from eaf_inference.dataset.slots import group_of
 from eaf_inference.dataset.tally import Tally
 from eaf_inference.errors import ConfigurationError, IncompleteRun
+from eaf_inference.inference.caller import warn_caller
 from eaf_inference.inference.interrupts import Interrupts, stopping
 from eaf_inference.inference.progress import Progress
 from eaf_inference.inference.traffic import remarks
@@ -157,11 +157,11 @@ class Submission:
     def _report(self) -> None:
         """Warn at the end of what the scores do not show; raise for failures that nobody has seen."""
         for remark in remarks(self.summary, self._sending.task.model.name):
-            warnings.warn(remark, stacklevel=4)  # the line that requested the scores
+            warn_caller(remark)
         if not (unseen := self._unseen):
             return
         if self._options.on_error == "skip":
-            warnings.warn(unseen, stacklevel=4)
+            warn_caller(unseen)
         else:
             raise IncompleteRun(
                 f"{unseen}\nExpected all to be readable. `failed` has this table and `retry_failed()` tries them "
@@ -305,7 +305,7 @@ class Submission:
         is_early = self._release.alive
         self._end()
         if is_early and self._unseen:
-            warnings.warn(self._unseen, stacklevel=3)  # the line that closes, or begins the ``with`` block
+            warn_caller(self._unseen)
 
     def _end(self) -> None:
         self._sending.drop()

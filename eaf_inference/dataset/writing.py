@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,6 +16,7 @@ from eaf_inference.dataset.provenance import claim, refuse
 from eaf_inference.dataset.root_output import RootOutput
 from eaf_inference.dataset.written import Written
 from eaf_inference.errors import ConfigurationError, InvalidInput
+from eaf_inference.inference.caller import warn_caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -138,7 +138,7 @@ class Outputs:
                         written.bytes += size
                         written.entries += each.entries
                         if not each.aligned and not written.not_aligned:
-                            warnings.warn(f"{file}: {_NOT_ALIGNED}", stacklevel=3)  # the line that writes
+                            warn_caller(f"{file}: {_NOT_ALIGNED}")
                         written.not_aligned += not each.aligned
                     else:
                         each.discard()

@@ -77,7 +77,19 @@ def test_scores_of_flattened_lists_are_beside_no_event(connection, pool, tmp_pat
     run = connection.submit(
         connection.model("sums"), [tmp_path / "a.parquet"], client=pool, select=lambda events: ak.flatten(events.jets)
     )
-    with pytest.warns(UserWarning, match="no entry numbers"):
+    with pytest.warns(UserWarning, match="no entry numbers") as caught:
         assert run.write(tmp_path / "out").not_aligned == 1
+    assert [each.filename for each in caught] == [__file__]
     [path] = (tmp_path / "out").glob("*.parquet")
     assert ak.from_parquet(path).fields == ["scores"]
+
+
+def test_warnings_at_the_end_name_the_line_that_writes(connection, pool, tmp_path):
+    files = [tmp_path / "a.parquet", tmp_path / "none.parquet"]
+    ak.to_parquet(ak.Array({"x": [[[1.0, 2.0], [3.0, 4.0]]]}), files[0])
+    run = connection.submit(
+        connection.model("sums"), files, client=pool, select=lambda events: {"x": events.x}, on_error="skip"
+    )
+    with pytest.warns(UserWarning, match="1 of 2 chunks were not scored") as caught:
+        assert run.write(tmp_path / "out").files == 1
+    assert [each.filename for each in caught] == [__file__]
