@@ -37,6 +37,7 @@ _DENSE = 10  # times the longest, for rows of fixed shape
 _GROWTH, _SHRINK = 4.0, 0.7  # of a batch, from one window of rows to the next
 _MEMORY = 0.98  # of earlier replies, at each reply
 _RECOVERY = 1.002  # of the cells that fit, with each reply near them: memory may have been short for a moment
+_STALL = 32.0  # times what a reply should take, twice what 16 that come together leave: a longer pause tells nothing
 _KNOWN = 6  # replies before an estimate is used
 _SPREAD = 0.05  # of the sizes, relative: with less, the two parts cannot be separated
 _CERTAIN = 0.5  # standard errors added to a cell's time
@@ -225,6 +226,9 @@ class Tuning:
         """Learn from a reply of the full pipeline, `seconds` after the reply before it."""
         with self._lock:
             known = self._learned
+            if self.request_seconds is not None and self.cell_seconds is not None:
+                expected = self.request_seconds + self.cell_seconds * cells
+                seconds = min(seconds, _STALL * expected) if expected > 0 else seconds
             self._learned = replace(
                 known,
                 most=known.most * (_RECOVERY if 2 * cells >= known.most else 1.0),

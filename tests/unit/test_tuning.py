@@ -75,6 +75,19 @@ def test_batches_come_near_the_best_fixed_size_on_any_accelerator(request_second
     assert learned <= fixed[0]
 
 
+def test_a_pause_now_and_then_does_not_make_requests_small():
+    class Pausing(Tuning):
+        def followed(self, cells, seconds):
+            super().followed(
+                cells, seconds + (self.learned.replies % 100 == 99)
+            )  # as while a TCP segment is sent again
+
+    inputs, stated = jets(300_000), {"request": 20e-3, "cell": 10e-9, "latency": 0.0}
+    steady, pausing = Tuning(), Pausing()
+    expected = seconds_for(inputs, steady.shape, steady, **stated)
+    assert seconds_for(inputs, pausing.shape, pausing, **stated) < 1.5 * expected
+
+
 def test_a_slow_server_keeps_small_requests():
     tuning = Tuning()
     sizes = []
