@@ -37,6 +37,14 @@ _KEPT = 120  # snapshots
 _MEASURED_WITHIN = 1.3  # seconds; enough for two scrapes of a server that answers
 _FOLLOWED_FOR = 60.0  # seconds after %triton_status, so that the next one has figures at once
 
+_NOT_CONFIGURED = (
+    "No metrics endpoint is configured for {}, so its GPUs and queue are not known. Your facility's operators can "
+    "set Facility.metrics_urls or Facility.prometheus_url."
+)
+_ENDED = (
+    "The facility on this machine that served {} has ended. Start one with `eaf-inference up`, then connect again."
+)
+
 _lock = threading.RLock()
 _loads: weakref.WeakKeyDictionary[Connection, Load] = weakref.WeakKeyDictionary()
 
@@ -68,10 +76,8 @@ class Load:
             self._sources, self.problem = [], str(error)
         self.known = bool(self._sources)
         if not self.known and not self.problem:
-            self.problem = (
-                f"No metrics endpoint is configured for {connection.where}, so its GPUs and queue are not known. "
-                "Your facility's operators can set Facility.metrics_urls or Facility.prometheus_url."
-            )
+            none = _ENDED if connection.endpoint.source == "local facility" else _NOT_CONFIGURED
+            self.problem = none.format(connection.where)
         self._followers: list[Callable[[Snapshot], bool]] = []
         self._stop: Callable[[], None] | None = None
 

@@ -20,6 +20,7 @@ import eaf_inference
 from eaf_inference.errors import ConfigurationError
 from eaf_inference.metrics.average import averaged
 from eaf_inference.metrics.snapshot import Busy, Gpu, Host, ModelLoad, Snapshot, Source
+from eaf_inference.notebook.load import load_of
 from eaf_inference.notebook.magics import _measured
 from eaf_inference.notebook.static_views import monitor_html, monitor_text
 
@@ -250,6 +251,13 @@ def test_status_waits_a_second_and_static_views_follow_each_cell(panel):
     inferences = int(printed(panel.run("print(triton.traffic.inferences)")))
     assert f"this notebook: {inferences:,} jets" in renewed[-1]["text/html"]  # the last figure
     assert re.search(r"the last \d+ s before 20", renewed[-1]["text/plain"])
+
+
+def test_a_facility_that_ended_is_not_taken_for_one_without_metrics(zoo):
+    with eaf_inference.connect(zoo.grpc) as connection:
+        found = replace(connection.endpoint, source="local facility")  # whose file is gone by now
+        connection._opened = replace(connection._opened, endpoint=found)
+        assert "has ended. Start one with `eaf-inference up`" in load_of(connection).problem
 
 
 def test_missing_metrics_are_reported_and_never_shown_as_a_number(zoo, tmp_path):
