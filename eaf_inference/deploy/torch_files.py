@@ -210,7 +210,13 @@ def export_program(program: Any, directory: Path, names: tuple[str, ...], recipe
     numbered = [f"output_{place}" for place in range(number)]
     outputs = list(given) if len(given) == number else ["output"] if number == 1 else numbered
     path = directory / "model.onnx"
-    translate(torch, program, path, input_names=list(names or inputs), output_names=outputs)
+    try:
+        translate(torch, program, path, input_names=list(names or inputs), output_names=outputs)
+    except DeploymentRefused as error:
+        raise DeploymentRefused(
+            f"The torch.export program cannot be converted to ONNX: {error}. Expected one that torch.onnx.export "
+            "takes: deploy the network itself, or export it yourself and deploy the ONNX file."
+        ) from error
     return Export(
         files=onnx_files(path),
         backend="onnxruntime",

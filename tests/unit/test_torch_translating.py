@@ -7,6 +7,7 @@ import pytest
 
 from eaf_inference.deploy.export import export
 from eaf_inference.deploy.torch_export import forward_names
+from eaf_inference.errors import DeploymentRefused
 
 onnxruntime = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
@@ -31,6 +32,17 @@ def test_small_constants_stay_and_no_empty_file_of_weights_is_uploaded(tmp_path)
     rows = np.zeros((5, 2), np.float32)
     (scores,) = onnxruntime.InferenceSession(made.onnx).run(None, {"x": rows})
     np.testing.assert_allclose(scores, np.log(rows + 1e-8), rtol=1e-5)
+
+
+class Eigenvalues(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvalsh(x)
+
+
+def test_a_program_that_torch_cannot_convert_is_refused_with_what_to_do(tmp_path):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(DeploymentRefused, match=r"cannot be converted to ONNX: torch says: .*deploy the network"):
+        export(torch.export.export(Eigenvalues(), (torch.ones(3, 2, 2),)), tmp_path)
 
 
 def test_a_networks_name_for_itself_is_no_input_of_torchscript():
