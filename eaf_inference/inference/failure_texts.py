@@ -34,7 +34,7 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
-NOT_READY = re.compile(r"no available versions|is not ready", re.IGNORECASE)
+NOT_READY = re.compile(r"no available versions|is not (?:at )?ready", re.IGNORECASE)
 # How a lost connection, a proxy's retry buffer or a dying model process shows under UNKNOWN and INTERNAL.
 TRANSIENT = re.compile(
     r"RST_STREAM|stream removed|socket closed|connection reset|goaway|broken pipe|stub process", re.IGNORECASE
