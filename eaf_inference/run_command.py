@@ -121,9 +121,7 @@ def _run(options: argparse.Namespace) -> int:
             model = connection.model(options.model)
             if not sys.stderr.isatty():
                 stack.enter_context(_lines_for_a_log(model.traffic))
-            run = begin(
-                lambda: Pool(pool, model.traffic), model, mine, Options(), select=select, schema=schema, start=False
-            )
+            run = begin(lambda: Pool(pool, model.traffic), model, mine, Options(), select=select, schema=schema)
             try:
                 written = run.write(options.out, format=options.format)
             except IncompleteRun as incomplete:

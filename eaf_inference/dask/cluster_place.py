@@ -47,7 +47,7 @@ class _OnWorker:
 
     def __call__(self, part: Part, data: Any) -> Any:
         worker = distributed.get_worker()
-        worker.log_event(self.topic, identity(self.task, part))
+        worker.log_event(self.topic, identity(part))
         return self.task(part, data, worker=str(worker.name))
 
 
@@ -125,8 +125,10 @@ class Cluster:
             others = {"workers": names, "allow_other_workers": True} if names else {}
         # arrays travel inside their task: scattered, they would be lost with the worker that holds them
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
-            future = self._client.submit(
-                _OnWorker(task, self._topic), part, _packed(data), key=key, pure=False, **others
+            future: Future[Any] = self._asked(
+                lambda: self._client.submit(
+                    _OnWorker(task, self._topic), part, _packed(data), key=key, pure=False, **others
+                )
             )
         future.add_done_callback(lambda _: done())
         return future

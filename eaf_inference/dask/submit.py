@@ -72,13 +72,12 @@ def submit(
     Returns
     -------
     Submission
-        An iterator over the scores of each chunk, in order. The first chunks have been sent already.
+        An iterator over the scores of each chunk, in order. The first chunks are sent when scores are requested.
 
     Raises
     ------
     ConfigurationError
-        There is no client, or it is closed or asynchronous; Dask is not installed; or `select` cannot be sent to the
-        processes of a pool.
+        There is no client, or it is closed or asynchronous; or Dask is not installed.
     InvalidInput
         `model` is no model, `select` no function, `chunks` is one array rather than an iterable of them, or an option
         is wrong.

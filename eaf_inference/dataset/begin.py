@@ -31,7 +31,6 @@ def begin(
     *,
     select: Callable[[Any], Any] | None = None,
     schema: Any = None,
-    start: bool = True,
 ) -> Submission:
     """Score a data set; see `eaf_inference.dask.submit.submit`.
 
@@ -39,8 +38,6 @@ def begin(
     ----------
     place : callable
         Returns where to score it, once the arguments have been checked.
-    start : bool
-        Send the first parts at once; not before `Submission.write`, which sends only those that it needs.
     """
     found: Any = files_of(chunks)
     expected = None
@@ -54,7 +51,7 @@ def begin(
     except BaseException:
         where.close()
         raise
-    return Submission(where, task, groups, options, expected=expected, start=start)
+    return Submission(where, task, groups, options, expected=expected)
 
 
 def task_at(place: Place, model: Model, *, select: Callable[[Any], Any] | None, schema: Any) -> Task:

@@ -109,7 +109,7 @@ class Pool:
     ) -> Any:
         if not self._sent and isinstance(self._executor, ProcessPoolExecutor):
             _check_pickles(task)
-        what = identity(task, part)
+        what = identity(part)
         self.restarts += what in self._sent
         self._sent.add(what)
         try:
@@ -148,12 +148,9 @@ def _check_pickles(task: Task) -> None:
         ) from error
 
 
-def identity(task: Task, part: Part) -> tuple[Any, ...]:
-    """Return what is equal only for the same part, begun again.
-
-    The first range of a file is not the whole file that was too large, and a run that is written begins anew.
-    """
-    return (*part.place, part.stop, task.ids)
+def identity(part: Part) -> tuple[Any, ...]:
+    """Return what is equal only for the same part, begun again: the first range of a file is not the whole file."""
+    return (*part.place, part.stop)
 
 
 def failure(name: str, error: BaseException) -> InferenceError:

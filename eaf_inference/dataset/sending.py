@@ -48,6 +48,9 @@ class Sending:
 
     Attributes
     ----------
+    task : Task
+    left : iterator of Group
+        Those that are not sent yet. Like the task, they may be replaced before the first is sent.
     are_files : bool
         Whether the latest chunk is a file, rather than an array.
     flying : set of Sent
@@ -59,7 +62,7 @@ class Sending:
         self.are_files = False
         self.flying: set[Sent] = set()
         self._place = place
-        self._left: Iterator[Group] = iter(groups)
+        self.left: Iterator[Group] = iter(groups)
         self._options = options
         self._room = options.in_flight or 0
         self._checked = -_TICK
@@ -101,22 +104,11 @@ class Sending:
             except queue.Empty:
                 waiting()
 
-    def take_back(self) -> Iterable[Group]:
-        """Forget what was sent, and return all groups that are not returned."""
-        groups: Iterable[Group] = itertools.chain([slot.group for slot in self._slots], self._left)
-        self.drop()
-        return groups
-
-    def start_over(self, task: Task, groups: Iterable[Group]) -> None:
-        """Send other parts, or for another task."""
-        self.task = task
-        self._left = iter(groups)
-
     def drop(self) -> None:
         """Forget everything."""
         while self.flying:
             self._place.release(self.flying.pop().future)
-        self._left = iter(())
+        self.left = iter(())
         self._slots.clear()
         self._resting.clear()
         self._outstanding = 0
@@ -136,7 +128,7 @@ class Sending:
         while self._outstanding < self._room or self._is_head_unsent:
             slot = next((slot for slot in self._slots if slot.waiting), None)
             if slot is None:
-                group = next(self._left, None)
+                group = next(self.left, None)
                 if group is None:
                     break
                 slot = Slot(group)

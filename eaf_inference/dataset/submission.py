@@ -36,8 +36,8 @@ class Submission:
     """An iterator over the scores of a data set, in order, while later parts are scored.
 
     `Connection.submit` returns it. Scores are returned once, when they and all earlier ones are there, and are not
-    kept. Parts are sent only while scores are requested. `close`, the end of a ``with`` block, an interrupt and the
-    loss of the last reference cancel the remaining parts.
+    kept. Parts are sent only while scores are requested, the first ones with the first request. `close`, the end of
+    a ``with`` block, an interrupt and the loss of the last reference cancel the remaining parts.
 
     Raises
     ------
@@ -56,7 +56,6 @@ class Submission:
         options: Options,
         *,
         expected: int | None = None,
-        start: bool = True,
     ) -> None:
         self._place = place
         self._options = options
@@ -72,14 +71,6 @@ class Submission:
             self._bar.expect(expected)
         self._release = weakref.finalize(self, _release, place, self._sending.flying, self._bar)
         self._release.atexit = False  # the client is closed at exit anyway
-        with stopping("Stopped while the first chunks were sent; no scores were returned."):
-            try:
-                if start:
-                    self._sending.fill(None)
-                self._bar.unit = self._unit
-            except BaseException:
-                self._end()
-                raise
 
     def __iter__(self) -> Submission:
         return self
@@ -235,7 +226,8 @@ class Submission:
         task = self._sending.task
         provenance = Provenance.of(task.model, task.fingerprint, select=task.select, schema=task.schema)
         outputs = Outputs(directory, provenance, format)
-        self._sending.start_over(replace(task, ids=True), self._left_out(self._taken_back(), outputs))
+        self._sending.task = replace(task, ids=True)
+        self._sending.left = self._left_out(self._all_groups(), outputs)
         self._whole_files = True
         unscored: list[IncompleteRun] = []
         try:
@@ -273,8 +265,8 @@ class Submission:
     def to_dask_awkward(self) -> Any:
         """Return the scores as a dask-awkward array with a partition for each chunk, in order.
 
-        Nothing is kept of what was sent: the array scores each chunk when it is computed. The first one is scored
-        now, for its type. A chunk that cannot be scored is an error when it is computed.
+        The array scores each chunk when it is computed. The first one is scored now, for its type. A chunk that
+        cannot be scored is an error when it is computed.
 
         Returns
         -------
@@ -285,17 +277,17 @@ class Submission:
         ConfigurationError
             The run is not on a Dask cluster, has handed over scores already, or dask-awkward is not installed.
         """
-        groups = self._taken_back()
+        groups = self._all_groups()
         self._end()
         return self._place.collection(self._sending.task, [part for group in groups for part in group])
 
-    def _taken_back(self) -> Iterable[Group]:
-        """Forget what was sent, and return all groups."""
+    def _all_groups(self) -> Iterable[Group]:
+        """Return all groups, of which none has been sent."""
         if self._tally.parts or self._failures or not self._release.alive:
             raise ConfigurationError(
                 "This run has handed over scores already, or is closed. Expected a new one: call triton.submit again."
             )
-        return self._sending.take_back()
+        return self._sending.left
 
     def close(self) -> None:
         """Cancel the remaining parts, and warn if any failed that nobody has seen; does nothing after the end."""
@@ -322,6 +314,7 @@ class Submission:
     def _waiting(self) -> None:
         self._interrupts.check()  # for an interrupt that Python ignored
         with self._interrupts:
+            self._bar.unit = self._unit
             self._bar.say_now(self._said)
 
     def _take(self, slot: Slot, sent: Sent) -> Result | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import awkward as ak
@@ -148,7 +148,7 @@ def test_a_pool_of_processes_gives_the_same_scores(connection, files, expected):
     assert connection.traffic.elsewhere - before == run.summary.jets
     assert str(os.getpid()) not in str(run.summary.workers[0].worker)
     with pytest.raises(ConfigurationError, match="The pool takes no more work"):
-        connection.submit(connection.model("sums"), paths, client=pool)
+        next(connection.submit(connection.model("sums"), paths, client=pool))
 
 
 def test_what_concerns_every_file_ends_the_run(connection, pool, jagged):
@@ -168,7 +168,6 @@ def test_a_run_into_a_directory_goes_on_where_it_ended(connection, pool, files, 
     run = connection.submit(model, paths, client=pool, select=select)
     with pytest.raises(IncompleteRun, match=r"2\.parquet"):
         run.write(directory)
-    assert run.summary.restarts == 0  # what was sent before `write` is not begun again, but not begun
     paths[BAD].write_bytes(whole)
     written = run.retry_failed().write(directory)
     assert (written.files, written.skipped) == (1, 0)
@@ -181,6 +180,17 @@ def test_a_run_into_a_directory_goes_on_where_it_ended(connection, pool, files, 
     assert all(each.entry.to_list() == list(range(len(each))) for each in found)
     with pytest.raises(ConfigurationError, match="call triton.submit again"):
         again.write(directory)
+
+
+def test_what_is_written_is_scored_once_and_never_again(connection, files, tmp_path):
+    paths = [path for number, path in enumerate(files[0]) if number != BAD]
+    for sent in (len(paths), 0):
+        before = connection.traffic.inferences
+        with ThreadPoolExecutor(2) as pool:  # waits for all that was begun
+            run = connection.submit(connection.model("sums"), paths, client=pool, select=select)
+            run.write(tmp_path / "scores")
+        assert connection.traffic.inferences - before == run.summary.jets
+        assert run.summary.chunks == sent
 
 
 def test_a_file_is_written_whole_after_one_of_its_ranges_failed(connection, pool, jagged, tmp_path, monkeypatch):
@@ -223,7 +233,7 @@ def test_a_file_that_changes_while_it_is_scored_is_listed(connection, pool, file
 
 def test_a_function_that_no_process_can_import_is_refused_at_once(connection, files):
     with ProcessPoolExecutor(1) as processes, pytest.raises(ConfigurationError, match="`select` cannot be sent to"):
-        connection.submit(connection.model("sums"), files[0], client=processes, select=lambda table: table.x)
+        next(connection.submit(connection.model("sums"), files[0], client=processes, select=lambda table: table.x))
 
 
 def test_a_run_of_which_nothing_was_scored_says_what_to_do(connection, pool, jagged, tmp_path):
