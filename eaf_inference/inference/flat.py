@@ -96,7 +96,7 @@ def value_of(value: Any, tensor: TensorSpec, spec: ModelSpec) -> Any:
         Columns are missing, or hold something else than numbers.
     """
     what = f"Input {tensor.name!r} of {spec.name!r}"
-    value = computed(value)
+    given = value = computed(value)
     strings = tensor.datatype == "BYTES"
     if not strings and not isinstance(value, list | tuple):  # a list holds columns
         value = _with_lists(value)
@@ -111,7 +111,9 @@ def value_of(value: Any, tensor: TensorSpec, spec: ModelSpec) -> Any:
     if table is None or (width is None and isinstance(value, ak.Array)):  # records of an unsuitable depth
         return value
     if width is None:
-        raise layout.misfit(tensor, value, "a table fits an input whose features are on one axis")
+        raise layout.misfit(
+            tensor, given, "a table, or a list of columns, fits an input whose features are on one axis"
+        )
     chosen = [(table.names[at], table.column(at)) for at in _positions(table, tensor, width, spec, what)]
     if strings:
         return np.stack([np.asarray(column) for _, column in chosen], axis=-1)

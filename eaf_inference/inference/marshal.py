@@ -256,6 +256,18 @@ def _check_lengths(spec: ModelSpec, arrays: Sequence[AnyInput]) -> None:
                     f"collection, {collection.name!r}, but have lists of different lengths. Expected the same "
                     "constituents in both."
                 )
+        for other in arrays if own else ():
+            if not (
+                isinstance(other, DenseInput) and other.spec.name in collection.inputs and other.spec.variable_axes
+            ):
+                continue
+            length = other.rows.shape[1 + other.spec.variable_axes[0]]
+            if np.any(own[0].counts != length):
+                raise InvalidInput(
+                    f"The inputs {own[0].spec.name!r} and {other.spec.name!r} of {spec.name!r} belong to one "
+                    f"collection, {collection.name!r}, but {other.spec.name!r} has {length} constituents in every "
+                    "row, as if padded. Expected the same constituents in both: pass both jagged, or both padded."
+                )
 
 
 def _by_name(data: Any, spec: ModelSpec, *, without: Collection[str] = ()) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of its missing values. Content that is flat already is not copied.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +17,8 @@ import numpy as np
 from eaf_inference.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["Missing", "Nested", "Outer", "Peeled", "counts_of", "is_tracer", "lists", "nest", "peel", "wrap"]
@@ -192,7 +195,8 @@ def peel(array: ak.Array | NDArray[Any], what: str) -> Peeled:
         return Peeled(len(array), array.shape[1:], _numbers(array, what).reshape(-1), what, array)
     tracer = is_tracer(array)
     array = ak.typetracer.length_zero_if_typetracer(array)
-    layout = ak.to_packed(array).layout
+    with _placeholders_named(what):
+        layout = ak.to_packed(array).layout
     found: list[Level] = []
     while True:
         if layout.is_option:
@@ -225,8 +229,23 @@ def peel(array: ak.Array | NDArray[Any], what: str) -> Peeled:
             break
         else:
             raise InvalidInput(f"{what} has type {array.type}. Expected lists of numbers.")
-    content = _numbers(np.asarray(data), what).reshape(-1)
+    with _placeholders_named(what):
+        data = np.asarray(data)
+    content = _numbers(data, what).reshape(-1)
     return Peeled(len(array), tuple(found), content, what, array, unknown=bool(layout.is_unknown))
+
+
+@contextmanager
+def _placeholders_named(what: str) -> Iterator[None]:
+    """Say which array has no numbers because they were not read, where awkward has a placeholder for them."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "PlaceholderArray" not in str(error):
+            raise
+        raise InvalidInput(
+            f"{what} was left out when its file was read. Expected its numbers: read this column too."
+        ) from error
 
 
 def _numbers(data: NDArray[Any], what: str) -> NDArray[Any]:

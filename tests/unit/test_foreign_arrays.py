@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from builders import tensor
 from test_flat_inputs import COLUMNS, ETA, NAMED, PT, ROWS, no_earlier_warnings, rows_of, spec_of
 
 from eaf_inference.errors import InvalidInput
+from eaf_inference.inference.collections import CollectionSpec
 from eaf_inference.inference.conversion import cast
 from eaf_inference.inference.marshal import prepare
 
@@ -97,6 +100,35 @@ def test_a_column_of_records_is_a_table():
     jets = pl.DataFrame(COLUMNS).select(pl.struct(pl.all()).alias("jet"))
     for column in (jets["jet"], jets.to_arrow()["jet"], pa.array([None, {"eta": 0.5, "pt": 30.0}])[1:]):
         np.testing.assert_array_equal(rows_of(column), ROWS[: len(column)])
+
+
+def test_a_column_that_was_not_read_is_named():
+    form, length, buffers = ak.to_buffers(ak.zip({"pt": PT, "eta": ETA, "run": [1, 2, 3]}, depth_limit=1))
+    placeholders = pytest.importorskip("awkward._nplikes.placeholder")
+    numpy = pytest.importorskip("awkward._nplikes.numpy").Numpy.instance()
+
+    def without(name):
+        key = f"{form.content(name).form_key}-data"
+        left_out = placeholders.PlaceholderArray(numpy, (length,), buffers[key].dtype)
+        return ak.from_buffers(form, length, {**buffers, key: left_out})
+
+    np.testing.assert_array_equal(rows_of(without("run")), ROWS)
+    with pytest.raises(
+        InvalidInput, match="The field 'eta' was left out when its file was read. Expected its numbers"
+    ):
+        prepare(without("eta"), NAMED)
+
+
+def test_a_padded_mask_beside_jagged_inputs_is_refused():
+    inputs = (tensor("pf_x", 1, -1), tensor("pf_mask", 1, -1))
+    collection = CollectionSpec("pf", ("pf_x", "pf_mask"))
+    spec = replace(spec_of(*inputs), collections=(collection,))
+    jagged = {"pf_x": ak.Array([[1.0, 2.0], [3.0]])}
+    with pytest.raises(
+        InvalidInput, match="'pf_mask' has 2 constituents in every row, as if padded. Expected the same"
+    ):
+        prepare({**jagged, "pf_mask": np.ones((2, 1, 2))}, spec)
+    assert prepare({**jagged, "pf_mask": ak.Array([[1.0, 1.0], [1.0]])}, spec).rows == 2
 
 
 def test_integers_0_and_1_are_booleans():
