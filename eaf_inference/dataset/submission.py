@@ -66,7 +66,7 @@ class Submission:
         self._unwritten = 0  # failures whose scores were handed over to be written
         self._interrupts = Interrupts()
         self._sending = Sending(place, task, groups, options)
-        self._bar = Progress(enabled=options.progress, label=task.model.name)
+        self._bar = Progress(enabled=options.progress, label=task.model.name, unit=self._unit)
         if expected is not None:
             self._bar.expect(expected)
         self._release = weakref.finalize(self, _release, place, self._sending.flying, self._bar)
@@ -228,6 +228,8 @@ class Submission:
         outputs = Outputs(directory, provenance, format)
         self._sending.task = replace(task, ids=True)
         self._sending.left = self._left_out(self._all_groups(), outputs)
+        self._sending.are_files = True  # arrays are refused
+        self._bar.unit = self._unit
         self._whole_files = True
         unscored: list[IncompleteRun] = []
         try:

@@ -191,6 +191,8 @@ def test_what_is_written_is_scored_once_and_never_again(connection, files, tmp_p
             run.write(tmp_path / "scores")
         assert connection.traffic.inferences - before == run.summary.jets
         assert run.summary.chunks == sent
+        assert run._stopped().startswith("Stopped after 5 of 5 files")
+        assert run._bar.unit == "file"  # although there may be none to send
 
 
 def test_a_file_is_written_whole_after_one_of_its_ranges_failed(connection, pool, jagged, tmp_path, monkeypatch):
