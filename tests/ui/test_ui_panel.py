@@ -195,3 +195,15 @@ def test_a_hidden_panel_sends_no_requests(start_lab, visit, server, site):
     expect(page.panel.get_by_text("up to date")).to_be_visible(timeout=20_000)
     assert len(page.streams) == 2
     assert site.asked["/metrics"] > scraped
+
+
+def test_names_of_models_that_begin_alike_can_be_told_apart(live_lab, visit):
+    page = visit(live_lab)
+    page.open_panel()
+    page.set_panel_width(300)
+    name = page.section("Models").locator(".jp-EafInference-modelName > span").first
+    lines = """node => {
+        node.textContent = 'run3_particle_transformer_boosted_' + 'mass_decorrelated_'.repeat(20);
+        return node.getBoundingClientRect().height / parseFloat(getComputedStyle(node).fontSize);
+    }"""
+    assert 3 < name.evaluate(lines) < 6  # times the size of the font: a few lines
