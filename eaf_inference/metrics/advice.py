@@ -144,8 +144,8 @@ def _too_early(facts: Facts) -> str:
 
 
 def _server_bound(facts: Facts) -> str:
-    share, batch = facts.batch_share, facts.model.batch
-    if share is not None and share >= _FULL:
+    batch = facts.model.batch
+    if _is_full(facts):
         batches = f"batches are full ({_number(batch)} of {facts.max_batch:,}) and "
     else:
         batches = "" if batch is None else f"batches hold {_number(batch)} and "
@@ -163,6 +163,10 @@ def _small_batches(facts: Facts) -> str:
     )
 
 
+def _is_full(facts: Facts) -> bool:
+    return facts.batch_share is not None and facts.batch_share >= _FULL
+
+
 def _uneven(facts: Facts) -> str:
     busiest, busy = facts.busiest, facts.average.busy
     assert busiest is not None and busy is not None  # noqa: S101, PT018  (or the rule does not apply)
@@ -174,9 +178,10 @@ def _uneven(facts: Facts) -> str:
 
 
 def _idle_gpu(facts: Facts) -> str:
+    larger = "" if _is_full(facts) else ", or larger batches,"
     return (
         f"{facts.model.name}: {_wait(facts)} while the GPU is busy {facts.gpu:.0%} of the time. A second instance of "
-        "the model on each GPU (instance_group in its configuration), or larger batches, would use the rest."
+        f"the model on each GPU (instance_group in its configuration){larger} would use the rest."
     )
 
 
@@ -184,7 +189,8 @@ def _cpu_bound(facts: Facts) -> str:
     host = facts.full_host
     assert host is not None  # noqa: S101  (or the rule does not apply)
     batch = facts.model.batch
-    larger = f"Batches hold {_number(batch)}: larger requests need less CPU time. " if batch and batch < _FEW else ""
+    is_small = batch and batch < _FEW and not _is_full(facts)
+    larger = f"Batches hold {_number(batch)}: larger requests need less CPU time. " if is_small else ""
     return (
         f"The CPUs of {host.name} are {host.cpu_utilization:.0%} busy with all programs there, and {_wait(facts)}. "
         f"{larger}More workers will not help; another machine, or fewer other programs on this one, would."

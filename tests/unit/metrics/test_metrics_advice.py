@@ -100,6 +100,7 @@ def test_a_machine_with_full_cpus_carries_no_more():
     assert "larger requests" not in advise(full).text
     single = [replace(minute(queue_ms=410.0, batch=1.0), hosts=full[0].hosts)]
     assert "Batches hold 1: larger requests need less CPU time." in advise(single).text
+    assert "larger" not in advise(single, max_batch={"particlenet": 1}).text
     half = [replace(each, hosts=(Host("gpu-01", cpu_utilization=0.5),)) for each in alone("client_bound")]
     assert advise(half).kind is Kind.CLIENT_BOUND
     assert advise(half).capacity.room == pytest.approx(COMFORTABLE / 0.5)
@@ -127,6 +128,8 @@ def minute(*, gpu=None, instances=1, busy=None, **load):
         (minute(queue_ms=410.0), Kind.SERVER_BOUND, "requests wait 410 ms"),
         (minute(gpu=0.95, queue_ms=410.0, batch=8.0), Kind.SMALL_BATCHES, "executed batches hold 8 of 128"),
         (minute(gpu=0.2, queue_ms=410.0), Kind.IDLE_GPU, "while the GPU is busy 20% of the time"),
+        (minute(gpu=0.2, queue_ms=410.0), Kind.IDLE_GPU, "configuration), or larger batches, would"),
+        (minute(gpu=0.2, queue_ms=410.0, batch=128.0), Kind.IDLE_GPU, "(instance_group in its configuration) would"),
         (minute(gpu=0.2, queue_ms=20.0, executing=0.9), Kind.IDLE_GPU, "requests wait 20 ms while"),
         (minute(gpu=0.2, queue_ms=410.0, executing=0.3), Kind.CLIENT_BOUND, "410 ms, because they come in bursts."),
         (
