@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Key", "Padding", "PaddingCheck"]
 
-_LABELS = (
-    64  # rows between the extreme ones, and with other values for each, if no output has floats: labels tell little
-)
+_LABELS = 64  # rows between the extreme ones, and made-up ones for each of these, if all outputs are labels
 _COPIES = 2, 5, 8  # of a row in a batch, where noise is measured again
 
 # What the effect of padding depends on besides the rows: the inputs that share their lengths, with their padding
