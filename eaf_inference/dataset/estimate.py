@@ -128,7 +128,7 @@ def estimate(
         device=per_request.device if per_request else "",
         threads=threads,
         sampled=len(sampler.measured),
-        share=sampler.share,
+        share=sampler.covered,
         took=time.monotonic() - began,
         remarks=tuple(remarks),
     )

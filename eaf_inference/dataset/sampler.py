@@ -109,7 +109,7 @@ class Sampler:
     left : dict of int to None
         The chunks that are not in the sample as a whole.
     share : float
-        The sample's part of the data set, by size.
+        The sample's size beside that of the data set, at most 1.
     """
 
     def __init__(self, chunks: Sequence[Chunk], threads: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -119,6 +119,7 @@ class Sampler:
         self._places = places([chunk.size for chunk in chunks]) if any(chunk.size for chunk in chunks) else None
         self.left = dict.fromkeys(range(len(chunks)))
         self._drawn: dict[tuple[int, int], int] = {}
+        self._parts: list[tuple[int, Part]] = []
         self._sent = 0
         self._cold: set[tuple[int, int]] = set()  # the first ones that have not come back
         self._piece = float(_FIRST)
@@ -133,6 +134,18 @@ class Sampler:
     def fewest(self) -> int:
         """How many chunks are measured at least."""
         return max(_FEWEST, _PER_THREAD * self._threads)
+
+    @property
+    def covered(self) -> float:
+        """The share of the data set, by size, that is in the sample. Pieces of a chunk may overlap."""
+        size = 0.0
+        reached: dict[int, int] = {}
+        for number, part in sorted(self._parts, key=lambda each: each[1].start) if self._total else ():
+            start = max(part.start, reached.get(number, 0))
+            if part.stop is not None and part.stop > start:
+                size += self._chunks[number].contents.size_of(replace(part, start=start))
+                reached[number] = part.stop
+        return min(size / self._total, 1.0) if self._total else 0.0
 
     def groups(self) -> Iterator[Group]:
         """Draw until enough is measured."""
@@ -181,6 +194,7 @@ class Sampler:
         if part == chunk.part:
             del self.left[number]
         self._drawn[part.number, part.start] = number
+        self._parts.append((number, part))
         self._sent += 1
         if self._sent <= _FIRST_ONES * self._threads:
             self._cold.add((part.number, part.start))

@@ -6,9 +6,14 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 
+from eaf_inference.dataset.contents import Contents
 from eaf_inference.dataset.extrapolation import Quantity
 from eaf_inference.dataset.forecast import Estimate
+from eaf_inference.dataset.parts import File, Part
+from eaf_inference.dataset.population import Chunk
+from eaf_inference.dataset.sampler import Sampler
 from eaf_inference.dataset.sampling import places, range_at
 
 
@@ -73,3 +78,14 @@ def test_only_time_on_a_gpu_is_called_gpu_minutes():
 
 def test_remarks_are_shown_as_text_in_html():
     assert "<b>" not in estimate_with(remarks=("a <b> file",))._repr_html_()
+
+
+def test_pieces_that_overlap_count_once():
+    edges = np.array([0.0, 100.0])
+    contents = Contents([(0, 100)], [], edges, edges * (1 << 16), edges)
+    sampler = Sampler([Chunk(Part(0, File("a.root"), 0, 100), None, contents)], 1)
+    drawn = [sampler.draw()[0][0] for _ in range(12)]
+    entries = {entry for part in drawn for entry in range(part.start, part.stop)}
+    assert sampler.share == 1
+    assert sampler.covered == pytest.approx(len(entries) / 100)
+    assert sampler.covered < 1
