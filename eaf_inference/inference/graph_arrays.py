@@ -115,7 +115,13 @@ def as_arrays(value: Any, tensor: TensorSpec, features: Sequence[str] = ()) -> A
         raise InvalidInput(f"Input {name!r} is {kind}. Expected no missing values: fill them with .filled().")
     if isinstance(value, ak.Array):
         return value
-    if isinstance(value, list | tuple) and all(hasattr(each, "__array__") for each in value):
+    if isinstance(value, list | tuple):
+        for at, each in enumerate(value):
+            if not hasattr(each, "__array__"):
+                raise InvalidInput(
+                    f"Input {name!r} is {kind_of(value)} whose element {at} is {kind_of(each)}. Expected a numpy or "
+                    "awkward array, or a list of them."
+                )
         return [each if isinstance(each, ak.Array) else _as_numpy(each, tensor, features) for each in value]
     if hasattr(value, "__array__"):
         return _as_numpy(value, tensor, features)
@@ -126,7 +132,7 @@ def _as_numpy(value: Any, tensor: TensorSpec, features: Sequence[str]) -> NDArra
     """Return an array or a table of one graph as numpy has it."""
     what = f"Input {tensor.name!r}"
     table = table_of(value)
-    if table is None:
+    if table is None or not table.names:
         return value if isinstance(value, np.ndarray) else as_numpy(value, what)
     ends = _ends(list(map(str, table.names))) if tensor.shape[0] == 2 else ()  # of edges
     wanted = features or ends

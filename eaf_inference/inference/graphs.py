@@ -197,7 +197,8 @@ def _check_sizes(graphs: Graphs, outer: Outer, model: str, graph: GraphSpec) -> 
 def _by_field(data: Any) -> tuple[Any, bool]:
     """Return records, or graphs of PyTorch Geometric, by field, and whether they may have other fields than inputs.
 
-    A list with one mapping or object per graph becomes a list for each of their common fields.
+    A list with one mapping or object per graph becomes a list for each of their fields, with None for the graphs that
+    lack it.
     """
     if isinstance(data, ak.Array | ak.Record) and data.fields:
         return {name: data[name] for name in data.fields}, True
@@ -210,8 +211,8 @@ def _by_field(data: Any) -> tuple[Any, bool]:
     ):
         return data, False
     graphs = [each.to_dict() if _is_data(each) else each for each in data]
-    names = [name for name in graphs[0] if all(name in each for each in graphs)]
-    return {name: [each[name] for each in graphs] for name in names}, any(map(_is_data, data))
+    names = dict.fromkeys(name for each in graphs for name in each)
+    return {name: [each.get(name) for each in graphs] for name in names}, any(map(_is_data, data))
 
 
 def _is_data(value: Any) -> bool:

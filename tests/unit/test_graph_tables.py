@@ -41,8 +41,26 @@ def test_a_list_may_have_one_mapping_or_object_per_graph():
     assert single.outer.length is None
     with pytest.raises(InvalidInput, match="no input 'y'"):
         scored([{**one, "y": 1.0} for one in each], spec_of())
-    with pytest.raises(InvalidInput, match="lacks an array for 'edge_attr'"):
-        scored([each[0], Data(x=x[1], edge_index=edges[1])], spec_of())
+    with pytest.raises(InvalidInput, match="no input 'y'"):  # in another graph than the first
+        scored([each[0], {**each[1], "y": 1.0}], spec_of())
+
+
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("kind", [dict, Data])
+def test_an_input_that_one_graph_lacks_is_refused(kind, optional):
+    spec = spec_of((*INPUTS[:2], replace(INPUTS[2], optional=optional), BATCH, PTR))
+    x, edges, weights = arrays_of(GRAPHS)
+    graphs = [kind(x=x[0], edge_index=edges[0], edge_attr=weights[0]), kind(x=x[1], edge_index=edges[1])]
+    for at, data in ((1, graphs), (0, graphs[::-1])):
+        with pytest.raises(InvalidInput, match=f"Input 'edge_attr' is a list whose element {at} is None"):
+            prepare_graphs(data, spec, spec.graph)
+
+
+def test_a_table_without_columns_is_no_table_of_edges():
+    pd = pytest.importorskip("pandas")
+    x, edges, weights = arrays_of([(2, [])])
+    made = {"x": x, "edge_index": [pd.DataFrame(edges[0])], "edge_attr": weights}
+    assert prepare_graphs(made, spec_of(), spec_of().graph).graphs.edges.tolist() == [0]
 
 
 def test_tables_of_nodes_and_edges_are_matched_by_their_names():
