@@ -149,10 +149,11 @@ class ModelRow:
 
     def _ownership(self) -> tuple[Cell | str, ...]:
         size = self.deployed.size if self.deployed else None
+        unnamed = "the facility" if self.deployed is None else "not named"
+        if not self.ready and self.deployed is None:  # only a loaded model says whether it was deployed
+            unnamed = "not reported"
         return (
-            "you"
-            if self.mine
-            else self.owner or Cell("the facility" if self.deployed is None else "not named", "dim"),
+            "you" if self.mine else self.owner or Cell(unnamed, "dim"),
             Cell("not reported", "dim") if size is None else file_size(size),
             Cell(self.last_use, "plain" if self.last_used else "dim"),
         )

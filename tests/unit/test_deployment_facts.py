@@ -61,8 +61,8 @@ def test_a_source_from_the_network_is_short_and_printable():
     assert len(source) == 100
 
 
-def row(name, *, deployed=UNKNOWN, **more):
-    return ModelRow(name, "1", (), (), ready=True, state="ready", queue_ms=None, deployed=deployed, **more)
+def row(name, *, deployed=UNKNOWN, state="ready", **more):
+    return ModelRow(name, "1", (), (), ready=state == "ready", state=state, queue_ms=None, deployed=deployed, **more)
 
 
 def owners(names, user, **options):
@@ -103,7 +103,8 @@ def test_the_table_has_more_columns_only_if_a_model_was_deployed():
     mine = row("alice.tagger", deployed=DeploymentFacts(12_345_678), owner="alice", mine=True)
     others = row("bob.tagger", owner="bob", last_used=0.0)
     unnamed = row("tagger", last_used=time.time() - 200)
-    table = ModelTable([mine, others, unnamed, *plain])
+    former = row("my_tagger", deployed=None, state="unloading")
+    table = ModelTable([mine, others, unnamed, *plain, former])
     lines = [" ".join(line.split()) for line in table.text(width=None).splitlines()]
     assert lines[0] == "model version owner size last used inputs outputs state queue ms (last minute)"
     assert lines[1:] == [
@@ -111,6 +112,7 @@ def test_the_table_has_more_columns_only_if_a_model_was_deployed():
         "bob.tagger 1 bob not reported not since it was loaded ready not measured yet",
         "tagger 1 not named not reported 3 min ago ready not measured yet",
         "particlenet 1 the facility not reported not since it was loaded ready not measured yet",
+        "my_tagger 1 not reported not reported not reported unloading not reported",
     ]
     assert max(map(len, str(table).splitlines())) <= 120
     for part in ("<th", ">owner<", ">you<", "12.3 MB", "3 min ago"):
