@@ -216,7 +216,7 @@ def _from_iter(values: Iterable[Any]) -> ak.Array | None:
 def _of_list(value: Sequence[Any], tensor: TensorSpec, spec: ModelSpec) -> Any:
     """Return a list's columns as a table, and a list of numbers as an array; the list itself if it is neither."""
     width = _width_of(tensor)
-    if value and _is_foreign(value[0]):
+    if value and hasattr(value[0], "__array__") and any(map(_is_foreign, value)):
         value = [_read(part, f"Part {place} of input {tensor.name!r}") for place, part in enumerate(value)]
         if len(value) != width:
             return _of_python(value, tensor)  # rows

@@ -28,17 +28,20 @@ def as_records(data: Any) -> Any:
         return data if found is None else found
     table = table_of(data)
     padded = isinstance(data, np.ndarray) and data.ndim > 1  # a structured array may hold padding
-    return data if table is None or not table.named or padded or isinstance(data, ak.Array) else _records(table)
+    if table is None or not table.named or padded or isinstance(data, ak.Array):
+        return data
+    columns = _columns(table)
+    return ak.zip(columns, depth_limit=1) if columns else data
 
 
-def _records(table: Table) -> ak.Array:
+def _columns(table: Table) -> dict[str, ak.Array]:
     columns = {}
     for position, name in enumerate(table.names):
         if not isinstance(name, str) or table.names.count(name) > 1:  # which one is meant is unknown
             continue
         if (column := awkward_of(table.column(position))) is not None:
             columns[name] = column
-    return ak.zip(columns, depth_limit=1)
+    return columns
 
 
 def awkward_of(column: Any) -> ak.Array | None:
@@ -50,12 +53,19 @@ def awkward_of(column: Any) -> ak.Array | None:
 
             column, library = column.to_arrow(compat_level=polars.CompatLevel.oldest()), "pyarrow"
         if library == "pyarrow":
-            return ak.from_arrow(unsliced(column))
+            return _of_arrow(column)
         if library == "pandas" and (column.dtype.kind == "O" or _lacks_values(column)):
             return ak.from_iter(column.to_numpy(object, na_value=None))
         masked = isinstance(column, np.ma.MaskedArray)  # whose missing values stay missing
         return ak.Array(native(column if masked else numbers(column, "A column")))
     except (TypeError, ValueError, NotImplementedError):  # dates, decimals, objects
+        return None
+
+
+def _of_arrow(column: Any) -> ak.Array | None:
+    try:
+        return ak.from_arrow(unsliced(column))
+    except (AssertionError, AttributeError, KeyError):  # extensions, list views, categories of two integer types
         return None
 
 

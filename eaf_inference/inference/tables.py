@@ -106,6 +106,8 @@ def table_of(value: Any) -> Table | None:
 def computed(value: Any) -> Any:
     """Return a table that was not computed or read yet as one that is, without padding; anything else as it is.
 
+    The arrays and indexes of pandas come as columns, which tell what is missing.
+
     Padding is known in a structured array of at least two axes with a boolean field ``valid``, as ATLAS's HDF5 files
     have it. The others come as awkward records, with a list per row.
     """
@@ -114,6 +116,10 @@ def computed(value: Any) -> Any:
         return value.collect()
     if kind in (("dask", "DataFrame"), ("dask", "Series")):
         return value.compute()
+    if kind in (("pandas", "Index"), ("pandas", "ExtensionArray")) and getattr(value, "nlevels", 1) == 1:
+        import pandas  # type: ignore[import-untyped]
+
+        return pandas.Series(value)
     dtype = None if isinstance(value, ak.Array) else getattr(value, "dtype", None)
     if not isinstance(dtype, np.dtype) or not dtype.names:
         return value
@@ -125,6 +131,8 @@ def computed(value: Any) -> Any:
 def _without_padding(array: NDArray[Any]) -> ak.Array:
     valid = array[_VALID]
     names = [name for name in array.dtype.names or () if array.dtype[name].kind in "buif"]
+    if np.ma.is_masked(valid) or any(np.ma.is_masked(array[name][valid]) for name in names):
+        raise InvalidInput("A structured array is masked where its field 'valid' is True. Fill it with .filled().")
     fields = {name: native(array[name][valid]) for name in names}
     outer = nesting.Outer(len(array), array.shape[1:-1])
     return nesting.nest(fields, nesting.Nested(outer, valid.sum(axis=-1, dtype=np.int64).reshape(-1)))
@@ -181,6 +189,7 @@ def _read(column: Any, what: str) -> tuple[int, Any, NDArray[Any]]:
         return 0, column.dtype, column
     library, kind = kind_of_table(column)
     if library == "pandas":
+        column = computed(column)  # an array or index
         dtype = column.dtype
         if dtype.kind not in "buif":
             return 0, dtype, np.empty(len(column), object)
@@ -192,7 +201,10 @@ def _read(column: Any, what: str) -> tuple[int, Any, NDArray[Any]]:
         return column.null_count(), column.dtype, column.to_numpy()
     if library == "pyarrow":
         flags = {} if kind == "ChunkedArray" else {"zero_copy_only": False}
-        return column.null_count, column.type, column.to_numpy(**flags)
+        try:
+            return column.null_count, column.type, column.to_numpy(**flags)
+        except NotImplementedError:  # unions
+            return column.null_count, column.type, np.empty(len(column), object)
     if hasattr(column, "__array__"):
         values = as_numpy(column, what)
         return 0, values.dtype, values
@@ -205,7 +217,7 @@ def _read(column: Any, what: str) -> tuple[int, Any, NDArray[Any]]:
 
 # The classes that are known, by the library that defines them.
 _KINDS = {
-    "pandas": ("DataFrame", "Series"),
+    "pandas": ("DataFrame", "Series", "Index", "ExtensionArray"),
     "polars": ("DataFrame", "LazyFrame", "Series"),
     "pyarrow": ("Table", "RecordBatch", "ChunkedArray", "Array"),
     "dask": ("DataFrame", "Series"),

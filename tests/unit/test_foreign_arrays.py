@@ -42,6 +42,27 @@ def test_arrays_of_other_libraries_are_columns_as_those_of_numpy_are():
     np.testing.assert_array_equal(rows_of([Tensor(row) for row in ROWS]), ROWS)  # three are no two columns
 
 
+@pytest.mark.parametrize("pair", [(np.array, Tensor), (Tensor, np.array), (ak.Array, Tensor), (pl.Series, Tensor)])
+def test_a_list_of_arrays_of_several_libraries_holds_columns(pair):
+    first, second = pair
+    np.testing.assert_array_equal(rows_of([first(PT), second(ETA)]), ROWS)
+
+
+def test_missing_values_of_arrays_of_pandas_are_found():
+    pd = pytest.importorskip("pandas")
+    lacking = pd.DataFrame({"pt": pd.array([1.0, None], "Float64")}).pt
+    for column in (lacking, lacking.array, pd.Index(lacking)):
+        for data in ({"pt": column, "eta": column}, [column, column]):
+            with pytest.raises(InvalidInput, match="missing values: 1 of 2"):
+                prepare(data, NAMED)
+    for column in (pd.Series(PT), pd.Series(PT).array, pd.Index(PT), pd.array(PT, "Float64")):
+        np.testing.assert_array_equal(rows_of({"pt": column, "eta": ETA}), ROWS)
+    nan = pd.Series([np.nan, 1.0]).array  # a number
+    assert np.isnan(rows_of({"pt": nan, "eta": nan})[0]).all()
+    with pytest.raises(InvalidInput):
+        prepare(pd.MultiIndex.from_tuples([(1.0, 2.0)]), NAMED)
+
+
 def test_an_array_that_numpy_cannot_read_is_refused_with_its_reason():
     bad = Tensor(PT, "It requires grad.")
     for data in (bad, {"x": bad}, [bad, bad], [bad] * 3, {"pt": bad, "eta": bad}):

@@ -15,6 +15,7 @@ from eaf_inference.inference.marshal import prepare
 from eaf_inference.inference.recipe import Recipe
 from eaf_inference.inference.spec import ModelSpec
 from eaf_inference.inference.table_records import as_records
+from eaf_inference.inference.tables import numbers
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
@@ -178,6 +179,43 @@ def test_structured_arrays_of_unknown_padding_are_refused_with_a_recipe():
     real = np.array([[True, True], [False, False], [True, False]])
     by_hand = ak.zip({name: ak.from_regular(padded[name])[ak.from_regular(real)] for name in padded.dtype.names})
     assert prepare(by_hand, JETS).inputs.arrays[0].counts.tolist() == [2, 0, 1]
+
+
+def test_masked_values_of_structured_arrays_may_only_be_padding():
+    padded = np.ma.array(np.zeros((1, 2), [("valid", "?"), ("pt", "f4"), ("eta", "f4")]))
+    padded["valid"] = [[True, False]]
+    padded["pt"][0, 1] = np.ma.masked
+    assert prepare(padded, JETS).inputs.arrays[0].counts.tolist() == [1]
+    padded["pt"][0, 0] = np.ma.masked
+    with pytest.raises(InvalidInput, match=r"masked where its field 'valid' is True\. Fill it"):
+        prepare(padded, JETS)
+
+
+@pytest.mark.parametrize("error", [AssertionError, AttributeError, KeyError])  # such as for list views, extensions
+def test_columns_that_awkward_cannot_hold_are_left_out(monkeypatch, error):
+    convert = ak.from_arrow
+
+    def from_arrow(column):
+        if column.type == pa.binary():
+            raise error
+        return convert(column)
+
+    monkeypatch.setattr(ak, "from_arrow", from_arrow)
+    table = pa.table({"pt": COLUMNS["pt"], "eta": COLUMNS["eta"], "other": pa.array([b"1", b"2", b"3"])})
+    assert as_records(table).fields == ["pt", "eta"]
+    with pytest.raises(InvalidInput, match="lacks other"):
+        prepare(table, spec_of(recipe_text({"x": {"other": variable()}}), tensor("x", 1, -1)))
+    alone = table.select(["other"])
+    assert as_records(alone) is alone
+    with pytest.raises(InvalidInput, match="pyarrow Table, without fields"):
+        prepare(alone, JETS)
+
+
+def test_a_column_of_unions_is_refused_with_its_type():
+    kinds = pa.array([0, 1], pa.int8())
+    union = pa.UnionArray.from_sparse(kinds, [pa.array([1, 2]), pa.array([1.5, 2.5])])
+    with pytest.raises(InvalidInput, match="has type sparse_union"):
+        numbers(union, "A column")
 
 
 def test_columns_of_one_name_are_left_out():
