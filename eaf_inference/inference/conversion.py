@@ -67,7 +67,7 @@ def as_numpy(value: Any, what: str) -> NDArray[Any]:
     Raises
     ------
     InvalidInput
-        numpy cannot read it, because it is on a GPU, sparse, part of a gradient's graph, or of a type without equal.
+        numpy cannot read it, because it is on a GPU, sparse, part of a gradient's graph, or of a type numpy lacks.
     """
     try:
         return np.asarray(value)
