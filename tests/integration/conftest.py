@@ -109,6 +109,18 @@ def events():
 
 
 @pytest.fixture(scope="session")
+def few(events):
+    """60 events in which no jet is too long for ParticleNet."""
+    return events[ak.all(ak.num(events.jets.constituents, axis=2) <= 128, axis=1)][:60]
+
+
+@pytest.fixture(scope="module")
+def particlenet(triton):
+    with eaf_inference.connect(triton.grpc) as connection:
+        yield connection.model("particlenet")
+
+
+@pytest.fixture(scope="session")
 def jagged():
     """Two channels of 3,000 rows with 0 to 139 values."""
     rng = np.random.default_rng(20231206)

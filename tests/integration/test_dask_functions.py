@@ -37,21 +37,9 @@ def client():
         yield client
 
 
-@pytest.fixture(scope="module")
-def particlenet(triton):
-    with eaf_inference.connect(triton.grpc) as connection:
-        yield connection.model("particlenet")
-
-
 @pytest.fixture
 def model(connection):
     return connection.model("sums")
-
-
-@pytest.fixture(scope="module")
-def few(events):
-    """60 events in which no jet is too long for the model."""
-    return events[ak.all(ak.num(events.jets.constituents, axis=2) <= 128, axis=1)][:60]
 
 
 def test_dasks_own_functions_accept_a_model(client, model, jagged):

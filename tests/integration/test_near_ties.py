@@ -8,19 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 
-import eaf_inference
 from eaf_facility.servers.triton import MODELS
 
 # ParticleNet looks for neighbours a second time among features. It takes their distances from squares of about 50 in
 # float32, which are rounded by 4e-6 each: which of two that differ by less is nearer depends on the batch's size.
 NEAR = 2e-5
 TOLERANCE = 1e-6
-
-
-@pytest.fixture(scope="module")
-def particlenet(triton):
-    with eaf_inference.connect(triton.grpc) as connection:
-        yield connection.model("particlenet")
 
 
 def formulas(jet):

@@ -46,12 +46,6 @@ def client(cluster):
         yield client
 
 
-@pytest.fixture(scope="module")
-def particlenet(triton):
-    with eaf_inference.connect(triton.grpc) as connection:
-        yield connection.model("particlenet")
-
-
 @pytest.fixture
 def model(connection):
     return connection.model("sums")
@@ -98,12 +92,6 @@ def test_scores_of_files_and_arrays_equal_the_local_ones_in_order(client, partic
     assert_same(ak.concatenate(scores), particlenet(jets))
     summary = submission.summary
     assert (summary.chunks, summary.jets, summary.restarts, summary.retries) == (6, len(jets), 0, 0)
-
-
-@pytest.fixture(scope="module")
-def few(events):
-    """60 events in which no jet is too long for the model."""
-    return events[ak.all(ak.num(events.jets.constituents, axis=2) <= 128, axis=1)][:60]
 
 
 def test_select_extracts_the_models_input_from_files(client, particlenet, few, tmp_path):
