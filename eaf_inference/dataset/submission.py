@@ -232,11 +232,12 @@ class Submission:
         self._bar.unit = self._unit
         self._whole_files = True
         unscored: list[IncompleteRun] = []
-        try:
-            written = outputs.write(self._until_incomplete(outputs, unscored))
-        except BaseException:  # such as a full disk
-            self._end()
-            raise
+        with stopping(self._stopped):
+            try:
+                written = outputs.write(self._until_incomplete(outputs, unscored))
+            except BaseException:  # such as a full disk
+                self._end()
+                raise
         for error in unscored:
             error.written = written
             raise error

@@ -13,6 +13,7 @@ import uproot
 from rows import chunks, sums
 
 import eaf_inference
+from eaf_inference.dataset.output import Unfinished
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "write-scores.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -68,6 +69,26 @@ def test_two_jobs_write_the_bytes_of_one_run(zoo, connection, pool, files, tmp_p
     )
     assert len(one) == 5
     assert one == two
+
+
+def test_stop_during_the_writing_says_what_was_done(connection, pool, files, tmp_path, monkeypatch):
+    finish, finished = Unfinished.finish, []
+
+    def interrupted(self, facts):
+        if finished:
+            raise KeyboardInterrupt
+        finished.append(self)
+        return finish(self, facts)
+
+    def write():
+        run = connection.submit(connection.model("sums"), files, client=pool, select=lambda table: table.x)
+        return run.write(tmp_path / "scores")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Unfinished, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"^Stopped after 2 of 4 files .*; the other files are cancelled"):
+            write()
+    assert (write().files, len(list((tmp_path / "scores").rglob("*.parquet")))) == (3, 4)
 
 
 def test_scores_of_flattened_lists_are_beside_no_event(connection, pool, tmp_path):
