@@ -108,6 +108,8 @@ class Cluster:
 
     def _asked(self, question: Callable[[], Any]) -> Any:
         try:
+            if self._client.status in ("closing", "closed"):
+                raise ClosedClientError("the client is closed")  # noqa: TRY301
             return question()
         except (OSError, ClosedClientError) as error:
             raise InferenceError(
