@@ -46,6 +46,8 @@ class Submission:
     InferenceError
         While iterating: with ``on_error="raise"`` if a part failed for good; always for what concerns all parts,
         such as a server that does not answer. The message names the part.
+    ConfigurationError
+        More scores are requested after `close`, an interrupt or an error ended the run early.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Submission:
         self._failures: list[tuple[Failure, Group]] = []
         self._looked_at = 0
         self._whole_files = False
+        self._ended_early = False
         self._unwritten = 0  # failures whose scores were handed over to be written
         self._interrupts = Interrupts()
         self._sending = Sending(place, task, groups, options)
@@ -129,6 +132,7 @@ class Submission:
     def _next(self, *, in_order: bool) -> Result | None:
         """Return the next scores; None at the end."""
         if not self._release.alive:
+            self._check_is_complete()
             return None
         interrupts = self._interrupts
         with stopping(self._stopped):
@@ -141,9 +145,17 @@ class Submission:
                 self._end()
                 raise
         if result is None:
-            self._end()
+            self._check_is_complete()  # another thread may have closed it
+            self._end(early=False)
             self._report()
         return result
+
+    def _check_is_complete(self) -> None:
+        if self._ended_early:
+            raise ConfigurationError(
+                "This run ended before all scores were returned: it was closed, interrupted or ended by an error. "
+                "Expected a new one: call triton.submit again."
+            )
 
     def _report(self) -> None:
         """Warn at the end of what the scores do not show; raise for failures that nobody has seen."""
@@ -302,7 +314,9 @@ class Submission:
         if is_early and self._unseen:
             warn_caller(self._unseen)
 
-    def _end(self) -> None:
+    def _end(self, *, early: bool = True) -> None:
+        if self._release.alive:
+            self._ended_early = early
         self._sending.drop()
         self._release()
 

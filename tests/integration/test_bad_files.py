@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
@@ -100,9 +101,44 @@ def test_skip_warns_and_raise_ends_the_run(connection, pool, files, expected):
     assert_equal([next(run), next(run)], expected[:BAD])
     with pytest.raises(InvalidInput, match=r"Chunk 2 \(.*2\.parquet\) failed: "):
         next(run)
-    assert list(run) == []
+    with pytest.raises(ConfigurationError, match="This run ended before all scores were returned"):
+        next(run)
     with pytest.raises(InvalidInput, match="on_error is 'ignore'. Expected 'collect', 'skip' or 'raise'"):
         connection.submit(model, paths, client=pool, on_error="ignore")
+
+
+@pytest.mark.parametrize("requested", [0, 1])
+def test_a_run_that_was_closed_early_does_not_pass_for_complete(connection, pool, jagged, requested):
+    with connection.submit(connection.model("sums"), [jagged[:3]] * 4, client=pool) as run:
+        assert len([next(run) for _ in range(requested)]) == requested
+    for take_scores in (next, list, lambda run: list(run.in_order()), lambda run: list(run.as_completed())):
+        with pytest.raises(ConfigurationError, match="ended before all scores were returned"):
+            take_scores(run)
+    whole = connection.submit(connection.model("sums"), [jagged[:3]] * 4, client=pool)
+    assert len(list(whole)) == 4
+    whole.close()
+    assert list(whole) == []
+
+
+def test_a_thread_whose_run_is_closed_by_another_gets_an_error(connection, pool, jagged):
+    sent, closed = threading.Event(), threading.Event()
+
+    def given():
+        yield from [jagged[:3]] * 4
+        sent.set()
+
+    def wait(rows):
+        assert closed.wait(60)
+        return rows
+
+    run = connection.submit(connection.model("sums"), given(), client=pool, select=wait)
+    with ThreadPoolExecutor(1) as other:
+        scores = other.submit(list, run)
+        assert sent.wait(60)
+        run.close()
+        closed.set()
+        with pytest.raises(ConfigurationError, match="ended before all scores were returned"):
+            scores.result()
 
 
 def test_failed_files_are_scored_again_once_they_are_whole(connection, pool, files, expected):
@@ -158,7 +194,6 @@ def test_what_concerns_every_file_ends_the_run(connection, pool, jagged):
     run = connection.submit(connection.model("sums"), [jagged[:3]] * 5, client=pool, select=lacking)
     with pytest.raises(ConfigurationError, match="a package is missing"):
         next(run)
-    assert list(run) == []
     assert len(run.failed) == 1
 
 
