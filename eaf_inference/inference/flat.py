@@ -278,7 +278,7 @@ def _of_python(value: Sequence[Any], tensor: TensorSpec) -> Any:
         return array
     try:
         return ak.to_numpy(array, allow_missing=False)
-    except ValueError:  # lists of different lengths, or missing values
+    except (ValueError, TypeError):  # lists of different lengths, missing values, or numbers and truth values
         return array
 
 

@@ -157,3 +157,9 @@ def test_integers_0_and_1_are_booleans():
     assert (mask.dtype, mask.tolist()) == (np.bool_, [True, False])
     with pytest.raises(InvalidInput, match="model's BOOL: some values would change"):
         cast(np.array([2, 0]), tensor("mask", -1, datatype="BOOL"))
+
+
+@pytest.mark.parametrize("rows", [[[1.5, True], [2.5, False]], [[1.5, "a"]], [[1.5, [2.5]]]])
+def test_rows_of_several_types_are_refused_with_their_type(rows):
+    with pytest.raises(InvalidInput, match=r"mixes types: .*union\[.*Expected lists of one kind of number"):
+        prepare(rows, NAMED)
