@@ -18,7 +18,7 @@ from eaf_inference.errors import InvalidInput
 from eaf_inference.inference.conversion import as_numpy, cast
 from eaf_inference.inference.layout import misfit
 from eaf_inference.inference.nesting import Missing, Outer, Peeled, peel
-from eaf_inference.inference.tables import numbers, table_of
+from eaf_inference.inference.tables import computed, is_column, numbers, table_of
 from eaf_inference.inference.wrong_input import kind_of
 
 if TYPE_CHECKING:
@@ -128,9 +128,14 @@ def as_arrays(value: Any, tensor: TensorSpec, features: Sequence[str] = ()) -> A
     raise InvalidInput(f"Input {name!r} is {kind_of(value)}. Expected a numpy or awkward array, or a list of them.")
 
 
-def _as_numpy(value: Any, tensor: TensorSpec, features: Sequence[str]) -> NDArray[Any]:
-    """Return an array or a table of one graph as numpy has it."""
+def _as_numpy(value: Any, tensor: TensorSpec, features: Sequence[str]) -> Any:
+    """Return an array, a column or a table as numpy has it, or a padded structured array as awkward has it."""
     what = f"Input {tensor.name!r}"
+    value = computed(value)
+    if isinstance(value, ak.Array):
+        return value
+    if is_column(value):
+        return numbers(value, what)
     table = table_of(value)
     if table is None or not table.names:
         return value if isinstance(value, np.ndarray) else as_numpy(value, what)

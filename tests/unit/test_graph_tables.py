@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import awkward as ak
 import numpy as np
 import pytest
 from builders import tensor
@@ -74,6 +75,32 @@ def test_tables_of_nodes_and_edges_are_matched_by_their_names():
     assert scored({"x": [nodes], "edge_index": [ends], "edge_attr": weights}, spec)[0].to_list() == expected
     with pytest.raises(InvalidInput, match="'x' lacks 'a'"):
         scored({"x": [nodes[["b"]]], "edge_index": [ends], "edge_attr": weights}, spec)
+
+
+def test_columns_of_graphs_have_no_missing_values():
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    x, edges, _ = arrays_of([(3, [(0, 1), (2, 1)])])
+    graph = {"x": x[0], "edge_index": edges[0]}
+    nullable = pd.array([1.0, None], "Float64")
+    for lacking in (nullable, pd.Series(nullable), pl.Series([1.0, None])):
+        with pytest.raises(InvalidInput, match="'edge_attr' has missing values: 1 of 2"):
+            prepare_graphs({**graph, "edge_attr": lacking}, spec_of(), spec_of().graph)
+    weights = pl.Series([1.0, 2.0])
+    made = prepare_graphs({**graph, "edge_attr": weights}, spec_of(), spec_of().graph).graphs
+    assert made.of_edges["edge_attr"].tolist() == [1, 2]
+
+
+def test_the_padding_of_structured_arrays_is_no_node():
+    x, edges, weights = arrays_of(GRAPHS)
+    nodes = np.zeros((len(x), 1 + max(map(len, x))), [("valid", "?"), ("b", "f4"), ("a", "f4")])
+    for row, own in zip(nodes, x, strict=True):
+        row["valid"][: len(own)] = True
+        row["a"][: len(own)], row["b"][: len(own)] = own.T
+    spec = replace(spec_of(), features={"x": ("a", "b")})
+    jagged = ak.Array([each.tolist() for each in edges]), ak.Array([each.tolist() for each in weights])
+    data = {"x": nodes, "edge_index": jagged[0], "edge_attr": jagged[1]}
+    made = prepare_graphs(data, spec, spec.graph).graphs
+    np.testing.assert_array_equal(made.of_nodes["x"], np.concatenate(x))
 
 
 def test_a_single_feature_of_each_graph_needs_no_axis():
