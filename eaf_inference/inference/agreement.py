@@ -6,10 +6,13 @@ is allowed is found for each output, and for each position on its last axis if t
 hold a mass and a probability. It is the sum of three parts, where L is the largest magnitude of the scores that are
 tried, and S their spread between rows:
 
-- 16 · 2⁻²³ · L: a few roundings of numbers of this size. A float32 network with correct masks stays below a fifth of
-  it (4e-7 was measured). For outputs in FP16 and BF16, two units in the last place of the score as well.
+- 16 · 2⁻²³ · L · max(1, -ln L): a few roundings of numbers of this size. A float32 network with correct masks stays
+  below a fifth of it (4e-7 was measured). A small probability is exp(-z), and its relative error is that of z
+  times z. Numbers below 2⁻¹²⁶, the smallest normal float32, count as zero. For FP16 and BF16, two
+  units in the last place of the score as well.
 - The smaller of 1e-5 · max(1, S) and 1e-4 · S. It is S and not L, as scores tell by how much they differ: for a
   probability near 1 that is the size of 1 - p, and for an energy with an offset the size of the energy without it.
+  Fewer than three rows with finite scores, and equal scores, do not show S: then it is 1e-5 · max(1, L).
 - 4 · N, at most a tenth of L and at most 1e-2 · max(1, L), where N is the largest of m changes of a score with the
   size of the batch alone. Such a change is noise, since nothing is padded. If changes with the padding are noise of
   the same normal distribution, one of 30 exceeds 4 · N with a probability of 4 % for m = 4, 3e-3 for m = 8 and 4e-5
@@ -40,7 +43,9 @@ _RELATIVE, _SMALL = 1e-5, 1e-4  # of the spread; the latter where that is less, 
 _TIMES = 4.0  # the noise
 _LARGEST_NOISE, _SHARE = 1e-2, 0.1  # with more noise, a dependence on padding cannot be recognised
 _ENOUGH = 3  # rows that show how much scores differ
-_COARSE = {"FP16": (2.0**-9, 2.0**-23), "BF16": (2.0**-6, 0.0)}  # two units in the last place: relative and absolute
+_NORMAL = 2.0**-126  # the smallest normal float32
+# two units in the last place: relative and absolute
+_COARSE = {"FP16": (2.0**-9, 2.0**-23), "BF16": (2.0**-6, _NORMAL)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,13 +104,14 @@ def limits(
             continue
         low, high = _extremes(scores, spec)
         largest, spread = np.maximum(np.abs(low), np.abs(high)), high - low
-        unknown = (largest == 0) | (len(scores) < _ENOUGH)  # zeros do not show how large scores are
+        unknown = (spread == 0) | (_known(scores, spec) < _ENOUGH)
         least = _RELATIVE * np.maximum(1, np.where(unknown, largest, spread))
         least = np.where(unknown, least, np.minimum(least, _SMALL * spread))
         most = np.minimum(_LARGEST_NOISE * np.maximum(1, largest), np.where(unknown, np.inf, _SHARE * largest))
         change = np.max([each[spec.name].at(spread) for each in noise if spec.name in each] or [0 * spread], axis=0)
-        step, smallest = _COARSE.get(spec.datatype, (0.0, 0.0))
-        found[spec.name] = Limit(_ROUNDINGS * largest + least + np.minimum(_TIMES * change, most) + smallest, step)
+        step, smallest = _COARSE.get(spec.datatype, (0.0, _NORMAL))
+        rounding = _ROUNDINGS * largest * np.maximum(1, -np.log(np.maximum(largest, _NORMAL)))
+        found[spec.name] = Limit(rounding + least + np.minimum(_TIMES * change, most) + smallest, step)
     return found
 
 
@@ -143,6 +149,14 @@ def _change(right: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         change = np.abs(other.astype(np.float64) - right)
     return np.where(np.isfinite(change), change, 0)
+
+
+def _known(scores: Sequence[Outputs], spec: TensorSpec) -> NDArray[np.int64]:
+    """Return how many rows have a finite score, for each position on a last axis of fixed size."""
+    kept = spec.shape[-1:] if spec.shape and spec.shape[-1] != -1 else ()
+    own = [each[spec.name] for each in scores if each.get(spec.name, np.empty(0)).size]
+    finite = [np.isfinite(each.reshape(-1, *kept)).any(axis=0) for each in own]
+    return np.asarray(np.sum(finite or [np.zeros(kept, np.bool_)], axis=0))
 
 
 def _extremes(scores: Sequence[Outputs], spec: TensorSpec) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

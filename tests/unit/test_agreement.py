@@ -144,6 +144,29 @@ def test_noise_is_that_of_each_output_and_position():
     assert limits(near_one, outputs, [noise])["y"].absolute[0] < 1e-4  # less spread, less noise
 
 
+def finite_once(wave, beyond):
+    """Return scores of which the first alone is finite."""
+    return np.where(np.arange(len(wave)) == 0, 1.0, beyond)
+
+
+@pytest.mark.parametrize(
+    ("score", "change"),
+    [
+        (lambda wave: finite_once(wave, np.inf), 9e-6),
+        (lambda wave: finite_once(wave, np.nan), 9e-6),
+        (lambda wave: np.full_like(wave, 1e-3), 1e-7),  # the difference of numbers near 1, of one jet again and again
+        (lambda wave: np.exp(-70 - 1e-3 * wave), 70 * 4e-7 * np.exp(-70)),
+        (lambda wave: 1e-42 * wave, 3e-45),
+    ],
+    ids=["infinite", "NaN", "equal", "exponentials", "below normal numbers"],
+)
+def test_rounding_of_scores_that_hardly_differ_is_allowed(score, change):
+    output = tensor("y", 1)
+    right = [{"y": np.array([value])} for value in score(np.linspace(0, 1, 4))]
+    assert agree(right[0]["y"], right[0]["y"] + change, limits(right, [output])["y"])
+    assert not agree(right[0]["y"], right[0]["y"] + max(abs(right[0]["y"][0]), 1e-4), limits(right, [output])["y"])
+
+
 @pytest.mark.parametrize("merged", [None, ()])
 def test_rows_of_a_model_that_mixes_them_go_one_by_one(merged):
     def normalised(batch):
