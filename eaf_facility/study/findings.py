@@ -58,16 +58,10 @@ def _saturation(outcome: Outcome) -> Iterator[str]:
 
 
 def _latency(setting: str, curve: Curve) -> Iterator[str]:
-    """Report the latency with the most workers, and the mean that Little's law gives for full windows."""
+    """Report the latency with the most workers."""
     last = curve.last
-    if last.p99 is None or not last.window or not last.requests_per_second:
-        return
-    mean = last.workers * last.window / last.requests_per_second
-    yield f"{setting}: with {last.workers} workers, 99 % of the requests take at most {duration(last.p99)}."
-    yield (
-        f"{setting}: by Little's law a mean request then takes {duration(mean)}, as {last.workers} workers keep "
-        f"{plural(last.window, 'request')} each in flight."
-    )
+    if last.p99 is not None:
+        yield f"{setting}: with {last.workers} workers, 99 % of the requests take at most {duration(last.p99)}."
 
 
 def _mixtures(outcome: Outcome) -> Iterator[str]:
