@@ -297,7 +297,7 @@ class Submission:
         return self._place.collection(self._sending.task, [part for group in groups for part in group])
 
     def _all_groups(self) -> Iterable[Group]:
-        """Return all groups, of which none has been sent."""
+        """Return all groups of a run that has not begun."""
         if self._tally.parts or self._failures or not self._release.alive:
             raise ConfigurationError(
                 "This run has handed over scores already, or is closed. Expected a new one: call triton.submit again."

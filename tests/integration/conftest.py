@@ -12,6 +12,7 @@ from types import ModuleType
 
 import awkward as ak
 import dask.config
+import distributed
 import numpy as np
 import pytest
 from dask_facility import facility_of
@@ -44,6 +45,18 @@ def configuration():
     yield dask.config
     dask.config.config.clear()
     dask.config.config.update(before)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of a Dask cluster of two processes with one thread each."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="session")

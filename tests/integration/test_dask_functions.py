@@ -26,17 +26,6 @@ SAMPLE = Path(__file__).parents[2] / "notebooks" / "jets.parquet"
 KINEMATICS = ["pt", "eta", "phi", "energy"]
 
 
-@pytest.fixture(scope="module")
-def client():
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
 @pytest.fixture
 def model(connection):
     return connection.model("sums")

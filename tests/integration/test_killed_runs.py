@@ -6,26 +6,12 @@ import json
 import os
 import signal
 
-import distributed
-import pytest
-
 import eaf_inference
 from benchmarks.data_set.checks import check_failed, check_outputs
 from benchmarks.data_set.disturbed import Driver
 from benchmarks.data_set.files import MODEL, make
 
 FILES = 20
-
-
-@pytest.fixture
-def client():
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 def test_killed_worker_and_driver_lose_and_misplace_no_row(zoo, client, tmp_path):
